@@ -1,0 +1,57 @@
+package authretry
+
+import (
+	"context"
+	"time"
+)
+
+// An Event is a step in the authentication of a request, for [Transport.OnEvent]. It has no field that could
+// hold a secret: no header, no query, no body.
+type Event struct {
+	Kind     EventKind
+	Origin   string        // "https://api.example.com"; empty where it is not known, as for a background refresh
+	Scheme   string        // "Digest"; empty where no scheme is involved
+	Realm    string        // of the challenge; empty if there was none
+	Attempt  int           // 1 for the first send of the request, 2 for the retry; 0 for a refresh in the background
+	Status   int           // of the response, for Challenged, Refused and Done
+	Duration time.Duration // Refreshed: of the refresh; Done: from the call of RoundTrip to the response's headers
+	Err      error         // what went wrong, if anything did; its text carries no secret of ours
+}
+
+// An EventKind says what an [Event] is about.
+type EventKind int
+
+// The kinds of [Event], in the order in which a request meets them.
+const (
+	Authorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or in answer (Attempt 2)
+	Challenged                      // the server refused and said what it wants
+	Refreshing                      // a new token is being fetched
+	Refreshed                       // the fetch has ended, with a token or with Err
+	Replayed                        // the request is being sent again
+	Refused                         // the response returned to the caller is a refusal; Explain says why
+	Unverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
+	Done                            // RoundTrip returns
+)
+
+var eventNames = [...]string{"", "authorized", "challenged", "refreshing", "refreshed", "replayed", "refused", "unverified", "done"}
+
+// String returns the kind's name in lower case, such as "challenged".
+func (k EventKind) String() string {
+	if k < 0 || int(k) >= len(eventNames) {
+		return "unknown"
+	}
+	return eventNames[k]
+}
+
+type listenerKey struct{}
+
+// withListener returns a context through which everything below the Transport reports to listen.
+func withListener(ctx context.Context, listen func(context.Context, Event)) context.Context {
+	return context.WithValue(ctx, listenerKey{}, listen)
+}
+
+// listener returns the function that takes ctx's events, or nil if nobody listens.
+func listener(ctx context.Context) func(context.Context, Event) {
+	listen, _ := ctx.Value(listenerKey{}).(func(context.Context, Event))
+	return listen
+}
