@@ -1,14 +1,62 @@
 package authretry
 
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
 // A Challenge is one element of a WWW-Authenticate or Proxy-Authenticate header: an auth-scheme followed by either
 // a token68 or parameters (RFC 9110 §11.3).
 type Challenge struct {
 	Scheme  string // as sent; compared without case
 	Token68 string // such as Negotiate's data, with its padding; empty if there are parameters
-	Params  Params
+	Params  Params // nil if there are none
 }
 
-// Params are the auth-params of a [Challenge], in the order sent (RFC 9110 §11.2).
+// String returns c as a server sends it, so that [ParseChallenges] reads the same again. Values are quoted, but for
+// Digest's algorithm and stale, which must not be (RFC 7616 §3.3). Control characters, which no challenge returned by
+// ParseChallenges has and no header can carry, become spaces.
+func (c Challenge) String() string {
+	var b strings.Builder
+	b.WriteString(c.Scheme)
+	if c.Token68 != "" {
+		b.WriteByte(' ')
+		b.WriteString(c.Token68)
+		return blankControls(b.String())
+	}
+	separator := " "
+	for _, p := range c.Params {
+		b.WriteString(separator)
+		b.WriteString(p.Name)
+		b.WriteByte('=')
+		if neverQuoted(p.Name) && isToken(p.Value) {
+			b.WriteString(p.Value)
+		} else {
+			writeQuoted(&b, p.Value)
+		}
+		separator = ", "
+	}
+	return blankControls(b.String())
+}
+
+func neverQuoted(name string) bool {
+	return equalFoldASCII(name, "algorithm") || equalFoldASCII(name, "stale")
+}
+
+func writeQuoted(b *strings.Builder, value string) {
+	b.WriteByte('"')
+	for i := range len(value) {
+		if value[i] == '"' || value[i] == '\\' {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(value[i])
+	}
+	b.WriteByte('"')
+}
+
+// Params are the auth-params of a [Challenge], in the order sent (RFC 9110 §11.2). A name that was sent more than
+// once is there more than once; the first counts.
 type Params []Param
 
 // A Param is one auth-param.
@@ -53,5 +101,415 @@ func equalFoldASCII(a, b string) bool {
 	return true
 }
 
-// ParseChallenges is written by the parser's owner.
-func ParseChallenges(values []string) ([]Challenge, error) { panic("skeleton") }
+// A ParseError is a place where a WWW-Authenticate or Proxy-Authenticate header does not follow the grammar. It
+// holds nothing of the header's text.
+type ParseError struct {
+	Value   int    // index of the header line in the values given to ParseChallenges
+	Offset  int    // in bytes, from the start of that line
+	Problem string // such as "unclosed quote"
+}
+
+func (e *ParseError) Error() string {
+	return fmt.Sprintf("authretry: damaged challenge: %s at offset %d of header line %d", e.Problem, e.Offset, e.Value)
+}
+
+// maxParseErrors bounds what a hostile header can make of an error.
+const maxParseErrors = 8
+
+// ParseChallenges reads the lines of a WWW-Authenticate or Proxy-Authenticate header, such as
+// resp.Header.Values("WWW-Authenticate"), as the one list of challenges that they are (RFC 9110 §5.3, §11.6.1). Values
+// are substrings of the lines unless they had to be unescaped. Time and memory are linear in the length of the lines.
+//
+// Servers do not always follow the grammar. A damaged challenge is read as far as it makes sense, and the error says
+// what is wrong with it: a [*ParseError], or several that are joined, of which the first eight are kept. The
+// challenges are good to use beside an error, which is there to be told to whoever has to repair the server:
+//
+//   - A quote inside a quoted-string that is not escaped belongs to the value. The string ends at a quote that is
+//     followed by a comma, the end of the line, or the next parameter.
+//   - A quoted-string that does not end reaches up to the next challenge or parameter that has a quoted value,
+//     otherwise to the end of its line.
+//   - A missing comma is taken as read before a parameter, and before a scheme that has one.
+//   - A value that lacks its quotes ends at a space, comma or quote.
+//   - Control characters other than tabs are read as spaces (RFC 9110 §5.5).
+//   - A stray "=" or word is skipped.
+//   - Anything else is skipped up to the next comma. Parameters from there on might be another challenge's: they are
+//     left out, up to the next scheme.
+func ParseChallenges(values []string) ([]Challenge, error) {
+	// Reading twice, first to count, is cheaper than to grow the list. And it bounds the memory by that of the result.
+	count := reader{counting: true}
+	count.readAll(values)
+	if count.challenges == 0 && count.damages == 0 {
+		return nil, nil
+	}
+	r := reader{list: make([]Challenge, 0, count.challenges), params: make([]Param, 0, count.parameters)}
+	r.readAll(values)
+	return r.list, errors.Join(r.errs...)
+}
+
+// A reader puts a list of challenges together.
+type reader struct {
+	list   []Challenge
+	params []Param // of all challenges, one after the other
+	errs   []error
+
+	counting                        bool // instead of filling list, params and errs
+	challenges, parameters, damages int
+
+	current   Challenge // the one that parameters are added to, but for Params
+	start     int       // index of its first parameter
+	open      bool      // whether there is a current challenge
+	ownerless bool      // whether parameters are left out until the next scheme
+
+	index     int             // of the line being read
+	line      string          // without control characters
+	unescaped strings.Builder // of this line's values those that had escapes
+}
+
+func (r *reader) readAll(values []string) {
+	for i, v := range values {
+		r.readLine(i, v)
+	}
+	r.closeChallenge()
+}
+
+func (r *reader) readLine(index int, line string) {
+	r.index, r.line = index, line
+	r.unescaped.Reset()
+	if i := indexControl(line); i >= 0 {
+		r.damage(line[i:], "control character")
+		r.line = blankControls(line)
+	}
+	_, rest := consumeSeparators(r.line)
+	for comma := true; rest != ""; {
+		rest = r.readElement(rest, comma)
+		comma, rest = consumeSeparators(rest)
+	}
+}
+
+// readElement reads a scheme, with its token68 if it has one, or a parameter, and returns the rest of the line. It
+// is told whether there was a comma before it.
+func (r *reader) readElement(s string, comma bool) (rest string) {
+	name, rest := consumeToken(s)
+	switch value, isParam := consumeEquals(rest); {
+	case name == "" && s[0] == '=':
+		r.damage(s, "stray equals sign")
+		return strings.TrimLeft(s, "=")
+	case name == "" || !isParam && rest != "" && !isSeparator(rest[0]):
+		r.damage(rest, "unexpected character")
+		r.ownerless = true
+		return skipElement(rest)
+	case isParam:
+		return r.readParam(s, name, value, comma)
+	case !comma && !beginsParam(s):
+		r.damage(s, "stray word")
+		return rest
+	case !comma:
+		r.damage(s, "missing comma")
+	}
+	r.closeChallenge()
+	r.current, r.start = Challenge{Scheme: name}, r.parameters
+	r.open, r.ownerless = true, false
+	r.current.Token68, rest = consumeToken68(skipSpace(rest))
+	return rest
+}
+
+// readParam reads the parameter at the start of s, of which name and the equals sign have been consumed.
+func (r *reader) readParam(s, name, rest string, comma bool) string {
+	owned := r.claimParam(s, comma)
+
+	if unequal := strings.TrimLeft(rest, "="); len(unequal) < len(rest) && strings.HasPrefix(unequal, `"`) {
+		r.damage(rest, "stray equals sign")
+		rest = unequal
+	}
+	if strings.HasPrefix(rest, `"`) {
+		q, after := consumeQuoted(rest)
+		if q.problem != "" {
+			r.damage(rest[q.problemAt:], q.problem)
+		}
+		if owned {
+			r.addParam(name, r.unescape(q, len(rest)))
+		}
+		return after
+	}
+
+	value, after := consumeUnquoted(rest)
+	if value == "" {
+		r.damage(rest, "missing value")
+	} else if !isToken(value) {
+		r.damage(rest, "value without quotes")
+	}
+	if owned {
+		r.addParam(name, value)
+	}
+	return after
+}
+
+// claimParam reports whether the parameter at the start of s belongs to the current challenge.
+func (r *reader) claimParam(s string, comma bool) bool {
+	switch {
+	case r.ownerless:
+		return false
+	case !r.open:
+		r.damage(s, "parameter without a scheme")
+		r.ownerless = true
+		return false
+	case r.current.Token68 != "":
+		// "Digest realm=, nonce=..." has begun like a token68. Otherwise there is no making sense of the two together.
+		empty, ok := strings.CutSuffix(r.current.Token68, "=")
+		if !ok || !isToken(empty) {
+			r.damage(s, "parameter after a token68")
+			r.ownerless = true
+			return false
+		}
+		r.damage(s, "missing value before this parameter")
+		r.current.Token68 = ""
+		r.addParam(empty, "")
+	case !comma && r.parameters > r.start:
+		r.damage(s, "missing comma")
+	}
+	return true
+}
+
+func (r *reader) addParam(name, value string) {
+	r.parameters++
+	if !r.counting {
+		r.params = append(r.params, Param{name, value})
+	}
+}
+
+func (r *reader) closeChallenge() {
+	if !r.open {
+		return
+	}
+	r.open = false
+	r.challenges++
+	if r.counting {
+		return
+	}
+	if r.parameters > r.start {
+		r.current.Params = Params(r.params[r.start:r.parameters:r.parameters])
+	}
+	r.list = append(r.list, r.current)
+}
+
+// damage notes what is wrong where rest begins.
+func (r *reader) damage(rest, problem string) {
+	r.damages++
+	if !r.counting && len(r.errs) < maxParseErrors {
+		r.errs = append(r.errs, &ParseError{Value: r.index, Offset: len(r.line) - len(rest), Problem: problem})
+	}
+}
+
+// unescape returns the value of q. There are room bytes from q's start to the end of the line, which all the escaped
+// values that are still to come have to share.
+func (r *reader) unescape(q quoted, room int) string {
+	if !q.escaped || r.counting {
+		return q.content
+	}
+	if r.unescaped.Cap() == 0 {
+		r.unescaped.Grow(room)
+	}
+	start := r.unescaped.Len()
+	for i := 0; i < len(q.content); i++ {
+		if q.content[i] == '\\' && i+1 < len(q.content) {
+			i++
+		}
+		r.unescaped.WriteByte(q.content[i])
+	}
+	return r.unescaped.String()[start:]
+}
+
+// A quoted is a quoted-string that has been consumed.
+type quoted struct {
+	content   string // between the quotes, escapes and all
+	escaped   bool   // whether there may be escapes
+	problem   string
+	problemAt int // from the opening quote
+}
+
+// consumeQuoted consumes a quoted-string (RFC 9110 §5.6.4) and returns it and the rest. The first byte of s is its
+// opening quote. Nothing is looked at more than twice: what is looked ahead at after a quote ends before the next one.
+func consumeQuoted(s string) (q quoted, rest string) {
+	inner := 0 // the last quote before i
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			q.escaped = true
+			i++
+		case '"':
+			if closes(s[i+1:]) {
+				q.content = s[1:i]
+				return q, s[i+1:]
+			}
+			if comma := strings.LastIndexByte(s[inner+1:i], ','); comma >= 0 {
+				// A quote that opens another parameter's value ends this one before the comma.
+				comma += inner + 1
+				if rest, ok := consumeParamStart(s[comma+1 : i]); ok && rest == "" {
+					q.content, q.problem, q.problemAt = s[1:comma], "unclosed quote", 0
+					return q, s[comma:]
+				}
+			}
+			if q.problem == "" {
+				q.problem, q.problemAt = "unescaped quote", i
+			}
+			inner = i
+		}
+	}
+	q.content, q.problem, q.problemAt = s[1:], "unclosed quote", 0
+	return q, ""
+}
+
+// closes reports whether a quote before rest closes its quoted-string.
+func closes(rest string) bool {
+	rest = skipSpace(rest)
+	return rest == "" || rest[0] == ',' || beginsParam(rest)
+}
+
+// beginsParam reports whether s begins a parameter, with or without a scheme before it.
+func beginsParam(s string) bool {
+	_, ok := consumeParamStart(s)
+	return ok
+}
+
+// consumeParamStart consumes `name =` or `scheme name =`.
+func consumeParamStart(s string) (rest string, ok bool) {
+	for range 2 {
+		token, after := consumeToken(skipSpace(s))
+		if token == "" {
+			return s, false
+		}
+		if rest, ok := consumeEquals(after); ok {
+			return rest, true
+		}
+		s = after
+	}
+	return s, false
+}
+
+// consumeEquals consumes an equals sign and the white space around it (BWS, RFC 9110 §5.6.3).
+func consumeEquals(s string) (rest string, ok bool) {
+	rest, ok = strings.CutPrefix(skipSpace(s), "=")
+	return skipSpace(rest), ok
+}
+
+// consumeToken consumes a token (RFC 9110 §5.6.2), or nothing.
+func consumeToken(s string) (token, rest string) {
+	for i := range len(s) {
+		if classes[s[i]]&tokenChar == 0 {
+			return s[:i], s[i:]
+		}
+	}
+	return s, ""
+}
+
+// consumeToken68 consumes a token68 (RFC 9110 §11.2) that is followed by a comma or the end, or nothing.
+func consumeToken68(s string) (token68, rest string) {
+	i := 0
+	for i < len(s) && classes[s[i]]&token68Char != 0 {
+		i++
+	}
+	if i == 0 {
+		return "", s
+	}
+	for i < len(s) && s[i] == '=' {
+		i++
+	}
+	if rest := skipSpace(s[i:]); rest == "" || rest[0] == ',' {
+		return s[:i], rest
+	}
+	return "", s
+}
+
+// consumeUnquoted consumes a value that has no quotes: a token, or what somebody took for one.
+func consumeUnquoted(s string) (value, rest string) {
+	for i := range len(s) {
+		if isSeparator(s[i]) || s[i] == '"' {
+			return s[:i], s[i:]
+		}
+	}
+	return s, ""
+}
+
+// consumeSeparators consumes white space, commas, and so empty list elements (RFC 9110 §5.6.1.2).
+func consumeSeparators(s string) (comma bool, rest string) {
+	for i := range len(s) {
+		if !isSeparator(s[i]) {
+			return comma, s[i:]
+		}
+		comma = comma || s[i] == ','
+	}
+	return comma, ""
+}
+
+// skipElement returns s from its first comma that is not quoted.
+func skipElement(s string) string {
+	for s != "" && s[0] != ',' {
+		if s[0] == '"' {
+			_, s = consumeQuoted(s)
+		} else {
+			s = s[1:]
+		}
+	}
+	return s
+}
+
+func skipSpace(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	return s
+}
+
+func isSeparator(c byte) bool { return c == ' ' || c == '\t' || c == ',' }
+
+func isToken(s string) bool {
+	token, rest := consumeToken(s)
+	return token != "" && rest == ""
+}
+
+// indexControl returns the index of the first control character in s other than a tab, or -1.
+func indexControl(s string) int {
+	for i := range len(s) {
+		if classes[s[i]]&control != 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// blankControls replaces the control characters in s other than tabs by spaces, as RFC 9110 §5.5 allows.
+func blankControls(s string) string {
+	if indexControl(s) < 0 {
+		return s
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if classes[c]&control != 0 {
+			b[i] = ' '
+		}
+	}
+	return string(b)
+}
+
+// The classes of characters that the grammar tells apart.
+const (
+	tokenChar   = 1 << iota // RFC 9110 §5.6.2
+	token68Char             // RFC 9110 §11.2, without "="
+	control                 // CTL of RFC 5234, without the tab
+)
+
+var classes = func() (classes [256]byte) {
+	for c := range classes {
+		switch {
+		case c < ' ' && c != '\t', c == 0x7f:
+			classes[c] = control
+		case '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', strings.IndexByte("-._~+", byte(c)) >= 0:
+			classes[c] = tokenChar | token68Char
+		case strings.IndexByte("!#$%&'*^`|", byte(c)) >= 0:
+			classes[c] = tokenChar
+		case c == '/':
+			classes[c] = token68Char
+		}
+	}
+	return classes
+}()

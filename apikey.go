@@ -1,0 +1,122 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+)
+
+// APIKey sends an API key ahead with every request: as "Authorization: ApiKey K" by default, with another word
+// instead of ApiKey if Prefix is set, or in a header of its own, as in "X-API-Key: K", if Header is set.
+//
+// The key goes over https, or to loopback, unless [Transport.AllowPlaintext] is set. If it is refused, KeyFunc is
+// asked once more, and the request retried if the key is another by now. APIKey is safe for concurrent use.
+type APIKey struct {
+	// Header is the name of the header, such as "X-API-Key". If empty, it is Authorization. A request that has the
+	// header already keeps its own, and gets no key.
+	Header string
+
+	// Prefix is put before the key, with a space. If empty, it is "ApiKey" for Authorization, nothing for any other
+	// header.
+	Prefix string
+
+	// Key is the key, in visible ASCII characters.
+	Key string
+
+	// KeyFunc is asked for the key with every request instead, if it is not nil: for keys that rotate. It should be
+	// quick, obey ctx, and be safe for concurrent use.
+	KeyFunc func(context.Context) (string, error)
+}
+
+// Name returns the Prefix that goes into Authorization, "ApiKey" by default. It returns the header's name for a
+// key in a header of its own, for which there are no challenges.
+func (k *APIKey) Name() string {
+	switch {
+	case k.header() != "Authorization":
+		return k.header()
+	case k.Prefix != "":
+		return k.Prefix
+	}
+	return "ApiKey"
+}
+
+func (k *APIKey) header() string {
+	if k.Header == "" {
+		return "Authorization"
+	}
+	return textproto.CanonicalMIMEHeaderKey(k.Header)
+}
+
+// Start implements [Starter].
+func (k *APIKey) Start(ctx context.Context, req *http.Request) (Session, error) {
+	if _, own := req.Header[k.header()]; own {
+		return nil, nil
+	}
+	return k.session(ctx)
+}
+
+// Answer implements [Scheme].
+func (k *APIKey) Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error) {
+	session, err := k.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if rejected.Header.Get(k.header()) == session.(headerSession).values[0] {
+		return nil, ErrCredentialsRefused
+	}
+	return session, nil
+}
+
+func (k *APIKey) session(ctx context.Context) (Session, error) {
+	key := k.Key
+	if k.KeyFunc != nil {
+		var err error
+		if key, err = k.KeyFunc(ctx); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case key == "":
+		return nil, errors.New("authretry: APIKey has no key; set Key or KeyFunc")
+	case !isVisible(key):
+		return nil, errors.New("authretry: APIKey has a key with a space, a control character or a character outside ASCII")
+	}
+	name, prefix := k.header(), k.Prefix
+	if prefix == "" && name == "Authorization" {
+		prefix = "ApiKey"
+	}
+	if prefix != "" {
+		key = prefix + " " + key
+	}
+	return headerSession{name: name, values: []string{key}}, nil
+}
+
+// Format keeps the key out of everything that package fmt prints.
+func (k APIKey) Format(f fmt.State, verb rune) {
+	formatShown(f, "authretry.APIKey", k.shown()...)
+}
+
+// MarshalJSON keeps the key out of JSON.
+func (k APIKey) MarshalJSON() ([]byte, error) {
+	return marshalShown(k.shown()...)
+}
+
+func (k APIKey) shown() []shownField {
+	return []shownField{
+		shown("Header", k.Header),
+		shown("Prefix", k.Prefix),
+		redacted("Key", k.Key),
+	}
+}
+
+// isVisible reports whether s consists of visible ASCII characters.
+func isVisible(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}

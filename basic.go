@@ -1,0 +1,108 @@
+package authretry
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// Basic is the Basic authentication scheme (RFC 7617). User name and password are sent in UTF-8 and not encrypted, so
+// they go over https, or to loopback, unless [Transport.AllowPlaintext] is set.
+//
+// It answers challenges, and from then on sends the credentials ahead in the path scope that RFC 7617 §2.2 defines:
+// at or below the last slash of the path that was challenged. Basic is safe for concurrent use.
+type Basic struct {
+	// Username must not have a colon, and neither may have control characters (RFC 7617 §2); a request fails
+	// otherwise.
+	Username, Password string
+
+	// Preemptive sends the credentials with every request, without waiting for a challenge.
+	Preemptive bool
+
+	// Credentials is asked instead of Username and Password if it is not nil.
+	Credentials CredentialsFunc
+}
+
+// Name returns "Basic".
+func (b *Basic) Name() string { return "Basic" }
+
+// Start implements [Starter]: it returns nothing unless Preemptive is set.
+func (b *Basic) Start(ctx context.Context, req *http.Request) (Session, error) {
+	if !b.Preemptive {
+		return nil, nil
+	}
+	session, err := b.session(ctx, originOf(req.URL).String(), nil)
+	if errors.Is(err, ErrUnsupportedChallenge) {
+		return nil, nil
+	}
+	return session, err
+}
+
+// Answer implements [Scheme].
+func (b *Basic) Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error) {
+	session, err := b.session(ctx, originOf(rejected.URL).String(), c)
+	if err != nil {
+		return nil, err
+	}
+	if rejected.Header.Get("Authorization") == session.(headerSession).values[0] {
+		return nil, ErrCredentialsRefused
+	}
+	return session, nil
+}
+
+func (b *Basic) session(ctx context.Context, origin string, c *Challenge) (Session, error) {
+	username, password := b.Username, b.Password
+	if b.Credentials != nil {
+		var err error
+		if username, password, err = b.Credentials(ctx, origin, c); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case b.Credentials == nil && username == "" && password == "":
+		return nil, errors.New("authretry: Basic has neither Username nor Credentials")
+	case strings.Contains(username, ":"):
+		return nil, errors.New("authretry: Basic cannot express a user name with a colon (RFC 7617 §2)")
+	case hasControl(username+password) || strings.Contains(username+password, "\t"):
+		return nil, errors.New("authretry: Basic user name or password has a control character (RFC 7617 §2)")
+	}
+	value := "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))
+	return headerSession{name: "Authorization", values: []string{value}}, nil
+}
+
+// Format keeps the password out of everything that package fmt prints.
+func (b Basic) Format(f fmt.State, verb rune) {
+	formatShown(f, "authretry.Basic", b.shown()...)
+}
+
+// MarshalJSON keeps the password out of JSON.
+func (b Basic) MarshalJSON() ([]byte, error) {
+	return marshalShown(b.shown()...)
+}
+
+func (b Basic) shown() []shownField {
+	return []shownField{
+		shown("Username", b.Username),
+		redacted("Password", b.Password),
+		shown("Preemptive", b.Preemptive),
+	}
+}
+
+// A headerSession puts the same header on every request.
+type headerSession struct {
+	name   string // canonical
+	values []string
+}
+
+func (s headerSession) Authorize(req *http.Request) error {
+	req.Header[s.name] = s.values
+	return nil
+}
+
+// Format keeps the header's value, which is a secret, out of everything that package fmt prints.
+func (s headerSession) Format(f fmt.State, verb rune) {
+	fmt.Fprintf(f, "%s: (secret)", s.name)
+}

@@ -1,0 +1,105 @@
+package authretry
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// An origin is scheme, host and effective port of a URL, in canonical form (RFC 9110 §4.3.1). It is what
+// credentials are bound to: no state of one origin ever reaches another.
+type origin struct {
+	scheme string // in lower case
+	host   string // in lower case, without the brackets of an IPv6 address
+	port   string // never empty for http and https
+}
+
+// originOf returns the origin of u. It allocates nothing if u is in lower case already.
+func originOf(u *url.URL) origin {
+	o := origin{scheme: strings.ToLower(u.Scheme), host: strings.ToLower(u.Hostname()), port: u.Port()}
+	if o.port == "" {
+		o.port = defaultPort(o.scheme)
+	}
+	return o
+}
+
+func defaultPort(scheme string) string {
+	switch scheme {
+	case "https":
+		return "443"
+	case "http":
+		return "80"
+	}
+	return ""
+}
+
+// String returns the origin as RFC 6454 §6.2 writes it, such as "https://api.example.com".
+func (o origin) String() string {
+	host := o.host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if o.port == defaultPort(o.scheme) {
+		return o.scheme + "://" + host
+	}
+	return o.scheme + "://" + host + ":" + o.port
+}
+
+// isLoopback reports whether what is sent to the origin stays on this machine.
+func (o origin) isLoopback() bool {
+	if o.host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(o.host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// isConfidential reports whether reusable secrets may go to the origin without AllowPlaintext (RFC 6750 §5.3,
+// RFC 7617 §4).
+func (o origin) isConfidential() bool {
+	return o.scheme == "https" || o.isLoopback()
+}
+
+// parseOrigin reads an element of Transport.Origins.
+func parseOrigin(s string) (origin, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		// The parse error quotes its input, in which somebody may have left a password.
+		return origin{}, fmt.Errorf("authretry: an element of Transport.Origins is not a URL; write it as \"https://api.example.com\"")
+	}
+	o := originOf(u)
+	switch {
+	case o.scheme != "https" && o.scheme != "http", o.host == "":
+		return origin{}, fmt.Errorf("authretry: Transport.Origins needs scheme and host, as in \"https://api.example.com\", but has %q", u.Redacted())
+	case u.User != nil, u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
+		return origin{}, fmt.Errorf("authretry: Transport.Origins has %s with more than scheme, host and port", o)
+	}
+	return o, nil
+}
+
+// maxHops bounds the walk along a chain of redirects. http.Client follows ten by default.
+const maxHops = 100
+
+// hasLeftOrigin reports whether req is the outcome of a chain of redirects that has left the origin of the
+// request that the caller made, even if it has come back since: whoever was visited in between has chosen where req
+// goes. An upgrade from http to https of the same host, on default ports, is not leaving.
+func hasLeftOrigin(req *http.Request, o origin) bool {
+	for range maxHops {
+		if req.Response == nil {
+			return false
+		}
+		req = req.Response.Request
+		if req == nil || req.URL == nil {
+			return true // a redirect by someone unknown
+		}
+		from := originOf(req.URL)
+		upgrade := from.scheme == "http" && from.port == "80" && o.scheme == "https" && o.port == "443" && from.host == o.host
+		if from != o && !upgrade {
+			return true
+		}
+		o = from
+	}
+	return true
+}

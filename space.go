@@ -1,0 +1,260 @@
+package authretry
+
+import (
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Bounds of what a Transport remembers, so that no server, and no walk over many of them, can fill the memory.
+const (
+	maxOrigins = 1 << 14 // origins
+	maxSpaces  = 64      // protection spaces of one origin
+	maxScopes  = 1 << 12 // path scopes of one space
+	maxIdle    = 1 << 14 // idle exclusive sessions of one space; never more than requests were in flight at once
+)
+
+// spaces remembers the Sessions that protection spaces (RFC 9110 §11.5) have accepted, so that the next request
+// carries credentials at once. The zero value is ready for use.
+type spaces struct {
+	count atomic.Int32 // of origins, so that nothing is locked while there are none
+	clock atomic.Int64 // counts uses, to find the origins that have not been used for long
+
+	mu      sync.RWMutex // guards origins, not what is in them
+	origins map[origin]*originSpaces
+}
+
+// originSpaces are the protection spaces of one origin, the latest last.
+type originSpaces struct {
+	lastUse atomic.Int64
+
+	mu     sync.Mutex // guards everything below, for no longer than a look
+	spaces []*space
+}
+
+// A space is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are those
+// paths, up to the last slash, whose requests were challenged.
+type space struct {
+	scheme int // index in Transport.Schemes
+	realm  string
+	scopes map[string]struct{}
+	latest Session   // the latest Session: it serves all requests if it is shared, and knows what the space covers
+	idle   []Session // exclusive Sessions that are not lent at present; the one used last comes out first
+}
+
+// A lease is a Session in the hands of one request.
+type lease struct {
+	Session
+	scheme  int // index in Transport.Schemes
+	realm   string
+	started bool // by a Starter, ahead of any challenge: there is nothing to remember
+
+	// Where a remembered Session came from; nil for one that has just answered a challenge.
+	known *originSpaces
+	space *space
+}
+
+// lend returns the remembered Session for a request to u, if there is one. The more specific scope wins, then the
+// later space. The lease is exact if a path at or above u's was challenged, and not only covered by what the
+// Session says of its extent.
+func (s *spaces) lend(o origin, u *url.URL) (l lease, exact bool) {
+	if s.count.Load() == 0 {
+		return lease{}, false
+	}
+	s.mu.RLock()
+	known := s.origins[o]
+	s.mu.RUnlock()
+	if known == nil {
+		return lease{}, false
+	}
+	known.lastUse.Store(s.clock.Add(1))
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	var best *space
+	depth := -1
+	for i := len(known.spaces) - 1; i >= 0; i-- {
+		if d := known.spaces[i].match(u); d > depth {
+			best, depth = known.spaces[i], d
+		}
+	}
+	if best == nil {
+		return lease{}, false
+	}
+	l = lease{Session: best.latest, scheme: best.scheme, realm: best.realm, known: known, space: best}
+	if _, exclusive := best.latest.(Exclusive); exclusive {
+		l.Session = best.takeIdle()
+	}
+	return l, depth > 0
+}
+
+// keep returns the lease after use, or remembers the Session of a new one for requests to u and below.
+func (s *spaces) keep(o origin, u *url.URL, l lease) {
+	if l.started || l.Session == nil {
+		return
+	}
+	_, exclusive := l.Session.(Exclusive)
+	if l.space != nil {
+		if exclusive {
+			l.known.mu.Lock()
+			defer l.known.mu.Unlock()
+			l.space.putIdle(l.Session)
+		}
+		return
+	}
+	known := s.at(o)
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	sp := known.space(l.scheme, l.realm)
+	sp.latest = l.Session
+	sp.addScope(scopeOf(u))
+	if exclusive {
+		sp.putIdle(l.Session)
+	}
+}
+
+// forget drops the whole space of a lease whose credentials the server has refused for good.
+func (s *spaces) forget(o origin, l lease) {
+	s.mu.RLock()
+	known := s.origins[o]
+	s.mu.RUnlock()
+	if known == nil {
+		return
+	}
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	for i, sp := range known.spaces {
+		if sp.scheme == l.scheme && sp.realm == l.realm {
+			known.spaces = append(known.spaces[:i], known.spaces[i+1:]...)
+			return
+		}
+	}
+}
+
+// at returns the spaces of an origin, making room for them if need be.
+func (s *spaces) at(o origin) *originSpaces {
+	s.mu.RLock()
+	known := s.origins[o]
+	s.mu.RUnlock()
+	if known != nil {
+		return known
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.origins[o]; known != nil {
+		return known
+	}
+	if s.origins == nil {
+		s.origins = make(map[origin]*originSpaces)
+	}
+	if len(s.origins) >= maxOrigins {
+		s.evict()
+	}
+	known = &originSpaces{}
+	known.lastUse.Store(s.clock.Add(1))
+	s.origins[o] = known
+	s.count.Store(int32(len(s.origins)))
+	return known
+}
+
+// evict drops the origin that has not been used for longest among a few taken at random, which is as good as the
+// longest of all and costs lookups nothing.
+func (s *spaces) evict() {
+	var oldest origin
+	var use int64
+	n := 0
+	for o, known := range s.origins {
+		if last := known.lastUse.Load(); n == 0 || last < use {
+			oldest, use = o, last
+		}
+		if n++; n == 16 {
+			break
+		}
+	}
+	delete(s.origins, oldest)
+}
+
+// space returns the space of a realm, adding it if it is new.
+func (k *originSpaces) space(scheme int, realm string) *space {
+	for _, sp := range k.spaces {
+		if sp.scheme == scheme && sp.realm == realm {
+			return sp
+		}
+	}
+	if len(k.spaces) == maxSpaces {
+		k.spaces = append(k.spaces[:0], k.spaces[1:]...)
+	}
+	sp := &space{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
+	k.spaces = append(k.spaces, sp)
+	return sp
+}
+
+// match returns how well the space fits u: the length of the path scope that u is in, 0 if only the Session says
+// that it covers u, or -1.
+func (sp *space) match(u *url.URL) int {
+	if !hasDotSegment(u.Path) {
+		for scope := scopeOf(u); scope != ""; scope = parentScope(scope) {
+			if _, ok := sp.scopes[scope]; ok {
+				return len(scope)
+			}
+		}
+	}
+	if c, ok := sp.latest.(Covers); ok && c.Covers(u) {
+		return 0
+	}
+	return -1
+}
+
+func (sp *space) takeIdle() Session {
+	n := len(sp.idle) - 1
+	if n < 0 {
+		return nil
+	}
+	session := sp.idle[n]
+	sp.idle[n] = nil
+	sp.idle = sp.idle[:n]
+	return session
+}
+
+func (sp *space) putIdle(session Session) {
+	if len(sp.idle) < maxIdle {
+		sp.idle = append(sp.idle, session)
+	}
+}
+
+func (sp *space) addScope(scope string) {
+	for s := scope; s != ""; s = parentScope(s) {
+		if _, ok := sp.scopes[s]; ok {
+			return
+		}
+	}
+	if len(sp.scopes) == maxScopes {
+		for s := range sp.scopes {
+			delete(sp.scopes, s)
+			break
+		}
+	}
+	sp.scopes[scope] = struct{}{}
+}
+
+// scopeOf returns the path of u up to the last slash (RFC 7617 §2.2).
+func scopeOf(u *url.URL) string {
+	i := strings.LastIndexByte(u.Path, '/')
+	if i < 0 {
+		return "/"
+	}
+	return u.Path[:i+1]
+}
+
+// parentScope returns the scope above, or "" if there is none.
+func parentScope(scope string) string {
+	if len(scope) < 2 {
+		return ""
+	}
+	return scope[:strings.LastIndexByte(scope[:len(scope)-1], '/')+1]
+}
+
+// hasDotSegment reports whether the server may take the path to lie elsewhere than it seems to.
+func hasDotSegment(path string) bool {
+	return strings.Contains(path, "/../") || strings.HasSuffix(path, "/..") || strings.Contains(path, "/./")
+}
