@@ -1,0 +1,393 @@
+package authretry
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A guarded server wants Basic credentials. It records the bodies of those requests that it reads.
+type guarded struct {
+	*httptest.Server
+	hits      atomic.Int32
+	bytesRead atomic.Int64
+	readFirst bool // read the body before refusing
+
+	mu     sync.Mutex
+	bodies [][sha256.Size]byte // of the requests let in
+}
+
+func newGuarded(t *testing.T, readFirst, http2 bool) *guarded {
+	g := &guarded{readFirst: readFirst}
+	g.Server = httptest.NewUnstartedServer(g)
+	g.EnableHTTP2 = http2
+	if http2 {
+		g.StartTLS()
+	} else {
+		g.Start()
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.hits.Add(1)
+	_, password, _ := r.BasicAuth()
+	if g.readFirst || password == "secret" {
+		hash := sha256.New()
+		n, err := io.Copy(hash, r.Body)
+		g.bytesRead.Add(n)
+		if err != nil {
+			return
+		}
+		if password == "secret" {
+			g.mu.Lock()
+			g.bodies = append(g.bodies, [sha256.Size]byte(hash.Sum(nil)))
+			g.mu.Unlock()
+			io.WriteString(w, "thanks")
+			return
+		}
+	}
+	w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+	w.WriteHeader(http.StatusUnauthorized)
+	io.WriteString(w, "who are you?")
+}
+
+func (g *guarded) transport() *Transport {
+	return &Transport{Base: g.Client().Transport, Schemes: []Scheme{&Basic{Username: "Mufasa", Password: "secret"}}}
+}
+
+// A tracked body checks that it is read by one goroutine at a time, not after Close, and closed once.
+type tracked struct {
+	io.Reader
+	reading, closed atomic.Int32
+	misuse          atomic.Value
+}
+
+func (b *tracked) Read(p []byte) (int, error) {
+	if b.reading.Add(1) > 1 {
+		b.misuse.Store("read by two goroutines at once")
+	}
+	defer b.reading.Add(-1)
+	if b.closed.Load() > 0 {
+		b.misuse.Store("read after Close")
+	}
+	return b.Reader.Read(p)
+}
+
+func (b *tracked) Close() error {
+	if b.closed.Add(1) > 1 {
+		b.misuse.Store("closed twice")
+	}
+	return nil
+}
+
+func (b *tracked) requireGoodUse(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool { return b.closed.Load() > 0 }, 5*time.Second, time.Millisecond, "the body must be closed")
+	require.Nil(t, b.misuse.Load())
+}
+
+// pattern returns n bytes in which no two blocks are alike.
+func pattern(n int) []byte {
+	var b bytes.Buffer
+	for i := 0; b.Len() < n; i++ {
+		fmt.Fprintf(&b, "%d ", i)
+	}
+	return b.Bytes()[:n]
+}
+
+func TestBodiesAreReplayedWhole(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		for _, readFirst := range []bool{false, true} {
+			for _, size := range []int{1, 32 << 10, 1 << 20, 8 << 20} {
+				for _, kind := range []string{"GetBody", "one-shot", "unknown length"} {
+					if readFirst && size > 1<<20 && kind != "GetBody" {
+						continue // cannot be replayed: see TestUnreplayableBodyLeavesTheRefusalUntouched
+					}
+					t.Run(fmt.Sprintf("http2=%v/readFirst=%v/%d/%s", http2, readFirst, size, kind), func(t *testing.T) {
+						t.Parallel()
+						srv := newGuarded(t, readFirst, http2)
+						payload := pattern(size)
+						body := &tracked{Reader: bytes.NewReader(payload)}
+						req, err := http.NewRequest("PUT", srv.URL, body)
+						require.NoError(t, err)
+						switch kind {
+						case "GetBody":
+							req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }
+							fallthrough
+						case "one-shot":
+							req.ContentLength = int64(size)
+						}
+						resp, err := srv.transport().RoundTrip(req)
+						require.NoError(t, err)
+						answer, err := io.ReadAll(resp.Body)
+						require.NoError(t, err)
+						resp.Body.Close()
+						require.Equal(t, "thanks", string(answer))
+						require.Equal(t, [][sha256.Size]byte{sha256.Sum256(payload)}, srv.bodies)
+						require.Equal(t, int32(2), srv.hits.Load())
+						body.requireGoodUse(t)
+					})
+				}
+			}
+		}
+	}
+}
+
+func TestLargeOneShotBodyIsSentOnce(t *testing.T) {
+	const size = 256 << 20
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {
+			srv := newGuarded(t, true, http2) // net/http says 100 Continue when the handler reads, so let it refuse first
+			srv.readFirst = false
+			body := &tracked{Reader: io.LimitReader(zeros{}, size)}
+			req, err := http.NewRequest("PUT", srv.URL, body)
+			require.NoError(t, err)
+			req.ContentLength = size
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			resp, err := srv.transport().RoundTrip(req)
+			require.NoError(t, err)
+			runtime.ReadMemStats(&after)
+			require.Equal(t, 200, resp.StatusCode)
+			resp.Body.Close()
+			require.Equal(t, int32(2), srv.hits.Load())
+			require.Equal(t, int64(size), srv.bytesRead.Load(), "the body is on the wire once")
+			require.Less(t, after.HeapInuse, before.HeapInuse+24<<20)
+			body.requireGoodUse(t)
+		})
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestUnreplayableBodyLeavesTheRefusalUntouched(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {
+			srv := newGuarded(t, true, http2)
+			transport := srv.transport()
+			transport.ReplayLimit = 1000
+			body := &tracked{Reader: bytes.NewReader(pattern(100_000))}
+			req, err := http.NewRequest("PUT", srv.URL, body)
+			require.NoError(t, err)
+			resp, err := transport.RoundTrip(req)
+			require.NoError(t, err)
+			require.Equal(t, 401, resp.StatusCode)
+			answer, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Equal(t, "who are you?", string(answer))
+			var rejection *Rejection
+			require.ErrorAs(t, Explain(resp), &rejection)
+			require.Equal(t, ReasonBodyNotReplayable, rejection.Reason)
+			require.Equal(t, int32(1), srv.hits.Load())
+			body.requireGoodUse(t)
+
+			// What was learnt serves the next request, which carries credentials at once.
+			body = &tracked{Reader: bytes.NewReader(pattern(100_000))}
+			req, err = http.NewRequest("PUT", srv.URL, body)
+			require.NoError(t, err)
+			resp, err = transport.RoundTrip(req)
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, int32(2), srv.hits.Load())
+			body.requireGoodUse(t)
+		})
+	}
+}
+
+func TestNegativeReplayLimitKeepsNothing(t *testing.T) {
+	srv := newGuarded(t, true, false)
+	transport := srv.transport()
+	transport.ReplayLimit = -1
+	req, err := http.NewRequest("PUT", srv.URL, &tracked{Reader: strings.NewReader("x")})
+	require.NoError(t, err)
+	req.ContentLength = 1
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, 401, resp.StatusCode)
+	require.Equal(t, int32(1), srv.hits.Load())
+}
+
+// A server may refuse while the caller is still producing the body: what has been read by then is not lost, and what
+// comes later goes to the retry.
+func TestBodyInTheMakingIsHandedOver(t *testing.T) {
+	srv := newGuarded(t, false, true)
+	reader, writer := io.Pipe()
+	go func() {
+		for i := range 100 {
+			fmt.Fprintf(writer, "line %d\n", i)
+		}
+		writer.Close()
+	}()
+	transport := srv.transport()
+	body := &tracked{Reader: reader}
+	req, err := http.NewRequest("POST", srv.URL, body)
+	require.NoError(t, err)
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	resp.Body.Close()
+	var want bytes.Buffer
+	for i := range 100 {
+		fmt.Fprintf(&want, "line %d\n", i)
+	}
+	require.Equal(t, [][sha256.Size]byte{sha256.Sum256(want.Bytes())}, srv.bodies)
+	body.requireGoodUse(t)
+}
+
+// The first send may be stuck in a Read of the caller's body when the server's refusal comes. That Read ends some
+// time; what it brings belongs to the retry.
+func TestReadInProgressBelongsToTheRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader, writer := io.Pipe()
+		var second string
+		var lateRead error
+		done := make(chan struct{})
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if req.Header.Get("Authorization") == "" {
+				go func() { // as http.Transport does, it goes on reading after it has returned the refusal
+					defer close(done)
+					_, lateRead = io.ReadAll(req.Body)
+					req.Body.Close()
+				}()
+				synctest.Wait() // until the Read blocks in the pipe
+				return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req,
+					Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, nil
+			}
+			go func() {
+				io.WriteString(writer, "late")
+				io.WriteString(writer, " but whole")
+				writer.Close()
+			}()
+			b, err := io.ReadAll(req.Body)
+			req.Body.Close()
+			second = string(b)
+			return &http.Response{StatusCode: 200, Body: http.NoBody, Request: req}, err
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+		body := &tracked{Reader: reader}
+		req, err := http.NewRequest("POST", "http://localhost/", body)
+		require.NoError(t, err)
+		req.ContentLength = int64(len("late but whole"))
+		resp, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, "late but whole", second)
+		<-done
+		require.Error(t, lateRead, "the first send must not take its part for the whole body")
+		body.requireGoodUse(t)
+	})
+}
+
+// A server that ignores Expect gets the body after a second (RFC 9110 §10.1.1).
+func TestServerThatIgnoresExpectGetsTheBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			require.Equal(t, "100-continue", req.Header.Get("Expect"))
+			start := time.Now()
+			b, err := io.ReadAll(req.Body)
+			require.NoError(t, err)
+			require.Equal(t, expectTimeout, time.Since(start))
+			req.Body.Close()
+			return &http.Response{StatusCode: 200, Body: io.NopCloser(bytes.NewReader(b)), Request: req}, nil
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+		body := &tracked{Reader: strings.NewReader("hello")}
+		req, err := http.NewRequest("POST", "http://localhost/", body)
+		require.NoError(t, err)
+		resp, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(b))
+		body.requireGoodUse(t)
+	})
+}
+
+func TestExpectationFailedIsAskedWithoutIt(t *testing.T) {
+	var got string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Expect") != "" {
+			w.WriteHeader(http.StatusExpectationFailed)
+			return
+		}
+		b, _ := io.ReadAll(r.Body)
+		got = string(b)
+	}))
+	defer srv.Close()
+	transport := New(&Basic{Username: "u", Password: "p"})
+	body := &tracked{Reader: strings.NewReader("hello")}
+	req, err := http.NewRequest("POST", srv.URL, body)
+	require.NoError(t, err)
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, "hello", got)
+	body.requireGoodUse(t)
+}
+
+func TestFailingGetBodyLeavesTheRefusal(t *testing.T) {
+	srv := newGuarded(t, false, false)
+	body := &tracked{Reader: strings.NewReader("hello")}
+	req, err := http.NewRequest("POST", srv.URL, body)
+	require.NoError(t, err)
+	req.ContentLength = 5
+	req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("gone") }
+	resp, err := srv.transport().RoundTrip(req)
+	require.NoError(t, err)
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, "who are you?", string(b))
+	body.requireGoodUse(t)
+}
+
+func TestCancelClosesABodyThatBlocks(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {
+			srv := newGuarded(t, true, http2)
+			reader, writer := io.Pipe()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			body := &pipeBody{PipeReader: reader}
+			req, err := http.NewRequestWithContext(ctx, "POST", srv.URL, body)
+			require.NoError(t, err)
+			req.ContentLength = 10
+			go func() {
+				io.WriteString(writer, "12345") // returns when it has been read
+				cancel()
+			}()
+			_, err = srv.transport().RoundTrip(req)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Eventually(t, func() bool { return body.closed.Load() == 1 }, 5*time.Second, time.Millisecond)
+		})
+	}
+}
+
+type pipeBody struct {
+	*io.PipeReader
+	closed atomic.Int32
+}
+
+func (b *pipeBody) Close() error { b.closed.Add(1); return b.PipeReader.Close() }
