@@ -1,0 +1,550 @@
+package authtest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Server is an HTTP server with protected paths. It is safe for concurrent use.
+type Server struct {
+	// URL is the server's origin, such as "http://127.0.0.1:41234".
+	URL string
+
+	http   *httptest.Server
+	client *http.Client
+	done   chan struct{} // closed by Close, so that no hanging answer outlives it
+	once   sync.Once     // closes done
+
+	mu       sync.Mutex // guards everything below, and the records that requests and tokens point to
+	spaces   []space
+	handlers []mount
+	tokens   map[string]*Bearer // by the path of the token endpoint
+	faults   []*injection
+	keep     int
+	requests []*Request
+	grants   []*TokenRequest
+	counts   Counts
+}
+
+// A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer] or [*APIKey].
+type Guard interface {
+	// attach tells the Guard which server it is on.
+	attach(s *Server)
+
+	// check judges the credentials of a request.
+	check(x *exchange) verdict
+
+	// challenges returns what a refusal asks for, given the verdict of check.
+	challenges(v verdict) []string
+
+	// secretHeader returns the canonical name of the header that carries the credentials.
+	secretHeader() string
+}
+
+// A verdict is what a Guard thinks of a request.
+type verdict struct {
+	decision Decision
+	scheme   string
+	reason   string
+	code     string // a word for challenges: "stale", "invalid_token", "insufficient_scope"
+	status   int    // of the refusal; 0 is 401
+
+	info      func(h http.Header, body []byte) // sets the header of the answer, if not nil
+	needsBody bool                             // info depends on the body of the answer
+}
+
+type space struct {
+	path   string
+	guards []Guard
+}
+
+type mount struct {
+	path    string
+	handler http.Handler
+}
+
+// keepRequests is how many records a Server keeps unless [Server.Keep] says otherwise.
+const keepRequests = 1 << 17
+
+// NewServer starts a server on a free port of the loopback interface that speaks HTTP/1.1. Every path is
+// protected by the guards: a request that satisfies any one of them is accepted, and a refusal carries the
+// challenges of all, in order. Without guards every path is open; [Server.Protect] protects some.
+func NewServer(guards ...Guard) *Server {
+	s := newServer(guards)
+	s.http = httptest.NewServer(s)
+	return s.started()
+}
+
+// NewTLSServer is like [NewServer] for HTTP/1.1 over TLS. [Server.Client] trusts its certificate.
+func NewTLSServer(guards ...Guard) *Server {
+	s := newServer(guards)
+	s.http = httptest.NewTLSServer(s)
+	return s.started()
+}
+
+// NewHTTP2Server is like [NewServer] for HTTP/2 and HTTP/1.1 over TLS; [Server.Client] chooses HTTP/2.
+func NewHTTP2Server(guards ...Guard) *Server {
+	s := newServer(guards)
+	s.http = httptest.NewUnstartedServer(s)
+	s.http.EnableHTTP2 = true
+	s.http.StartTLS()
+	return s.started()
+}
+
+// NewPipeServer is like [NewServer] without a socket: its connections are pipes in memory, which only
+// [Server.Client] and [Server.Dial] reach. Call it inside a testing/synctest bubble, and the server lives by the
+// bubble's clock. Its URL has a loopback address that nobody listens on.
+func NewPipeServer(guards ...Guard) *Server {
+	s := newServer(guards)
+	l := newPipeListener()
+	s.http = &httptest.Server{Listener: l, Config: &http.Server{Handler: s}}
+	s.http.Start()
+	s.client = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.dial(ctx) },
+	}}
+	return s.started()
+}
+
+func newServer(guards []Guard) *Server {
+	s := &Server{done: make(chan struct{}), tokens: map[string]*Bearer{}, keep: keepRequests}
+	s.Protect("/", guards...)
+	return s
+}
+
+func (s *Server) started() *Server {
+	s.URL = s.http.URL
+	if s.client == nil {
+		s.client = s.http.Client()
+	}
+	return s
+}
+
+// Client returns a client that reaches the server and trusts its certificate. It is always the same one, knows
+// no credentials, and is closed by [Server.Close]. Its Transport is the base for the transport under test.
+func (s *Server) Client() *http.Client { return s.client }
+
+// Dial connects to the server, whatever its kind: for a test that writes its own bytes to the wire, or needs an
+// [http.Transport] of its own for a server from [NewPipeServer]. Of a TLS server it returns the bare connection.
+func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
+	if l, ok := s.http.Listener.(*pipeListener); ok {
+		return l.dial(ctx)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", s.http.Listener.Addr().String())
+}
+
+// Close shuts the server down: it ends the answers that hang, waits for the others, and leaves no goroutine.
+// The records can still be read.
+func (s *Server) Close() {
+	s.once.Do(func() { close(s.done) })
+	s.client.CloseIdleConnections()
+	s.http.Close()
+}
+
+// Protect puts guards before the path and all paths below it, in place of those that were there. Of several
+// protected paths that cover a request, the longest counts. Without guards the path is open.
+func (s *Server) Protect(path string, guards ...Guard) {
+	for _, g := range guards {
+		g.attach(s)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.spaces {
+		if s.spaces[i].path == path {
+			s.spaces[i].guards = guards
+			return
+		}
+	}
+	s.spaces = append(s.spaces, space{path, guards})
+}
+
+// Handle sets what answers the accepted requests at or below the path. The longest path counts; paths without
+// a handler of their own are answered by [Echo].
+func (s *Server) Handle(path string, handler http.Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handlers = append(s.handlers, mount{path, handler})
+}
+
+// The headers by which [Echo] says what arrived.
+const (
+	BodyLengthHeader = "Authtest-Body-Length"
+	BodySHA256Header = "Authtest-Body-Sha256"
+)
+
+// Echo is what answers an accepted request unless [Server.Handle] says otherwise. It reads the whole body and
+// answers 200 with the body's length and SHA-256 (in hex) in [BodyLengthHeader] and [BodySHA256Header], so that
+// a client can check that the body arrived whole. If the body is cut short, it answers 400.
+var Echo http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	sum := sha256.New()
+	n, err := io.Copy(sum, r.Body)
+	if err != nil {
+		http.Error(w, "authtest: the body was cut short", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set(BodyLengthHeader, strconv.FormatInt(n, 10))
+	w.Header().Set(BodySHA256Header, hex.EncodeToString(sum.Sum(nil)))
+	io.WriteString(w, "ok\n")
+})
+
+// ServeHTTP makes the Server usable as a handler within another server, for its paths below "/".
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := s.begin(w, r)
+	defer x.finish()
+	if x.issuer != nil {
+		x.readTokenRequest()
+	}
+	if f := s.nextFault(r.URL.Path); f != nil {
+		if !f.passes {
+			x.decide(verdict{decision: Injected, reason: f.name})
+		}
+		f.serve(x)
+		return
+	}
+	x.proceed()
+}
+
+// An exchange is one request on its way through the server.
+type exchange struct {
+	s      *Server
+	w      http.ResponseWriter
+	r      *http.Request
+	guards []Guard
+	body   *recordedBody
+	issuer *Bearer       // whose token endpoint is asked; nil for all other paths
+	form   url.Values    // of a token request; nil if the body is not a form
+	rec    *Request      // guarded by s.mu
+	grant  *TokenRequest // guarded by s.mu; nil unless issuer is set
+}
+
+// begin records the request as it arrives.
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{s: s, r: r}
+	x.w = &recordedWriter{ResponseWriter: w, x: x}
+	x.body = &recordedBody{ReadCloser: r.Body, sum: sha256.New(), eof: r.ContentLength == 0}
+	r.Body = x.body
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.issuer = s.tokens[r.URL.Path]
+	longest := -1
+	for _, sp := range s.spaces {
+		if len(sp.path) > longest && under(sp.path, r.URL.Path) {
+			longest, x.guards = len(sp.path), sp.guards
+		}
+	}
+	x.rec = &Request{
+		Time: time.Now(), Method: r.Method, Path: r.URL.Path, Target: r.RequestURI, Host: r.Host,
+		Proto: r.Proto, Conn: r.RemoteAddr, Header: r.Header.Clone(),
+	}
+	for _, g := range x.guards {
+		x.rec.secrets = append(x.rec.secrets, g.secretHeader())
+	}
+	if x.issuer != nil {
+		x.grant = &TokenRequest{Time: x.rec.Time, Path: r.URL.Path, Header: x.rec.Header}
+		s.counts.TokenRequests++
+		s.grants = appendBounded(s.grants, x.grant, s.keep)
+		return x
+	}
+	s.counts.Requests++
+	s.requests = appendBounded(s.requests, x.rec, s.keep)
+	return x
+}
+
+// finish completes the record with what arrived of the body.
+func (x *exchange) finish() {
+	x.s.mu.Lock()
+	defer x.s.mu.Unlock()
+	x.body.mu.Lock()
+	defer x.body.mu.Unlock()
+	x.rec.BodyLength = x.body.n
+	x.rec.BodySHA256 = hex.EncodeToString(x.body.sum.Sum(nil))
+	x.rec.BodyComplete = x.body.eof
+}
+
+// proceed answers the request as a server without faults does.
+func (x *exchange) proceed() {
+	if x.issuer != nil {
+		x.issuer.serveToken(x)
+		return
+	}
+	var verdicts []verdict
+	best := verdict{decision: Challenged}
+	if len(x.guards) == 0 {
+		best = verdict{decision: Accepted, reason: "not protected"}
+	}
+	for _, g := range x.guards {
+		v := g.check(x)
+		verdicts = append(verdicts, v)
+		if v.decision == Accepted {
+			best = v
+			break
+		}
+		if v.decision == Refused && best.decision == Challenged {
+			best = v
+		}
+	}
+	x.decide(best)
+	if best.decision == Accepted {
+		x.accept(best)
+		return
+	}
+	x.refuse(best.status, x.collect(verdicts))
+}
+
+// collect returns the challenges of all guards; a guard without a verdict asks as it asks a newcomer.
+func (x *exchange) collect(verdicts []verdict) []string {
+	var values []string
+	for i, g := range x.guards {
+		v := verdict{decision: Challenged}
+		if i < len(verdicts) {
+			v = verdicts[i]
+		}
+		values = append(values, g.challenges(v)...)
+	}
+	return values
+}
+
+// decide records the decision.
+func (x *exchange) decide(v verdict) {
+	x.s.mu.Lock()
+	defer x.s.mu.Unlock()
+	x.rec.Decision, x.rec.Scheme, x.rec.Reason = v.decision, v.scheme, v.reason
+	if x.grant != nil {
+		x.grant.Decision = v.decision
+		return
+	}
+	switch v.decision {
+	case Accepted:
+		x.s.counts.Accepted++
+	case Challenged:
+		x.s.counts.Challenged++
+	case Refused:
+		x.s.counts.Refused++
+	case Injected:
+		x.s.counts.Injected++
+	}
+}
+
+// accept lets the handler answer.
+func (x *exchange) accept(v verdict) {
+	handler := x.s.handler(x.r.URL.Path)
+	switch {
+	case v.info == nil:
+		handler.ServeHTTP(x.w, x.r)
+	case !v.needsBody:
+		v.info(x.w.Header(), nil)
+		handler.ServeHTTP(x.w, x.r)
+	default:
+		held := httptest.NewRecorder()
+		handler.ServeHTTP(held, x.r)
+		body := held.Body.Bytes()
+		if x.r.Method == http.MethodHead {
+			body = nil
+		}
+		for name, values := range held.Result().Header {
+			x.w.Header()[name] = values
+		}
+		v.info(x.w.Header(), body)
+		x.w.WriteHeader(held.Code)
+		x.w.Write(body)
+	}
+}
+
+// refuse answers with the challenges.
+func (x *exchange) refuse(status int, challenges []string) {
+	if status == 0 {
+		status = http.StatusUnauthorized
+	}
+	unread := false
+	for _, f := range x.s.refusalFaults(x.r.URL.Path) {
+		if f.rewrite != nil {
+			challenges = f.rewrite(challenges)
+		}
+		unread = unread || f.unread
+	}
+	h := x.w.Header()
+	for _, value := range challenges {
+		h.Add("Www-Authenticate", value)
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	const text = "authtest: refused\n"
+	if unread {
+		x.answerAndClose(status, text)
+		return
+	}
+	// A body that waits for "100 Continue" is not asked for. HTTP/2 needs no body read to keep its connection.
+	if x.r.ProtoMajor < 2 && !strings.EqualFold(x.r.Header.Get("Expect"), "100-continue") {
+		io.Copy(io.Discard, x.r.Body)
+	}
+	x.w.WriteHeader(status)
+	io.WriteString(x.w, text)
+}
+
+// answerAndClose sends a whole answer and closes the connection (HTTP/1.1) or resets the stream (HTTP/2) without
+// reading the body of the request.
+func (x *exchange) answerAndClose(status int, text string) {
+	h := x.w.Header()
+	conn, _, err := http.NewResponseController(x.w).Hijack()
+	if err != nil { // HTTP/2
+		x.w.WriteHeader(status)
+		io.WriteString(x.w, text)
+		http.NewResponseController(x.w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	defer conn.Close()
+	h.Set("Connection", "close")
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	x.answered(status)
+	var b strings.Builder
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
+	h.Write(&b)
+	b.WriteString("\r\n" + text)
+	io.WriteString(conn, b.String())
+}
+
+// answered records the answer that is about to be sent.
+func (x *exchange) answered(status int) {
+	x.finish()
+	x.s.mu.Lock()
+	defer x.s.mu.Unlock()
+	x.rec.Status = status
+	x.rec.ResponseHeader = x.w.Header().Clone()
+	if x.grant != nil {
+		x.grant.Status = status
+	}
+}
+
+func (s *Server) handler(path string) http.Handler {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	handler, longest := Echo, -1
+	for _, m := range s.handlers {
+		if len(m.path) >= longest && under(m.path, path) {
+			longest, handler = len(m.path), m.handler
+		}
+	}
+	return handler
+}
+
+// under reports whether path is base or below it.
+func under(base, path string) bool {
+	base = strings.TrimSuffix(base, "/")
+	rest, ok := strings.CutPrefix(path, base)
+	return ok && (rest == "" || rest[0] == '/' || base == "")
+}
+
+// A recordedBody counts and hashes what is read of the request's body.
+type recordedBody struct {
+	io.ReadCloser
+	mu  sync.Mutex // guards everything below: a handler may answer while it reads
+	sum hash.Hash
+	n   int64
+	eof bool
+}
+
+func (b *recordedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n += int64(n)
+	b.sum.Write(p[:n])
+	b.eof = b.eof || errors.Is(err, io.EOF)
+	return n, err
+}
+
+// A recordedWriter tells the exchange when the answer goes out, so that a client that has seen the answer finds
+// the record complete.
+type recordedWriter struct {
+	http.ResponseWriter
+	x    *exchange
+	sent bool
+}
+
+func (w *recordedWriter) WriteHeader(status int) {
+	if !w.sent && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		w.sent = true
+		w.x.answered(status)
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recordedWriter) Write(p []byte) (int, error) {
+	if !w.sent {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController find the methods of the server's own writer.
+func (w *recordedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// A pipeListener accepts the connections that dial makes.
+type pipeListener struct {
+	addr  pipeAddr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	var ip [3]byte
+	rand.Read(ip[:])
+	addr := pipeAddr(fmt.Sprintf("127.%d.%d.%d:1", ip[0], ip[1], 1+ip[2]%254))
+	return &pipeListener{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- pipeConn{server, pipeAddr("pipe-" + rand.Text()[:8])}:
+		return client, nil
+	case <-l.done:
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: l.addr, Err: net.ErrClosed}
+	case <-ctx.Done():
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: l.addr, Err: ctx.Err()}
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return l.addr }
+
+// A pipeConn is the server's end of a pipe, with an address that tells it from the others.
+type pipeConn struct {
+	net.Conn
+	remote pipeAddr
+}
+
+func (c pipeConn) RemoteAddr() net.Addr { return c.remote }
+
+type pipeAddr string
+
+func (pipeAddr) Network() string  { return "pipe" }
+func (a pipeAddr) String() string { return string(a) }

@@ -1,0 +1,78 @@
+// Package authtest has servers that ask for credentials, for tests of programs that have to bring them: Basic,
+// Digest, Bearer with a token endpoint, and API keys. They check what arrives strictly, record it, and go wrong
+// on demand.
+//
+// # Basic use
+//
+// A [Server] is protected by guards, each of which is a pointer to a struct of settings. The zero values of the
+// settings are what a sound server does.
+//
+//	srv := authtest.NewServer(&authtest.Basic{Username: "Aladdin", Password: "open sesame"})
+//	defer srv.Close()
+//
+//	// ... requests to srv.URL through the client under test ...
+//
+//	for _, r := range srv.Requests() {
+//		fmt.Println(r) // GET / 401 challenged
+//	}
+//
+// [NewServer] speaks HTTP/1.1, [NewTLSServer] the same over TLS, [NewHTTP2Server] HTTP/2 over TLS, and
+// [NewPipeServer] uses no socket. [Server.Client] returns a client that reaches any of them and knows no credentials:
+// give its Transport to the transport under test as the base.
+//
+// With several guards, any one is enough, and a refusal offers all. A server can protect several paths:
+//
+//	srv := authtest.NewServer()
+//	srv.Protect("/files/", digest, basic)
+//	srv.Protect("/api/", bearer)
+//
+// An accepted request is answered by [Echo], which says how many bytes of body arrived and their SHA-256, or by a
+// handler of yours ([Server.Handle]).
+//
+// # Digest
+//
+// [Digest] knows MD5, SHA-256 and SHA-512-256 with and without -sess, auth, auth-int and the form without qop, userhash,
+// username*, opaque and domain. Nonces end after a time, after a number of uses, or at once by [Digest.GoStale];
+// nonce counts must come in order. [Digest.NonceErrors] has every one that did not, so that "no nc twice, none left
+// out" is one assertion. Answers carry rspauth, and nextnonce if [Digest.NextNonce] says so.
+//
+// # Bearer and tokens
+//
+// [Bearer] guards a path and has a token endpoint besides. [Bearer.Login] issues the first tokens and [Bearer.Config] the
+// client's configuration, both as golang.org/x/oauth2 wants them:
+//
+//	bearer := &authtest.Bearer{TokenLifetime: time.Minute}
+//	srv := authtest.NewServer(bearer)
+//	source := bearer.Config().TokenSource(ctx, bearer.Login())
+//	bearer.ExpireNow() // the token looks good to the client, and is not
+//
+// Refresh tokens rotate, and one that is used twice takes all tokens of its login with it ([Bearer.Reuses]).
+// [Server.TokenRequests] has what arrived at the token endpoint.
+//
+// # Faults
+//
+// [Server.Inject] lets the next requests to a path meet a [Fault], be it a protected path or the token endpoint:
+//
+//	srv.Inject("/", 2, authtest.Refuse())                    // the next two: 401, whatever they carry
+//	srv.Inject("/", 1, authtest.DropChallenge())             // the next 401 says not what it wants
+//	srv.Inject("/upload", -1, authtest.CloseUnread())        // every 401 there leaves the body unread
+//	srv.Inject("/token", 1, authtest.Reply(429, http.Header{"Retry-After": {"2"}}, ""))
+//	srv.Inject("/token", 1, authtest.TokenError("invalid_grant"))
+//
+// State changes by methods of the guards: GoStale, ExpireNow, Revoke, SetPassword, SetKey.
+//
+// # synctest
+//
+// In a testing/synctest bubble, connections must be made of channels rather than sockets: use [NewPipeServer], and
+// reach it by [Server.Client] or [Server.Dial]. Nonces and tokens then age by the bubble's clock. Close the server
+// before the bubble ends.
+//
+// # Fixtures
+//
+// To test against what a real server said, record it with curl and play it back with [Replay]:
+//
+//	curl --http1.1 --raw -si --digest -u user:password https://host/path >testdata/host.http
+//
+// The recording holds responses only: no credentials, but perhaps cookies and tokens, so read it before it is
+// committed. [Request.Dump] and the JSON of a [Request] mask credentials, and can be committed as they are.
+package authtest
