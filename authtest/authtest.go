@@ -156,7 +156,8 @@ func (s *Server) Close() {
 }
 
 // Protect puts guards before the path and all paths below it, in place of those that were there. Of several
-// protected paths that cover a request, the longest counts. Without guards the path is open.
+// protected paths that cover a request, the longest counts. Without guards the path is open. It panics if a guard
+// cannot work: a [Digest] with an unknown algorithm, a [Bearer] on two servers.
 func (s *Server) Protect(path string, guards ...Guard) {
 	for _, g := range guards {
 		g.attach(s)
@@ -201,7 +202,7 @@ var Echo http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Req
 	io.WriteString(w, "ok\n")
 })
 
-// ServeHTTP makes the Server usable as a handler within another server, for its paths below "/".
+// ServeHTTP answers a request as the server does, for a test that puts a handler of its own before it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := s.begin(w, r)
 	defer x.finish()
@@ -279,7 +280,13 @@ func (x *exchange) finish() {
 // proceed answers the request as a server without faults does.
 func (x *exchange) proceed() {
 	if x.issuer != nil {
+		x.decide(verdict{decision: Refused})
 		x.issuer.serveToken(x)
+		return
+	}
+	if len(x.guards) > 0 && len(x.r.Header["Authorization"]) > 1 {
+		x.decide(verdict{decision: Refused, reason: "more than one Authorization header"})
+		x.refuse(0, x.collect(nil))
 		return
 	}
 	var verdicts []verdict
@@ -383,11 +390,11 @@ func (x *exchange) refuse(status int, challenges []string) {
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	const text = "authtest: refused\n"
-	if unread {
+	if unread && x.r.ProtoMajor < 2 {
 		x.answerAndClose(status, text)
 		return
 	}
-	// A body that waits for "100 Continue" is not asked for. HTTP/2 needs no body read to keep its connection.
+	// A body that waits for "100 Continue" is not asked for. HTTP/2 keeps its connection without the body.
 	if x.r.ProtoMajor < 2 && !strings.EqualFold(x.r.Header.Get("Expect"), "100-continue") {
 		io.Copy(io.Discard, x.r.Body)
 	}
@@ -395,18 +402,14 @@ func (x *exchange) refuse(status int, challenges []string) {
 	io.WriteString(x.w, text)
 }
 
-// answerAndClose sends a whole answer and closes the connection (HTTP/1.1) or resets the stream (HTTP/2) without
-// reading the body of the request.
+// answerAndClose sends a whole answer over HTTP/1.1 and closes the connection without reading the request's body.
 func (x *exchange) answerAndClose(status int, text string) {
-	h := x.w.Header()
 	conn, _, err := http.NewResponseController(x.w).Hijack()
-	if err != nil { // HTTP/2
-		x.w.WriteHeader(status)
-		io.WriteString(x.w, text)
-		http.NewResponseController(x.w).Flush()
-		panic(http.ErrAbortHandler)
+	if err != nil {
+		panic(http.ErrAbortHandler) // the client has gone
 	}
 	defer conn.Close()
+	h := x.w.Header()
 	h.Set("Connection", "close")
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	x.answered(status)

@@ -46,7 +46,7 @@ type Bearer struct {
 type family struct {
 	scope   string
 	revoked bool
-	access  []*accessToken // those that may still be good
+	latest  *accessToken
 }
 
 type accessToken struct {
@@ -209,8 +209,7 @@ func (b *Bearer) issue(f *family, scope string, withRefresh bool) *oauth2.Token 
 		t.ExpiresIn = max(1, int64(lifetime/time.Second))
 	}
 	a := &accessToken{family: f, scope: scope, expires: now.Add(lifetime)}
-	f.access = slices.DeleteFunc(f.access, func(a *accessToken) bool { return a.dead || !now.Before(a.expires) })
-	f.access = append(f.access, a)
+	f.latest = a
 	b.access.put(t.AccessToken, a)
 	if withRefresh {
 		t.RefreshToken = "rt-" + rand.Text()
@@ -283,9 +282,7 @@ func (b *Bearer) rotate(value, scope string) (token *oauth2.Token, code, descrip
 		return nil, "invalid_scope", "the scope is more than was granted"
 	}
 	if b.RevokeOnRefresh {
-		for _, a := range r.access {
-			a.dead = true
-		}
+		r.latest.dead = true // those before it are dead already
 	}
 	r.used = !b.KeepRefresh
 	return b.issue(r.family, orDefault(scope, r.scope), !b.KeepRefresh), "", ""
@@ -335,9 +332,6 @@ func (x *exchange) tokenError(code, description string) {
 	x.s.mu.Lock()
 	if x.grant != nil {
 		x.grant.Error = code
-		if x.grant.Decision == Undecided {
-			x.grant.Decision = Refused
-		}
 	}
 	x.s.mu.Unlock()
 	status := http.StatusBadRequest
@@ -349,9 +343,7 @@ func (x *exchange) tokenError(code, description string) {
 
 // tokenResponse answers with a token (RFC 6749 §5.1).
 func (x *exchange) tokenResponse(t *oauth2.Token) {
-	x.s.mu.Lock()
-	x.grant.Decision = Accepted
-	x.s.mu.Unlock()
+	x.decide(verdict{decision: Accepted})
 	fields := map[string]any{"access_token": t.AccessToken, "token_type": t.TokenType}
 	if t.ExpiresIn != 0 {
 		fields["expires_in"] = t.ExpiresIn

@@ -21,8 +21,8 @@ import (
 
 // Digest is a [Guard] that asks for Digest credentials (RFC 7616, and RFC 2069 with [NoQOP]). It is strict: a
 // parameter that is missing, repeated, or quoted where RFC 7616 §3.4 forbids it is refused, and so is a nonce count
-// that is not exactly one more than the last, as Apache httpd and Squid do. Its fields must not be changed once it
-// is in use.
+// that is not exactly one more than the last, as Apache httpd and Squid do. It remembers the last 65,536 nonces;
+// older ones are stale. A body under auth-int is held in memory. Its fields must not be changed once it is in use.
 type Digest struct {
 	Username, Password string
 

@@ -157,8 +157,9 @@ func JoinChallenges() Fault {
 	})
 }
 
-// CloseUnread refuses as soon as the header has arrived, without reading the body, and closes the connection (or
-// resets the stream of HTTP/2): a client that is still sending may lose the answer.
+// CloseUnread refuses as soon as the header has arrived and closes the connection without reading the body: a client
+// that is still sending may lose the answer. Over HTTP/2 the body of a refused request is never read, and there the
+// connection stays.
 func CloseUnread() Fault {
 	return Fault{name: "close unread", unread: true}
 }

@@ -98,7 +98,7 @@ func dumpHeader(b *strings.Builder, h http.Header) {
 
 // Masked returns a copy whose credentials are replaced by "***": in Authorization, Proxy-Authorization, Cookie,
 // Set-Cookie, the header of an [APIKey], and the values of the query. The auth-scheme stays, and of Digest
-// everything but username, cnonce and response.
+// everything but username, cnonce, response and rspauth.
 func (r Request) Masked() Request {
 	r.Header = maskHeader(r.Header, r.secrets)
 	r.ResponseHeader = maskHeader(r.ResponseHeader, r.secrets)
@@ -121,26 +121,34 @@ func maskHeader(h http.Header, secrets []string) http.Header {
 			h[name][i] = maskCredentials(value, strings.HasSuffix(name, "Authorization"))
 		}
 	}
+	for i, value := range h["Authentication-Info"] {
+		h["Authentication-Info"][i] = maskParams(value)
+	}
 	return h
 }
 
 // maskCredentials masks a header's value, but for the auth-scheme if it has one.
 func maskCredentials(value string, hasScheme bool) string {
 	scheme, rest, ok := strings.Cut(value, " ")
-	if !hasScheme || !ok {
+	switch {
+	case !hasScheme || !ok:
 		return mask
+	case strings.EqualFold(scheme, "Digest"):
+		return scheme + " " + maskParams(rest)
 	}
-	if !strings.EqualFold(scheme, "Digest") {
-		return scheme + " " + mask
-	}
-	params, err := parseAuthParams(rest)
+	return scheme + " " + mask
+}
+
+// maskParams masks the parameters of Digest that are, or prove, credentials.
+func maskParams(text string) string {
+	params, err := parseAuthParams(text)
 	if err != nil {
-		return scheme + " " + mask
+		return mask
 	}
 	var shown []string
 	for _, p := range params {
 		switch strings.ToLower(p.name) {
-		case "realm", "nonce", "opaque":
+		case "realm", "nonce", "nextnonce", "opaque":
 			shown = append(shown, p.name+"="+quote(p.value))
 		case "uri":
 			shown = append(shown, p.name+"="+quote(maskQuery(p.value)))
@@ -150,7 +158,7 @@ func maskCredentials(value string, hasScheme bool) string {
 			shown = append(shown, p.name+"="+quote(mask))
 		}
 	}
-	return scheme + " " + strings.Join(shown, ", ")
+	return strings.Join(shown, ", ")
 }
 
 // maskQuery keeps the names in a target's query and masks the values.
