@@ -18,41 +18,42 @@ type Challenge struct {
 // Digest's algorithm and stale, which must not be (RFC 7616 §3.3). Control characters, which no challenge returned by
 // ParseChallenges has and no header can carry, become spaces.
 func (c Challenge) String() string {
-	var b strings.Builder
-	b.WriteString(c.Scheme)
+	b := []byte(c.Scheme)
 	if c.Token68 != "" {
-		b.WriteByte(' ')
-		b.WriteString(c.Token68)
-		return blankControls(b.String())
-	}
-	separator := " "
-	for _, p := range c.Params {
-		b.WriteString(separator)
-		b.WriteString(p.Name)
-		b.WriteByte('=')
-		if neverQuoted(p.Name) && isToken(p.Value) {
-			b.WriteString(p.Value)
-		} else {
-			writeQuoted(&b, p.Value)
+		b = append(append(b, ' '), c.Token68...)
+	} else {
+		separator := " "
+		for _, p := range c.Params {
+			b = append(append(append(b, separator...), p.Name...), '=')
+			if neverQuoted(p.Name) && isToken(p.Value) {
+				b = append(b, p.Value...)
+			} else {
+				b = appendQuoted(b, p.Value)
+			}
+			separator = ", "
 		}
-		separator = ", "
 	}
-	return blankControls(b.String())
+	for i := range b {
+		if classes[b[i]]&control != 0 {
+			b[i] = ' '
+		}
+	}
+	return string(b)
 }
 
 func neverQuoted(name string) bool {
 	return equalFoldASCII(name, "algorithm") || equalFoldASCII(name, "stale")
 }
 
-func writeQuoted(b *strings.Builder, value string) {
-	b.WriteByte('"')
+func appendQuoted(b []byte, value string) []byte {
+	b = append(b, '"')
 	for i := range len(value) {
 		if value[i] == '"' || value[i] == '\\' {
-			b.WriteByte('\\')
+			b = append(b, '\\')
 		}
-		b.WriteByte(value[i])
+		b = append(b, value[i])
 	}
-	b.WriteByte('"')
+	return append(b, '"')
 }
 
 // Params are the auth-params of a [Challenge], in the order sent (RFC 9110 §11.2). A name that was sent more than
@@ -135,14 +136,26 @@ const maxParseErrors = 8
 //   - Anything else is skipped up to the next comma. Parameters from there on might be another challenge's: they are
 //     left out, up to the next scheme.
 func ParseChallenges(values []string) ([]Challenge, error) {
-	// Reading twice, first to count, is cheaper than to grow the list. And it bounds the memory by that of the result.
-	count := reader{counting: true}
-	count.readAll(values)
-	if count.challenges == 0 && count.damages == 0 {
+	var r reader
+	equals := 0
+	for _, v := range values {
+		r.length += len(v)
+		equals += strings.Count(v, "=")
+	}
+	if r.length == 0 {
 		return nil, nil
 	}
-	r := reader{list: make([]Challenge, 0, count.challenges), params: make([]Param, 0, count.parameters)}
-	r.readAll(values)
+	r.list = make([]Challenge, 0, min(len(values)+1, 8))
+	if equals > 0 {
+		r.params = make([]Param, 0, min(equals, 32))
+	}
+	for i, v := range values {
+		r.readLine(i, v)
+	}
+	r.closeChallenge()
+	if len(r.list) == 0 {
+		r.list = nil
+	}
 	return r.list, errors.Join(r.errs...)
 }
 
@@ -152,37 +165,28 @@ type reader struct {
 	params []Param // of all challenges, one after the other
 	errs   []error
 
-	counting                        bool // instead of filling list, params and errs
-	challenges, parameters, damages int
-
 	current   Challenge // the one that parameters are added to, but for Params
 	start     int       // index of its first parameter
 	open      bool      // whether there is a current challenge
 	ownerless bool      // whether parameters are left out until the next scheme
 
 	index     int             // of the line being read
-	line      string          // without control characters
-	unescaped strings.Builder // of this line's values those that had escapes
-}
+	line      string          // the line
+	unescaped strings.Builder // those of the line's values that are not its substrings
 
-func (r *reader) readAll(values []string) {
-	for i, v := range values {
-		r.readLine(i, v)
-	}
-	r.closeChallenge()
+	length int // of all lines
+	done   int // how much of it has been read
 }
 
 func (r *reader) readLine(index int, line string) {
 	r.index, r.line = index, line
 	r.unescaped.Reset()
-	if i := indexControl(line); i >= 0 {
-		r.damage(line[i:], "control character")
-		r.line = blankControls(line)
-	}
-	_, rest := consumeSeparators(r.line)
+	_, rest := consumeSeparators(line)
 	for comma := true; rest != ""; {
+		before := len(rest)
 		rest = r.readElement(rest, comma)
 		comma, rest = consumeSeparators(rest)
+		r.done += before - len(rest)
 	}
 }
 
@@ -190,7 +194,11 @@ func (r *reader) readLine(index int, line string) {
 // is told whether there was a comma before it.
 func (r *reader) readElement(s string, comma bool) (rest string) {
 	name, rest := consumeToken(s)
-	switch value, isParam := consumeEquals(rest); {
+	value, isParam := consumeEquals(rest)
+	if isParam && rest[0] != '=' && !beginsValue(value) {
+		isParam = false // "Basic =" and "Basic =realm=..." have a scheme and a stray equals sign
+	}
+	switch {
 	case name == "" && s[0] == '=':
 		r.damage(s, "stray equals sign")
 		return strings.TrimLeft(s, "=")
@@ -207,7 +215,7 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 		r.damage(s, "missing comma")
 	}
 	r.closeChallenge()
-	r.current, r.start = Challenge{Scheme: name}, r.parameters
+	r.current, r.start = Challenge{Scheme: name}, len(r.params)
 	r.open, r.ownerless = true, false
 	r.current.Token68, rest = consumeToken68(skipSpace(rest))
 	return rest
@@ -264,17 +272,17 @@ func (r *reader) claimParam(s string, comma bool) bool {
 		r.damage(s, "missing value before this parameter")
 		r.current.Token68 = ""
 		r.addParam(empty, "")
-	case !comma && r.parameters > r.start:
+	case !comma && len(r.params) > r.start:
 		r.damage(s, "missing comma")
 	}
 	return true
 }
 
 func (r *reader) addParam(name, value string) {
-	r.parameters++
-	if !r.counting {
-		r.params = append(r.params, Param{name, value})
+	if len(r.params) == cap(r.params) {
+		r.params = makeRoom(r, r.params)
 	}
+	r.params = append(r.params, Param{name, value})
 }
 
 func (r *reader) closeChallenge() {
@@ -282,20 +290,26 @@ func (r *reader) closeChallenge() {
 		return
 	}
 	r.open = false
-	r.challenges++
-	if r.counting {
-		return
+	if n := len(r.params); n > r.start {
+		r.current.Params = r.params[r.start:n:n]
 	}
-	if r.parameters > r.start {
-		r.current.Params = Params(r.params[r.start:r.parameters:r.parameters])
+	if len(r.list) == cap(r.list) {
+		r.list = makeRoom(r, r.list)
 	}
 	r.list = append(r.list, r.current)
 }
 
+// makeRoom returns list with room for as many more elements as there will be if the header goes on as it began, and
+// an eighth, within reason. To let append double it again and again would take several times the result's memory.
+func makeRoom[T any](r *reader, list []T) []T {
+	n := len(list)
+	more := min(64*n, n*(r.length-r.done)/(r.done+1))
+	return append(make([]T, 0, n+more+max(n, more)/8+1), list...)
+}
+
 // damage notes what is wrong where rest begins.
 func (r *reader) damage(rest, problem string) {
-	r.damages++
-	if !r.counting && len(r.errs) < maxParseErrors {
+	if len(r.errs) < maxParseErrors {
 		r.errs = append(r.errs, &ParseError{Value: r.index, Offset: len(r.line) - len(rest), Problem: problem})
 	}
 }
@@ -303,7 +317,7 @@ func (r *reader) damage(rest, problem string) {
 // unescape returns the value of q. There are room bytes from q's start to the end of the line, which all the escaped
 // values that are still to come have to share.
 func (r *reader) unescape(q quoted, room int) string {
-	if !q.escaped || r.counting {
+	if !q.escaped {
 		return q.content
 	}
 	if r.unescaped.Cap() == 0 {
@@ -311,10 +325,15 @@ func (r *reader) unescape(q quoted, room int) string {
 	}
 	start := r.unescaped.Len()
 	for i := 0; i < len(q.content); i++ {
-		if q.content[i] == '\\' && i+1 < len(q.content) {
+		c := q.content[i]
+		if c == '\\' && i+1 < len(q.content) {
 			i++
+			c = q.content[i]
 		}
-		r.unescaped.WriteByte(q.content[i])
+		if classes[c]&control != 0 {
+			c = ' '
+		}
+		r.unescaped.WriteByte(c)
 	}
 	return r.unescaped.String()[start:]
 }
@@ -322,9 +341,15 @@ func (r *reader) unescape(q quoted, room int) string {
 // A quoted is a quoted-string that has been consumed.
 type quoted struct {
 	content   string // between the quotes, escapes and all
-	escaped   bool   // whether there may be escapes
+	escaped   bool   // whether there may be escapes or control characters
 	problem   string
 	problemAt int // from the opening quote
+}
+
+func (q *quoted) note(problem string, at int) {
+	if q.problem == "" {
+		q.problem, q.problemAt = problem, at
+	}
 }
 
 // consumeQuoted consumes a quoted-string (RFC 9110 §5.6.4) and returns it and the rest. The first byte of s is its
@@ -332,26 +357,32 @@ type quoted struct {
 func consumeQuoted(s string) (q quoted, rest string) {
 	inner := 0 // the last quote before i
 	for i := 1; i < len(s); i++ {
-		switch s[i] {
+		c := s[i]
+		if classes[c]&notPlain == 0 {
+			continue
+		}
+		switch c {
 		case '\\':
 			q.escaped = true
 			i++
+		default:
+			q.escaped = true
+			q.note("control character", i)
 		case '"':
 			if closes(s[i+1:]) {
 				q.content = s[1:i]
 				return q, s[i+1:]
 			}
-			if comma := strings.LastIndexByte(s[inner+1:i], ','); comma >= 0 {
-				// A quote that opens another parameter's value ends this one before the comma.
-				comma += inner + 1
-				if rest, ok := consumeParamStart(s[comma+1 : i]); ok && rest == "" {
+			if s[i-1] == '=' {
+				// This one opens the value of another parameter, if that has a comma before it: then the string has
+				// ended there.
+				comma := inner + 1 + strings.LastIndexByte(s[inner+1:i], ',')
+				if rest, ok := consumeParamStart(s[comma+1 : i]); comma > inner && ok && rest == "" {
 					q.content, q.problem, q.problemAt = s[1:comma], "unclosed quote", 0
 					return q, s[comma:]
 				}
 			}
-			if q.problem == "" {
-				q.problem, q.problemAt = "unescaped quote", i
-			}
+			q.note("unescaped quote", i)
 			inner = i
 		}
 	}
@@ -367,8 +398,18 @@ func closes(rest string) bool {
 
 // beginsParam reports whether s begins a parameter, with or without a scheme before it.
 func beginsParam(s string) bool {
+	if classes[s[0]]&tokenChar == 0 {
+		return false
+	}
 	_, ok := consumeParamStart(s)
 	return ok
+}
+
+// beginsValue reports whether s, which follows an equals sign, can be read as a value: there is something, but not
+// another equals sign after a word.
+func beginsValue(s string) bool {
+	_, rest := consumeToken(s)
+	return s != "" && s[0] != ',' && !strings.HasPrefix(rest, "=")
 }
 
 // consumeParamStart consumes `name =` or `scheme name =`.
@@ -454,41 +495,17 @@ func skipElement(s string) string {
 }
 
 func skipSpace(s string) string {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+	for s != "" && classes[s[0]]&space != 0 {
 		s = s[1:]
 	}
 	return s
 }
 
-func isSeparator(c byte) bool { return c == ' ' || c == '\t' || c == ',' }
+func isSeparator(c byte) bool { return c == ',' || classes[c]&space != 0 }
 
 func isToken(s string) bool {
 	token, rest := consumeToken(s)
 	return token != "" && rest == ""
-}
-
-// indexControl returns the index of the first control character in s other than a tab, or -1.
-func indexControl(s string) int {
-	for i := range len(s) {
-		if classes[s[i]]&control != 0 {
-			return i
-		}
-	}
-	return -1
-}
-
-// blankControls replaces the control characters in s other than tabs by spaces, as RFC 9110 §5.5 allows.
-func blankControls(s string) string {
-	if indexControl(s) < 0 {
-		return s
-	}
-	b := []byte(s)
-	for i, c := range b {
-		if classes[c]&control != 0 {
-			b[i] = ' '
-		}
-	}
-	return string(b)
 }
 
 // The classes of characters that the grammar tells apart.
@@ -496,13 +513,19 @@ const (
 	tokenChar   = 1 << iota // RFC 9110 §5.6.2
 	token68Char             // RFC 9110 §11.2, without "="
 	control                 // CTL of RFC 5234, without the tab
+	space                   // SP, HTAB, and control characters in their stead (RFC 9110 §5.5)
+	notPlain                // needs a second look inside a quoted-string
 )
 
 var classes = func() (classes [256]byte) {
 	for c := range classes {
 		switch {
 		case c < ' ' && c != '\t', c == 0x7f:
-			classes[c] = control
+			classes[c] = control | space | notPlain
+		case c == ' ', c == '\t':
+			classes[c] = space
+		case c == '"', c == '\\':
+			classes[c] = notPlain
 		case '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', strings.IndexByte("-._~+", byte(c)) >= 0:
 			classes[c] = tokenChar | token68Char
 		case strings.IndexByte("!#$%&'*^`|", byte(c)) >= 0:
