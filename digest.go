@@ -519,7 +519,8 @@ func (s *digestSession) checkServer(req *http.Request, rspauth string) error {
 	return nil
 }
 
-// Covers reports whether u is in the session's protection space.
+// Covers reports whether u is in the session's protection space. It may be called while the session is lent, since a
+// session's space never changes.
 func (s *digestSession) Covers(u *url.URL) bool { return s.space == nil || s.space.covers(u) }
 
 // Format writes s without its keys, whatever the verb.
