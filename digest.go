@@ -88,7 +88,7 @@ func (d *Digest) Answer(ctx context.Context, c *Challenge, rejected *http.Reques
 		// Without qop nothing in the server's proof is fresh, and that of auth-int is not checked.
 		return nil, unsupportedDigest("Digest.RequireMutualAuth is set, and qop=auth is not offered")
 	}
-	username, password, err := d.credentials(ctx, digestOrigin(rejected.URL), c)
+	username, password, err := d.credentials(ctx, originOf(rejected.URL).String(), c)
 	if err != nil {
 		return nil, err
 	}
@@ -307,8 +307,9 @@ type digestSession struct {
 	key    string // H(username ":" realm ":" password)
 	ha1    string // H(A1), which is key unless sess
 
-	head string // of the header, up to the nonce
-	tail string // of the header, after the response
+	head    string // of the header's value, up to the uri
+	nonceAt int    // where the nonce begins in head
+	tail    string // of the header's value, after the response
 
 	uri   string       // of the request that is out, for rspauth
 	space *digestSpace // nil: the whole origin
@@ -325,38 +326,33 @@ func newDigestSession(o *digestOffer, username, password, cnonce string) *digest
 		cnonce:    cnonce,
 		key:       o.algorithm.hex(username, o.realm, password),
 	}
-	s.setNonce(o.nonce)
 
 	// RFC 7616 §3.4 says which values are quoted and which must not be.
-	var b strings.Builder
-	b.WriteString("Digest username")
 	switch {
 	case o.userhash: // in the header only: A1 has the plain name (RFC 7616 §3.4.4)
-		writeQuotedParam(&b, `="`, o.algorithm.hex(username, o.realm))
+		s.head = `Digest username="` + o.algorithm.hex(username, o.realm) + `"`
 	case o.utf8 && !isASCII(username) && utf8.ValidString(username):
-		b.WriteString("*=UTF-8''")
-		writeExtValue(&b, username)
+		s.head = "Digest username*=UTF-8''" + encodeExtValue(username)
 	default:
-		writeQuotedParam(&b, `="`, username)
+		s.head = `Digest username="` + escapeQuoted(username) + `"`
 	}
-	writeQuotedParam(&b, `, realm="`, o.realm)
-	s.head = b.String()
+	s.head += `, realm="` + escapeQuoted(o.realm) + `", nonce="`
+	s.nonceAt = len(s.head)
+	s.setNonce(o.nonce)
 
-	b.Reset()
+	s.tail = `"`
 	if o.qop != qopNone {
-		writeQuotedParam(&b, `, cnonce="`, cnonce)
-		b.WriteString(", qop=" + o.qop.String())
+		s.tail += `, cnonce="` + escapeQuoted(cnonce) + `", qop=` + o.qop.String()
 	}
 	if o.hasOpaque {
-		writeQuotedParam(&b, `, opaque="`, o.opaque)
+		s.tail += `, opaque="` + escapeQuoted(o.opaque) + `"`
 	}
 	if o.algorithmSent != "" {
-		b.WriteString(", algorithm=" + o.algorithmSent)
+		s.tail += ", algorithm=" + o.algorithmSent
 	}
 	if o.userhash {
-		b.WriteString(", userhash=true")
+		s.tail += ", userhash=true"
 	}
-	s.tail = b.String()
 	return s
 }
 
@@ -368,6 +364,7 @@ func (s *digestSession) setNonce(nonce string) {
 	if s.sess {
 		s.ha1 = s.algorithm.hex(s.key, s.nonce, s.cnonce)
 	}
+	s.head = s.head[:s.nonceAt] + escapeQuoted(nonce) + `", uri="`
 }
 
 // Exclusive marks the session as lent to one request at a time.
@@ -383,7 +380,7 @@ func (s *digestSession) Authorize(req *http.Request) error {
 	if method == "" {
 		method = http.MethodGet
 	}
-	var buf [256]byte
+	var buf [320]byte // enough for most; append goes elsewhere with the rest
 	a2 := append(buf[:0], method...)
 	a2 = append(a2, ':')
 	a2 = append(a2, uri...)
@@ -395,34 +392,28 @@ func (s *digestSession) Authorize(req *http.Request) error {
 		a2 = append(a2, ':')
 		a2 = append(a2, sum...)
 	}
-	s.nc++ // after 2³² requests it is 0, which a server refuses as a replay, with a new nonce
 	s.uri = uri
-	var sum [maxDigestHex]byte
-	response := s.appendResponse(sum[:0], a2)
+	s.nc++ // after 2³² requests it is 0, which a server refuses as a replay, with a new nonce
+	response := s.response(buf[:0], a2)
 
-	var b strings.Builder
-	b.Grow(len(s.head) + len(s.nonce) + len(uri) + len(response) + len(s.tail) + len(`, nonce="", uri="", nc=00000000, response=""`))
-	b.WriteString(s.head)
-	writeQuotedParam(&b, `, nonce="`, s.nonce)
-	writeQuotedParam(&b, `, uri="`, uri)
-	if s.qop != qopNone {
+	var value string
+	if uri = escapeQuoted(uri); s.qop == qopNone {
+		value = s.head + uri + `", response="` + string(response) + s.tail
+	} else {
 		var nc [8]byte
-		b.WriteString(", nc=")
-		b.Write(appendNonceCount(nc[:0], s.nc))
+		appendNonceCount(nc[:0], s.nc)
+		value = s.head + uri + `", nc=` + string(nc[:]) + `, response="` + string(response) + s.tail
 	}
-	b.WriteString(`, response="`)
-	b.Write(response)
-	b.WriteByte('"')
-	b.WriteString(s.tail)
-	req.Header["Authorization"] = []string{b.String()}
+	req.Header["Authorization"] = []string{value}
 	return nil
 }
 
-// appendResponse appends the response for A2 to dst (RFC 7616 §3.4.1). It works on the stack, unless nonce and cnonce
-// are very long.
-func (s *digestSession) appendResponse(dst, a2 []byte) []byte {
-	var buf [320]byte
-	b := append(buf[:0], s.ha1...)
+// response returns the response for A2 (RFC 7616 §3.4.1), or the rspauth for its A2. It works in scratch, in which a2
+// may be, and returns a part of it.
+func (s *digestSession) response(scratch, a2 []byte) []byte {
+	var sum [maxDigestHex]byte
+	ha2 := s.algorithm.appendHex(sum[:0], a2)
+	b := append(scratch[:0], s.ha1...)
 	b = append(b, ':')
 	b = append(b, s.nonce...)
 	b = append(b, ':')
@@ -434,8 +425,8 @@ func (s *digestSession) appendResponse(dst, a2 []byte) []byte {
 		b = append(b, s.qop.String()...)
 		b = append(b, ':')
 	}
-	b = s.algorithm.appendHex(b, a2)
-	return s.algorithm.appendHex(dst, b)
+	b = append(b, ha2...)
+	return s.algorithm.appendHex(b[:0], b)
 }
 
 // hashBody returns the hash of a copy of req's body, for auth-int.
@@ -499,12 +490,11 @@ func (s *digestSession) checkServer(req *http.Request, rspauth string) error {
 	if s.qop == qopAuthInt || listen == nil && !s.mutual {
 		return nil
 	}
-	a2 := append([]byte{':'}, s.uri...)
-	if subtle.ConstantTimeCompare(s.appendResponse(nil, a2), []byte(rspauth)) == 1 {
+	if subtle.ConstantTimeCompare(s.response(nil, []byte(":"+s.uri)), []byte(rspauth)) == 1 {
 		return nil
 	}
 	if req != nil && req.URL != nil {
-		origin = digestOrigin(req.URL)
+		origin = originOf(req.URL).String()
 	}
 	err := fmt.Errorf("%w: the rspauth of %s, realm %q, is wrong", ErrMutualAuth, origin, s.realm)
 	if rspauth == "" {
@@ -525,7 +515,7 @@ func (s *digestSession) Covers(u *url.URL) bool { return s.space == nil || s.spa
 
 // Format writes s without its keys, whatever the verb.
 func (s digestSession) Format(f fmt.State, verb rune) {
-	formatShown(f, "authretry.digestSession", shown("realm", s.realm), shown("nc", s.nc))
+	formatShown(f, "authretry.digestSession", shown("realm", s.realm), shown("nc", int(s.nc)))
 }
 
 // A digestSpace is a protection space that a challenge's domain parameter limits to a part of the origin.
@@ -544,7 +534,7 @@ func readDigestDomain(domain string, challenged *url.URL) *digestSpace {
 			continue
 		}
 		absolutePath := u.Scheme == "" && u.Host == "" && strings.HasPrefix(u.Path, "/")
-		if absolutePath || u.Scheme != "" && digestOrigin(u) == digestOrigin(challenged) {
+		if absolutePath || u.Scheme != "" && originOf(u) == originOf(challenged) {
 			prefixes = append(prefixes, strings.Clone(u.RequestURI()))
 		}
 	}
@@ -578,18 +568,6 @@ func digestURI(req *http.Request) string {
 	default:
 		return req.URL.Host
 	}
-}
-
-// digestOrigin returns the origin of u, such as "https://api.example.com", without the scheme's default port.
-func digestOrigin(u *url.URL) string {
-	scheme, host, port := strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if port == "" || scheme == "http" && port == "80" || scheme == "https" && port == "443" {
-		return scheme + "://" + host
-	}
-	return scheme + "://" + host + ":" + port
 }
 
 // An authInfo is what we use of Authentication-Info (RFC 7616 §3.5): its qop, cnonce and nc are those of the request,
@@ -667,32 +645,34 @@ func unescape(s string) string {
 	return string(b)
 }
 
-// writeQuotedParam writes s and a quote after prefix, which has the opening one. Quotes and backslashes in s are escaped.
-func writeQuotedParam(b *strings.Builder, prefix, s string) {
-	b.WriteString(prefix)
+// escapeQuoted returns s as it is written between quotes (RFC 9110 §5.6.4).
+func escapeQuoted(s string) string {
 	if strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\\') < 0 {
-		b.WriteString(s)
-	} else {
-		for i := 0; i < len(s); i++ {
-			if s[i] == '"' || s[i] == '\\' {
-				b.WriteByte('\\')
-			}
-			b.WriteByte(s[i])
-		}
+		return s
 	}
-	b.WriteByte('"')
+	b := make([]byte, 0, len(s)+8)
+	for i := 0; i < len(s); i++ {
+		if s[i] == '"' || s[i] == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
 }
 
-// writeExtValue writes s with all but the attr-chars of RFC 8187 §3.2.1 percent-encoded.
-func writeExtValue(b *strings.Builder, s string) {
+// encodeExtValue returns s with all but the attr-chars of RFC 8187 §3.2.1 percent-encoded.
+func encodeExtValue(s string) string {
+	const hexDigits = "0123456789ABCDEF"
+	b := make([]byte, 0, 3*len(s))
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$&+-.^_`|~", c) >= 0 {
-			b.WriteByte(c)
+			b = append(b, c)
 		} else {
-			fmt.Fprintf(b, "%%%02X", c)
+			b = append(b, '%', hexDigits[c>>4], hexDigits[c&0xf])
 		}
 	}
+	return string(b)
 }
 
 // appendNonceCount appends nc as eight hexadecimal digits.

@@ -24,10 +24,11 @@ func redacted(name, secret string) shownField {
 	return shownField{name, "[redacted]"}
 }
 
-// formatShown writes a configuration for any verb, in the manner of %#v. Fields with zero values are left out.
+// formatShown writes a configuration for any verb, in the manner of %#v. Empty strings and false are left out.
 //
 // Types with secrets have a Format method with a value receiver that calls it, so that no verb shows the secret,
-// neither for the value nor for a pointer to it.
+// neither for the value nor for a pointer to it. (The mistakes that package fmt does not let Format handle, %w for
+// what is no error and %p for what is no pointer, are reported by go vet.)
 func formatShown(w io.Writer, typeName string, fields ...shownField) {
 	var list []string
 	for _, f := range fields {
@@ -38,7 +39,7 @@ func formatShown(w io.Writer, typeName string, fields ...shownField) {
 	fmt.Fprintf(w, "%s{%s}", typeName, strings.Join(list, ", "))
 }
 
-// marshalShown is formatShown for JSON: an object of the fields that are not zero.
+// marshalShown is formatShown for JSON: an object of the same fields.
 func marshalShown(fields ...shownField) ([]byte, error) {
 	object := make(map[string]any)
 	for _, f := range fields {
