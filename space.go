@@ -30,12 +30,12 @@ type originSpaces struct {
 	lastUse atomic.Int64
 
 	mu     sync.Mutex // guards everything below, for no longer than a look
-	spaces []*space
+	spaces []*protectionSpace
 }
 
-// A space is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are those
+// A protectionSpace is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are those
 // paths, up to the last slash, whose requests were challenged.
-type space struct {
+type protectionSpace struct {
 	scheme int // index in Transport.Schemes
 	realm  string
 	scopes map[string]struct{}
@@ -52,7 +52,7 @@ type lease struct {
 
 	// Where a remembered Session came from; nil for one that has just answered a challenge.
 	known *originSpaces
-	space *space
+	space *protectionSpace
 }
 
 // lend returns the remembered Session for a request to u, if there is one. The more specific scope wins, then the
@@ -71,7 +71,7 @@ func (s *spaces) lend(o origin, u *url.URL) (l lease, exact bool) {
 	known.lastUse.Store(s.clock.Add(1))
 	known.mu.Lock()
 	defer known.mu.Unlock()
-	var best *space
+	var best *protectionSpace
 	depth := -1
 	for i := len(known.spaces) - 1; i >= 0; i-- {
 		if d := known.spaces[i].match(u); d > depth {
@@ -175,7 +175,7 @@ func (s *spaces) evict() {
 }
 
 // space returns the space of a realm, adding it if it is new.
-func (k *originSpaces) space(scheme int, realm string) *space {
+func (k *originSpaces) space(scheme int, realm string) *protectionSpace {
 	for _, sp := range k.spaces {
 		if sp.scheme == scheme && sp.realm == realm {
 			return sp
@@ -184,14 +184,14 @@ func (k *originSpaces) space(scheme int, realm string) *space {
 	if len(k.spaces) == maxSpaces {
 		k.spaces = append(k.spaces[:0], k.spaces[1:]...)
 	}
-	sp := &space{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
+	sp := &protectionSpace{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
 	k.spaces = append(k.spaces, sp)
 	return sp
 }
 
 // match returns how well the space fits u: the length of the path scope that u is in, 0 if only the Session says
 // that it covers u, or -1.
-func (sp *space) match(u *url.URL) int {
+func (sp *protectionSpace) match(u *url.URL) int {
 	if !hasDotSegment(u.Path) {
 		for scope := scopeOf(u); scope != ""; scope = parentScope(scope) {
 			if _, ok := sp.scopes[scope]; ok {
@@ -205,7 +205,7 @@ func (sp *space) match(u *url.URL) int {
 	return -1
 }
 
-func (sp *space) takeIdle() Session {
+func (sp *protectionSpace) takeIdle() Session {
 	n := len(sp.idle) - 1
 	if n < 0 {
 		return nil
@@ -216,13 +216,13 @@ func (sp *space) takeIdle() Session {
 	return session
 }
 
-func (sp *space) putIdle(session Session) {
+func (sp *protectionSpace) putIdle(session Session) {
 	if len(sp.idle) < maxIdle {
 		sp.idle = append(sp.idle, session)
 	}
 }
 
-func (sp *space) addScope(scope string) {
+func (sp *protectionSpace) addScope(scope string) {
 	for s := scope; s != ""; s = parentScope(s) {
 		if _, ok := sp.scopes[s]; ok {
 			return
