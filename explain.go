@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 )
@@ -294,4 +295,13 @@ func (x *exchange) rejection(err error) *Rejection {
 		r.Tried = append(r.Tried, r.Schemes[x.answer.scheme])
 	}
 	return r
+}
+
+// mayPass reports whether the same request may succeed later without anybody changing anything.
+func (r *Rejection) mayPass() bool {
+	if r.Reason != ReasonNoCredentials || errors.Is(r.Err, ErrLoginRequired) {
+		return false
+	}
+	_, isNet := errors.AsType[net.Error](r.Err)
+	return isNet || isTransient(r.Err)
 }

@@ -1,0 +1,88 @@
+// Package authretry makes a 401 somebody else's problem. It is an [http.RoundTripper] that detects a 401
+// (Unauthorized), parses its challenges, chooses a scheme it has credentials for, refreshes the OAuth 2.0 token or
+// computes the Digest or Basic answer, and retries the request once.
+//
+// Set a [Transport] as an http.Client's transport:
+//
+//	client := &http.Client{Transport: authretry.New(
+//		&authretry.Bearer{Source: tokens},                       // refreshed when refused or about to expire
+//		&authretry.Digest{Username: "Mufasa", Password: secret}, // RFC 7616
+//		&authretry.Basic{Username: "Mufasa", Password: secret},  // RFC 7617
+//	)}
+//
+// From then on every request either arrives authenticated, or comes back with an answer to "why not?": [Explain].
+//
+// # Choosing schemes
+//
+// List the schemes you have credentials for, the strongest first. [Bearer] and [APIKey] send theirs ahead with each
+// request; [Digest] and [Basic] wait for a challenge, and from then on send ahead to what the server calls the same
+// protection space. The first scheme in your order for which the response has a challenge that it can answer is taken;
+// among several challenges of that scheme it is the server's order that counts (RFC 7616 §3.7). A scheme whose
+// credentials cannot be obtained, say because the token endpoint is down, fails the request: it is never replaced by a
+// weaker one.
+//
+// For several accounts, give Basic and Digest a [CredentialsFunc]. For a scheme that is not here, implement [Scheme].
+//
+// # Tokens
+//
+// A [TokenSource] holds an OAuth 2.0 token and renews it: in the background when it is about to expire, and at once when
+// a server has refused it. However many requests are refused together, there is one token request. With a [TokenStore]
+// that holds for all the processes that share a login too: package filestore is for those of one machine, module
+// redisstore for fleets. When no retry can help, errors wrap [ErrLoginRequired]; after a new login, call Set.
+//
+// Any other oauth2.TokenSource works as well, but can be refreshed after a refusal only if it has a method
+// Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error). Do not wrap a TokenSource by
+// oauth2.ReuseTokenSource: that keeps handing out a token that has been revoked.
+//
+// # Redirects and origins
+//
+// An origin is scheme, host and port of a URL. Credentials go to the origin that the caller addressed, and to no other: a
+// request that comes out of a redirect which left that origin passes without, even where it comes back. An upgrade
+// from http to https of the same host is not leaving. Set [Transport.Origins] to fix which origins may have the
+// credentials, in an SDK for instance; requests to others pass untouched.
+//
+// Over plain http, Basic, Bearer and API keys go to loopback only, unless [Transport.AllowPlaintext] is set.
+//
+// A request with an Authorization header of its own passes untouched. Setting req.Header["Authorization"] = nil sends
+// it without any.
+//
+// # Bodies
+//
+// A retry needs the request's body a second time. Request.GetBody is used where there is one, as for all bodies that
+// http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]; and a body that is larger,
+// or of unknown length, is announced with "Expect: 100-continue" where a challenge is likely, so that the server can
+// refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned untouched, and what
+// it taught is used for the next request.
+//
+// # Retries
+//
+// A request is on the wire at most twice, and credentials that were refused are never sent again unchanged. For retries
+// of failures other than authentication take [NewRetryableClient]: each of its attempts goes through the Transport. The
+// other order, with a retrying transport as Base, is safe but wasteful: an attempt that is repeated below the
+// Transport has the nonce count of the first, and servers refuse it as a replay.
+//
+// # Proxies
+//
+// [NewProxyTransport] answers a proxy's 407, for plain http and for CONNECT. Its credentials and what it remembers are
+// apart from the origin's; a Transport can have it as Base.
+//
+// # Testing
+//
+// Package authtest has servers that ask for credentials, check them strictly, and go wrong on demand.
+//
+// # Migrating
+//
+// From oauth2.Transport or oauth2.NewClient: put the same source into a Bearer,
+//
+//	&http.Client{Transport: authretry.New(&authretry.Bearer{Source: source})}
+//
+// and, to have refused tokens refreshed, make source a TokenSource with [RefreshGrant] or [ClientCredentialsGrant]. The
+// token no longer follows redirects to other hosts, and no longer goes over plain http.
+//
+// From icholy/digest: digest.Transport{Username, Password, Transport} becomes
+//
+//	&authretry.Transport{Base: base, Schemes: []authretry.Scheme{&authretry.Digest{Username: user, Password: password}}}
+//
+// From code that says "if resp.StatusCode == 401, refresh and try again": delete it, and move what gets the token into
+// TokenSource.Fetch.
+package authretry

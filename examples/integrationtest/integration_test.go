@@ -1,0 +1,68 @@
+// Package integrationtest shows how a program that uses authretry is tested against a server that asks for credentials.
+package integrationtest
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/authtest"
+)
+
+// upload is the code under test: it stores a report.
+func upload(client *http.Client, url, report string) error {
+	resp, err := client.Post(url, "text/plain", strings.NewReader(report))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return authretry.Explain(resp)
+}
+
+func TestUploadSurvivesAStaleNonce(t *testing.T) {
+	guard := &authtest.Digest{Username: "Mufasa", Password: "Circle of Life"}
+	srv := authtest.NewServer(guard)
+	defer srv.Close()
+	client := &http.Client{Transport: authretry.New(&authretry.Digest{Username: "Mufasa", Password: "Circle of Life"})}
+
+	for range 2 {
+		if err := upload(client, srv.URL, "all is well"); err != nil {
+			t.Fatal(err)
+		}
+		guard.GoStale()
+	}
+	for _, r := range srv.Requests() {
+		t.Log(r)
+		if r.Decision == authtest.Accepted && r.BodyLength != int64(len("all is well")) {
+			t.Errorf("the report was cut short: %s", r)
+		}
+	}
+}
+
+// In a synctest bubble an hour passes at once.
+func TestTokensAreRenewedBeforeTheyExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bearer := &authtest.Bearer{TokenLifetime: time.Hour}
+		srv := authtest.NewPipeServer(bearer)
+		defer srv.Close()
+		config := bearer.ClientCredentials()
+		tokens := &authretry.TokenSource{Fetch: authretry.ClientCredentialsGrant(config)}
+		tokens.HTTPClient = srv.Client()
+		client := &http.Client{Transport: &authretry.Transport{
+			Base:    srv.Client().Transport,
+			Schemes: []authretry.Scheme{&authretry.Bearer{Source: tokens}},
+		}}
+		for range 24 * 60 {
+			if err := upload(client, srv.URL, "all is well"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if refused := srv.Counts().Refused; refused != 0 {
+			t.Errorf("%d requests met a token that had expired", refused)
+		}
+	})
+}
