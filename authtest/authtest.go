@@ -114,7 +114,8 @@ func NewPipeServer(guards ...Guard) *Server {
 	s.http = &httptest.Server{Listener: l, Config: &http.Server{Handler: s}}
 	s.http.Start()
 	s.client = &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.dial(ctx) },
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return l.dial(ctx) },
+		MaxIdleConnsPerHost: 1000, // so that many requests at once do not make a pipe each
 	}}
 	return s.started()
 }
@@ -147,11 +148,12 @@ func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", s.http.Listener.Addr().String())
 }
 
-// Close shuts the server down: it ends the answers that hang, waits for the others, and leaves no goroutine.
-// The records can still be read.
+// Close shuts the server down: it ends the answers that are under way, closes all connections, and leaves no
+// goroutine. The records can still be read.
 func (s *Server) Close() {
 	s.once.Do(func() { close(s.done) })
 	s.client.CloseIdleConnections()
+	s.http.CloseClientConnections()
 	s.http.Close()
 }
 
@@ -234,6 +236,7 @@ type exchange struct {
 
 // begin records the request as it arrives.
 func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	r = r.WithContext(r.Context()) // net/http looks at the Body of its own request to see if "100 Continue" was sent
 	x := &exchange{s: s, r: r}
 	x.w = &recordedWriter{ResponseWriter: w, x: x}
 	x.body = &recordedBody{ReadCloser: r.Body, sum: sha256.New(), eof: r.ContentLength == 0}
