@@ -192,7 +192,7 @@ const (
 // Echo is what answers an accepted request unless [Server.Handle] says otherwise. It reads the whole body and
 // answers 200 with the body's length and SHA-256 (in hex) in [BodyLengthHeader] and [BodySHA256Header], so that
 // a client can check that the body arrived whole. If the body is cut short, it answers 400.
-var Echo http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func Echo(w http.ResponseWriter, r *http.Request) {
 	sum := sha256.New()
 	n, err := io.Copy(sum, r.Body)
 	if err != nil {
@@ -202,7 +202,7 @@ var Echo http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Req
 	w.Header().Set(BodyLengthHeader, strconv.FormatInt(n, 10))
 	w.Header().Set(BodySHA256Header, hex.EncodeToString(sum.Sum(nil)))
 	io.WriteString(w, "ok\n")
-})
+}
 
 // ServeHTTP answers a request as the server does, for a test that puts a handler of its own before it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -438,7 +438,7 @@ func (x *exchange) answered(status int) {
 func (s *Server) handler(path string) http.Handler {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	handler, longest := Echo, -1
+	handler, longest := http.Handler(http.HandlerFunc(Echo)), -1
 	for _, m := range s.handlers {
 		if len(m.path) >= longest && under(m.path, path) {
 			longest, handler = len(m.path), m.handler

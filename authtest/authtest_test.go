@@ -277,9 +277,10 @@ func TestKeepAndReset(t *testing.T) {
 }
 
 func TestNothingPrintsCredentials(t *testing.T) {
-	digest := &Digest{Username: "Mufasa", Password: "Circle of Life"}
-	bearer := &Bearer{}
-	srv := NewServer(digest, newBasic(), bearer, &APIKey{Header: "X-API-Key", Key: "key-secret"})
+	digest := &Digest{Username: "Mufasa", Password: "password-secret"}
+	basic, bearer := newBasic(), &Bearer{ClientID: "id", ClientSecret: "form-secret"}
+	key := &APIKey{Header: "X-API-Key", Key: "key-secret"}
+	srv := NewServer(digest, basic, bearer, key)
 	defer srv.Close()
 	c := &digestClient{user: digest.Username, password: digest.Password}
 	c.answer(send(t, srv, "GET", "/", "", nil).Header["Www-Authenticate"][0])
@@ -308,7 +309,13 @@ func TestNothingPrintsCredentials(t *testing.T) {
 	require.NoError(t, err)
 	fmt.Fprintf(&printed, "%v\n%+v\n%#v\n%s", srv.TokenRequests(), srv.TokenRequests(), srv.TokenRequests(), text)
 
-	for _, secret := range []string{"-secret", "Mufasa", response, c.cnonce, c.rspauth("ok\n"), "QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+	for _, guard := range []Guard{digest, basic, bearer, key} {
+		guards := fmt.Sprintf("%v %+v %#v %s", guard, guard, guard, []any{guard})
+		require.Contains(t, guards, "(realm ")
+		printed.WriteString(guards)
+	}
+
+	for _, secret := range []string{"-secret", "open sesame", "Mufasa", response, c.cnonce, c.rspauth("ok\n"), "QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
 		token.AccessToken, token.RefreshToken} {
 		require.NotContains(t, printed.String(), secret)
 	}

@@ -3,6 +3,8 @@ package authtest
 import (
 	"crypto/subtle"
 	"encoding/base64"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -25,6 +27,11 @@ type Basic struct {
 func (b *Basic) SetPassword(password string) { b.password.set(password) }
 
 func (b *Basic) attach(*Server) {}
+
+// Format writes the type and the realm, whatever the verb: no secret, and nothing that changes.
+func (b *Basic) Format(f fmt.State, _ rune) {
+	formatGuard(f, "Basic", orDefault(b.Realm, defaultRealm))
+}
 
 func (b *Basic) secretHeader() string { return "Authorization" }
 
@@ -73,6 +80,11 @@ type APIKey struct {
 func (a *APIKey) SetKey(key string) { a.key.set(key) }
 
 func (a *APIKey) attach(*Server) {}
+
+// Format writes the type and the realm, whatever the verb: no secret, and nothing that changes.
+func (a *APIKey) Format(f fmt.State, _ rune) {
+	formatGuard(f, "APIKey", orDefault(a.Realm, defaultRealm))
+}
 
 func (a *APIKey) secretHeader() string {
 	return http.CanonicalHeaderKey(orDefault(a.Header, "Authorization"))
@@ -126,6 +138,10 @@ func (r *rotating) get(configured string) string {
 		return r.value
 	}
 	return configured
+}
+
+func formatGuard(w io.Writer, name, realm string) {
+	fmt.Fprintf(w, "authtest.%s(realm %q)", name, realm)
 }
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -148,6 +149,9 @@ func (b *Bearer) attach(s *Server) {
 	}
 	s.tokens[b.tokenPath()] = b
 }
+
+// Format writes the type and the realm, whatever the verb: no secret, and nothing that changes.
+func (b *Bearer) Format(f fmt.State, _ rune) { formatGuard(f, "Bearer", b.Realm) }
 
 func (b *Bearer) secretHeader() string { return "Authorization" }
 

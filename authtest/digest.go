@@ -122,6 +122,9 @@ func (d *Digest) attach(*Server) {
 	}
 }
 
+// Format writes the type and the realm, whatever the verb: no secret, and nothing that changes.
+func (d *Digest) Format(f fmt.State, _ rune) { formatGuard(f, "Digest", d.realm()) }
+
 func (d *Digest) secretHeader() string { return "Authorization" }
 
 func (d *Digest) realm() string { return orDefault(d.Realm, defaultRealm) }

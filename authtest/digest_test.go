@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -420,6 +421,7 @@ func TestDigestUnderLoad(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				io.Copy(io.Discard, resp.Body) // so that the connection is used again
 				resp.Body.Close()
 				if c.nonce == "" {
 					c.answer(resp.Header.Get("WWW-Authenticate"))

@@ -67,11 +67,24 @@
 // reach it by [Server.Client] or [Server.Dial]. Nonces and tokens then age by the bubble's clock. Close the server
 // before the bubble ends.
 //
+//	synctest.Test(t, func(t *testing.T) {
+//		srv := authtest.NewPipeServer(&authtest.Digest{Username: "u", Password: "p", NonceLifetime: time.Minute})
+//		defer srv.Close()
+//		client := &http.Client{Transport: yourTransport(srv.Client().Transport)}
+//		// ... a request ...
+//		time.Sleep(time.Minute) // takes no time, and the nonce is stale
+//		// ... another ...
+//	})
+//
 // # Fixtures
 //
 // To test against what a real server said, record it with curl and play it back with [Replay]:
 //
 //	curl --http1.1 --raw -si --digest -u user:password https://host/path >testdata/host.http
+//
+// Where the header lines of a challenge are all there is, put them in place of a guard's:
+//
+//	srv.Inject("/", -1, authtest.RewriteChallenges(func([]string) []string { return lines }))
 //
 // The recording holds responses only: no credentials, but perhaps cookies and tokens, so read it before it is
 // committed. [Request.Dump] and the JSON of a [Request] mask credentials, and can be committed as they are.
