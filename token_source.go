@@ -2,5 +2,10 @@ package authretry
 
 import "errors"
 
-// ErrTokenRefused means that the server refuses a token that is fresh from the token endpoint.
-var ErrTokenRefused = errors.New("authretry: the server refuses a token fresh from the token endpoint")
+// Errors of a TokenSource.
+var (
+	ErrTokenRefused  = errors.New("authretry: the server refuses a token fresh from the token endpoint")
+	ErrLoginRequired = errors.New("authretry: a new login is required")
+)
+
+func isTransient(error) bool { return false }
