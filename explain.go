@@ -104,7 +104,7 @@ func (r *Rejection) sentence() string {
 		}
 		return s + "; if the server wants a token or an API key, let Bearer or APIKey send it ahead"
 	case ReasonMalformedChallenge:
-		return "its WWW-Authenticate header cannot be read; see ParseChallenges for what is wrong with it"
+		return "its WWW-Authenticate header cannot be read" + because(r.Err)
 	case ReasonUnsupportedScheme:
 		s := "it asks for " + describe(r.Challenges) + ", which the configured " + strings.Join(r.Schemes, ", ") + " cannot answer; add the scheme to Transport.Schemes"
 		return s + because(r.Err)
@@ -256,9 +256,10 @@ func (x *exchange) why(resp *http.Response, challenges []Challenge, stands *stan
 		return ReasonFreshTokenRefused, nil
 	case stands.refused != nil:
 		return ReasonCredentialsRefused, detail(stands.refused, ErrCredentialsRefused)
-	case len(challenges) == 0 && len(resp.Header["Www-Authenticate"]) > 0:
-		return ReasonMalformedChallenge, nil
 	case len(challenges) == 0:
+		if _, err := ParseChallenges(resp.Header["Www-Authenticate"]); err != nil {
+			return ReasonMalformedChallenge, err
+		}
 		return ReasonNoChallenge, nil
 	}
 	return ReasonUnsupportedScheme, detail(stands.unsupported, ErrUnsupportedChallenge)

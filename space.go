@@ -10,8 +10,9 @@ import (
 // Bounds of what a Transport remembers, so that no server, and no walk over many of them, can fill the memory.
 const (
 	maxOrigins = 1 << 14 // origins
-	maxSpaces  = 64      // protection spaces of one origin
-	maxScopes  = 1 << 12 // path scopes of one space
+	maxSpaces  = 32      // protection spaces of one origin
+	maxScopes  = 1 << 10 // scopes of one space
+	maxScope   = 1 << 10 // bytes of a scope; longer paths are challenged each time
 	maxIdle    = 1 << 14 // idle exclusive sessions of one space; never more than requests were in flight at once
 )
 
@@ -33,8 +34,8 @@ type originSpaces struct {
 	spaces []*protectionSpace
 }
 
-// A protectionSpace is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are those
-// paths, up to the last slash, whose requests were challenged.
+// A protectionSpace is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are the
+// paths that were challenged, as they are and up to the last slash: in one folder there can be two spaces.
 type protectionSpace struct {
 	scheme int // index in Transport.Schemes
 	realm  string
@@ -107,7 +108,7 @@ func (s *spaces) keep(o origin, u *url.URL, l lease) {
 	defer known.mu.Unlock()
 	sp := known.space(l.scheme, l.realm)
 	sp.latest = l.Session
-	sp.addScope(scopeOf(u))
+	sp.addScopes(pathOf(u))
 	if exclusive {
 		sp.putIdle(l.Session)
 	}
@@ -193,7 +194,7 @@ func (k *originSpaces) space(scheme int, realm string) *protectionSpace {
 // that it covers u, or -1.
 func (sp *protectionSpace) match(u *url.URL) int {
 	if !hasDotSegment(u.Path) {
-		for scope := scopeOf(u); scope != ""; scope = parentScope(scope) {
+		for scope := pathOf(u); scope != ""; scope = parentScope(scope) {
 			if _, ok := sp.scopes[scope]; ok {
 				return len(scope)
 			}
@@ -222,36 +223,36 @@ func (sp *protectionSpace) putIdle(session Session) {
 	}
 }
 
-func (sp *protectionSpace) addScope(scope string) {
-	for s := scope; s != ""; s = parentScope(s) {
-		if _, ok := sp.scopes[s]; ok {
-			return
+// addScopes adds the path and what lies below its last slash (RFC 7617 §2.2) to the space.
+func (sp *protectionSpace) addScopes(path string) {
+	for _, scope := range []string{path, parentScope(path + "x")} {
+		if scope == "" || len(scope) > maxScope {
+			continue
 		}
-	}
-	if len(sp.scopes) == maxScopes {
-		for s := range sp.scopes {
-			delete(sp.scopes, s)
-			break
+		if _, ok := sp.scopes[scope]; !ok && len(sp.scopes) >= maxScopes {
+			for s := range sp.scopes {
+				delete(sp.scopes, s)
+				break
+			}
 		}
+		sp.scopes[scope] = struct{}{}
 	}
-	sp.scopes[scope] = struct{}{}
 }
 
-// scopeOf returns the path of u up to the last slash (RFC 7617 §2.2).
-func scopeOf(u *url.URL) string {
-	i := strings.LastIndexByte(u.Path, '/')
-	if i < 0 {
+// pathOf returns the path of u as a server sees it.
+func pathOf(u *url.URL) string {
+	if u.Path == "" {
 		return "/"
 	}
-	return u.Path[:i+1]
+	return u.Path
 }
 
-// parentScope returns the scope above, or "" if there is none.
-func parentScope(scope string) string {
-	if len(scope) < 2 {
+// parentScope returns the path up to the last slash but a trailing one, or "" if there is none.
+func parentScope(path string) string {
+	if path == "" {
 		return ""
 	}
-	return scope[:strings.LastIndexByte(scope[:len(scope)-1], '/')+1]
+	return path[:strings.LastIndexByte(path[:len(path)-1], '/')+1]
 }
 
 // hasDotSegment reports whether the server may take the path to lie elsewhere than it seems to.

@@ -1,9 +1,17 @@
 package authretry
 
 import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -229,4 +237,262 @@ func TestOneSchemeAfterTheOther(t *testing.T) {
 			require.Equal(t, c.want, requests[len(requests)-1].Scheme)
 		})
 	}
+}
+
+func TestMisconfigurationIsAnErrorAndClosesTheBody(t *testing.T) {
+	var none *Basic
+	for name, transport := range map[string]*Transport{
+		"nil":         nil,
+		"zero":        {},
+		"nil scheme":  {Schemes: []Scheme{nil}},
+		"nil pointer": {Schemes: []Scheme{none}},
+	} {
+		body := &tracked{Reader: strings.NewReader("x")}
+		_, err := transport.RoundTrip(httptest.NewRequest("POST", "https://example.com/", body))
+		var rejection *Rejection
+		require.ErrorAs(t, err, &rejection, name)
+		require.Equal(t, ReasonMisconfigured, rejection.Reason)
+		require.ErrorContains(t, err, "authretry: ")
+		require.Equal(t, int32(1), body.closed.Load())
+	}
+}
+
+func TestCredentialsThatCannotBeSentFailTheRequest(t *testing.T) {
+	refusing := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {
+			`Basic realm="x"`, `Digest realm="x", nonce="n", qop="auth"`}}}, nil
+	})
+	for _, scheme := range []Scheme{
+		&Basic{Username: "a:b", Password: "secret"},
+		&Basic{Username: "a\r\nb", Password: "secret"},
+		&Basic{Username: "a", Password: "secret\n"},
+		&Basic{},
+		&Digest{Username: "a\r\nb", Password: "secret"},
+		&Digest{Username: "a\x00b", Password: "secret"},
+		&APIKey{},
+		&APIKey{Key: "secret\r\nX: y"},
+		&APIKey{Key: "secret key"},
+		&APIKey{KeyFunc: func(context.Context) (string, error) { return "", errors.New("vault is sealed") }},
+		&Basic{Credentials: func(context.Context, string, *Challenge) (string, string, error) {
+			return "", "", errors.New("vault is sealed")
+		}},
+	} {
+		body := &tracked{Reader: strings.NewReader("x")}
+		req := httptest.NewRequest("POST", "https://example.com/", body)
+		req.ContentLength = 1
+		_, err := (&Transport{Base: refusing, Schemes: []Scheme{scheme}}).RoundTrip(req)
+		var rejection *Rejection
+		require.ErrorAs(t, err, &rejection, "%v", scheme)
+		require.Equal(t, ReasonNoCredentials, rejection.Reason)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}
+
+func TestOwnAuthorizationPassesUntouched(t *testing.T) {
+	srv := authtest.NewServer(&authtest.Basic{Username: "u", Password: "p"})
+	defer srv.Close()
+	client := &http.Client{Transport: New(&Basic{Username: "u", Password: "p"})}
+	for _, set := range []func(*http.Request){
+		func(r *http.Request) { r.Header.Set("Authorization", "Basic bm90OnJpZ2h0") },
+		func(r *http.Request) { r.Header["authorization"] = []string{"Basic bm90OnJpZ2h0"} },
+		func(r *http.Request) { r.URL.User = url.UserPassword("not", "right") },
+		func(r *http.Request) { r.Header["Authorization"] = nil },
+	} {
+		srv.Reset()
+		req, err := http.NewRequest("GET", srv.URL, nil)
+		require.NoError(t, err)
+		set(req)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 401, resp.StatusCode)
+		require.Equal(t, 1, srv.Counts().Requests)
+		require.ErrorContains(t, Explain(resp), "Authorization header of its own")
+	}
+}
+
+func TestTransportsNestByOrigin(t *testing.T) {
+	one := authtest.NewServer(&authtest.Basic{Username: "one", Password: "p"})
+	defer one.Close()
+	two := authtest.NewServer(&authtest.Digest{Username: "two", Password: "p"})
+	defer two.Close()
+	inner := &Transport{Origins: []string{one.URL}, Schemes: []Scheme{&Basic{Username: "one", Password: "p"}}}
+	outer := &Transport{Origins: []string{two.URL + "/"}, Schemes: []Scheme{&Digest{Username: "two", Password: "p"}}, Base: inner}
+	for _, srv := range []*authtest.Server{one, two} {
+		resp, _ := get(t, &http.Client{Transport: outer}, srv.URL)
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	three := authtest.NewServer(&authtest.Basic{Username: "one", Password: "p"})
+	defer three.Close()
+	resp, _ := get(t, &http.Client{Transport: outer}, three.URL)
+	require.Equal(t, 401, resp.StatusCode)
+	require.Equal(t, 1, three.Counts().Requests)
+	require.ErrorContains(t, Explain(resp), "Transport.Origins")
+}
+
+func TestCookieOfTheRefusalGoesOutWithTheRetry(t *testing.T) {
+	var cookies []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		cookies = append(cookies, r.Header.Get("Cookie"))
+		if r.Header.Get("Authorization") == "" {
+			http.SetCookie(w, &http.Cookie{Name: "session", Value: "new"})
+			http.SetCookie(w, &http.Cookie{Name: "gone", MaxAge: -1})
+			w.Header().Set("WWW-Authenticate", "Basic")
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer srv.Close()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	u, err := url.Parse(srv.URL)
+	require.NoError(t, err)
+	jar.SetCookies(u, []*http.Cookie{{Name: "session", Value: "old"}, {Name: "gone", Value: "x"}, {Name: "kept", Value: "y"}})
+	client := &http.Client{Jar: jar, Transport: &Transport{Jar: jar, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}}
+	req, err := http.NewRequest("GET", srv.URL, nil)
+	require.NoError(t, err)
+	req.Header.Set("Cookie", "own=1")
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Len(t, cookies, 2)
+	require.Equal(t, "own=1; session=old; gone=x; kept=y", cookies[0])
+	require.ElementsMatch(t, []string{"own=1", "session=new", "kept=y"}, strings.Split(cookies[1], "; "))
+}
+
+func TestRefusalWithoutUsableChallengeComesBackUntouched(t *testing.T) {
+	for _, c := range []struct {
+		challenges []string
+		reason     Reason
+	}{
+		{nil, ReasonNoChallenge},
+		{[]string{""}, ReasonNoChallenge},
+		{[]string{"Negotiate", `NTLM`}, ReasonUnsupportedScheme},
+		{[]string{`Digest realm="x", nonce="n", algorithm=unknown`}, ReasonUnsupportedScheme},
+		{[]string{`Digest realm="x", nonce="n", qop="unknown"`}, ReasonUnsupportedScheme},
+		{[]string{`Bearer error="insufficient_scope", scope="a b"`}, ReasonInsufficientScope},
+		{[]string{"Ba\u017fic realm=\"x\""}, ReasonMalformedChallenge},
+		{[]string{`="`}, ReasonMalformedChallenge},
+	} {
+		hits := 0
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			hits++
+			return &http.Response{StatusCode: 401, Body: io.NopCloser(strings.NewReader("why")), Request: req,
+				Header: http.Header{"Www-Authenticate": c.challenges}}, nil
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}, &Basic{Username: "u", Password: "p"}}}
+		resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://example.com/", nil))
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, "why", string(body))
+		require.Equal(t, 1, hits)
+		var rejection *Rejection
+		require.ErrorAs(t, Explain(resp), &rejection)
+		require.Equal(t, c.reason, rejection.Reason, "%q", c.challenges)
+	}
+}
+
+func TestChallengeInA200IsNoRefusal(t *testing.T) {
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {"Negotiate oYG2"}}}, nil
+	})
+	resp, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(httptest.NewRequest("GET", "https://example.com/", nil))
+	require.NoError(t, err)
+	require.NoError(t, Explain(resp))
+}
+
+func TestExplainKnowsAResponseOfSomebodyElse(t *testing.T) {
+	require.NoError(t, Explain(nil))
+	require.NoError(t, Explain(&http.Response{StatusCode: 404}))
+	var rejection *Rejection
+	require.ErrorAs(t, Explain(&http.Response{StatusCode: 401}), &rejection)
+	require.Equal(t, ReasonNotTraced, rejection.Reason)
+}
+
+func TestForbiddenIsAnsweredOnlyIfAsked(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", "Basic")
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	defer srv.Close()
+	for _, retry := range []bool{false, true} {
+		transport := &Transport{RetryForbidden: retry, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+		resp, _ := get(t, &http.Client{Transport: transport}, srv.URL)
+		require.Equal(t, map[bool]int{false: 403, true: 200}[retry], resp.StatusCode)
+	}
+}
+
+func TestEventsTellTheStory(t *testing.T) {
+	srv := authtest.NewServer(&authtest.Digest{Username: "u", Password: "secret", Realm: "films"})
+	defer srv.Close()
+	var events []string
+	transport := &Transport{Schemes: []Scheme{&Digest{Username: "u", Password: "secret"}}, OnEvent: func(_ context.Context, e Event) {
+		require.Equal(t, srv.URL, e.Origin)
+		require.NotContains(t, fmt.Sprintf("%+v %#v", e, e), "secret")
+		events = append(events, fmt.Sprintf("%d %s %s %s %d", e.Attempt, e.Kind, e.Scheme, e.Realm, e.Status))
+	}}
+	get(t, &http.Client{Transport: transport}, srv.URL)
+	get(t, &http.Client{Transport: transport}, srv.URL)
+	require.Equal(t, []string{
+		"1 challenged Digest films 401",
+		"2 authorized Digest films 0",
+		"2 replayed Digest films 0",
+		"2 done   200",
+		"1 authorized Digest films 0",
+		"1 done   200",
+	}, events)
+}
+
+func TestSpacesAreBounded(t *testing.T) {
+	base := answering(`Basic realm="x"`)
+	transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+	for i := range maxOrigins + 100 {
+		req := httptest.NewRequest("GET", fmt.Sprintf("https://host%d.example.com/", i), nil)
+		_, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+	}
+	require.Len(t, transport.negotiator.spaces.origins, maxOrigins)
+}
+
+func TestNothingExportedPrintsASecret(t *testing.T) {
+	for _, v := range []any{
+		Basic{Username: "u", Password: "hunter2"}, &Basic{Username: "u", Password: "hunter2"},
+		Digest{Username: "u", Password: "hunter2"}, &Digest{Username: "u", Password: "hunter2"},
+		APIKey{Key: "hunter2"}, &APIKey{Key: "hunter2"},
+		New(&Basic{Username: "u", Password: "hunter2"}, &Digest{Username: "u", Password: "hunter2"}, &APIKey{Key: "hunter2"}),
+	} {
+		out := fmt.Sprintf("%v %+v %#v %s %q %d %x", v, v, v, v, v, v, v)
+		b, _ := json.Marshal(v)
+		var log strings.Builder
+		slog.New(slog.NewTextHandler(&log, nil)).Info("x", "v", v)
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "v", v)
+		for _, text := range []string{out, string(b), log.String()} {
+			require.NotContains(t, text, "hunter2")
+			require.NotContains(t, text, fmt.Sprintf("%x", "hunter2"))
+			require.NotContains(t, text, base64.StdEncoding.EncodeToString([]byte("u:hunter2")))
+		}
+	}
+}
+
+func TestTwoSpacesInOneFolder(t *testing.T) {
+	srv := authtest.NewServer()
+	defer srv.Close()
+	srv.Protect("/x", &authtest.Digest{Username: "u", Password: "p"})
+	srv.Protect("/b", &authtest.Basic{Username: "u", Password: "p"})
+	client := &http.Client{Transport: New(&Digest{Username: "u", Password: "p"}, &Basic{Username: "u", Password: "p"})}
+	visit := func() {
+		for _, path := range []string{"/x", "/b"} {
+			resp, _ := get(t, client, srv.URL+path)
+			require.Equal(t, 200, resp.StatusCode)
+		}
+	}
+	visit()
+	visit() // the first nonce was spent on /b
+	srv.Reset()
+	for range 10 {
+		visit()
+	}
+	require.Equal(t, 20, srv.Counts().Requests)
 }

@@ -1,0 +1,168 @@
+package authretry
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestOriginIsCanonical(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://api.example.com/x?y#z":     "https://api.example.com",
+		"HTTPS://API.Example.COM:443":       "https://api.example.com",
+		"http://example.com:80/":            "http://example.com",
+		"http://example.com:8080":           "http://example.com:8080",
+		"https://example.com:80":            "https://example.com:80",
+		"https://u:p@example.com":           "https://example.com",
+		"http://[::1]:8080/":                "http://[::1]:8080",
+		"http://[0:0::1]/":                  "http://[0:0::1]",
+		"https://example.com.":              "https://example.com.",
+		"https://api.example.com.evil.test": "https://api.example.com.evil.test",
+	} {
+		u, err := url.Parse(in)
+		require.NoError(t, err)
+		require.Equal(t, want, originOf(u).String())
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for host, want := range map[string]bool{
+		"localhost": true, "127.0.0.1": true, "127.1.2.3": true, "[::1]": true, "[::ffff:127.0.0.1]": true, "LOCALHOST": true,
+		"localhost.example.com": false, "127.0.0.1.example.com": false, "128.0.0.1": false, "[::2]": false, "0.0.0.0": false,
+		"127.example.com": false, "10.0.0.1": false, "2130706433": false,
+	} {
+		u, err := url.Parse("http://" + host + "/")
+		require.NoError(t, err)
+		require.Equal(t, want, originOf(u).isLoopback(), host)
+	}
+}
+
+func TestOriginsMustBeOrigins(t *testing.T) {
+	for _, bad := range []string{"", "api.example.com", "ftp://example.com", "https://", "https://example.com/path", "https://u:secret@example.com",
+		"https://example.com?q=secret", "://secret", "//example.com"} {
+		transport := &Transport{Origins: []string{bad}, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+		_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://example.com/", nil))
+		var rejection *Rejection
+		require.ErrorAs(t, err, &rejection, bad)
+		require.Equal(t, ReasonMisconfigured, rejection.Reason)
+		require.ErrorContains(t, err, "Transport.Origins")
+		require.NotContains(t, err.Error(), "secret")
+	}
+}
+
+// hops makes a request that a chain of redirects has led to.
+func hops(urls ...string) *http.Request {
+	var req *http.Request
+	for _, u := range urls {
+		next := httptest.NewRequest("GET", u, nil)
+		if req != nil {
+			next.Response = &http.Response{StatusCode: 302, Request: req}
+		}
+		req = next
+	}
+	return req
+}
+
+func TestRedirectsThatLeaveTheOriginGetNoCredentials(t *testing.T) {
+	for _, c := range []struct {
+		chain []string
+		left  bool
+	}{
+		{[]string{"https://a.test/"}, false},
+		{[]string{"https://a.test/", "https://a.test/x"}, false},
+		{[]string{"https://a.test/", "https://A.test:443/x"}, false},
+		{[]string{"http://a.test/", "https://a.test/"}, false},
+		{[]string{"http://a.test:80/", "https://a.test:443/", "https://a.test/x"}, false},
+		{[]string{"http://a.test:8080/", "https://a.test/"}, true},
+		{[]string{"http://a.test/", "https://a.test:8443/"}, true},
+		{[]string{"https://a.test/", "http://a.test/"}, true},
+		{[]string{"http://a.test/", "https://a.test/", "http://a.test/"}, true},
+		{[]string{"https://a.test/", "https://a.test:8443/"}, true},
+		{[]string{"https://a.test/", "https://sub.a.test/"}, true},
+		{[]string{"https://sub.a.test/", "https://a.test/"}, true},
+		{[]string{"https://api.example.com/", "https://api.example.com.evil.test/"}, true},
+		{[]string{"https://a.test/", "https://b.test/", "https://a.test/"}, true}, // away and back
+		{[]string{"https://b.test/", "https://a.test/", "https://a.test/x"}, true},
+	} {
+		req := hops(c.chain...)
+		require.Equal(t, c.left, hasLeftOrigin(req, originOf(req.URL)), "%v", c.chain)
+	}
+	endless := hops("https://a.test/")
+	endless.Response = &http.Response{Request: endless}
+	require.True(t, hasLeftOrigin(endless, originOf(endless.URL)))
+	orphan := hops("https://a.test/")
+	orphan.Response = &http.Response{}
+	require.True(t, hasLeftOrigin(orphan, originOf(orphan.URL)))
+}
+
+// Everybody who may see a request of ours, with what a redirect could do to it.
+func TestCredentialsStayWithTheirOrigin(t *testing.T) {
+	for name, scheme := range map[string]Scheme{
+		"Basic":             &Basic{Username: "Mufasa", Password: "secret"},
+		"Basic, preemptive": &Basic{Username: "Mufasa", Password: "secret", Preemptive: true},
+		"Digest":            &Digest{Username: "Mufasa", Password: "secret"},
+		"API key":           &APIKey{Key: "secret"},
+		"API key, header":   &APIKey{Header: "X-API-Key", Key: "secret"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen []string
+			evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen = append(seen, r.Header.Get("Authorization")+r.Header.Get("X-API-Key"))
+				w.Header().Add("WWW-Authenticate", `Basic realm="x"`)
+				w.Header().Add("WWW-Authenticate", `Digest realm="x", nonce="n", qop="auth"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			}))
+			defer evil.Close()
+			good := httptest.NewServer(http.RedirectHandler(evil.URL, http.StatusTemporaryRedirect))
+			defer good.Close()
+			client := &http.Client{Transport: New(scheme)}
+			for range 2 {
+				resp, _ := get(t, client, good.URL)
+				require.Equal(t, 401, resp.StatusCode)
+				var rejection *Rejection
+				require.ErrorAs(t, Explain(resp), &rejection)
+				require.Equal(t, ReasonRedirected, rejection.Reason)
+			}
+			require.Equal(t, []string{"", ""}, seen)
+		})
+	}
+}
+
+func TestPlainHTTPIsRefusedByDefault(t *testing.T) {
+	refusing := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {
+			`Basic realm="x"`, `Digest realm="x", nonce="n", qop="auth"`}}}, nil
+	})
+	for _, c := range []struct {
+		url     string
+		schemes []Scheme
+		allow   bool
+		refused bool
+	}{
+		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p"}}, false, true},
+		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p", Preemptive: true}}, false, true},
+		{"http://example.com/", []Scheme{&APIKey{Key: "k"}}, false, true},
+		{"http://localhost.example.com/", []Scheme{&APIKey{Key: "k"}}, false, true},
+		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p"}}, true, false},
+		{"http://example.com/", []Scheme{&Digest{Username: "u", Password: "p"}}, false, false},
+		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p"}, &Digest{Username: "u", Password: "p"}}, false, false},
+		{"http://127.0.0.1:1/", []Scheme{&APIKey{Key: "k"}}, false, false},
+		{"https://example.com/", []Scheme{&APIKey{Key: "k"}}, false, false},
+	} {
+		transport := &Transport{Base: refusing, Schemes: c.schemes, AllowPlaintext: c.allow}
+		resp, err := transport.RoundTrip(httptest.NewRequest("GET", c.url, nil))
+		if !c.refused {
+			require.NoError(t, err, fmt.Sprint(c))
+			require.Equal(t, 401, resp.StatusCode)
+			continue
+		}
+		var rejection *Rejection
+		require.ErrorAs(t, err, &rejection, fmt.Sprint(c))
+		require.Equal(t, ReasonPlaintext, rejection.Reason)
+		require.ErrorContains(t, err, "AllowPlaintext")
+	}
+}
