@@ -175,11 +175,17 @@ func (s *Server) Protect(path string, guards ...Guard) {
 	s.spaces = append(s.spaces, space{path, guards})
 }
 
-// Handle sets what answers the accepted requests at or below the path. The longest path counts; paths without
-// a handler of their own are answered by [Echo].
+// Handle sets what answers the accepted requests at or below the path, in place of what did. The longest path
+// counts; paths without a handler are answered by [Echo].
 func (s *Server) Handle(path string, handler http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for i := range s.handlers {
+		if s.handlers[i].path == path {
+			s.handlers[i].handler = handler
+			return
+		}
+	}
 	s.handlers = append(s.handlers, mount{path, handler})
 }
 
@@ -294,6 +300,9 @@ func (x *exchange) proceed() {
 	}
 	var verdicts []verdict
 	best := verdict{decision: Challenged}
+	if x.r.Header.Get("Authorization") != "" {
+		best.reason = "the Authorization header is of another scheme"
+	}
 	if len(x.guards) == 0 {
 		best = verdict{decision: Accepted, reason: "not protected"}
 	}
@@ -440,7 +449,7 @@ func (s *Server) handler(path string) http.Handler {
 	defer s.mu.Unlock()
 	handler, longest := http.Handler(http.HandlerFunc(Echo)), -1
 	for _, m := range s.handlers {
-		if len(m.path) >= longest && under(m.path, path) {
+		if len(m.path) > longest && under(m.path, path) {
 			longest, handler = len(m.path), m.handler
 		}
 	}

@@ -11,9 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 // send sends one request and returns the answer, whose body is read.
@@ -164,6 +167,7 @@ func TestAPIKey(t *testing.T) {
 			}
 			require.Equal(t, 401, send(t, srv, "GET", "/", "", auth("Basic eDp5")).StatusCode)
 			require.Equal(t, Challenged, srv.Requests()[4].Decision, "credentials of another scheme are none")
+			require.Equal(t, "the Authorization header is of another scheme", srv.Requests()[4].Reason)
 		})
 	}
 }
@@ -366,4 +370,42 @@ func TestReplay(t *testing.T) {
 	require.ErrorContains(t, err, "authtest: response 1 of the recording: ")
 	_, err = Replay([]byte("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"))
 	require.ErrorContains(t, err, "authtest: body of response 1 of the recording: ")
+}
+
+func TestConcurrentUse(t *testing.T) {
+	digest, bearer, basic, key := &Digest{}, &Bearer{}, newBasic(), &APIKey{Header: "X-API-Key"}
+	srv := NewServer(digest, bearer, basic, key)
+	defer srv.Close()
+	refresh := bearer.Login().RefreshToken
+	source := func() error {
+		_, err := bearer.Config().TokenSource(t.Context(), &oauth2.Token{RefreshToken: refresh}).Token()
+		return err
+	}
+	var good atomic.Int32
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if source() == nil {
+				good.Add(1)
+			}
+			send(t, srv, "PUT", "/", "hello", aladdin)
+			send(t, srv, "GET", "/x", "", nil)
+			digest.GoStale()
+			digest.SetPassword("new")
+			digest.NonceErrors()
+			bearer.ExpireNow()
+			bearer.Reuses()
+			bearer.Revoke(bearer.Login().AccessToken)
+			basic.SetPassword("open sesame")
+			key.SetKey("new")
+			srv.Inject("/x", 1, DropChallenge())
+			srv.Protect("/y", basic)
+			srv.Handle("/y", http.NotFoundHandler())
+			_ = fmt.Sprint(srv.Requests(), srv.TokenRequests(), srv.Counts(), digest, bearer)
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 1, good.Load(), "a refresh token is good once, however many ask at once")
+	require.Equal(t, 49, bearer.Reuses())
+	require.Equal(t, Counts{Requests: 100, Accepted: 50, Challenged: 50, TokenRequests: 50}, srv.Counts())
 }

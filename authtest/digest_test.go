@@ -403,8 +403,9 @@ func TestDigestForgetsOldNonces(t *testing.T) {
 // Ten thousand requests at once, a hundred for each nonce: all are accepted, and not one nonce count is wrong.
 func TestDigestUnderLoad(t *testing.T) {
 	guard := &Digest{Username: "u", Password: "p"}
-	srv := NewPipeServer(guard)
+	srv := NewServer(guard)
 	defer srv.Close()
+	srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 100
 	var wg sync.WaitGroup
 	for range 100 {
 		wg.Go(func() {

@@ -56,7 +56,7 @@ type Request struct {
 
 	Decision Decision
 	Scheme   string // of the Guard that decided, such as "Digest"; empty if there were no credentials
-	Reason   string // why it was refused, without any credentials; or the name of the Fault
+	Reason   string // why, in words without any credentials; or the name of the Fault
 
 	Status         int // 0 if no answer was sent
 	ResponseHeader http.Header
