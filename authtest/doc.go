@@ -82,10 +82,10 @@
 //
 //	curl --http1.1 --raw -si --digest -u user:password https://host/path >testdata/host.http
 //
-// Where the header lines of a challenge are all there is, put them in place of a guard's:
+// The recording holds responses only: no credentials, but perhaps cookies and tokens, so read it before it is
+// committed. If the header lines of a challenge are all there is, put them in place of a guard's:
 //
 //	srv.Inject("/", -1, authtest.RewriteChallenges(func([]string) []string { return lines }))
 //
-// The recording holds responses only: no credentials, but perhaps cookies and tokens, so read it before it is
-// committed. [Request.Dump] and the JSON of a [Request] mask credentials, and can be committed as they are.
+// [Request.Dump] and the JSON of a [Request] mask credentials, and can be committed as they are.
 package authtest
