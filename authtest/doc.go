@@ -87,5 +87,6 @@
 //
 //	srv.Inject("/", -1, authtest.RewriteChallenges(func([]string) []string { return lines }))
 //
-// [Request.Dump] and the JSON of a [Request] mask credentials, and can be committed as they are.
+// [Request.Dump] and the JSON of a [Request] mask the credentials, as [Request.Masked] lists them; whatever else went
+// over the wire they show.
 package authtest
