@@ -27,8 +27,8 @@ func redacted(name, secret string) shownField {
 // formatShown writes a configuration for any verb, in the manner of %#v. Empty strings and false are left out.
 //
 // Types with secrets have a Format method with a value receiver that calls it, so that no verb shows the secret,
-// neither for the value nor for a pointer to it. (The mistakes that package fmt does not let Format handle, %w for
-// what is no error and %p for what is no pointer, are reported by go vet.)
+// neither for the value nor for a pointer to it. (Package fmt does not ask Format about
+// two mistakes: %w for what is no error, which go vet reports, and %p for what is no pointer.)
 func formatShown(w io.Writer, typeName string, fields ...shownField) {
 	var list []string
 	for _, f := range fields {
