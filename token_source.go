@@ -24,9 +24,9 @@ import (
 // that the token endpoint has refused is never sent again: the error wraps [ErrLoginRequired] until Set, or the
 // Store, brings another token. Client credentials that it refuses are tried again, but seldom (30 s to 5 min).
 //
-// Do not wrap a TokenSource in oauth2.ReuseTokenSource, or in an oauth2.Transport, which does the same: what caches the
-// token a second time does not see that it was refused or refreshed. A Bearer given such a wrapper still works until the
-// token is refused; then the 401 comes back to the caller.
+// Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does too: what caches the token a second
+// time does not see that it was refreshed or refused, and it writes into the token that it shares with others. A Bearer
+// given such a wrapper still works until the token is refused; then the 401 comes back to the caller.
 //
 // A TokenSource starts no goroutine but for a refresh under way, so there is nothing to close. It is safe for
 // concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
