@@ -303,6 +303,9 @@ func (r *Rejection) mayPass() bool {
 	if r.Reason != ReasonNoCredentials || errors.Is(r.Err, ErrLoginRequired) {
 		return false
 	}
-	_, isNet := errors.AsType[net.Error](r.Err)
-	return isNet || isTransient(r.Err)
+	if _, ok := errors.AsType[net.Error](r.Err); ok {
+		return true
+	}
+	_, isToken := errors.AsType[*tokenError](r.Err)
+	return isToken
 }

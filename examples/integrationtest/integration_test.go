@@ -2,6 +2,7 @@
 package integrationtest
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
+	"golang.org/x/oauth2"
 )
 
 // upload is the code under test: it stores a report.
@@ -48,9 +50,10 @@ func TestTokensAreRenewedBeforeTheyExpire(t *testing.T) {
 		bearer := &authtest.Bearer{TokenLifetime: time.Hour}
 		srv := authtest.NewPipeServer(bearer)
 		defer srv.Close()
-		config := bearer.ClientCredentials()
-		tokens := &authretry.TokenSource{Fetch: authretry.ClientCredentialsGrant(config)}
-		tokens.HTTPClient = srv.Client()
+		grant := authretry.ClientCredentialsGrant(bearer.ClientCredentials())
+		tokens := &authretry.TokenSource{Fetch: func(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
+			return grant(context.WithValue(ctx, oauth2.HTTPClient, srv.Client()), r)
+		}}
 		client := &http.Client{Transport: &authretry.Transport{
 			Base:    srv.Client().Transport,
 			Schemes: []authretry.Scheme{&authretry.Bearer{Source: tokens}},

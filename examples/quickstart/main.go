@@ -43,13 +43,13 @@ func main() {
 		resp.Body.Close()
 	}
 	visit("Basic: challenged once, then sent ahead", "/letters/1")
-	visit("", "/letters/2")
+	visit("Basic again", "/letters/2")
 	visit("Digest: challenged once, then the nonce count rises", "/films/1")
-	visit("", "/films/2")
+	visit("Digest again", "/films/2")
 	visit("Bearer: the token is good", "/api/me")
 	bearer.ExpireNow()
 	visit("Bearer: the token has expired, so it is refreshed", "/api/me")
-	visit("", "/api/me")
+	visit("Bearer again", "/api/me")
 
 	counts := srv.Counts()
 	fmt.Printf("\n7 calls took %d requests and %d token request; each ended well.\n", counts.Requests, counts.TokenRequests)
