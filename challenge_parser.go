@@ -137,24 +137,25 @@ const maxParseErrors = 8
 //     left out, up to the next scheme.
 func ParseChallenges(values []string) ([]Challenge, error) {
 	var r reader
-	equals := 0
+	challenges, parameters := 0, 0 // as many as a well-behaved header has at most
 	for _, v := range values {
 		r.length += len(v)
-		equals += strings.Count(v, "=")
+		parameters += strings.Count(v, "=")
+		challenges++
+		if strings.Contains(v, ",") {
+			challenges++
+		}
 	}
-	if r.length == 0 {
-		return nil, nil
-	}
-	r.list = make([]Challenge, 0, min(len(values)+1, 8))
-	if equals > 0 {
-		r.params = make([]Param, 0, min(equals, 32))
+	r.list = make([]Challenge, 0, min(challenges, 8))
+	if parameters > 0 {
+		r.params = make([]Param, 0, min(parameters, 32))
 	}
 	for i, v := range values {
 		r.readLine(i, v)
 	}
 	r.closeChallenge()
 	if len(r.list) == 0 {
-		r.list = nil
+		return nil, errors.Join(r.errs...)
 	}
 	return r.list, errors.Join(r.errs...)
 }
@@ -225,9 +226,11 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 func (r *reader) readParam(s, name, rest string, comma bool) string {
 	owned := r.claimParam(s, comma)
 
-	if unequal := strings.TrimLeft(rest, "="); len(unequal) < len(rest) && strings.HasPrefix(unequal, `"`) {
-		r.damage(rest, "stray equals sign")
-		rest = unequal
+	if strings.HasPrefix(rest, "=") {
+		if unequal := strings.TrimLeft(rest, "="); strings.HasPrefix(unequal, `"`) {
+			r.damage(rest, "stray equals sign")
+			rest = unequal
+		}
 	}
 	if strings.HasPrefix(rest, `"`) {
 		q, after := consumeQuoted(rest)
@@ -303,7 +306,7 @@ func (r *reader) closeChallenge() {
 // an eighth, within reason. To let append double it again and again would take several times the result's memory.
 func makeRoom[T any](r *reader, list []T) []T {
 	n := len(list)
-	more := min(64*n, n*(r.length-r.done)/(r.done+1))
+	more := min(64*n, int(int64(n)*int64(r.length-r.done)/int64(r.done+1)))
 	return append(make([]T, 0, n+more+max(n, more)/8+1), list...)
 }
 
@@ -353,7 +356,7 @@ func (q *quoted) note(problem string, at int) {
 }
 
 // consumeQuoted consumes a quoted-string (RFC 9110 §5.6.4) and returns it and the rest. The first byte of s is its
-// opening quote. Nothing is looked at more than twice: what is looked ahead at after a quote ends before the next one.
+// opening quote. It is linear because what has to be looked at around a quote ends at the quotes next to it.
 func consumeQuoted(s string) (q quoted, rest string) {
 	inner := 0 // the last quote before i
 	for i := 1; i < len(s); i++ {
@@ -364,7 +367,7 @@ func consumeQuoted(s string) (q quoted, rest string) {
 		switch c {
 		case '\\':
 			q.escaped = true
-			i++
+			i++ // whatever it is, it closes nothing
 		default:
 			q.escaped = true
 			q.note("control character", i)
@@ -377,7 +380,7 @@ func consumeQuoted(s string) (q quoted, rest string) {
 				// This one opens the value of another parameter, if that has a comma before it: then the string has
 				// ended there.
 				comma := inner + 1 + strings.LastIndexByte(s[inner+1:i], ',')
-				if rest, ok := consumeParamStart(s[comma+1 : i]); comma > inner && ok && rest == "" {
+				if rest, ok := consumeParamStart(s[comma+1 : i]); ok && rest == "" && comma > inner {
 					q.content, q.problem, q.problemAt = s[1:comma], "unclosed quote", 0
 					return q, s[comma:]
 				}
@@ -495,13 +498,13 @@ func skipElement(s string) string {
 }
 
 func skipSpace(s string) string {
-	for s != "" && classes[s[0]]&space != 0 {
+	for s != "" && classes[s[0]]&blank != 0 {
 		s = s[1:]
 	}
 	return s
 }
 
-func isSeparator(c byte) bool { return c == ',' || classes[c]&space != 0 }
+func isSeparator(c byte) bool { return c == ',' || classes[c]&blank != 0 }
 
 func isToken(s string) bool {
 	token, rest := consumeToken(s)
@@ -513,7 +516,7 @@ const (
 	tokenChar   = 1 << iota // RFC 9110 §5.6.2
 	token68Char             // RFC 9110 §11.2, without "="
 	control                 // CTL of RFC 5234, without the tab
-	space                   // SP, HTAB, and control characters in their stead (RFC 9110 §5.5)
+	blank                   // SP, HTAB, and control characters in their stead (RFC 9110 §5.5)
 	notPlain                // needs a second look inside a quoted-string
 )
 
@@ -521,9 +524,9 @@ var classes = func() (classes [256]byte) {
 	for c := range classes {
 		switch {
 		case c < ' ' && c != '\t', c == 0x7f:
-			classes[c] = control | space | notPlain
+			classes[c] = control | blank | notPlain
 		case c == ' ', c == '\t':
-			classes[c] = space
+			classes[c] = blank
 		case c == '"', c == '\\':
 			classes[c] = notPlain
 		case '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', strings.IndexByte("-._~+", byte(c)) >= 0:

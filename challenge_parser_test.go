@@ -233,12 +233,15 @@ func TestParseAllocations(t *testing.T) {
 func TestHostileHeadersTakeUnderOneMiB(t *testing.T) {
 	for _, c := range hostile {
 		values := []string{c.line}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		_, _ = ParseChallenges(values)
-		runtime.ReadMemStats(&after)
-		t.Log(c.name, after.TotalAlloc-before.TotalAlloc)
-		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), c.name)
+		least := uint64(1 << 62) // of three: other goroutines may allocate too
+		for range 3 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, _ = ParseChallenges(values)
+			runtime.ReadMemStats(&after)
+			least = min(least, after.TotalAlloc-before.TotalAlloc)
+		}
+		require.Less(t, least, uint64(1<<20), c.name)
 	}
 }
 
@@ -281,6 +284,9 @@ func TestParseHugeHeaders(t *testing.T) {
 func FuzzParseChallenges(f *testing.F) {
 	for _, c := range challengeCases(f) {
 		f.Add(strings.Join(c.lines(), "\n"))
+	}
+	for _, c := range hostile {
+		f.Add(c.line[:200])
 	}
 	f.Fuzz(func(t *testing.T, header string) {
 		lines := strings.Split(header, "\n")
