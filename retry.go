@@ -2,7 +2,6 @@ package authretry
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"math"
@@ -179,9 +178,9 @@ func (b *body) closeLocked() error {
 	return b.src.Close()
 }
 
-// copyFor returns a GetBody for a Session that has to read the body before it is sent, as Digest's auth-int does. A
+// copies returns a GetBody for a Session that has to read the body before it is sent, as Digest's auth-int does. A
 // one-shot body is read into the record for that, if it fits.
-func (b *body) copyFor(ctx context.Context) func() (io.ReadCloser, error) {
+func (b *body) copies() func() (io.ReadCloser, error) {
 	if b == nil {
 		return nil
 	}
@@ -189,8 +188,6 @@ func (b *body) copyFor(ctx context.Context) func() (io.ReadCloser, error) {
 		return b.rewind
 	}
 	return func() (io.ReadCloser, error) {
-		stop := context.AfterFunc(ctx, b.abandon) // src may block
-		defer stop()
 		b.reading.Lock()
 		defer b.reading.Unlock()
 		chunk := make([]byte, 32<<10)
@@ -268,7 +265,7 @@ func (s *sender) Read(p []byte) (int, error) {
 	b.reading.Lock()
 	defer b.reading.Unlock()
 	b.mu.Lock()
-	if s.left {
+	if s.left || b.closed {
 		b.mu.Unlock()
 		return 0, errSuperseded
 	}

@@ -168,7 +168,10 @@ type exchange struct {
 // run takes the request through the house: at most two sends, the second with an answer to what the first one got.
 func (x *exchange) run() (*http.Response, error) {
 	x.listen()
-	x.body = newBody(x.req, x.t.ReplayLimit)
+	if x.body = newBody(x.req, x.t.ReplayLimit); x.body != nil {
+		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
+		defer context.AfterFunc(x.ctx, x.body.abandon)()
+	}
 	first, err := x.first()
 	if err != nil {
 		x.body.abandon()
@@ -312,7 +315,7 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 		return l.Authorize(req)
 	}
 	getBody := req.GetBody
-	req.GetBody = x.body.copyFor(x.ctx)
+	req.GetBody = x.body.copies()
 	err := l.Authorize(req)
 	req.GetBody = getBody
 	return err
@@ -326,6 +329,9 @@ func (x *exchange) send(req *http.Request) (*http.Response, error) {
 		err = errors.New("authretry: Transport.Base returned neither a response nor an error")
 	}
 	if err != nil {
+		if x.body != nil && x.ctx.Err() != nil {
+			err = context.Cause(x.ctx) // rather than what came of closing the body
+		}
 		x.body.settle()
 		x.report(Event{Kind: Done, Attempt: x.attempts, Err: err}, lease{})
 		return nil, err
