@@ -334,6 +334,13 @@ func TestDigestCredentialsAreAskedOncePerAnswer(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnsupportedChallenge)
 }
 
+// A name that is not UTF-8 has no ext-value that says it is (RFC 8187 §3.2.2).
+func TestDigestUserNameThatIsNotUTF8(t *testing.T) {
+	header := authorize(t, answer(t, &Digest{Username: "J\xe4s\xf8n Doe"}, with("charset", "UTF-8")))
+	require.Contains(t, header, "Digest username=\"J\xe4s\xf8n Doe\", ")
+	verifyAuthorization(t, header, "J\xe4s\xf8n Doe", "", "GET", "/a/b", "")
+}
+
 func TestDigestRequireMutualAuth(t *testing.T) {
 	d := &Digest{Username: "Mufasa", Password: "Circle of Life", RequireMutualAuth: true, cnonce: func() string { return "c1" }}
 	// Computed with sha256sum, for GET https://example.com/a/b.
