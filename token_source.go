@@ -210,7 +210,7 @@ type heldToken struct {
 	token    *oauth2.Token
 	received time.Time     // with a monotonic reading
 	lifetime time.Duration // from received; 0 if the token was of no use even then
-	expiry   int64         // by the wall clock, in Unix nanoseconds
+	expiry   int64         // by the wall clock, in Unix microseconds
 
 	early  time.Duration // the age from which on it is refreshed in the background
 	forced bool          // Fetch got it because its predecessor was refused
@@ -227,7 +227,7 @@ func (s *TokenSource) hold(t *oauth2.Token) *heldToken {
 	if !t.Expiry.IsZero() {
 		// By both clocks: the monotonic one knows nothing of time slept through, the wall clock may be set back.
 		h.lifetime = max(0, t.Expiry.Sub(h.received))
-		h.expiry = t.Expiry.UnixNano()
+		h.expiry = t.Expiry.UnixMicro()
 	}
 	if t.AccessToken == "" {
 		h.lifetime = 0
@@ -239,13 +239,13 @@ func (s *TokenSource) hold(t *oauth2.Token) *heldToken {
 
 // settled reports whether there is nothing to do about the token at the time now.
 func (h *heldToken) settled(now time.Time) bool {
-	return int64(now.Sub(h.received)) < h.refreshAt.Load() && now.UnixNano() < h.expiry
+	return int64(now.Sub(h.received)) < h.refreshAt.Load() && now.UnixMicro() < h.expiry
 }
 
 // usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would leave tokens that
 // live for seconds without any life: to be early is the business of RefreshBefore.
 func (h *heldToken) usable(now time.Time) bool {
-	return h != nil && now.Sub(h.received) < h.lifetime && now.UnixNano() < h.expiry
+	return h != nil && now.Sub(h.received) < h.lifetime && now.UnixMicro() < h.expiry
 }
 
 // lead returns how long before the end of a token's lifetime it is to be refreshed in the background.
@@ -574,21 +574,26 @@ func (f *flight) baseToken() *oauth2.Token {
 // It is called twice if the time ran out before the work was done. Whatever token the second call brings is kept, too,
 // unless there is a newer one.
 func (s *TokenSource) land(ctx context.Context, f *flight, h *heldToken, err error) {
+	defer s.publish(f, h, err) // whatever the listener does
 	if f.ended.CompareAndSwap(false, true) {
 		f.report(ctx, Event{Kind: Refreshed, Duration: time.Since(f.began), Err: err})
 	}
+}
+
+// publish shows a flight's token to OnToken and settles the flight.
+func (s *TokenSource) publish(f *flight, h *heldToken, err error) {
 	if h == nil {
 		s.settle(f, nil, err)
 		return
-	}
-	if h.lifetime > 0 {
-		err = nil // known to the listener; the token is good
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	if s.current.Load() != f.base {
 		s.settle(f, nil, err) // Set was faster, or a later flight
 		return
+	}
+	if h.lifetime > 0 {
+		err = nil // that the token could not be saved is for the listener; it is good
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -668,6 +673,7 @@ func (f *flight) finish(t *oauth2.Token, err error) {
 // report tells the listener, if there is one in the context of who started the flight.
 func (f *flight) report(ctx context.Context, e Event) {
 	if listen := listener(ctx); listen != nil {
+		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 		e.Scheme, e.Attempt = "Bearer", f.attempt
 		listen(ctx, e)
 	}

@@ -834,7 +834,7 @@ func TestTokenExpiresByEitherClock(t *testing.T) {
 	src := &TokenSource{RefreshBefore: -1}
 	h := src.hold(&oauth2.Token{AccessToken: "a", Expiry: now.Add(time.Minute)})
 	require.True(t, h.usable(now))
-	h.expiry = now.Add(-time.Second).UnixNano() // the machine has slept
+	h.expiry = now.Add(-time.Second).UnixMicro() // the machine has slept
 	require.False(t, h.usable(now))
 	require.False(t, h.settled(now))
 	h.expiry = math.MaxInt64 // the wall clock was set back
@@ -859,6 +859,32 @@ func TestTokenSourceEvents(t *testing.T) {
 		require.Error(t, err)
 		require.Equal(t, err, events[3].Err)
 	})
+}
+
+func TestListenerThatExitsHangsNobody(t *testing.T) {
+	for _, end := range []func(){runtime.Goexit, func() { panic("listener") }} {
+		for _, kind := range []EventKind{Refreshing, Refreshed} {
+			src := &TokenSource{Fetch: new(issuer).fetch, Initial: old()}
+			ctx := withListener(context.Background(), func(_ context.Context, e Event) {
+				if e.Kind == kind {
+					end()
+				}
+			})
+			got, err := src.Refresh(ctx, old())
+			if err == nil {
+				require.Equal(t, "access-1", got.AccessToken)
+			}
+		}
+	}
+}
+
+func TestExpiryInTheFarFuture(t *testing.T) {
+	for _, year := range []int{2250, 2280, 9999} {
+		src := &TokenSource{Initial: &oauth2.Token{AccessToken: "a", Expiry: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)}, Fetch: new(issuer).fetch}
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "a", got.AccessToken)
+	}
 }
 
 func TestTokenTypesShowNoSecret(t *testing.T) {

@@ -1,0 +1,320 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// A sharedStore is a TokenStore in memory, for TokenSources that play processes.
+type sharedStore struct {
+	lock     chan struct{} // as a mutex that obeys a context
+	mu       sync.Mutex
+	token    *oauth2.Token
+	updates  atomic.Int32
+	saves    atomic.Int32
+	failSave error
+	failLock error
+}
+
+func newSharedStore(t *oauth2.Token) *sharedStore {
+	return &sharedStore{lock: make(chan struct{}, 1), token: t}
+}
+
+func (s *sharedStore) Update(ctx context.Context, fn func(context.Context, *oauth2.Token) (*oauth2.Token, error)) (*oauth2.Token, error) {
+	s.updates.Add(1)
+	if s.failLock != nil {
+		return nil, s.failLock
+	}
+	select {
+	case s.lock <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-s.lock }()
+	current := s.get()
+	t, err := fn(ctx, current)
+	if err != nil || t == current {
+		return t, err
+	}
+	s.saves.Add(1)
+	if s.failSave != nil {
+		return nil, s.failSave
+	}
+	s.put(t)
+	return t, nil
+}
+
+func (s *sharedStore) get() *oauth2.Token {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.token
+}
+
+func (s *sharedStore) put(t *oauth2.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.token = t
+}
+
+// A loadingStore can be read without its lock, too.
+type loadingStore struct{ *sharedStore }
+
+func (s loadingStore) Load(context.Context) (*oauth2.Token, error) { return s.get(), nil }
+
+// bothStores runs a test with a Store that has the optional Load, and with one that does not.
+func bothStores(t *testing.T, test func(t *testing.T, store TokenStore, s *sharedStore)) {
+	for name, wrap := range map[string]func(*sharedStore) TokenStore{
+		"Update":          func(s *sharedStore) TokenStore { return s },
+		"Update and Load": func(s *sharedStore) TokenStore { return loadingStore{s} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSharedStore(nil)
+				test(t, wrap(s), s)
+			})
+		})
+	}
+}
+
+func TestStoreOneRefreshForAllProcesses(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		i := &issuer{delay: 50 * time.Millisecond, lifetime: 2 * time.Second}
+		s.put(&oauth2.Token{AccessToken: "stale", RefreshToken: "refresh-0", Expiry: time.Now().Add(-time.Hour)})
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range 8 {
+			src := &TokenSource{Fetch: i.fetch, Store: store}
+			for range 16 {
+				wg.Go(func() {
+					for time.Since(start) < time.Minute {
+						got, err := src.Token()
+						require.NoError(t, err)
+						require.True(t, time.Now().Before(got.Expiry))
+						time.Sleep(7 * time.Millisecond)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		time.Sleep(time.Second)
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		for n, refresh := range i.previous { // each refresh token once, in order
+			require.Equal(t, fmt.Sprintf("refresh-%d", n), refresh)
+		}
+		require.Greater(t, len(i.previous), 30)
+		require.Less(t, len(i.previous), 62)
+	})
+}
+
+func TestStoreRefusedToken(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		ctx := context.Background()
+		i := &issuer{}
+		s.put(old())
+		a, b := &TokenSource{Fetch: i.fetch, Store: store}, &TokenSource{Fetch: i.fetch, Store: store}
+		for _, src := range []*TokenSource{a, b} {
+			got, err := src.Token()
+			require.NoError(t, err)
+			require.Equal(t, "old", got.AccessToken)
+		}
+		require.Zero(t, i.calls.Load())
+		for _, src := range []*TokenSource{a, b} {
+			got, err := src.Refresh(ctx, old())
+			require.NoError(t, err)
+			require.Equal(t, "access-1", got.AccessToken)
+		}
+		require.Equal(t, []string{"refresh-0"}, i.previous)
+		require.Equal(t, "refresh-1", s.get().RefreshToken)
+	})
+}
+
+func TestStoreEmpty(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		i := &issuer{}
+		src := &TokenSource{Fetch: i.fetch, Store: store}
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "access-1", got.AccessToken)
+		require.Equal(t, "access-1", s.get().AccessToken)
+
+		src = &TokenSource{Store: newSharedStore(nil)}
+		_, err = src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+	})
+}
+
+func TestStoreOnTokenSeesTokensOfOthers(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		s.put(old())
+		var seen []string
+		src := &TokenSource{Store: store, OnToken: func(t *oauth2.Token) { seen = append(seen, t.AccessToken) }}
+		_, err := src.Token()
+		require.NoError(t, err)
+		s.put(&oauth2.Token{AccessToken: "theirs"})
+		got, err := src.Refresh(context.Background(), old())
+		require.NoError(t, err)
+		require.Equal(t, "theirs", got.AccessToken)
+		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "login"}))
+		require.Equal(t, []string{"old", "theirs", "login"}, seen)
+		require.Equal(t, "login", s.get().AccessToken)
+	})
+}
+
+func TestStoreThatCannotSaveLosesNothing(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		i := &issuer{}
+		s.put(old())
+		s.failSave = errors.New("disk full")
+		var events []Event
+		ctx := withListener(context.Background(), func(_ context.Context, e Event) { events = append(events, e) })
+		src := &TokenSource{Fetch: i.fetch, Store: store, MinRefreshInterval: -1}
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "old", got.AccessToken)
+		for n := 1; n <= 3; n++ {
+			got, err = src.Refresh(ctx, got)
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprintf("access-%d", n), got.AccessToken)
+			require.ErrorIs(t, events[len(events)-1].Err, s.failSave)
+		}
+		s.failSave = nil
+		_, err = src.Refresh(ctx, got)
+		require.NoError(t, err)
+		require.Equal(t, "access-4", s.get().AccessToken)
+		require.Equal(t, []string{"refresh-0", "refresh-1", "refresh-2", "refresh-3"}, i.previous)
+
+		s.failSave = errors.New("disk full")
+		require.ErrorIs(t, src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}), s.failSave)
+		got, err = src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "login", got.AccessToken)
+		_, err = src.Refresh(ctx, got)
+		require.NoError(t, err)
+		require.Equal(t, "refresh-login", i.previous[4])
+	})
+}
+
+func TestStoreThatIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{lifetime: time.Hour}
+		s := newSharedStore(nil)
+		src := &TokenSource{Fetch: i.fetch, Store: s}
+		first, err := src.Token()
+		require.NoError(t, err)
+		s.failLock = errors.New("connection refused")
+		for time.Now().Before(first.Expiry) {
+			_, err := src.Token()
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+		}
+		_, err = src.Token()
+		require.ErrorIs(t, err, s.failLock)
+		require.ErrorContains(t, err, "TokenStore")
+		require.NotErrorIs(t, err, ErrLoginRequired)
+		s.failLock = nil
+		time.Sleep(time.Minute)
+		_, err = src.Token()
+		require.NoError(t, err)
+	})
+}
+
+func TestStoreThatHangsDelaysNobodyWithAGoodToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{lifetime: time.Hour}
+		s := newSharedStore(nil)
+		src := &TokenSource{Fetch: i.fetch, Store: s}
+		first, err := src.Token()
+		require.NoError(t, err)
+		s.lock <- struct{}{} // somebody holds it
+		for time.Now().Before(first.Expiry) {
+			before := time.Now()
+			_, err := src.Token()
+			require.NoError(t, err)
+			require.Zero(t, time.Since(before))
+			time.Sleep(time.Second)
+		}
+		_, err = src.Token()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		<-s.lock
+	})
+}
+
+func TestStoreSlowToSave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		src := &TokenSource{Fetch: i.fetch, FetchTimeout: time.Second, Store: slowStore{newSharedStore(nil)}}
+		got, err := src.Token() // when the time is up, the token has been obtained, though not saved
+		require.NoError(t, err)
+		require.Equal(t, "access-1", got.AccessToken)
+		time.Sleep(time.Hour)
+		again, err := src.Token()
+		require.NoError(t, err)
+		require.Same(t, got, again)
+	})
+}
+
+// A slowStore takes a minute to save.
+type slowStore struct{ *sharedStore }
+
+func (s slowStore) Update(ctx context.Context, fn func(context.Context, *oauth2.Token) (*oauth2.Token, error)) (*oauth2.Token, error) {
+	t, err := fn(ctx, nil)
+	time.Sleep(time.Minute)
+	return t, err
+}
+
+func TestStoreBringsANewLogin(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		i := &issuer{}
+		i.failWith(refusal(http.StatusBadRequest, "invalid_grant"))
+		expired := &oauth2.Token{AccessToken: "expired", RefreshToken: "refresh-0", Expiry: time.Now().Add(-time.Hour)}
+		s.put(expired)
+		src := &TokenSource{Fetch: i.fetch, Store: store}
+		start := time.Now()
+		for time.Since(start) < time.Hour {
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.EqualValues(t, 1, i.calls.Load())
+		require.Less(t, s.updates.Load(), int32(160))
+
+		// Another process has logged in: its token is used, and so is its refresh token.
+		s.put(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"})
+		time.Sleep(time.Minute)
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "login", got.AccessToken)
+		i.failWith(nil)
+		_, err = src.Refresh(context.Background(), got)
+		require.NoError(t, err)
+		require.Equal(t, []string{"refresh-0", "refresh-login"}, i.previous)
+	})
+}
+
+func TestStoreWithAnotherExpiredLogin(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		i := &issuer{}
+		i.failWith(refusal(http.StatusBadRequest, "invalid_grant"))
+		s.put(&oauth2.Token{RefreshToken: "refresh-0"})
+		src := &TokenSource{Fetch: i.fetch, Store: store}
+		_, err := src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		i.failWith(nil)
+		s.put(&oauth2.Token{RefreshToken: "refresh-login"})
+		time.Sleep(time.Minute)
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "access-2", got.AccessToken)
+	})
+}
