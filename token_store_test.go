@@ -94,7 +94,7 @@ func TestStoreOneRefreshForAllProcesses(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			src := &TokenSource{Fetch: i.fetch, Store: store}
-			for range 16 {
+			for range 4 {
 				wg.Go(func() {
 					for time.Since(start) < time.Minute {
 						got, err := src.Token()
@@ -113,7 +113,7 @@ func TestStoreOneRefreshForAllProcesses(t *testing.T) {
 			require.Equal(t, fmt.Sprintf("refresh-%d", n), refresh)
 		}
 		require.Greater(t, len(i.previous), 30)
-		require.Less(t, len(i.previous), 62)
+		require.Less(t, len(i.previous), 62) // 2 s of life, of which 0.38 to 0.46 are early
 	})
 }
 

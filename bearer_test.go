@@ -1,0 +1,330 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// A resource takes one access token, and counts the requests that it gets.
+type resource struct {
+	*httptest.Server
+	challenge string
+	requests  atomic.Int32
+	token     atomic.Value // of string; "": none will do
+}
+
+func newResource(t *testing.T, token, challenge string) *resource {
+	s := &resource{challenge: challenge}
+	s.token.Store(token)
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
+		if want := s.token.Load().(string); want == "" || r.Header.Get("Authorization") != "Bearer "+want {
+			if s.challenge != "" {
+				w.Header().Set("WWW-Authenticate", s.challenge)
+			}
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		io.WriteString(w, "welcome")
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *resource) get(t *testing.T, b *Bearer) int {
+	resp, err := (&http.Client{Transport: New(b)}).Get(s.URL)
+	require.NoError(t, err)
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+func newRequest(header ...string) *http.Request {
+	req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+	if len(header) > 0 {
+		req.Header["Authorization"] = header
+	}
+	return req
+}
+
+func TestBearerIsSentAheadAndRefreshed(t *testing.T) {
+	for _, challenge := range []string{`Bearer error="invalid_token"`, `Bearer realm="x"`, `Bearer`, `Basic realm="x"`, ``, `Bearer error="invalid_token", error_description=" garbled`} {
+		t.Run(challenge, func(t *testing.T) {
+			i := &issuer{}
+			b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
+			s := newResource(t, "old", challenge)
+			require.Equal(t, 200, s.get(t, b))
+			require.EqualValues(t, 1, s.requests.Load())
+			s.token.Store("access-1")
+			require.Equal(t, 200, s.get(t, b))
+			require.EqualValues(t, 3, s.requests.Load())
+			require.EqualValues(t, 1, i.calls.Load())
+		})
+	}
+}
+
+func TestBearerOnlyIfChallenged(t *testing.T) {
+	i := &issuer{}
+	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}, OnlyIfChallenged: true}
+	s := newResource(t, "old", "Bearer")
+	client := &http.Client{Transport: New(b)}
+	for range 2 {
+		resp, err := client.Get(s.URL)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	require.EqualValues(t, 3, s.requests.Load(), "two, then one: the origin is remembered")
+	require.Zero(t, i.calls.Load(), "a request without a token says nothing about the token")
+}
+
+func TestBearerStormThroughTransport(t *testing.T) {
+	i := &issuer{delay: 20 * time.Millisecond}
+	src := &TokenSource{Fetch: i.fetch, Initial: old()}
+	s := newResource(t, "access-1", "Bearer")
+	base := &http.Transport{MaxConnsPerHost: 50}
+	defer base.CloseIdleConnections()
+	client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{&Bearer{Source: src}}}}
+	var wg sync.WaitGroup
+	var failed atomic.Int32
+	for range 300 {
+		wg.Go(func() {
+			resp, err := client.Get(s.URL)
+			if err != nil || resp.StatusCode != 200 {
+				failed.Add(1)
+				return
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		})
+	}
+	wg.Wait()
+	require.Zero(t, failed.Load())
+	require.EqualValues(t, 1, i.calls.Load())
+	require.LessOrEqual(t, s.requests.Load(), int32(600))
+}
+
+func TestBearerServerThatAlwaysRefuses(t *testing.T) {
+	i := &issuer{}
+	b := &Bearer{Source: &TokenSource{Fetch: i.fetch}}
+	s := newResource(t, "", "Bearer")
+	client := &http.Client{Transport: New(b)}
+	for range 50 {
+		resp, err := client.Get(s.URL)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 401, resp.StatusCode)
+	}
+	require.EqualValues(t, 2, i.calls.Load(), "one to begin with, one because that was refused")
+	require.EqualValues(t, 51, s.requests.Load())
+}
+
+func TestBearerRevokedAgainSoonAfterItWasAccepted(t *testing.T) {
+	i := &issuer{}
+	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
+	s := newResource(t, "old", "Bearer")
+	for n := 1; n <= maxForced; n++ {
+		s.token.Store(fmt.Sprintf("access-%d", n))
+		require.Equal(t, 200, s.get(t, b))
+	}
+	require.EqualValues(t, maxForced, i.calls.Load())
+}
+
+func TestBearerInsufficientScope(t *testing.T) {
+	i := &issuer{}
+	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
+	c := &Challenge{Scheme: "Bearer", Params: Params{{"error", "insufficient_scope"}, {"scope", "admin"}}}
+	_, err := b.Answer(context.Background(), c, newRequest("Bearer old"))
+	require.ErrorIs(t, err, ErrUnsupportedChallenge)
+	require.Zero(t, i.calls.Load())
+}
+
+func TestBearerChallengeReachesFetch(t *testing.T) {
+	var got TokenRequest
+	src := &TokenSource{Initial: old(), Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+		got = r
+		return &oauth2.Token{AccessToken: "new"}, nil
+	}}
+	c := &Challenge{Scheme: "Bearer", Params: Params{{"claims", "e30="}}}
+	session, err := (&Bearer{Source: src}).Answer(context.Background(), c, newRequest("Bearer old"))
+	require.NoError(t, err)
+	require.Same(t, c, got.Challenge)
+	require.Equal(t, "refresh-0", got.Previous.RefreshToken)
+	req := newRequest()
+	require.NoError(t, session.Authorize(req))
+	require.Equal(t, "Bearer new", req.Header.Get("Authorization"))
+}
+
+func TestBearerAfterAnotherScheme(t *testing.T) {
+	i := &issuer{}
+	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
+	for _, header := range []string{"Basic eDp5", "Bearer", ""} {
+		session, err := b.Answer(context.Background(), &Challenge{Scheme: "Bearer"}, newRequest(header))
+		require.NoError(t, err)
+		req := newRequest()
+		require.NoError(t, session.Authorize(req))
+		require.Equal(t, "Bearer old", req.Header.Get("Authorization"))
+	}
+	require.Zero(t, i.calls.Load())
+}
+
+func TestBearerFailures(t *testing.T) {
+	i := &issuer{}
+	i.failWith(refusal(http.StatusBadRequest, "invalid_grant"))
+	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
+	s := newResource(t, "", "Bearer")
+	for range 3 {
+		_, err := (&http.Client{Transport: New(b)}).Get(s.URL)
+		require.ErrorIs(t, err, ErrLoginRequired)
+		_, ok := errors.AsType[*oauth2.RetrieveError](err)
+		require.True(t, ok)
+		require.NotContains(t, err.Error(), "s3cret")
+	}
+	require.EqualValues(t, 1, i.calls.Load())
+
+	static := &Bearer{Source: &TokenSource{Initial: old()}}
+	require.Equal(t, 401, s.get(t, static), "there never was a way to get another token")
+
+	var nilSource *TokenSource
+	for _, b := range []*Bearer{{}, {Source: nilSource}} {
+		_, err := b.Start(context.Background(), newRequest())
+		require.ErrorContains(t, err, "Bearer.Source is nil")
+		_, err = b.Answer(context.Background(), nil, newRequest())
+		require.ErrorContains(t, err, "Bearer.Source is nil")
+	}
+}
+
+// A foreignSource is an oauth2.TokenSource that is not ours.
+type foreignSource func() (*oauth2.Token, error)
+
+func (f foreignSource) Token() (*oauth2.Token, error) { return f() }
+
+// A foreignRefresher has our Refresh, too.
+type foreignRefresher struct{ *TokenSource }
+
+func TestBearerForeignSource(t *testing.T) {
+	t.Run("with another token", func(t *testing.T) {
+		n := 0
+		b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) {
+			n++
+			return &oauth2.Token{AccessToken: fmt.Sprint("t", n)}, nil
+		})}
+		s := newResource(t, "t2", "Bearer")
+		require.Equal(t, 200, s.get(t, b))
+		require.Equal(t, 2, n, "what was obtained for the retry is what is sent")
+	})
+	t.Run("with the same token", func(t *testing.T) {
+		i := &issuer{}
+		b := &Bearer{Source: oauth2.ReuseTokenSource(nil, &TokenSource{Fetch: i.fetch})}
+		s := newResource(t, "", "Bearer")
+		for range 10 {
+			require.Equal(t, 401, s.get(t, b))
+		}
+		require.EqualValues(t, 10, s.requests.Load(), "never again unchanged")
+		require.EqualValues(t, 1, i.calls.Load())
+	})
+	t.Run("that can refresh", func(t *testing.T) {
+		i := &issuer{}
+		b := &Bearer{Source: foreignRefresher{&TokenSource{Fetch: i.fetch, Initial: old()}}}
+		s := newResource(t, "access-1", "Bearer")
+		require.Equal(t, 200, s.get(t, b))
+		require.Equal(t, 200, s.get(t, b))
+		require.EqualValues(t, 3, s.requests.Load())
+		require.EqualValues(t, 1, i.calls.Load())
+	})
+	t.Run("that fails", func(t *testing.T) {
+		b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) { return nil, refusal(400, "invalid_grant") })}
+		for _, ctx := range []context.Context{context.Background(), t.Context()} {
+			err := (*bearerSession)(b).Authorize(newRequest().WithContext(ctx))
+			require.ErrorIs(t, err, ErrLoginRequired)
+			require.EqualError(t, err, `authretry: Bearer.Source has no token: the token endpoint answered 400 "invalid_grant"`)
+		}
+	})
+	for want, source := range map[string]foreignSource{
+		"panicked":       func() (*oauth2.Token, error) { panic("s3cret") },
+		"neither":        func() (*oauth2.Token, error) { return nil, nil },
+		"cannot be sent": func() (*oauth2.Token, error) { return &oauth2.Token{AccessToken: "a\nb"}, nil },
+		"only Bearer":    func() (*oauth2.Token, error) { return &oauth2.Token{AccessToken: "a", TokenType: "mac"}, nil },
+	} {
+		t.Run(want, func(t *testing.T) {
+			err := (*bearerSession)(&Bearer{Source: source}).Authorize(newRequest().WithContext(t.Context()))
+			require.ErrorContains(t, err, want)
+		})
+	}
+}
+
+func TestBearerForeignSourceThatBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) {
+			time.Sleep(time.Minute)
+			return &oauth2.Token{AccessToken: "a"}, nil
+		})}
+		for range 3 {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			start := time.Now()
+			err := (*bearerSession)(b).Authorize(newRequest().WithContext(ctx))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, time.Second, time.Since(start))
+			cancel()
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {
+	expiring := &oauth2.Token{AccessToken: "a", Expiry: time.Now().Add(time.Hour)}
+	for name, source := range map[string]oauth2.TokenSource{
+		"TokenSource": &TokenSource{Initial: expiring, Fetch: new(issuer).fetch},
+		"static":      oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "a"}),
+		"reused":      oauth2.ReuseTokenSource(expiring, nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &Bearer{Source: source}
+			req := newRequest().WithContext(t.Context())
+			resp := &http.Response{StatusCode: 200, Request: req}
+			steady := func() {
+				session, err := b.Start(req.Context(), req)
+				if err != nil {
+					panic(err)
+				}
+				if err := session.Authorize(req); err != nil {
+					panic(err)
+				}
+				if err := session.(Learner).Learn(resp); err != nil {
+					panic(err)
+				}
+			}
+			steady()
+			steady()
+			require.Zero(t, testing.AllocsPerRun(100, steady))
+			require.Equal(t, "Bearer a", req.Header.Get("Authorization"))
+			require.Equal(t, 1, cap(req.Header["Authorization"]))
+		})
+	}
+}
+
+func BenchmarkBearerAuthorize(b *testing.B) {
+	bearer := &Bearer{Source: &TokenSource{
+		Initial: &oauth2.Token{AccessToken: "a", Expiry: time.Now().Add(time.Hour)}, Fetch: new(issuer).fetch,
+	}}
+	session, err := bearer.Start(context.Background(), nil)
+	require.NoError(b, err)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		req := newRequest()
+		for pb.Next() {
+			session.Authorize(req)
+		}
+	})
+}

@@ -1,0 +1,233 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+)
+
+// A tokenEndpoint is a real one on loopback that answers as its test says, and keeps what it was sent.
+type tokenEndpoint struct {
+	*httptest.Server
+	mu    sync.Mutex
+	forms []url.Values
+	auths []string
+}
+
+func newTokenEndpoint(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request)) *tokenEndpoint {
+	e := &tokenEndpoint{}
+	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.ParseForm()
+		e.mu.Lock()
+		e.forms = append(e.forms, r.PostForm)
+		e.auths = append(e.auths, r.Header.Get("Authorization"))
+		n := len(e.forms)
+		e.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		answer(n, w, r)
+	}))
+	t.Cleanup(e.Close)
+	return e
+}
+
+func (e *tokenEndpoint) config() *oauth2.Config {
+	return &oauth2.Config{ClientID: "i d", ClientSecret: "s+t", Endpoint: oauth2.Endpoint{TokenURL: e.URL}}
+}
+
+var refreshRequest = TokenRequest{Previous: &oauth2.Token{AccessToken: "a-0", RefreshToken: "r-0"}}
+
+func issue(w http.ResponseWriter) { fmt.Fprint(w, `{"access_token":"a-1","token_type":"bearer"}`) }
+
+func TestRefreshGrant(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"access_token":"a-1","token_type":"bearer","expires_in":2,"scope":"read"}`)
+	})
+	got, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
+	require.NoError(t, err)
+	require.Equal(t, "a-1", got.AccessToken)
+	require.Equal(t, "r-0", got.RefreshToken, "the old one is kept")
+	require.Equal(t, "read", got.Extra("scope"))
+	require.WithinDuration(t, time.Now().Add(2*time.Second), got.Expiry, time.Second)
+	require.Equal(t, []url.Values{{"grant_type": {"refresh_token"}, "refresh_token": {"r-0"}}}, e.forms)
+	require.Equal(t, []string{"Basic aStkOnMlMkJ0"}, e.auths, "form-encoded (RFC 6749 §2.3.1)")
+
+	_, err = RefreshGrant(e.config())(context.Background(), TokenRequest{Previous: &oauth2.Token{AccessToken: "a"}})
+	require.ErrorIs(t, err, ErrLoginRequired)
+	require.Len(t, e.forms, 1)
+}
+
+func TestClientCredentialsGrant(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	src := &TokenSource{Fetch: ClientCredentialsGrant(&clientcredentials.Config{
+		ClientID: "id", ClientSecret: "secret", TokenURL: e.URL, Scopes: []string{"a", "b"}, EndpointParams: url.Values{"audience": {"x"}},
+	})}
+	got, err := src.Token()
+	require.NoError(t, err)
+	require.Equal(t, "a-1", got.AccessToken)
+	require.Equal(t, []url.Values{{"grant_type": {"client_credentials"}, "scope": {"a b"}, "audience": {"x"}}}, e.forms)
+}
+
+func TestFromOAuth2(t *testing.T) {
+	got, err := (&TokenSource{Fetch: FromOAuth2(oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "a"}))}).Token()
+	require.NoError(t, err)
+	require.Equal(t, "a", got.AccessToken)
+}
+
+func TestSourceThatCachesIsNotStormed(t *testing.T) {
+	calls := 0
+	src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		calls++
+		return &oauth2.Token{AccessToken: "same"}, nil
+	}}
+	got, err := src.Token()
+	require.NoError(t, err)
+	for range 1000 {
+		_, err = src.Refresh(context.Background(), got)
+		require.ErrorIs(t, err, ErrTokenRefused)
+	}
+	require.Less(t, calls, 5)
+}
+
+func TestGrantRetriesTransientFailures(t *testing.T) {
+	for name, fail := range map[string]func(w http.ResponseWriter){
+		"500": func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+		"503": func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"429": func(w http.ResponseWriter) { w.WriteHeader(http.StatusTooManyRequests) },
+		"429, at once": func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(http.StatusTooManyRequests)
+		},
+		"broken connection": func(w http.ResponseWriter) {
+			conn, _, _ := w.(http.Hijacker).Hijack()
+			conn.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
+				if n < 3 {
+					fail(w)
+					return
+				}
+				issue(w)
+			})
+			got, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
+			require.NoError(t, err)
+			require.Equal(t, "a-1", got.AccessToken)
+			require.Len(t, e.forms, 3)
+			require.Equal(t, "r-0", e.forms[2].Get("refresh_token"))
+		})
+	}
+}
+
+func TestGrantGivesUp(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusBadGateway)
+		fmt.Fprint(w, "s3cret")
+	})
+	_, err := (&TokenSource{Fetch: RefreshGrant(e.config()), Initial: refreshRequest.Previous}).Refresh(context.Background(), nil)
+	require.EqualError(t, err, "authretry: no new token could be obtained: the token endpoint answered 502")
+	require.NotErrorIs(t, err, ErrLoginRequired)
+	_, ok := errors.AsType[*oauth2.RetrieveError](err)
+	require.True(t, ok)
+	require.Len(t, e.forms, 4)
+}
+
+func TestGrantLeavesALongRetryAfterToTheSource(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	src := &TokenSource{Fetch: RefreshGrant(e.config()), Initial: refreshRequest.Previous}
+	for range 10 {
+		_, err := src.Refresh(context.Background(), nil)
+		require.ErrorContains(t, err, "429")
+	}
+	require.Len(t, e.forms, 1)
+	require.Greater(t, time.Until(src.failure.until), 50*time.Second)
+}
+
+func TestGrantUnreachableEndpoint(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l.Close()
+	cfg := &oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: "http://" + l.Addr().String() + "/?key=s3cret"}}
+	src := &TokenSource{Fetch: RefreshGrant(cfg), Initial: refreshRequest.Previous}
+	_, err = src.Refresh(context.Background(), nil)
+	require.ErrorContains(t, err, "the token endpoint could not be reached: dial tcp")
+	require.NotContains(t, err.Error(), "s3cret")
+	require.NotErrorIs(t, err, ErrLoginRequired)
+}
+
+func TestGrantDoesNotFollowRedirects(t *testing.T) {
+	elsewhere := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+	})
+	_, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
+	require.Error(t, err)
+	require.Empty(t, elsewhere.forms)
+}
+
+func TestGrantUsesTheClientInTheContext(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, e.Client())
+	_, err := RefreshGrant(e.config())(ctx, refreshRequest)
+	require.Error(t, err)
+	require.Len(t, e.forms, 1, "which does not retry")
+}
+
+func TestGrantFindsTheAuthStyle(t *testing.T) {
+	fail := func(w http.ResponseWriter, status int, code string) {
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"error":%q}`, code)
+	}
+	t.Run("a refused grant is not repeated", func(t *testing.T) {
+		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { fail(w, 400, "invalid_grant") })
+		_, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
+		require.Error(t, err)
+		require.Len(t, e.forms, 1)
+	})
+	t.Run("a refused client is tried the other way, once", func(t *testing.T) {
+		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+			if r.PostForm.Get("client_secret") != "s+t" {
+				fail(w, 401, "invalid_client")
+				return
+			}
+			issue(w)
+		})
+		fetch := RefreshGrant(e.config())
+		for range 3 {
+			_, err := fetch(context.Background(), refreshRequest)
+			require.NoError(t, err)
+		}
+		require.Len(t, e.forms, 4)
+	})
+	t.Run("a public client says its client_id", func(t *testing.T) {
+		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+		cfg := e.config()
+		cfg.ClientSecret = ""
+		_, err := RefreshGrant(cfg)(context.Background(), refreshRequest)
+		require.NoError(t, err)
+		require.Equal(t, "i d", e.forms[0].Get("client_id"))
+		require.Equal(t, []string{""}, e.auths)
+	})
+	t.Run("a configured one is used", func(t *testing.T) {
+		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { fail(w, 401, "invalid_client") })
+		cfg := e.config()
+		cfg.Endpoint.AuthStyle = oauth2.AuthStyleInParams
+		_, err := RefreshGrant(cfg)(context.Background(), refreshRequest)
+		require.Error(t, err)
+		require.Len(t, e.forms, 1)
+	})
+}
