@@ -90,11 +90,12 @@ func ClientCredentialsGrant(cfg *clientcredentials.Config) FetchFunc {
 }
 
 // FromOAuth2 returns a FetchFunc that asks src, so that any grant that somebody has written as an oauth2.TokenSource
-// plugs in: a private key JWT (RFC 7523, golang.org/x/oauth2/jwt), a workload identity, a cloud's metadata server.
+// plugs in: a workload identity, a cloud's metadata server, a private key JWT.
 //
-// Source src should not cache tokens: one that does, such as what oauth2.Config.TokenSource returns, has no new token
-// for us until the old one is about to expire, nor when it was refused. An oauth2.TokenSource has no context: the HTTP
-// client and the time limits are its own, and it must not use a Transport with the TokenSource that it feeds.
+// Source src should not cache tokens: one that does has no new token for us before the old one is about to expire, nor
+// when that was refused. The sources that package oauth2 and its like return do cache, so write a FetchFunc
+// that makes a new one for each token. An oauth2.TokenSource has no context: the HTTP client and the time limits are
+// its own, and it must not use a Transport with the TokenSource that it feeds.
 func FromOAuth2(src oauth2.TokenSource) FetchFunc {
 	if src == nil {
 		return misconfigured("FromOAuth2")

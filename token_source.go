@@ -100,7 +100,6 @@ var (
 var (
 	errRecursion = errors.New("authretry: the request for a token needs that very token: keep the token endpoint out of the reach of the Transport that uses this TokenSource")
 	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
-	errTimeout   = errors.New("TokenSource.FetchTimeout has passed")
 )
 
 const (
@@ -280,11 +279,11 @@ func (s *TokenSource) begin() {
 
 // A demand says which token a caller needs, if the current one will not do.
 type demand struct {
-	refusal   bool       // a server has refused the access token rejected
-	rejected  string     //
-	forced    bool       // another one in any case
-	challenge *Challenge // nil if there was none
-	attempt   int        // of the request, for events; 0 in the background
+	refusal   bool   // a server has refused a token
+	rejected  string // its access token
+	forced    bool   // the current one is to be replaced, although it has not expired
+	challenge *Challenge
+	attempt   int // of the request, for events; 0 in the background
 }
 
 // metBy reports whether h is what the caller needs.
@@ -427,7 +426,7 @@ func (s *TokenSource) launch(ctx context.Context, h *heldToken, d demand) *fligh
 	f := &flight{demand: d, base: h, began: time.Now(), failure: s.failure, done: make(chan struct{})}
 	s.flight = f
 	ctx = context.WithValue(context.WithoutCancel(ctx), flightKey{s}, true)
-	ctx, cancel := context.WithTimeoutCause(ctx, s.fetchTimeout(), errTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.fetchTimeout())
 	go s.fly(ctx, cancel, f)
 	return f
 }
@@ -679,56 +678,58 @@ func (f *flight) report(ctx context.Context, e Event) {
 	}
 }
 
-// A failure is that of the last refresh, and what follows from it.
+// A failure is that of the last refresh, and what follows from it and from those before.
 type failure struct {
-	err     error
-	until   time.Time     // no refresh is started before
-	delay   time.Duration // the one that until is made from, without its jitter
-	retryAt time.Time     // if err is permanent: Fetch is not called for the same grant before
-	wait    time.Duration // if err is permanent: how long until the Store is looked at again
+	err   error
+	until time.Time     // no refresh is started before
+	delay time.Duration // that until was made from; grows
+
+	final   *tokenError   // the last permanent error; nil if there was none
+	finalTo time.Time     // Fetch is not called before with the grant that final is for
+	wait    time.Duration // between looks into the Store for a better one; grows
 }
 
 // stands returns the error with which a refresh of previous has failed for good, or nil if it can be tried.
 func (f *failure) stands(previous *oauth2.Token, now time.Time) error {
-	if e, ok := f.err.(*tokenError); ok && e.isPermanent() && e.grant == grantOf(previous) && now.Before(f.retryAt) {
-		return e
+	if f.final != nil && f.final.grant == grantOf(previous) && now.Before(f.finalTo) {
+		return f.final
 	}
 	return nil
 }
 
-// next returns what follows from err, when f is what followed from the refresh before.
+// next returns what follows from err, when f is what followed from the refreshes before.
 func (f failure) next(err error, current *heldToken, hasStore bool, now time.Time) failure {
-	n := failure{err: err}
+	f.err = err
 	e, _ := err.(*tokenError)
-	switch {
-	case e.isPermanent() && err == f.err: // it stands; the Store had nothing new
-		n = f
-	case e.isPermanent() && e.grant != "": // RFC 6749 §5.2: the refresh token is of no use any more
-		n.retryAt = now.Add(forever)
-	case e.isPermanent(): // the client's own credentials, which somebody may put right
-		n.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
-		n.retryAt = now.Add(jittered(n.delay))
-	default:
-		n.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
-		wait := jittered(n.delay)
+	if !e.isPermanent() {
+		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
+		wait := jittered(f.delay)
 		if current.usable(now) { // so as to be in time before it expires
 			left := current.lifetime - now.Sub(current.received)
-			wait = min(wait, max(left/4, minRetryDelay/10))
+			wait = min(wait, max(left/4, min(current.lifetime/100, time.Second)))
 		}
 		if e != nil {
 			wait = max(wait, e.retryAfter)
 		}
-		n.until = now.Add(wait)
-		return n
+		f.until = now.Add(wait)
+		return f
 	}
-	n.until = n.retryAt
+	switch {
+	case e == f.final: // it stands: the Store had nothing new
+	case e.grant != "": // RFC 6749 §5.2: the refresh token is of no use any more
+		f.final, f.finalTo = e, now.Add(forever)
+	default: // the client's own credentials, which somebody may put right
+		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
+		f.final, f.finalTo = e, now.Add(jittered(f.delay))
+	}
+	f.until = f.finalTo
 	if hasStore {
-		n.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
-		if look := now.Add(jittered(n.wait)); look.Before(n.until) {
-			n.until = look
+		f.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
+		if look := now.Add(jittered(f.wait)); look.Before(f.until) {
+			f.until = look
 		}
 	}
-	return n
+	return f
 }
 
 // jittered returns a duration between 0.8 and 1.2 of d.

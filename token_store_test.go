@@ -289,6 +289,21 @@ func TestStoreBringsANewLogin(t *testing.T) {
 		require.EqualValues(t, 1, i.calls.Load())
 		require.Less(t, s.updates.Load(), int32(160))
 
+		// A Store that fails in between does not revive the refresh token.
+		s.failLock = errors.New("connection refused")
+		for range 100 {
+			_, err := src.Token()
+			require.Error(t, err)
+			time.Sleep(time.Second)
+		}
+		s.failLock = nil
+		for range 100 {
+			_, err := src.Token()
+			require.Error(t, err)
+			time.Sleep(time.Second)
+		}
+		require.EqualValues(t, 1, i.calls.Load())
+
 		// Another process has logged in: its token is used, and so is its refresh token.
 		s.put(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"})
 		time.Sleep(time.Minute)
