@@ -106,7 +106,7 @@ func with(changes ...string) map[string]string {
 	return params
 }
 
-func newRequest(t testing.TB, method, url string) *http.Request {
+func newDigestRequest(t testing.TB, method, url string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func newRequest(t testing.TB, method, url string) *http.Request {
 // answer returns d's session for a challenge of https://example.com/a/b.
 func answer(t testing.TB, d *Digest, params map[string]string) *digestSession {
 	t.Helper()
-	session, err := d.Answer(t.Context(), digestChallenge(params), newRequest(t, "GET", "https://example.com/a/b"))
+	session, err := d.Answer(t.Context(), digestChallenge(params), newDigestRequest(t, "GET", "https://example.com/a/b"))
 	require.NoError(t, err)
 	return session.(*digestSession)
 }
@@ -124,7 +124,7 @@ func answer(t testing.TB, d *Digest, params map[string]string) *digestSession {
 // authorize returns the Authorization that the session puts on a GET of https://example.com/a/b.
 func authorize(t testing.TB, s Session) string {
 	t.Helper()
-	req := newRequest(t, "GET", "https://example.com/a/b")
+	req := newDigestRequest(t, "GET", "https://example.com/a/b")
 	require.NoError(t, s.Authorize(req))
 	return req.Header.Get("Authorization")
 }
@@ -245,7 +245,7 @@ func TestDigestChallengesThatCannotBeAnswered(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			test.d.Username, test.d.Password = "Mufasa", "Circle of Life"
-			session, err := test.d.Answer(t.Context(), digestChallenge(test.params), newRequest(t, "GET", "http://example.com/"))
+			session, err := test.d.Answer(t.Context(), digestChallenge(test.params), newDigestRequest(t, "GET", "http://example.com/"))
 			require.ErrorIs(t, err, ErrUnsupportedChallenge)
 			require.ErrorContains(t, err, test.why)
 			require.Less(t, len(err.Error()), 200)
@@ -253,7 +253,7 @@ func TestDigestChallengesThatCannotBeAnswered(t *testing.T) {
 		})
 	}
 
-	_, err := (&Digest{Username: "Mufasa"}).Answer(t.Context(), nil, newRequest(t, "GET", "http://example.com/"))
+	_, err := (&Digest{Username: "Mufasa"}).Answer(t.Context(), nil, newDigestRequest(t, "GET", "http://example.com/"))
 	require.ErrorIs(t, err, ErrUnsupportedChallenge)
 }
 
@@ -293,7 +293,7 @@ func TestDigestConfiguration(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := test.d.Answer(t.Context(), digestChallenge(with()), newRequest(t, "GET", "https://EXAMPLE.com:443/a"))
+			_, err := test.d.Answer(t.Context(), digestChallenge(with()), newDigestRequest(t, "GET", "https://EXAMPLE.com:443/a"))
 			require.ErrorContains(t, err, test.why)
 			require.NotErrorIs(t, err, ErrUnsupportedChallenge, "no other challenge would change that")
 			require.NotContains(t, err.Error(), "Circle")
@@ -316,7 +316,7 @@ func TestDigestCredentialsAreAskedOncePerAnswer(t *testing.T) {
 		return "Mufasa", "Circle of Life", nil
 	}}
 	for _, url := range []string{"http://Example.com:80/a/b", "https://example.com:8443/a/b", "https://[::1]:443/a/b"} {
-		session, err := d.Answer(t.Context(), digestChallenge(with()), newRequest(t, "GET", url))
+		session, err := d.Answer(t.Context(), digestChallenge(with()), newDigestRequest(t, "GET", url))
 		require.NoError(t, err)
 		for range 2 {
 			verifyAuthorization(t, authorize(t, session), "Mufasa", "Circle of Life", "GET", "/a/b", "")
@@ -326,11 +326,11 @@ func TestDigestCredentialsAreAskedOncePerAnswer(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := d.Answer(ctx, digestChallenge(with()), newRequest(t, "GET", "http://example.com/"))
+	_, err := d.Answer(ctx, digestChallenge(with()), newDigestRequest(t, "GET", "http://example.com/"))
 	require.ErrorIs(t, err, context.Canceled)
 
 	none := &Digest{Credentials: credentials("", "", ErrUnsupportedChallenge)}
-	_, err = none.Answer(t.Context(), digestChallenge(with()), newRequest(t, "GET", "http://example.com/"))
+	_, err = none.Answer(t.Context(), digestChallenge(with()), newDigestRequest(t, "GET", "http://example.com/"))
 	require.ErrorIs(t, err, ErrUnsupportedChallenge)
 }
 
@@ -362,7 +362,7 @@ func TestDigestRequireMutualAuth(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var events []Event
-			req := newRequest(t, "GET", "https://example.com/a/b")
+			req := newDigestRequest(t, "GET", "https://example.com/a/b")
 			req = req.WithContext(withListener(t.Context(), func(_ context.Context, e Event) { events = append(events, e) }))
 			session := answer(t, d, with())
 			require.NoError(t, session.Authorize(req))
@@ -404,7 +404,7 @@ func TestDigestIgnoresAHostileNextnonce(t *testing.T) {
 func TestDigestAuthIntBody(t *testing.T) {
 	d := &Digest{Username: "Mufasa", Password: "Circle of Life"}
 	post := func(getBody func() (io.ReadCloser, error)) *http.Request {
-		req := newRequest(t, "POST", "https://example.com/a/b")
+		req := newDigestRequest(t, "POST", "https://example.com/a/b")
 		req.Body, req.GetBody = io.NopCloser(strings.NewReader("body")), getBody
 		return req
 	}
@@ -432,7 +432,7 @@ func TestDigestAuthIntBody(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "body", string(still), "req.Body must not be read")
 
-	req = newRequest(t, "POST", "https://example.com/a/b")
+	req = newDigestRequest(t, "POST", "https://example.com/a/b")
 	req.Body = http.NoBody
 	require.NoError(t, session.Authorize(req))
 	verifyAuthorization(t, req.Header.Get("Authorization"), "Mufasa", "Circle of Life", "POST", "/a/b", "")
@@ -440,7 +440,7 @@ func TestDigestAuthIntBody(t *testing.T) {
 
 func TestDigestAuthIntStreamsTheBody(t *testing.T) {
 	session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with("qop", "auth-int"))
-	req := newRequest(t, "POST", "https://example.com/a/b")
+	req := newDigestRequest(t, "POST", "https://example.com/a/b")
 	req.Body = io.NopCloser(zeroReader{})
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(zeroReader{}, 8<<20)), nil }
 	var before, after runtime.MemStats
@@ -473,7 +473,7 @@ func (zeroReader) Read(p []byte) (int, error) {
 
 func TestDigestRefusesAControlCharacterInTheURL(t *testing.T) {
 	session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with())
-	req := newRequest(t, "GET", "https://example.com/a/b")
+	req := newDigestRequest(t, "GET", "https://example.com/a/b")
 	req.URL.RawQuery = "q=1\r\nX-Evil: 1"
 	require.ErrorContains(t, session.Authorize(req), "control character")
 	require.Empty(t, req.Header)
@@ -498,10 +498,10 @@ func TestDigestCovers(t *testing.T) {
 	for _, test := range tests {
 		session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with("domain", test.domain))
 		for _, path := range test.in {
-			require.True(t, session.Covers(newRequest(t, "GET", "https://example.com"+path).URL), "%q covers %s", test.domain, path)
+			require.True(t, session.Covers(newDigestRequest(t, "GET", "https://example.com"+path).URL), "%q covers %s", test.domain, path)
 		}
 		for _, path := range test.beyond {
-			require.False(t, session.Covers(newRequest(t, "GET", "https://example.com"+path).URL), "%q covers %s", test.domain, path)
+			require.False(t, session.Covers(newDigestRequest(t, "GET", "https://example.com"+path).URL), "%q covers %s", test.domain, path)
 		}
 	}
 
@@ -516,7 +516,7 @@ func TestDigestSessionIsSmall(t *testing.T) {
 	const n = 200
 	d := &Digest{Username: "Mufasa", Password: "Circle of Life"}
 	sessions := make([]*digestSession, n)
-	rejected := newRequest(t, "GET", "https://example.com/a/b")
+	rejected := newDigestRequest(t, "GET", "https://example.com/a/b")
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -598,7 +598,7 @@ func is[T any](v any) bool { _, ok := v.(T); return ok }
 func TestDigestAllocations(t *testing.T) {
 	for _, algorithm := range []string{"MD5", "SHA-256", "SHA-512-256", "SHA-256-sess"} {
 		session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with("algorithm", algorithm, "nonce", "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"))
-		req := newRequest(t, "GET", "https://example.com/dir/index.html?q=1")
+		req := newDigestRequest(t, "GET", "https://example.com/dir/index.html?q=1")
 		resp := &http.Response{Request: req, Header: http.Header{}}
 		require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
 			if session.Authorize(req) != nil {
@@ -625,7 +625,7 @@ func BenchmarkDigest(b *testing.B) {
 	for _, algorithm := range []string{"MD5", "SHA-256", "SHA-512-256"} {
 		d := &Digest{Username: "Mufasa", Password: "Circle of Life", cnonce: func() string { return cnonce }}
 		session := answer(b, d, with("realm", "http-auth@example.org", "algorithm", algorithm, "nonce", nonce, "opaque", opaque))
-		req := newRequest(b, "GET", "https://example.com/dir/index.html?q=1")
+		req := newDigestRequest(b, "GET", "https://example.com/dir/index.html?q=1")
 		resp := &http.Response{Request: req, Header: http.Header{}}
 		b.Run(algorithm+"/ours", func(b *testing.B) {
 			b.ReportAllocs()
@@ -664,7 +664,7 @@ func FuzzDigestSession(f *testing.F) {
 				c.Params = append(c.Params, p)
 			}
 		}
-		req := newRequest(t, "POST", "https://example.com/")
+		req := newDigestRequest(t, "POST", "https://example.com/")
 		if u, err := req.URL.Parse(target); err == nil && u.Host == req.URL.Host {
 			req.URL = u
 		}
@@ -698,7 +698,7 @@ func FuzzAuthenticationInfo(f *testing.F) {
 	f.Add(`=,"=",a="b"c,nextnonce=`+"n\x00", "nextnonce=\t n\t")
 	f.Fuzz(func(t *testing.T, line1, line2 string) {
 		session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with("algorithm", "MD5-sess"))
-		req := newRequest(t, "GET", "https://example.com/a/b")
+		req := newDigestRequest(t, "GET", "https://example.com/a/b")
 		reported := 0
 		req = req.WithContext(withListener(t.Context(), func(context.Context, Event) { reported++ }))
 		for range 2 {
