@@ -57,6 +57,10 @@ func TestSquidCurl(t *testing.T) {
 			secure := openOrigin(t, httptest.NewTLSServer)
 			require.Equal(t, []string{"200"}, curl(t, append(args, secure.URL)...))
 			require.Equal(t, []string{"407 CONNECT -", "200 CONNECT " + scheme}, proxied(t, squid, 4)[2:])
+
+			args[4] = servers.Username + ":wrong"
+			require.Equal(t, []string{"407"}, curl(t, append(args, plain.URL)...))
+			require.Equal(t, []string{"407 GET -", "407 GET " + scheme}, proxied(t, squid, 6)[4:])
 		})
 	}
 }
