@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"testing"
 
 	"github.com/authretry/authretry"
@@ -148,4 +149,17 @@ func TestSquidConcurrent(t *testing.T) {
 	require.Empty(t, failures)
 	lines := proxied(t, squid, workers*each+1)
 	require.LessOrEqual(t, len(lines), workers*each+workers, "one challenge a worker at most")
+	require.NotContains(t, lines, "407 GET Digest")
+}
+
+// Squid lets a nonce serve 50 times, and says what the next one is in Proxy-Authentication-Info before that.
+func TestSquidNextNonce(t *testing.T) {
+	squid := servers.Squid(t, "Digest")
+	origin := openOrigin(t, httptest.NewServer)
+	client, _ := newProxyClient(t, squid.URL, nil, digest())
+	for range 120 {
+		getOK(t, client, origin.URL)
+	}
+	want := append([]string{"407 GET -"}, slices.Repeat([]string{"200 GET Digest"}, 120)...)
+	require.Equal(t, want, proxied(t, squid, 121))
 }
