@@ -368,9 +368,6 @@ func consumeQuoted(s string) (q quoted, rest string) {
 		case '\\':
 			q.escaped = true
 			i++ // whatever it is, it closes nothing
-		default:
-			q.escaped = true
-			q.note("control character", i)
 		case '"':
 			if closes(s[i+1:]) {
 				q.content = s[1:i]
@@ -387,6 +384,9 @@ func consumeQuoted(s string) (q quoted, rest string) {
 			}
 			q.note("unescaped quote", i)
 			inner = i
+		default:
+			q.escaped = true
+			q.note("control character", i)
 		}
 	}
 	q.content, q.problem, q.problemAt = s[1:], "unclosed quote", 0

@@ -79,7 +79,6 @@ func refusal(status int, code string) *oauth2.RetrieveError {
 type rotatingServer struct {
 	*httptest.Server
 	delay    time.Duration
-	lifetime time.Duration
 
 	mu       sync.Mutex
 	requests int
