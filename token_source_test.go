@@ -78,7 +78,7 @@ func refusal(status int, code string) *oauth2.RetrieveError {
 // a resource that takes its latest access token only.
 type rotatingServer struct {
 	*httptest.Server
-	delay    time.Duration
+	delay time.Duration
 
 	mu       sync.Mutex
 	requests int
