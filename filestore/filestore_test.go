@@ -1,0 +1,338 @@
+package filestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/authretry/authretry"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+var _ authretry.TokenStore = (*Store)(nil)
+
+// TestMain lets the test binary be one of the processes that share a file.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("FILESTORE_COUNT"); path != "" {
+		n, _ := strconv.Atoi(os.Getenv("FILESTORE_TIMES"))
+		if err := count(New(path), n); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// count adds one to the number in the token, times over.
+func count(s *Store, times int) error {
+	for range times {
+		_, err := s.Update(context.Background(), func(_ context.Context, t *oauth2.Token) (*oauth2.Token, error) {
+			n := 0
+			if t != nil {
+				var err error
+				if n, err = numberIn(t); err != nil {
+					return nil, err
+				}
+			}
+			return numbered(n + 1), nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// numbered is a token of several pages in which a torn write would show.
+func numbered(n int) *oauth2.Token {
+	return &oauth2.Token{AccessToken: strings.Repeat(fmt.Sprintf("%08d", n), 2000), RefreshToken: fmt.Sprintf("%08d", n)}
+}
+
+func numberIn(t *oauth2.Token) (int, error) {
+	if t.AccessToken != strings.Repeat(t.RefreshToken, 2000) {
+		return 0, errors.New("torn")
+	}
+	return strconv.Atoi(t.RefreshToken)
+}
+
+func path(t *testing.T) string { return filepath.Join(t.TempDir(), "sub", "token.json") }
+
+func set(t *testing.T, s *Store, token *oauth2.Token) {
+	t.Helper()
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return token, nil })
+	require.NoError(t, err)
+}
+
+func TestTokenComesBackWhole(t *testing.T) {
+	s := New(path(t))
+	none, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, none)
+	want := (&oauth2.Token{AccessToken: "a\u00e4\"", RefreshToken: "r", TokenType: "bearer", Expiry: time.Now().Add(time.Hour)}).
+		WithExtra(map[string]any{"id_token": "i", "scope": "s t", "other": "x"})
+	set(t, s, want)
+	got, err := New(s.path).Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, want.AccessToken, got.AccessToken)
+	require.Equal(t, want.RefreshToken, got.RefreshToken)
+	require.Equal(t, want.TokenType, got.TokenType)
+	require.True(t, want.Expiry.Equal(got.Expiry))
+	require.Equal(t, "i", got.Extra("id_token"))
+	require.Equal(t, "s t", got.Extra("scope"))
+	info, err := os.Stat(s.path)
+	require.NoError(t, err)
+	if runtime.GOOS != "windows" {
+		require.Equal(t, os.FileMode(0o600), info.Mode())
+	}
+	entries, err := os.ReadDir(filepath.Dir(s.path))
+	require.NoError(t, err)
+	require.Len(t, entries, 2, "the token and the lock")
+}
+
+func TestSameTokenIsNotWrittenAgain(t *testing.T) {
+	s := New(path(t))
+	set(t, s, &oauth2.Token{AccessToken: "a"})
+	before, err := os.Stat(s.path)
+	require.NoError(t, err)
+	_, err = s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
+	require.NoError(t, err)
+	after, err := os.Stat(s.path)
+	require.NoError(t, err)
+	require.True(t, os.SameFile(before, after))
+}
+
+func TestFailedUpdateLeavesTheToken(t *testing.T) {
+	s := New(path(t))
+	set(t, s, &oauth2.Token{AccessToken: "a"})
+	boom := errors.New("boom")
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
+	require.ErrorIs(t, err, boom)
+	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	require.Error(t, err)
+	require.Panics(t, func() {
+		s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
+	})
+	got, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "a", got.AccessToken)
+	set(t, s, &oauth2.Token{AccessToken: "b"}) // the lock is free
+}
+
+func TestFileThatOthersCanReadIsRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no such modes")
+	}
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o602, 0o660} {
+		s := New(path(t))
+		set(t, s, &oauth2.Token{AccessToken: "secret"})
+		require.NoError(t, os.Chmod(s.path, mode))
+		_, err := s.Load(t.Context())
+		require.ErrorIs(t, err, ErrUnsafe)
+		_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+			t.Error("fn must not be called")
+			return nil, nil
+		})
+		require.ErrorIs(t, err, ErrUnsafe)
+		require.ErrorContains(t, err, "chmod 600")
+		require.FileExists(t, s.path)
+	}
+	s := New(path(t))
+	set(t, s, &oauth2.Token{AccessToken: "secret"})
+	link := New(s.path + ".link")
+	require.NoError(t, os.Symlink(s.path, link.path))
+	_, err := link.Load(t.Context())
+	require.ErrorIs(t, err, ErrUnsafe)
+	folder := New(filepath.Dir(s.path))
+	_, err = folder.Load(t.Context())
+	require.ErrorIs(t, err, ErrUnsafe)
+}
+
+func TestDamagedFileIsKeptAside(t *testing.T) {
+	for name, content := range map[string]string{
+		"empty": "", "torn": `{"version":1,"access_token":"secr`, "no token": `{"version":1}`, "list": `["secret"]`, "null": "null",
+		"wrong type": `{"version":1,"access_token":["secret"]}`, "no version": `{"access_token":"secret"}`,
+		"huge": `{"version":1,"access_token":"` + strings.Repeat("secret", 1<<18) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := New(filepath.Join(t.TempDir(), "token.json"))
+			require.NoError(t, os.WriteFile(s.path, []byte(content), 0o600))
+			_, err := s.Load(t.Context())
+			require.ErrorIs(t, err, ErrDamaged)
+			require.FileExists(t, s.path, "Load changes nothing")
+			_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+				t.Error("fn must not be called")
+				return nil, nil
+			})
+			require.ErrorIs(t, err, ErrDamaged)
+			require.NotContains(t, err.Error(), "secret")
+			kept, globErr := filepath.Glob(s.path + ".damaged-*")
+			require.NoError(t, globErr)
+			require.Len(t, kept, 1)
+			require.ErrorContains(t, err, kept[0])
+			data, readErr := os.ReadFile(kept[0])
+			require.NoError(t, readErr)
+			require.Equal(t, content, string(data))
+			set(t, s, &oauth2.Token{AccessToken: "new"})
+		})
+	}
+}
+
+func TestNewerVersionIsLeftAlone(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "token.json"))
+	require.NoError(t, os.WriteFile(s.path, []byte(`{"version":2,"access_token":"a"}`), 0o600))
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	require.ErrorContains(t, err, "newer")
+	require.FileExists(t, s.path)
+}
+
+func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
+	s := New(path(t))
+	set(t, s, &oauth2.Token{AccessToken: "a"})
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		got, err := New(s.path).Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "a", got.AccessToken)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		_, err = New(s.path).Update(ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+			t.Error("two at once")
+			return nil, nil
+		})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		return &oauth2.Token{AccessToken: "b"}, nil
+	})
+	require.NoError(t, err)
+}
+
+func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
+	s := New(path(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := s.Update(ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		cancel()
+		return &oauth2.Token{AccessToken: "a"}, nil
+	})
+	require.NoError(t, err)
+	got, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "a", got.AccessToken)
+}
+
+func counter(t *testing.T, s *Store, times int) *exec.Cmd {
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), "FILESTORE_COUNT="+s.path, fmt.Sprintf("FILESTORE_TIMES=%d", times))
+	cmd.Stdout = os.Stdout
+	return cmd
+}
+
+func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {
+	const processes, goroutines, times = 4, 4, 25
+	s := New(path(t))
+	var wg sync.WaitGroup
+	errs := make(chan error, processes+goroutines)
+	for range processes {
+		wg.Go(func() { errs <- counter(t, s, times).Run() })
+	}
+	for range goroutines {
+		wg.Go(func() { errs <- count(New(s.path), times) })
+	}
+	wg.Wait()
+	for range processes + goroutines {
+		require.NoError(t, <-errs)
+	}
+	got, err := s.Load(t.Context())
+	require.NoError(t, err)
+	n, err := numberIn(got)
+	require.NoError(t, err)
+	require.Equal(t, (processes+goroutines)*times, n, "no update is lost")
+}
+
+// Processes are killed at any point of an update. What is left is a whole token, never an older one than was seen.
+func TestKilledWritersLeaveTheOldOrTheNewToken(t *testing.T) {
+	s := New(path(t))
+	set(t, s, numbered(1))
+	seen := 1
+	for range 40 {
+		cmd := counter(t, s, 1<<30)
+		require.NoError(t, cmd.Start())
+		before := seen
+		require.Eventually(t, func() bool { // until it is at work
+			got, err := s.Load(t.Context())
+			require.NoError(t, err)
+			n, err := numberIn(got)
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, n, seen)
+			seen = n
+			return seen > before+rand.IntN(5)
+		}, 10*time.Second, time.Duration(rand.IntN(3000))*time.Microsecond+1)
+		require.NoError(t, cmd.Process.Kill())
+		cmd.Wait()
+		got, err := s.Load(t.Context())
+		require.NoError(t, err)
+		n, err := numberIn(got)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, n, seen)
+		seen = n
+	}
+	require.NoError(t, count(s, 1), "the lock is free")
+	entries, err := os.ReadDir(filepath.Dir(s.path))
+	require.NoError(t, err)
+	require.Len(t, entries, 2, "nothing is left over")
+}
+
+func TestStoreSharesALoginBetweenTokenSources(t *testing.T) {
+	s := New(path(t))
+	set(t, s, &oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: time.Now().Add(-time.Hour)})
+	var mu sync.Mutex
+	fetches := 0
+	fetch := func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		fetches++
+		return &oauth2.Token{AccessToken: fmt.Sprint("new", fetches), RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}, nil
+	}
+	var wg sync.WaitGroup
+	for range 16 {
+		source := &authretry.TokenSource{Fetch: fetch, Store: New(s.path)} // as other processes would have
+		wg.Go(func() {
+			token, err := source.Token()
+			if err != nil || token.AccessToken != "new1" {
+				t.Error(token, err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 1, fetches)
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"version":1,"access_token":"a","token_type":"Bearer","refresh_token":"r","expiry":"2026-01-02T03:04:05Z","scope":"s","id_token":"i"}`))
+	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`{"version":1,"access_token":"a"`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		token, err := decode(data)
+		if err != nil {
+			return
+		}
+		s := New(filepath.Join(t.TempDir(), "token.json"))
+		if err := s.write(token); err != nil {
+			return // such as a year that JSON cannot say
+		}
+		again, err := s.read()
+		require.NoError(t, err)
+		require.Equal(t, recordOf(token), recordOf(again))
+	})
+}
