@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"log/slog"
 	"time"
 )
 
@@ -41,6 +42,56 @@ func (k EventKind) String() string {
 		return "unknown"
 	}
 	return eventNames[k]
+}
+
+// LogEvents returns a function for [Transport.OnEvent] that logs each event to l, or to slog.Default() if l is nil: what
+// happens with every request at level Debug, a new token at Info, and refusals and failures at Warn.
+//
+// The attributes are origin, scheme, realm, attempt, status, duration and error, those that the event has. A realm is
+// the server's word, so it is cut to 100 bytes, and left to the handler to quote.
+func LogEvents(l *slog.Logger) func(context.Context, Event) {
+	return func(ctx context.Context, e Event) {
+		logger := l
+		if logger == nil {
+			logger = slog.Default()
+		}
+		if level := e.level(); logger.Enabled(ctx, level) {
+			logger.LogAttrs(ctx, level, "authretry: "+e.Kind.String(), e.attrs()...)
+		}
+	}
+}
+
+func (e Event) level() slog.Level {
+	switch {
+	case e.Err != nil, e.Kind == Refused, e.Kind == Unverified:
+		return slog.LevelWarn
+	case e.Kind == Refreshed:
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
+
+func (e Event) attrs() []slog.Attr {
+	const maxRealm = 100
+	var attrs []slog.Attr
+	for _, a := range []struct{ name, value string }{{"origin", e.Origin}, {"scheme", e.Scheme}, {"realm", e.Realm[:min(len(e.Realm), maxRealm)]}} {
+		if a.value != "" {
+			attrs = append(attrs, slog.String(a.name, a.value))
+		}
+	}
+	if e.Attempt != 0 {
+		attrs = append(attrs, slog.Int("attempt", e.Attempt))
+	}
+	if e.Status != 0 {
+		attrs = append(attrs, slog.Int("status", e.Status))
+	}
+	if e.Duration != 0 {
+		attrs = append(attrs, slog.Duration("duration", e.Duration))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	return attrs
 }
 
 type listenerKey struct{}

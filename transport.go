@@ -5,7 +5,9 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -333,7 +335,7 @@ func (x *exchange) send(req *http.Request) (*http.Response, error) {
 			err = context.Cause(x.ctx) // rather than what came of closing the body
 		}
 		x.body.settle()
-		x.report(Event{Kind: Done, Attempt: x.attempts, Err: err}, lease{})
+		x.report(Event{Kind: Done, Attempt: x.attempts, Err: withoutQuery(err, x.req.URL)}, lease{})
 		return nil, err
 	}
 	return resp, nil
@@ -469,6 +471,18 @@ func (x *exchange) reportChallenges(resp *http.Response, challenges []Challenge)
 	if len(challenges) == 0 {
 		x.t.OnEvent(x.ctx, e)
 	}
+}
+
+// withoutQuery returns err, or its innermost cause if its text has the query of u, which may be confidential. The
+// errors of http.Transport never have it, but those of other bases do.
+func withoutQuery(err error, u *url.URL) error {
+	if u.RawQuery == "" || !strings.Contains(err.Error(), u.RawQuery) {
+		return err
+	}
+	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
+		err = cause
+	}
+	return err
 }
 
 func sameHeader(a, b http.Header) bool {
