@@ -53,9 +53,9 @@ type TokenSource struct {
 	OnToken func(*oauth2.Token)
 
 	// RefreshBefore is how long before its expiry a token is refreshed in the background, while callers go on
-	// using it; at most half of the token's lifetime is used for that. 0 means about 0.4 of the lifetime, but not
-	// more than 5 minutes, a tenth more or less so that many processes do not march in step. Negative means
-	// not before it has expired.
+	// using it, though not before half of its lifetime has passed. 0 means 0.45 of the lifetime or 5 minutes, whichever
+	// is less, and a tenth more or less, so that many processes do not march in step. Negative means not before it
+	// has expired.
 	RefreshBefore time.Duration
 
 	// FetchTimeout bounds a refresh, Store included. A Fetch that ignores the end of its context is left behind
@@ -107,7 +107,7 @@ const (
 	defaultRefusalInterval = 10 * time.Second
 	maxForced              = 8 // refreshes forced by refusals within that interval
 
-	earlyShare     = 0.42 // of the lifetime; times 0.9 to 1.1
+	earlyShare     = 0.45 // of the lifetime; times 0.9 to 1.1
 	maxEarly       = 5 * time.Minute
 	minRetryDelay  = 100 * time.Millisecond
 	maxRetryDelay  = 30 * time.Second

@@ -282,12 +282,12 @@ func TestRefreshBefore(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, lifetime, earliest, latest time.Duration
 	}{
-		"share":                   {0, 100 * time.Second, 53 * time.Second, 63 * time.Second},
-		"share, capped":           {0, 10 * time.Hour, 10*time.Hour - 331*time.Second, 10*time.Hour - 269*time.Second},
-		"set":                     {time.Minute, time.Hour, 59 * time.Minute, 59*time.Minute + time.Second},
-		"never more than half":    {time.Hour, time.Minute, 30 * time.Second, 31 * time.Second},
-		"negative: not at all":    {-1, time.Minute, time.Minute, time.Minute},
-		"expiry a second from it": {0, 2 * time.Second, time.Second, 1300 * time.Millisecond},
+		"a share":              {0, 100 * time.Second, 50 * time.Second, 60 * time.Second},
+		"a share, capped":      {0, 10 * time.Hour, 10*time.Hour - 331*time.Second, 10*time.Hour - 269*time.Second},
+		"set":                  {time.Minute, time.Hour, 59 * time.Minute, 59*time.Minute + time.Second},
+		"never more than half": {time.Hour, time.Minute, 30 * time.Second, 31 * time.Second},
+		"negative: not at all": {-1, time.Minute, time.Minute, time.Minute},
+		"seconds to live":      {0, 2 * time.Second, time.Second, 1200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -113,7 +113,7 @@ func TestStoreOneRefreshForAllProcesses(t *testing.T) {
 			require.Equal(t, fmt.Sprintf("refresh-%d", n), refresh)
 		}
 		require.Greater(t, len(i.previous), 30)
-		require.Less(t, len(i.previous), 62) // 2 s of life, of which 0.38 to 0.46 are early
+		require.Less(t, len(i.previous), 62) // 2 s of life, of which 0.8 to 1 s are early
 	})
 }
 
