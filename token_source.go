@@ -98,8 +98,9 @@ var (
 )
 
 var (
-	errRecursion = errors.New("authretry: the request for a token needs that very token: keep the token endpoint out of the reach of the Transport that uses this TokenSource")
-	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
+	errRefusedWhileFresh = fmt.Errorf("%w (see TokenSource.MinRefreshInterval)", ErrTokenRefused)
+	errRecursion         = errors.New("authretry: the request for a token needs that very token: keep the token endpoint out of the reach of the Transport that uses this TokenSource")
+	errNoFetch           = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
 )
 
 const (
@@ -282,6 +283,7 @@ type demand struct {
 	refusal   bool   // a server has refused a token
 	rejected  string // its access token
 	forced    bool   // the current one is to be replaced, although it has not expired
+	noFetch   bool   // but only by what another process may have put into the Store
 	challenge *Challenge
 	attempt   int // of the request, for events; 0 in the background
 }
@@ -369,10 +371,11 @@ func (s *TokenSource) join(ctx context.Context, d demand) (*flight, *oauth2.Toke
 		return nil, nil, s.failure.err
 	}
 	if h.usable(now) {
-		if s.refusedWhileFresh(h, d, now) {
-			return nil, nil, ErrTokenRefused
-		}
 		d.forced = true
+		d.noFetch = s.refusedWhileFresh(h, d, now)
+		if d.noFetch && s.Store == nil {
+			return nil, nil, errRefusedWhileFresh
+		}
 	}
 	return s.launch(ctx, h, d), nil, nil
 }
@@ -506,7 +509,10 @@ func (s *TokenSource) fetch(ctx context.Context, f *flight, previous *oauth2.Tok
 	if err := f.failure.stands(previous, time.Now()); err != nil {
 		return err
 	}
-	if s.Fetch == nil {
+	switch {
+	case f.noFetch:
+		return errRefusedWhileFresh
+	case s.Fetch == nil:
 		return errNoFetch
 	}
 	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: f.challenge})
@@ -703,6 +709,9 @@ func (f failure) next(err error, current *heldToken, hasStore bool, now time.Tim
 	e, _ := err.(*tokenError)
 	if !e.isPermanent() {
 		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
+		if err == errRefusedWhileFresh {
+			f.delay = min(f.delay, minStoreWait) // the token endpoint had no part in it
+		}
 		wait := jittered(f.delay)
 		if current.usable(now) { // so as to be in time before it expires
 			left := current.lifetime - now.Sub(current.received)

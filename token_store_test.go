@@ -139,6 +139,34 @@ func TestStoreRefusedToken(t *testing.T) {
 	})
 }
 
+func TestStoreHasASuccessorOfATokenRefusedWhileFresh(t *testing.T) {
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		ctx := context.Background()
+		i := &issuer{}
+		s.put(old())
+		a, b := &TokenSource{Fetch: i.fetch, Store: store}, &TokenSource{Fetch: i.fetch, Store: store}
+		_, err := a.Token()
+		require.NoError(t, err)
+		first, err := a.Refresh(ctx, old())
+		require.NoError(t, err)
+		for range 100 {
+			_, err = a.Refresh(ctx, first)
+			require.ErrorIs(t, err, ErrTokenRefused)
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.EqualValues(t, 1, i.calls.Load())
+		require.Less(t, s.updates.Load(), int32(10))
+
+		second, err := b.Refresh(ctx, first) // it is not fresh from the endpoint for b
+		require.NoError(t, err)
+		time.Sleep(2 * time.Second)
+		got, err := a.Refresh(ctx, first)
+		require.NoError(t, err)
+		require.Equal(t, second.AccessToken, got.AccessToken)
+		require.EqualValues(t, 2, i.calls.Load())
+	})
+}
+
 func TestStoreEmpty(t *testing.T) {
 	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
 		i := &issuer{}
