@@ -152,7 +152,7 @@ func isClientRefused(err error) bool {
 	case "invalid_client", "invalid_request", "unauthorized_client":
 		return true
 	case "":
-		return e.Response.StatusCode == http.StatusUnauthorized || e.Response.StatusCode == http.StatusBadRequest
+		return e.Response.StatusCode == http.StatusUnauthorized // as invalid_client is in RFC 6749 §5.2
 	}
 	return false
 }
