@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -93,7 +94,7 @@ func (r *Rejection) Error() string {
 }
 
 func (r *Rejection) sentence() string {
-	tried := strings.Join(r.Tried, " and then ")
+	tried := strings.Join(slices.Compact(slices.Clone(r.Tried)), " and then ")
 	switch r.Reason {
 	case ReasonNotTraced:
 		return "the response did not come through an authretry.Transport, so nothing more is known; set one as the http.Client's Transport"
@@ -106,16 +107,21 @@ func (r *Rejection) sentence() string {
 	case ReasonMalformedChallenge:
 		return "its WWW-Authenticate header cannot be read" + because(r.Err)
 	case ReasonUnsupportedScheme:
-		s := "it asks for " + describe(r.Challenges) + ", which the configured " + strings.Join(r.Schemes, ", ") + " cannot answer; add the scheme to Transport.Schemes"
-		return s + because(r.Err)
+		if r.Err != nil {
+			return "it asks for " + describe(r.Challenges) + ", which the configured scheme cannot answer" + because(r.Err)
+		}
+		return "it asks for " + describe(r.Challenges) + ", and Transport.Schemes has only " + strings.Join(r.Schemes, ", ") + "; add what it asks for"
 	case ReasonCredentialsRefused:
 		s := "the " + tried + " credentials were refused"
 		if r.Refreshed {
 			s += ", and so were the new ones that replaced them"
 		}
-		return s + " for " + describe(r.Challenges) + "; check them, and that they are meant for this server and realm" + because(r.Err)
+		if len(r.Challenges) > 0 {
+			s += "; it asks for " + describe(r.Challenges)
+		}
+		return s + "; check that they are right, and meant for this server" + because(r.Err)
 	case ReasonFreshTokenRefused:
-		return "it refuses a token that the token endpoint has only just issued; check audience, scope and clocks" + because(r.Err)
+		return "it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks"
 	case ReasonInsufficientScope:
 		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
 		for i := range r.Challenges {
@@ -153,7 +159,11 @@ func because(err error) string {
 	if err == nil {
 		return ""
 	}
-	return ": " + strings.TrimPrefix(err.Error(), "authretry: ")
+	text, _, _ := strings.Cut(err.Error(), "\n") // the first of several will do
+	for _, prefix := range []string{"authretry: ", "challenge not supported: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return ": " + text
 }
 
 func orUnknown(origin string) string {
@@ -253,7 +263,7 @@ func (x *exchange) why(resp *http.Response, challenges []Challenge, stands *stan
 	case stands.body != nil:
 		return ReasonBodyNotReplayable, nil
 	case errors.Is(stands.refused, ErrTokenRefused):
-		return ReasonFreshTokenRefused, nil
+		return ReasonFreshTokenRefused, stands.refused
 	case stands.refused != nil:
 		return ReasonCredentialsRefused, detail(stands.refused, ErrCredentialsRefused)
 	case len(challenges) == 0:

@@ -1,0 +1,110 @@
+package authretry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/authretry/authretry/authtest"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// rejectionFor sends a GET and returns what RoundTrip or Explain has to say of it.
+func rejectionFor(t *testing.T, transport *Transport, url string) *Rejection {
+	t.Helper()
+	resp, err := transport.RoundTrip(httptest.NewRequest("GET", url, nil))
+	if err == nil {
+		defer resp.Body.Close()
+		err = Explain(resp)
+	}
+	var rejection *Rejection
+	require.ErrorAs(t, err, &rejection)
+	return rejection
+}
+
+// Each rejection says what happened and names what to change.
+func TestRejectionsSayWhatToChange(t *testing.T) {
+	answer := func(status int, challenges ...string) *Transport {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			header := http.Header{"Www-Authenticate": challenges}
+			if status == 407 {
+				header = http.Header{"Proxy-Authenticate": challenges}
+			}
+			return &http.Response{StatusCode: status, Body: http.NoBody, Request: req, Header: header}, nil
+		})
+		return &Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
+	}
+	bearer := func(status int, challenges ...string) *Transport {
+		n := 0
+		transport := answer(status, challenges...)
+		transport.Schemes = []Scheme{&Bearer{Source: &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			n++
+			return &oauth2.Token{AccessToken: fmt.Sprint("token", n)}, nil
+		}}}}
+		return transport
+	}
+	for _, c := range []struct {
+		name      string
+		transport *Transport
+		reason    Reason
+		text      string
+	}{
+		{"no challenge", answer(401), ReasonNoChallenge,
+			"authretry: https://a.test answered 401: the refusal names no challenge (RFC 9110 §15.5.2), so no scheme could be chosen; if the server wants a token or an API key, let Bearer or APIKey send it ahead"},
+		{"malformed", answer(401, `="`), ReasonMalformedChallenge,
+			"authretry: https://a.test answered 401: its WWW-Authenticate header cannot be read: damaged challenge: stray equals sign at offset 0 of header line 0"},
+		{"unsupported", answer(401, "Negotiate"), ReasonUnsupportedScheme,
+			"authretry: https://a.test answered 401: it asks for Negotiate, and Transport.Schemes has only Digest; add what it asks for"},
+		{"unknown algorithm", answer(401, `Digest realm="x", nonce="n", algorithm=SHA3`), ReasonUnsupportedScheme,
+			`authretry: https://a.test answered 401: it asks for Digest (realm "x"), which the configured scheme cannot answer: Digest: its algorithm "SHA3" is unknown`},
+		{"refused", answer(401, `Digest realm="x", nonce="n", qop="auth"`), ReasonCredentialsRefused,
+			`authretry: https://a.test answered 401: the Digest credentials were refused; it asks for Digest (realm "x"); check that they are right, and meant for this server`},
+		{"proxy", answer(407, `Basic realm="corp"`), ReasonProxyAuthentication,
+			`authretry: https://a.test answered 407: a proxy asks for Basic (realm "corp"); give it credentials with NewProxyTransport`},
+		{"insufficient scope", bearer(403, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,
+			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); ask the authorization server for scope "write"`},
+		{"refused, ahead", bearer(401), ReasonCredentialsRefused,
+			"authretry: https://a.test answered 401: the Bearer credentials were refused, and so were the new ones that replaced them; check that they are right, and meant for this server"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := rejectionFor(t, c.transport, "https://a.test/?secret")
+			require.Equal(t, c.reason, r.Reason, r.Error())
+			require.Equal(t, "https://a.test", r.Origin)
+			if c.text != "" {
+				require.Equal(t, c.text, r.Error())
+			}
+			require.NotContains(t, r.Error(), "secret")
+			t.Log(r)
+		})
+	}
+	t.Run("refused though fresh", func(t *testing.T) {
+		transport := bearer(401, `Bearer error="invalid_token"`)
+		rejectionFor(t, transport, "https://a.test/")
+		r := rejectionFor(t, transport, "https://a.test/") // the token is the one that was fetched for the first
+		require.Equal(t, ReasonFreshTokenRefused, r.Reason, r.Error())
+		require.ErrorIs(t, r, ErrTokenRefused)
+	})
+	t.Run("untrusted server", func(t *testing.T) {
+		guard := &authtest.Digest{Username: "u", Password: "p", Rspauth: authtest.RspauthWrong}
+		srv := authtest.NewServer(guard)
+		defer srv.Close()
+		r := rejectionFor(t, New(&Digest{Username: "u", Password: "p", RequireMutualAuth: true}), srv.URL)
+		require.Equal(t, ReasonUntrustedServer, r.Reason)
+		require.ErrorIs(t, r, ErrMutualAuth)
+	})
+	t.Run("login required", func(t *testing.T) {
+		b := &authtest.Bearer{}
+		srv := authtest.NewServer(b)
+		defer srv.Close()
+		login := b.Login()
+		b.Revoke(login.RefreshToken)
+		r := rejectionFor(t, New(&Bearer{Source: &TokenSource{Fetch: RefreshGrant(b.Config()), Initial: login}}), srv.URL)
+		require.Equal(t, ReasonNoCredentials, r.Reason)
+		require.ErrorIs(t, r, ErrLoginRequired)
+		require.NotContains(t, r.Error(), login.RefreshToken)
+		t.Log(r)
+	})
+}
