@@ -247,7 +247,11 @@ func (x *exchange) explain(resp *http.Response, reason Reason, stands *standing)
 	if r.Reason = reason; reason == ReasonNone {
 		r.Reason, r.Err = x.why(resp, r.Challenges, stands)
 	}
-	resp.Request = x.req.WithContext(context.WithValue(x.req.Context(), rejectionKey{}, r))
+	req := x.req
+	if !x.isOwn(resp) {
+		req = resp.Request // of a Base that follows redirects
+	}
+	resp.Request = req.WithContext(context.WithValue(req.Context(), rejectionKey{}, r))
 }
 
 // why finds the reason of a refusal that was to be answered.
