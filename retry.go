@@ -341,11 +341,13 @@ func (g *gate) wait(gone <-chan struct{}) bool {
 // discard reads the rest of a refusal's body, if that is short and soon done, so that its connection can be used
 // again, and closes it.
 func discard(resp *http.Response) {
-	defer resp.Body.Close()
 	if resp.Body == http.NoBody || resp.ContentLength > drainLimit {
+		resp.Body.Close()
 		return
 	}
-	stop := time.AfterFunc(drainTimeout, func() { resp.Body.Close() })
-	defer stop.Stop()
+	overdue := time.AfterFunc(drainTimeout, func() { resp.Body.Close() })
 	io.CopyN(io.Discard, resp.Body, drainLimit)
+	if overdue.Stop() {
+		resp.Body.Close()
+	}
 }
