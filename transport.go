@@ -241,7 +241,7 @@ func (x *exchange) first() (*http.Request, error) {
 func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Request, error) {
 	challenges, _ := ParseChallenges(resp.Header["Www-Authenticate"])
 	x.reportChallenges(resp, challenges)
-	if _, exclusive := x.ahead.Session.(Exclusive); !exclusive {
+	if _, exclusive := x.ahead.Session.(Exclusive); x.ahead.Session != nil && !exclusive {
 		x.t.negotiator.spaces.forget(x.origin, x.ahead)
 	}
 	answer, err := x.t.negotiator.answer(x.ctx, x.origin, challenges, first, x.ahead)
