@@ -139,7 +139,11 @@ func (r *Rejection) sentence() string {
 	case ReasonRedirected:
 		return "no credentials were sent, because redirects have led away from the origin that was asked first; if you trust where they lead, request that URL directly"
 	case ReasonProxyAuthentication:
-		return "a proxy asks for " + describe(r.Challenges) + "; give it credentials with NewProxyTransport" + because(r.Err)
+		s := "a proxy asks for " + describe(r.Challenges)
+		if r.Err == nil {
+			return s + "; give it credentials with NewProxyTransport"
+		}
+		return s + because(r.Err)
 	case ReasonPlaintext, ReasonMisconfigured:
 		if r.Err != nil {
 			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
@@ -238,7 +242,8 @@ func rejectionOf(resp *http.Response) *Rejection {
 
 // explain attaches to the refusal resp what Explain will say of it, unless a Transport below has already done so.
 func (x *exchange) explain(resp *http.Response, reason Reason, stands *standing) {
-	if rejectionOf(resp) != nil {
+	if below := rejectionOf(resp); below != nil && below != x.req.Context().Value(rejectionKey{}) {
+		resp.Request = x.req.WithContext(context.WithValue(x.req.Context(), rejectionKey{}, below))
 		return
 	}
 	r := x.rejection(nil)
