@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"crypto/rand"
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -53,7 +55,6 @@ const proxyUser = "Mufasa"
 
 func newTestProxy(t *testing.T, p *testProxy) *testProxy {
 	p.Server = httptest.NewUnstartedServer(p)
-	p.Server.Config.ErrorLog = nil
 	p.forwarding = &http.Transport{}
 	p.nonces = make(map[string]int)
 	p.open = make(map[net.Conn]struct{})
@@ -86,7 +87,7 @@ func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusProxyAuthRequired
 	}
 	p.mu.Lock()
-	p.log = append(p.log, fmt.Sprintf("%d %s %s", status, r.Method, strings.Trim(scheme+"-", " ")[:max(1, len(scheme))]))
+	p.log = append(p.log, fmt.Sprintf("%d %s %s", status, r.Method, cmp.Or(scheme, "-")))
 	p.heads = append(p.heads, r.Header.Clone())
 	drop := r.Method == http.MethodConnect && scheme != "" && p.drops != ""
 	if drop && p.drops == "once" {
@@ -151,6 +152,8 @@ func (p *testProxy) check(r *http.Request, scheme, authorization string) (ok, st
 		return true, false, ""
 	}
 	if scheme == "Basic" {
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		return authorization == "Basic "+base64.StdEncoding.EncodeToString([]byte(proxyUser+":"+p.password)), false, ""
 	}
 	param := make(map[string]string)
@@ -243,6 +246,13 @@ func newTestOrigin(t *testing.T, start func(http.Handler) *httptest.Server) *htt
 	return srv
 }
 
+func startTLS(h http.Handler) *httptest.Server {
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of tunnels that are closed before they are used
+	srv.StartTLS()
+	return srv
+}
+
 func startHTTP2(h http.Handler) *httptest.Server {
 	srv := httptest.NewUnstartedServer(h)
 	srv.EnableHTTP2 = true
@@ -292,7 +302,7 @@ func TestProxyAnswersOnceAndThenSendsAhead(t *testing.T) {
 	} {
 		t.Run(strings.Join(c.offers, " and "), func(t *testing.T) {
 			proxy := newTestProxy(t, &testProxy{schemes: c.offers})
-			origin, secure, h2 := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer), newTestOrigin(t, startHTTP2)
+			origin, secure, h2 := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS), newTestOrigin(t, startHTTP2)
 			base := via(proxy, secure, h2)
 			base.ForceAttemptHTTP2 = true
 			client := proxyClient(t, base, proxySchemes(goodPassword)...)
@@ -327,7 +337,7 @@ func TestProxyConnectIsAnswered(t *testing.T) {
 	for _, scheme := range []string{"Basic", "Digest"} {
 		for _, nextNonce := range []bool{false, true} {
 			proxy := newTestProxy(t, &testProxy{schemes: []string{scheme}, nextNonce: nextNonce})
-			secure := newTestOrigin(t, httptest.NewTLSServer)
+			secure := newTestOrigin(t, startTLS)
 			client := proxyClient(t, via(proxy, secure), proxySchemes(goodPassword)...)
 			for range 3 {
 				_, body := get(t, client, secure.URL)
@@ -341,7 +351,7 @@ func TestProxyConnectIsAnswered(t *testing.T) {
 
 func TestProxyNonceThatEnds(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}, nonceUses: 2})
-	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	client := proxyClient(t, via(proxy, secure), proxySchemes(goodPassword)...)
 	for range 3 {
 		get(t, client, origin.URL)
@@ -371,7 +381,7 @@ func TestProxyRefusesForGood(t *testing.T) {
 	for _, scheme := range []string{"Basic", "Digest"} {
 		t.Run(scheme, func(t *testing.T) {
 			proxy := newTestProxy(t, &testProxy{schemes: []string{scheme}})
-			origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+			origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 			client := proxyClient(t, via(proxy, secure), proxySchemes("sesame")...)
 			check := func(err error) {
 				t.Helper()
@@ -446,7 +456,7 @@ func TestProxyManyAtOnce(t *testing.T) {
 		start func(http.Handler) *httptest.Server
 	}{
 		{"http", httptest.NewServer},
-		{"https", httptest.NewTLSServer},
+		{"https", startTLS},
 		{"HTTP/2", startHTTP2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -556,7 +566,7 @@ func TestProxyCredentialsNeverAnswerAnOrigin(t *testing.T) {
 		w.Header().Set("Proxy-Authenticate", `Basic realm="lab"`)
 		w.WriteHeader(http.StatusProxyAuthRequired)
 	})
-	origin, secure := httptest.NewServer(refusing), httptest.NewTLSServer(refusing)
+	origin, secure := httptest.NewServer(refusing), startTLS(refusing)
 	defer origin.Close()
 	defer secure.Close()
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
@@ -596,7 +606,7 @@ func TestProxyCredentialsNeverAnswerAnOrigin(t *testing.T) {
 func TestProxyIsChosenOnceForARequest(t *testing.T) {
 	a := newTestProxy(t, &testProxy{schemes: []string{"Basic"}, password: "a's"})
 	b := newTestProxy(t, &testProxy{schemes: []string{"Basic"}, password: "b's"})
-	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	base := via(a, secure)
 	var calls atomic.Int32
 	base.Proxy = func(*http.Request) (*url.URL, error) {
@@ -630,7 +640,7 @@ func TestProxyIsChosenOnceForARequest(t *testing.T) {
 
 func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
-	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	own := "Basic " + base64.StdEncoding.EncodeToString([]byte("own:own"))
 	check := func(client *http.Client, req *http.Request) {
 		t.Helper()
@@ -677,7 +687,7 @@ func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 
 func TestProxyHooksOfTheCallerAreCalled(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}})
-	secure := newTestOrigin(t, httptest.NewTLSServer)
+	secure := newTestOrigin(t, startTLS)
 	errHook := errors.New("the hook does not like it")
 	for _, password := range []string{goodPassword, "wrong"} {
 		base := via(proxy, secure)
@@ -735,7 +745,7 @@ func TestProxyHooksOfTheCallerAreCalled(t *testing.T) {
 func TestProxyPlaintext(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	digests := newTestProxy(t, &testProxy{schemes: []string{"Digest"}})
-	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	remote := func(p *testProxy) *http.Transport { // the proxy, as if it were on another host
 		base := via(p, secure)
 		base.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.test:3128"})
@@ -777,7 +787,7 @@ func TestProxyOverTLS(t *testing.T) {
 	proxy.forwarding, proxy.nonces, proxy.open = &http.Transport{}, map[string]int{}, map[net.Conn]struct{}{}
 	proxy.StartTLS()
 	t.Cleanup(proxy.shutdown)
-	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	client := proxyClient(t, via(proxy, proxy.Server, secure), proxySchemes(goodPassword)...)
 	for _, target := range []string{origin.URL, secure.URL} {
 		resp, _ := get(t, client, target)
@@ -794,8 +804,15 @@ type closeCounter struct {
 
 func (c *closeCounter) Close() error { c.closed.Add(1); return nil }
 
+// requireClosedOnce waits until body is closed, which http.Transport may do after RoundTrip has returned.
+func requireClosedOnce(t *testing.T, body *closeCounter) {
+	t.Helper()
+	require.Eventually(t, func() bool { return body.closed.Load() > 0 }, 5*time.Second, time.Millisecond)
+	require.Equal(t, int32(1), body.closed.Load())
+}
+
 func TestProxyBodies(t *testing.T) {
-	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	for _, target := range []string{origin.URL, secure.URL} {
 		for _, password := range []string{goodPassword, "wrong"} {
 			for _, size := range []int{1, 100_000, 3 << 20} {
@@ -828,7 +845,7 @@ func TestProxyBodies(t *testing.T) {
 						require.ErrorIs(t, err, ErrCredentialsRefused)
 					}
 					for _, b := range append(again, body) {
-						require.Eventually(t, func() bool { return b.closed.Load() == 1 }, 5*time.Second, time.Millisecond, "closed once")
+						requireClosedOnce(t, b)
 					}
 					client.CloseIdleConnections()
 				}
@@ -839,7 +856,7 @@ func TestProxyBodies(t *testing.T) {
 
 func TestProxyDialThatFailsWithACredentialOnItsWay(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}, drops: "once"})
-	secure := newTestOrigin(t, httptest.NewTLSServer)
+	secure := newTestOrigin(t, startTLS)
 	client := proxyClient(t, via(proxy, secure), proxySchemes(goodPassword)...)
 	_, err := client.Get(secure.URL)
 	require.Error(t, err)
@@ -893,7 +910,7 @@ func TestProxyLeavesNoGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Run("at work", func(t *testing.T) {
 		proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}})
-		origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+		origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 		for _, password := range []string{goodPassword, "wrong"} {
 			client := proxyClient(t, via(proxy, secure), proxySchemes(password)...)
 			for range 5 {
@@ -911,7 +928,7 @@ func TestProxyLeavesNoGoroutines(t *testing.T) {
 
 func TestProxyEvents(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}})
-	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, httptest.NewTLSServer)
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	transport := NewProxyTransport(via(proxy, secure), proxySchemes(goodPassword)...)
 	var mu sync.Mutex
 	var events []string
@@ -958,4 +975,221 @@ func TestProxyTransportThatIsMisconfigured(t *testing.T) {
 		require.Equal(t, int32(1), body.closed.Load())
 		transport.CloseIdleConnections()
 	}
+}
+
+// A stubborn Scheme has the same to say to each challenge.
+type stubborn struct{ err error }
+
+func (s stubborn) Name() string { return "Basic" }
+func (s stubborn) Start(context.Context, *http.Request) (Session, error) {
+	return headerSession{"Authorization", []string{"Basic c3R1YmJvcm4="}}, s.err
+}
+func (s stubborn) Answer(ctx context.Context, _ *Challenge, rejected *http.Request) (Session, error) {
+	return s.Start(ctx, rejected)
+}
+
+func TestProxyGetsNothingTwiceThatItHasRefused(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	client := proxyClient(t, via(proxy), stubborn{})
+	resp, _ := get(t, client, "http://origin.test/")
+	require.ErrorIs(t, Explain(resp), ErrCredentialsRefused)
+	require.Equal(t, []string{"407 GET Basic"}, proxy.requests())
+	_, err := client.Get("https://origin.test/")
+	require.ErrorIs(t, err, ErrCredentialsRefused)
+	require.Equal(t, []string{"407 CONNECT Basic"}, proxy.requests())
+	var r *Rejection
+	require.ErrorAs(t, err, &r)
+	require.Equal(t, 407, r.Status)
+	require.Equal(t, []string{"Basic"}, r.Tried)
+	require.False(t, r.Retried)
+	require.Len(t, r.Challenges, 1)
+}
+
+func TestProxyCredentialsThatCannotBeObtained(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	errDown := errors.New("the vault is sealed")
+	later := &Basic{Credentials: func(context.Context, string, *Challenge) (string, string, error) { return "", "", errDown }}
+	for _, target := range []string{"http://origin.test/", "https://origin.test/"} {
+		for _, scheme := range []Scheme{stubborn{errDown}, later} {
+			body := &closeCounter{Reader: strings.NewReader("hello")}
+			req, err := http.NewRequest("POST", target, body)
+			require.NoError(t, err)
+			_, err = proxyClient(t, via(proxy), scheme).Do(req)
+			require.ErrorIs(t, err, errDown)
+			var r *Rejection
+			require.ErrorAs(t, err, &r)
+			require.Equal(t, ReasonNoCredentials, r.Reason)
+			require.Equal(t, proxy.URL, r.Origin)
+			requireClosedOnce(t, body)
+		}
+	}
+	for _, line := range proxy.requests() {
+		require.Contains(t, line, "-", "no credentials were sent")
+	}
+}
+
+func TestProxyThatIsStaleForEver(t *testing.T) {
+	var log []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, _, _ := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
+		log = append(log, r.Method+" "+scheme)
+		w.Header().Set("Proxy-Authenticate", `Digest realm="lab", qop="auth", stale=true, nonce="`+rand.Text()+`"`)
+		w.WriteHeader(http.StatusProxyAuthRequired)
+	}))
+	defer srv.Close()
+	u, err := url.Parse(srv.URL)
+	require.NoError(t, err)
+	client := proxyClient(t, &http.Transport{Proxy: http.ProxyURL(u)}, proxySchemes(goodPassword)...)
+	for range 2 {
+		get(t, client, "http://origin.test/")
+		_, err := client.Get("https://origin.test/")
+		require.ErrorIs(t, err, ErrCredentialsRefused)
+	}
+	require.Equal(t, []string{
+		"GET ", "GET Digest", "CONNECT Digest", "CONNECT Digest", // the nonce that was learnt last goes ahead
+		"GET Digest", "GET Digest", "CONNECT Digest", "CONNECT Digest",
+	}, log)
+}
+
+func TestProxyThatCannotProveItself(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}})
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
+	for _, target := range []string{origin.URL, secure.URL} {
+		client := proxyClient(t, via(proxy, secure), &Digest{Username: proxyUser, Password: goodPassword, RequireMutualAuth: true})
+		_, err := client.Get(target)
+		require.ErrorIs(t, err, ErrMutualAuth)
+		require.ErrorContains(t, err, proxy.URL)
+		var r *Rejection
+		require.ErrorAs(t, err, &r)
+		require.Equal(t, ReasonUntrustedServer, r.Reason)
+	}
+}
+
+// While a CONNECT's challenge is being answered, another request's tunnel becomes free: the answer is not needed now,
+// but kept for the next CONNECT.
+func TestProxyAnswerThatIsNotNeeded(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}})
+	secure := newTestOrigin(t, startTLS)
+	var client *http.Client
+	var calls atomic.Int32
+	client = proxyClient(t, via(proxy, secure), &Digest{Credentials: func(context.Context, string, *Challenge) (string, string, error) {
+		if calls.Add(1) == 1 {
+			get(t, client, secure.URL)
+		}
+		return proxyUser, goodPassword, nil
+	}})
+	get(t, client, secure.URL)
+	require.Equal(t, []string{"407 CONNECT -", "407 CONNECT -", "200 CONNECT Digest"}, proxy.requests())
+
+	transport := client.Transport.(*ProxyTransport)
+	known := transport.negotiator.spaces.at(originOf(proxy.proxyURL())).spaces
+	require.Len(t, known, 1)
+	require.Len(t, known[0].idle, 2)
+	for range 2 {
+		client.CloseIdleConnections()
+		get(t, client, secure.URL)
+	}
+	require.Equal(t, repeated(2, "200 CONNECT Digest"), proxy.requests())
+}
+
+func TestProxyThatDoesNotLikeExpect(t *testing.T) {
+	var log []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, _, _ := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
+		log = append(log, fmt.Sprintf("%s Expect=%s", scheme, r.Header.Get("Expect")))
+		switch {
+		case r.Header.Get("Expect") != "":
+			w.WriteHeader(http.StatusExpectationFailed)
+		case scheme == "":
+			io.Copy(io.Discard, r.Body)
+			w.Header().Set("Proxy-Authenticate", `Basic realm="lab"`)
+			w.WriteHeader(http.StatusProxyAuthRequired)
+		default:
+			n, _ := io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, n)
+		}
+	}))
+	defer srv.Close()
+	u, err := url.Parse(srv.URL)
+	require.NoError(t, err)
+	client := proxyClient(t, &http.Transport{Proxy: http.ProxyURL(u)}, proxySchemes(goodPassword)...)
+	send := func() (*http.Response, string) {
+		resp, err := client.Post("http://origin.test/", "text/plain", io.MultiReader(strings.NewReader("hello")))
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp, string(body)
+	}
+	resp, _ := send()
+	require.Equal(t, 407, resp.StatusCode)
+	require.ErrorContains(t, Explain(resp), "body")
+	resp, body := send()
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, "5", body)
+	require.Equal(t, []string{" Expect=100-continue", " Expect=", "Basic Expect="}, log)
+}
+
+func TestProxyCredentialsStayBehindOnARedirect(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	direct, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
+	for _, target := range []string{direct.URL, secure.URL} {
+		origin := httptest.NewServer(http.RedirectHandler(target, http.StatusTemporaryRedirect))
+		base := via(proxy, secure)
+		base.Proxy = func(req *http.Request) (*url.URL, error) {
+			if "http://"+req.URL.Host == origin.URL {
+				return proxy.proxyURL(), nil
+			}
+			return nil, nil
+		}
+		resp, err := proxyClient(t, base, proxySchemes(goodPassword)...).Post(origin.URL, "text/plain", strings.NewReader("hello"))
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, []string{"407 POST -", "200 POST Basic"}, proxy.requests())
+		origin.Close()
+	}
+}
+
+// An origin's Session learns nothing from a proxy's refusal, which the origin does not know of.
+func TestProxyRefusalIsNotTheOrigins(t *testing.T) {
+	guard := &authtest.Digest{Username: "Simba", Password: "Hakuna"}
+	origin := authtest.NewServer(guard)
+	defer origin.Close()
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	client := &http.Client{Transport: &Transport{
+		Base:    NewProxyTransport(via(proxy), &Basic{Username: proxyUser, Password: goodPassword}),
+		Schemes: []Scheme{&Digest{Username: "Simba", Password: "Hakuna", RequireMutualAuth: true}},
+	}}
+	defer client.CloseIdleConnections()
+	resp, _ := get(t, client, origin.URL)
+	require.Equal(t, 200, resp.StatusCode)
+
+	proxy.mu.Lock()
+	proxy.password = "changed"
+	proxy.mu.Unlock()
+	resp, _ = get(t, client, origin.URL)
+	require.Equal(t, 407, resp.StatusCode)
+	require.ErrorIs(t, Explain(resp), ErrCredentialsRefused)
+}
+
+// An explanation belongs to one response, not to the requests that are made from it.
+func TestProxyExplanationIsNotInherited(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer origin.Close()
+	resp, _ := get(t, proxyClient(t, via(proxy), &Basic{Username: proxyUser, Password: "wrong"}), origin.URL)
+	require.ErrorContains(t, Explain(resp), "a proxy asks")
+	client := &http.Client{Transport: New(&Basic{Username: "Simba", Password: "wrong"})}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(resp.Request)
+	require.NoError(t, err)
+	resp.Body.Close()
+	var r *Rejection
+	require.ErrorAs(t, Explain(resp), &r)
+	require.Equal(t, 401, r.Status)
+	require.Equal(t, ReasonCredentialsRefused, r.Reason)
 }

@@ -348,7 +348,7 @@ func (x *exchange) refused(resp *http.Response) bool {
 
 // accept returns a response that is not a refusal, after the Session has learnt from it.
 func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*http.Response, error) {
-	if l.Session != nil && x.isOwn(resp) {
+	if l.Session != nil && x.isOwn(resp) && resp.StatusCode != http.StatusProxyAuthRequired { // of which the origin knows nothing
 		if err := x.t.negotiator.learn(x.origin, x.req, resp, l); err != nil {
 			resp.Body.Close()
 			x.body.settle()
