@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"runtime"
@@ -28,6 +30,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -151,9 +154,9 @@ func (p *testProxy) check(r *http.Request, scheme, authorization string) (ok, st
 	if len(p.schemes) == 0 {
 		return true, false, ""
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if scheme == "Basic" {
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		return authorization == "Basic "+base64.StdEncoding.EncodeToString([]byte(proxyUser+":"+p.password)), false, ""
 	}
 	param := make(map[string]string)
@@ -169,8 +172,6 @@ func (p *testProxy) check(r *http.Request, scheme, authorization string) (ok, st
 	if scheme != "Digest" || param["uri"] != uri || param["response"] != want {
 		return false, false, ""
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	nonce = param["nonce"]
 	last, known := p.nonces[nonce]
 	nc, _ := strconv.ParseInt(param["nc"], 16, 32)
@@ -217,6 +218,12 @@ func (p *testProxy) requests() []string {
 	log := p.log
 	p.log, p.heads = nil, nil
 	return log
+}
+
+func (p *testProxy) setPassword(password string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.password = password
 }
 
 func (p *testProxy) headers() []http.Header {
@@ -556,6 +563,40 @@ func TestProxyRefusalPassesTheOriginsTransport(t *testing.T) {
 	}
 }
 
+// socksProxy returns the address of a SOCKS 5 proxy (RFC 1928) that connects to IPv4 addresses.
+func socksProxy(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	serve := func(conn net.Conn) {
+		defer conn.Close()
+		var greeting [3]byte // version 5, one method: no authentication
+		io.ReadFull(conn, greeting[:])
+		conn.Write([]byte{5, 0})
+		var request [10]byte // version 5, CONNECT, reserved, IPv4, address, port
+		io.ReadFull(conn, request[:])
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte(request[4:8])), binary.BigEndian.Uint16(request[8:]))
+		target, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			return
+		}
+		defer target.Close()
+		conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+		go io.Copy(conn, target)
+		io.Copy(target, conn)
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(conn)
+		}
+	}()
+	return l.Addr().String()
+}
+
 func TestProxyCredentialsNeverAnswerAnOrigin(t *testing.T) {
 	var hits atomic.Int32
 	refusing := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -581,6 +622,8 @@ func TestProxyCredentialsNeverAnswerAnOrigin(t *testing.T) {
 		"no proxy, https":          {nil, secure.URL},
 		"not this one":             {none, origin.URL},
 		"not this one, https":      {none, secure.URL},
+		"by SOCKS":                 {http.ProxyURL(&url.URL{Scheme: "socks5", Host: socksProxy(t)}), origin.URL},
+		"by SOCKS, https":          {http.ProxyURL(&url.URL{Scheme: "socks5", Host: socksProxy(t)}), secure.URL},
 		"through a proxy's tunnel": {http.ProxyURL(proxy.proxyURL()), secure.URL},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -642,6 +685,7 @@ func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	own := "Basic " + base64.StdEncoding.EncodeToString([]byte("own:own"))
+	ahead := &Basic{Username: proxyUser, Password: goodPassword, Preemptive: true}
 	check := func(client *http.Client, req *http.Request) {
 		t.Helper()
 		resp, err := client.Do(req)
@@ -666,7 +710,7 @@ func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 		return req
 	}
 
-	client := proxyClient(t, via(proxy, secure), proxySchemes(goodPassword)...)
+	client := proxyClient(t, via(proxy, secure), ahead)
 	req := newRequest(origin.URL)
 	req.Header["proxy-authorization"] = []string{own}
 	check(client, req)
@@ -675,13 +719,13 @@ func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 	u.User = url.UserPassword("own", "own")
 	base := via(proxy, secure)
 	base.Proxy = http.ProxyURL(u)
-	client = proxyClient(t, base, proxySchemes(goodPassword)...)
+	client = proxyClient(t, base, ahead)
 	check(client, newRequest(origin.URL))
 	check(client, newRequest(secure.URL))
 
 	base = via(proxy, secure)
 	base.ProxyConnectHeader = http.Header{"Proxy-Authorization": {own}}
-	check(proxyClient(t, base, proxySchemes(goodPassword)...), newRequest(secure.URL))
+	check(proxyClient(t, base, ahead), newRequest(secure.URL))
 	require.Equal(t, http.Header{"Proxy-Authorization": {own}}, base.ProxyConnectHeader)
 }
 
@@ -694,13 +738,13 @@ func TestProxyHooksOfTheCallerAreCalled(t *testing.T) {
 		base.ProxyConnectHeader = http.Header{"X-Not-Called": {"1"}}
 		header := http.Header{"X-Called": {"1"}}
 		base.GetProxyConnectHeader = func(_ context.Context, u *url.URL, target string) (http.Header, error) {
-			require.Equal(t, proxy.URL, u.String())
-			require.Equal(t, secure.Listener.Addr().String(), target)
+			assert.Equal(t, proxy.URL, u.String())
+			assert.Equal(t, secure.Listener.Addr().String(), target)
 			return header, nil
 		}
 		var statuses []int
 		base.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, req *http.Request, resp *http.Response) error {
-			require.Empty(t, req.Header.Get("Proxy-Authorization"), "the hook need not know")
+			assert.Empty(t, req.Header.Get("Proxy-Authorization"), "the hook need not know")
 			if statuses = append(statuses, resp.StatusCode); resp.StatusCode != 200 {
 				return errHook
 			}
@@ -857,9 +901,13 @@ func TestProxyBodies(t *testing.T) {
 func TestProxyDialThatFailsWithACredentialOnItsWay(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}, drops: "once"})
 	secure := newTestOrigin(t, startTLS)
-	client := proxyClient(t, via(proxy, secure), proxySchemes(goodPassword)...)
+	base := via(proxy, secure)
+	header := http.Header{"X-Shared": {"1"}}
+	base.GetProxyConnectHeader = func(context.Context, *url.URL, string) (http.Header, error) { return header, nil }
+	client := proxyClient(t, base, proxySchemes(goodPassword)...)
 	_, err := client.Get(secure.URL)
 	require.Error(t, err)
+	require.Equal(t, http.Header{"X-Shared": {"1"}}, header, "the credentials are not left in what belongs to the caller")
 	var r *Rejection
 	require.False(t, errors.As(err, &r), "it was not refused: %v", err)
 	resp, _ := get(t, client, secure.URL)
@@ -935,7 +983,7 @@ func TestProxyEvents(t *testing.T) {
 	transport.OnEvent = func(_ context.Context, e Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		require.Equal(t, proxy.URL, e.Origin)
+		assert.Equal(t, proxy.URL, e.Origin)
 		events = append(events, fmt.Sprint(e.Kind, " ", e.Attempt, " ", e.Scheme, " ", e.Status))
 	}
 	defer transport.CloseIdleConnections()
@@ -1090,6 +1138,15 @@ func TestProxyAnswerThatIsNotNeeded(t *testing.T) {
 		get(t, client, secure.URL)
 	}
 	require.Equal(t, repeated(2, "200 CONNECT Digest"), proxy.requests())
+
+	// Credentials that are refused for good are forgotten, all Sessions of them.
+	proxy.setPassword("changed")
+	for _, first := range []string{"407 CONNECT Digest", "407 CONNECT -"} {
+		client.CloseIdleConnections()
+		_, err := client.Get(secure.URL)
+		require.ErrorIs(t, err, ErrCredentialsRefused)
+		require.Equal(t, []string{first, "407 CONNECT Digest"}, proxy.requests())
+	}
 }
 
 func TestProxyThatDoesNotLikeExpect(t *testing.T) {
@@ -1165,9 +1222,7 @@ func TestProxyRefusalIsNotTheOrigins(t *testing.T) {
 	resp, _ := get(t, client, origin.URL)
 	require.Equal(t, 200, resp.StatusCode)
 
-	proxy.mu.Lock()
-	proxy.password = "changed"
-	proxy.mu.Unlock()
+	proxy.setPassword("changed")
 	resp, _ = get(t, client, origin.URL)
 	require.Equal(t, 407, resp.StatusCode)
 	require.ErrorIs(t, Explain(resp), ErrCredentialsRefused)
