@@ -685,7 +685,10 @@ func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	own := "Basic " + base64.StdEncoding.EncodeToString([]byte("own:own"))
-	ahead := &Basic{Username: proxyUser, Password: goodPassword, Preemptive: true}
+	ahead := &Basic{Preemptive: true, Credentials: func(context.Context, string, *Challenge) (string, string, error) {
+		t.Error("credentials are asked for in vain")
+		return proxyUser, goodPassword, nil
+	}}
 	check := func(client *http.Client, req *http.Request) {
 		t.Helper()
 		resp, err := client.Do(req)
