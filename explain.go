@@ -243,7 +243,9 @@ func rejectionOf(resp *http.Response) *Rejection {
 // explain attaches to the refusal resp what Explain will say of it, unless a Transport below has already done so.
 func (x *exchange) explain(resp *http.Response, reason Reason, stands *standing) {
 	if below := rejectionOf(resp); below != nil && below != x.req.Context().Value(rejectionKey{}) {
-		resp.Request = x.req.WithContext(context.WithValue(x.req.Context(), rejectionKey{}, below))
+		if x.isOwn(resp) { // and not of a request with our credentials
+			resp.Request = x.req.WithContext(context.WithValue(x.req.Context(), rejectionKey{}, below))
+		}
 		return
 	}
 	r := x.rejection(nil)

@@ -225,10 +225,19 @@ func (x *proxyExchange) copy() *http.Request {
 	return req
 }
 
+// takeBody takes over the caller's body, and returns what ends the watch over it: http.Transport waits for a Read that
+// blocks, whatever the context says.
+func (x *proxyExchange) takeBody(limit int64) (release func() bool) {
+	if x.body = newBody(x.req, limit); x.body == nil {
+		return func() bool { return true }
+	}
+	return context.AfterFunc(x.ctx, x.body.abandon)
+}
+
 // forward sends a request for an http URL through the proxy: at most twice, the second time with an answer to what the
 // proxy said to the first.
 func (x *proxyExchange) forward() (*http.Response, error) {
-	x.body = newBody(x.req, x.t.ReplayLimit)
+	defer x.takeBody(x.t.ReplayLimit)()
 	first, err := x.firstForward()
 	if err != nil {
 		x.body.abandon()
@@ -323,7 +332,7 @@ func (x *proxyExchange) authorize(req *http.Request, l lease) error {
 	scratch := *req
 	scratch.Header = make(http.Header)
 	if x.body != nil {
-		scratch.GetBody = x.body.copyFor(x.ctx)
+		scratch.GetBody = x.body.copies()
 	}
 	value, err := authorization(l, &scratch)
 	if err == nil {
@@ -420,6 +429,9 @@ func (x *proxyExchange) keep(l lease) {
 func (x *proxyExchange) end(resp *http.Response, err error, l lease) (*http.Response, error) {
 	x.body.settle()
 	if err != nil {
+		if x.body != nil && x.ctx.Err() != nil {
+			err = context.Cause(x.ctx) // rather than what came of closing the body
+		}
 		x.report(Event{Kind: Done, Attempt: x.attempts, Err: err}, lease{})
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 // tunnel sends a request for an https URL. If that takes a CONNECT, and the proxy refuses it, it is answered once. The
 // body has not been read by then, but may have been closed.
 func (x *proxyExchange) tunnel() (*http.Response, error) {
-	x.body = newBody(x.req, -1)
+	defer x.takeBody(-1)()
 	req := x.req.WithContext(x.ctx)
 	x.body.first(req)
 	resp, err := x.send(req, &proxySend{x: x})

@@ -918,6 +918,41 @@ func TestProxyDialThatFailsWithACredentialOnItsWay(t *testing.T) {
 	require.Equal(t, []string{"407 CONNECT -", "200 CONNECT Digest", "407 CONNECT -", "200 CONNECT Digest"}, proxy.requests())
 }
 
+// A blockingBody has nothing to read until it is closed.
+type blockingBody struct {
+	closeCounter
+	reading func()
+	gone    chan struct{}
+}
+
+func (b *blockingBody) Read([]byte) (int, error) {
+	b.reading()
+	<-b.gone
+	return 0, io.ErrClosedPipe
+}
+
+func (b *blockingBody) Close() error {
+	close(b.gone)
+	return b.closeCounter.Close()
+}
+
+func TestProxyContextEndsTheWaitForABody(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{})
+	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
+	for _, target := range []string{origin.URL, secure.URL} {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		errEnough := errors.New("enough")
+		body := &blockingBody{reading: func() { cancel(errEnough) }, gone: make(chan struct{})}
+		req, err := http.NewRequestWithContext(ctx, "POST", target, body)
+		require.NoError(t, err)
+		transport := NewProxyTransport(via(proxy, secure), proxySchemes(goodPassword)...)
+		_, err = transport.RoundTrip(req)
+		require.ErrorIs(t, err, errEnough)
+		requireClosedOnce(t, &body.closeCounter)
+		transport.CloseIdleConnections()
+	}
+}
+
 // requireNoMoreGoroutines waits until there are no more goroutines than before: connections take a moment to close.
 func requireNoMoreGoroutines(t *testing.T, before int) {
 	t.Helper()
