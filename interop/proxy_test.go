@@ -161,3 +161,17 @@ func TestSquidNextNonce(t *testing.T) {
 	want := append([]string{"407 GET -"}, slices.Repeat([]string{"200 GET Digest"}, 120)...)
 	require.Equal(t, want, proxied(t, squid, 121))
 }
+
+// The same for CONNECTs, of which each request makes one.
+func TestSquidConcurrentConnect(t *testing.T) {
+	const workers, each = 32, 5
+	squid := servers.Squid(t, "Digest")
+	origin := openOrigin(t, httptest.NewTLSServer)
+	_, base := newProxyClient(t, squid.URL, rootsOf(origin), digest())
+	base.DisableKeepAlives = true
+	client := &http.Client{Transport: authretry.NewProxyTransport(base, digest())}
+	require.Empty(t, atOnce(client, workers, each, origin.URL))
+	for _, line := range proxied(t, squid, workers*each+1) {
+		require.Contains(t, []string{"407 CONNECT -", "200 CONNECT Digest"}, line)
+	}
+}
