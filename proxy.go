@@ -385,7 +385,7 @@ func (x *proxyExchange) asked(ctx context.Context, method, sent string) *http.Re
 func (x *proxyExchange) choose(method string, header http.Header, sent string, l lease) (lease, error) {
 	challenges, _ := ParseChallenges(header["Proxy-Authenticate"])
 	x.reportChallenges(challenges)
-	if _, exclusive := l.Session.(Exclusive); !exclusive {
+	if _, exclusive := l.Session.(Exclusive); l.Session != nil && !exclusive {
 		x.t.negotiator.spaces.forget(x.origin, l)
 	}
 	return x.t.negotiator.answer(x.ctx, x.origin, challenges, x.asked(x.ctx, method, sent), l)

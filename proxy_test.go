@@ -39,6 +39,8 @@ import (
 type testProxy struct {
 	*httptest.Server
 	schemes   []string
+	realm     string // "lab", unless noRealm
+	noRealm   bool
 	password  string
 	nonceUses int    // after which a nonce is stale; 0: never
 	nextNonce bool   // in every answer
@@ -61,6 +63,9 @@ func newTestProxy(t *testing.T, p *testProxy) *testProxy {
 	p.forwarding = &http.Transport{}
 	p.nonces = make(map[string]int)
 	p.open = make(map[net.Conn]struct{})
+	if !p.noRealm {
+		p.realm = "lab"
+	}
 	if p.password == "" {
 		p.password = "Circle of Life"
 	}
@@ -84,7 +89,7 @@ func (p *testProxy) shutdown() {
 func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	authorization := r.Header.Get("Proxy-Authorization")
 	scheme, _, _ := strings.Cut(authorization, " ")
-	ok, stale, nonce := p.check(r, scheme, authorization)
+	ok, stale := p.check(r, scheme, authorization)
 	status := http.StatusOK
 	if !ok {
 		status = http.StatusProxyAuthRequired
@@ -105,8 +110,7 @@ func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p.nextNonce && scheme == "Digest" {
-		nonce = p.newNonce()
-		w.Header().Set("Proxy-Authentication-Info", `nextnonce="`+nonce+`"`)
+		w.Header().Set("Proxy-Authentication-Info", `nextnonce="`+p.newNonce()+`"`)
 	}
 	if r.Method == http.MethodConnect {
 		p.tunnel(w, r)
@@ -129,7 +133,7 @@ func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (p *testProxy) challenge(w http.ResponseWriter, stale bool) {
 	for _, scheme := range p.schemes {
-		c := scheme + ` realm="lab"`
+		c := scheme + ` realm="` + p.realm + `"`
 		if scheme == "Digest" {
 			c += fmt.Sprintf(`, nonce="%s", qop="auth", stale=%v`, p.newNonce(), stale)
 		}
@@ -150,14 +154,14 @@ func (p *testProxy) newNonce() string {
 var digestParam = regexp.MustCompile(`(\w+)=(?:"([^"]*)"|([^\s,]+))`)
 
 // check is an independent check of the credentials.
-func (p *testProxy) check(r *http.Request, scheme, authorization string) (ok, stale bool, nonce string) {
+func (p *testProxy) check(r *http.Request, scheme, authorization string) (ok, stale bool) {
 	if len(p.schemes) == 0 {
-		return true, false, ""
+		return true, false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if scheme == "Basic" {
-		return authorization == "Basic "+base64.StdEncoding.EncodeToString([]byte(proxyUser+":"+p.password)), false, ""
+		return authorization == "Basic "+base64.StdEncoding.EncodeToString([]byte(proxyUser+":"+p.password)), false
 	}
 	param := make(map[string]string)
 	for _, m := range digestParam.FindAllStringSubmatch(authorization, -1) {
@@ -168,19 +172,19 @@ func (p *testProxy) check(r *http.Request, scheme, authorization string) (ok, st
 		uri = r.URL.RequestURI()
 	}
 	h := func(s string) string { sum := md5.Sum([]byte(s)); return hex.EncodeToString(sum[:]) }
-	want := h(h(proxyUser+":lab:"+p.password) + ":" + param["nonce"] + ":" + param["nc"] + ":" + param["cnonce"] + ":auth:" + h(r.Method+":"+uri))
+	want := h(h(proxyUser+":"+p.realm+":"+p.password) + ":" + param["nonce"] + ":" + param["nc"] + ":" + param["cnonce"] + ":auth:" + h(r.Method+":"+uri))
 	if scheme != "Digest" || param["uri"] != uri || param["response"] != want {
-		return false, false, ""
+		return false, false
 	}
-	nonce = param["nonce"]
+	nonce := param["nonce"]
 	last, known := p.nonces[nonce]
 	nc, _ := strconv.ParseInt(param["nc"], 16, 32)
 	if !known || int(nc) != last+1 || p.nonceUses > 0 && last == p.nonceUses {
 		delete(p.nonces, nonce)
-		return false, true, ""
+		return false, true
 	}
 	p.nonces[nonce] = int(nc)
-	return true, false, nonce
+	return true, false
 }
 
 func (p *testProxy) tunnel(w http.ResponseWriter, r *http.Request) {
@@ -1185,6 +1189,26 @@ func TestProxyAnswerThatIsNotNeeded(t *testing.T) {
 		require.ErrorIs(t, err, ErrCredentialsRefused)
 		require.Equal(t, []string{first, "407 CONNECT Digest"}, proxy.requests())
 	}
+}
+
+// A request that finds all Sessions lent goes out bare, and its challenge says nothing against them.
+func TestProxySessionsSurviveABareRequest(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}, noRealm: true})
+	client := proxyClient(t, via(proxy), proxySchemes(goodPassword)...)
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/outer" { // whose Session is lent until we answer
+			resp, err := client.Get("http://" + r.Host + "/inner")
+			if assert.NoError(t, err) {
+				resp.Body.Close()
+			}
+		}
+	}))
+	defer origin.Close()
+	get(t, client, origin.URL)
+	get(t, client, origin.URL+"/outer")
+	require.Equal(t, []string{"407 GET -", "200 GET Digest", "200 GET Digest", "407 GET -", "200 GET Digest"}, proxy.requests())
+	get(t, client, origin.URL+"/outer")
+	require.Equal(t, []string{"200 GET Digest", "200 GET Digest"}, proxy.requests(), "there are two Sessions now")
 }
 
 func TestProxyThatDoesNotLikeExpect(t *testing.T) {
