@@ -106,7 +106,7 @@ var (
 const (
 	defaultFetchTimeout    = 30 * time.Second
 	defaultRefusalInterval = 10 * time.Second
-	maxForced              = 8 // refreshes forced by refusals within that interval
+	maxForced              = 32 // refreshes forced by refusals within that interval
 
 	earlyShare     = 0.45 // of the lifetime; times 0.9 to 1.1
 	maxEarly       = 5 * time.Minute
@@ -387,7 +387,7 @@ type burst struct {
 }
 
 // refusedWhileFresh reports whether a refresh of the token h would be one too many for the token endpoint, which
-// answers a server's refusal of h. It counts the refreshes that it lets pass. The caller holds mu.
+// answers a server's refusal of h. The caller holds mu.
 func (s *TokenSource) refusedWhileFresh(h *heldToken, d demand, now time.Time) bool {
 	interval := s.MinRefreshInterval
 	if interval == 0 {
@@ -399,11 +399,7 @@ func (s *TokenSource) refusedWhileFresh(h *heldToken, d demand, now time.Time) b
 	if now.Sub(s.forced.since) >= interval {
 		s.forced = burst{since: now}
 	}
-	if s.forced.n >= maxForced {
-		return true
-	}
-	s.forced.n++
-	return false
+	return s.forced.n >= maxForced
 }
 
 // A flight is one refresh. The goroutine that performs it outlives the callers who wait for it.
@@ -514,6 +510,11 @@ func (s *TokenSource) fetch(ctx context.Context, f *flight, previous *oauth2.Tok
 		return errRefusedWhileFresh
 	case s.Fetch == nil:
 		return errNoFetch
+	}
+	if f.forced { // and nothing new in the Store: what other processes refresh does not count
+		s.mu.Lock()
+		s.forced.n++
+		s.mu.Unlock()
 	}
 	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: f.challenge})
 	if err != nil {
