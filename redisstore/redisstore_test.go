@@ -1,0 +1,765 @@
+package redisstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/authretry/authretry"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+var _ authretry.TokenStore = (*Store)(nil)
+
+const testKey = "app:login"
+
+// TestMain lets the test binary be one of the processes that share a login, and says once if there is no Redis.
+func TestMain(m *testing.M) {
+	if addr := os.Getenv("REDISSTORE_COUNT"); addr != "" {
+		n, _ := strconv.Atoi(os.Getenv("REDISSTORE_TIMES"))
+		if err := count(storeAt(addr), n); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		fmt.Println("redis-server is not installed (Debian's package redis-server): the tests that need it are skipped")
+	}
+	redis.SetLogger(quiet{})
+	os.Exit(m.Run())
+}
+
+// quiet keeps to itself what the client logs when the server is gone.
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
+// A server is a redis-server of the test's own.
+type server struct {
+	addr string
+	args []string
+	cmd  *exec.Cmd
+}
+
+// start runs a redis-server on a free port until the test ends.
+func start(t testing.TB, args ...string) *server {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if os.Getenv("AUTHRETRY_INTEROP") == "require" {
+			t.Fatal("redis-server is not installed")
+		}
+		t.SkipNow()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := &server{addr: l.Addr().String()}
+	require.NoError(t, l.Close())
+	_, port, err := net.SplitHostPort(s.addr)
+	require.NoError(t, err)
+	s.args = append([]string{"--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir(), "--loglevel", "warning"}, args...)
+	t.Cleanup(s.kill)
+	s.run(t)
+	return s
+}
+
+// run starts the server, empty, and waits until it answers.
+func (s *server) run(t testing.TB) {
+	t.Helper()
+	var output bytes.Buffer
+	s.cmd = exec.Command("redis-server", s.args...)
+	s.cmd.Stdout, s.cmd.Stderr = &output, &output
+	require.NoError(t, s.cmd.Start())
+	require.Eventually(t, func() bool { return clientOf(s.addr).Ping(t.Context()).Err() == nil }, 10*time.Second, 5*time.Millisecond)
+}
+
+func (s *server) kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		s.cmd = nil
+	}
+}
+
+var clients sync.Map // by address
+
+// clientOf returns a client that gives up soon.
+func clientOf(addr string) *redis.Client {
+	c, _ := clients.LoadOrStore(addr, redis.NewClient(&redis.Options{
+		Addr: addr, MaxRetries: 1, DialerRetries: 1, DialTimeout: time.Second, ReadTimeout: time.Second, ContextTimeoutEnabled: true,
+	}))
+	return c.(*redis.Client)
+}
+
+func storeAt(addr string) *Store {
+	return &Store{Client: clientOf(addr), Key: testKey, LockTTL: 500 * time.Millisecond}
+}
+
+// count adds one to the number in the token, times over.
+func count(s *Store, times int) error {
+	for range times {
+		_, err := s.Update(context.Background(), func(_ context.Context, t *oauth2.Token) (*oauth2.Token, error) {
+			n := 0
+			if t != nil {
+				var err error
+				if n, err = numberIn(t); err != nil {
+					return nil, err
+				}
+			}
+			return numbered(n + 1), nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// numbered is a token of several pages in which a torn write would show.
+func numbered(n int) *oauth2.Token {
+	return &oauth2.Token{AccessToken: strings.Repeat(fmt.Sprintf("%08d", n), 2000), RefreshToken: fmt.Sprintf("%08d", n)}
+}
+
+func numberIn(t *oauth2.Token) (int, error) {
+	if t.AccessToken != strings.Repeat(t.RefreshToken, 2000) {
+		return 0, errors.New("torn")
+	}
+	return strconv.Atoi(t.RefreshToken)
+}
+
+func set(t *testing.T, s *Store, token *oauth2.Token) {
+	t.Helper()
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return token, nil })
+	require.NoError(t, err)
+}
+
+func accessToken(t *testing.T, s *Store) string {
+	t.Helper()
+	token, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.NotNil(t, token)
+	return token.AccessToken
+}
+
+// mustNotRun is for an Update that must not come to call it.
+func mustNotRun(t *testing.T) func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	return func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		t.Error("fn must not be called")
+		return nil, nil
+	}
+}
+
+func TestTokenComesBackWhole(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	none, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, none)
+	want := (&oauth2.Token{AccessToken: "a\u00e4\"", RefreshToken: "r", TokenType: "bearer", Expiry: time.Now().Add(time.Hour)}).
+		WithExtra(map[string]any{"id_token": "i", "scope": "s t", "other": "x"})
+	set(t, s, want)
+	got, err := storeAt(r.addr).Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, want.AccessToken, got.AccessToken)
+	require.Equal(t, want.RefreshToken, got.RefreshToken)
+	require.Equal(t, want.TokenType, got.TokenType)
+	require.True(t, want.Expiry.Equal(got.Expiry))
+	require.Equal(t, "i", got.Extra("id_token"))
+	require.Equal(t, "s t", got.Extra("scope"))
+	keys, err := clientOf(r.addr).Keys(t.Context(), "*").Result()
+	require.NoError(t, err)
+	require.Equal(t, []string{testKey}, keys, "the lock is gone")
+	ttl, err := clientOf(r.addr).TTL(t.Context(), testKey).Result()
+	require.NoError(t, err)
+	require.EqualValues(t, -1, ttl, "the token stays")
+}
+
+func TestSameTokenIsNotWrittenAgain(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, `{"version": 1, "access_token": "a"}`, 0).Err())
+	_, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
+	require.NoError(t, err)
+	require.Equal(t, `{"version": 1, "access_token": "a"}`, clientOf(r.addr).Get(t.Context(), testKey).Val())
+}
+
+func TestFailedUpdateLeavesTheToken(t *testing.T) {
+	s := storeAt(start(t).addr)
+	set(t, s, &oauth2.Token{AccessToken: "a"})
+	boom := errors.New("boom")
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
+	require.ErrorIs(t, err, boom)
+	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	require.Error(t, err)
+	require.Panics(t, func() {
+		s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
+	})
+	require.Equal(t, "a", accessToken(t, s))
+	begin := time.Now()
+	set(t, s, &oauth2.Token{AccessToken: "b"})
+	require.Less(t, time.Since(begin), s.LockTTL, "the lock is free")
+}
+
+func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	set(t, s, &oauth2.Token{AccessToken: "a"})
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		require.Equal(t, "a", accessToken(t, storeAt(r.addr)))
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := storeAt(r.addr).Update(ctx, mustNotRun(t))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		ctx, cancel = context.WithCancel(t.Context())
+		time.AfterFunc(20*time.Millisecond, cancel)
+		_, err = storeAt(r.addr).Update(ctx, mustNotRun(t))
+		require.ErrorIs(t, err, context.Canceled)
+		return &oauth2.Token{AccessToken: "b"}, nil
+	})
+	require.NoError(t, err)
+}
+
+func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := s.Update(ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		cancel()
+		return &oauth2.Token{AccessToken: "a"}, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, "a", accessToken(t, s))
+	require.Zero(t, clientOf(r.addr).Exists(t.Context(), s.lockKey()).Val(), "the lock is free")
+}
+
+func TestLockIsKeptForAsLongAsItTakes(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	s.LockTTL = 150 * time.Millisecond
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*s.LockTTL)
+		defer cancel()
+		_, err := storeAt(r.addr).Update(ctx, mustNotRun(t))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		return &oauth2.Token{AccessToken: "a"}, nil
+	})
+	require.NoError(t, err)
+}
+
+func counter(t *testing.T, r *server, times int) *exec.Cmd {
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), "REDISSTORE_COUNT="+r.addr, fmt.Sprintf("REDISSTORE_TIMES=%d", times))
+	cmd.Stdout = os.Stdout
+	return cmd
+}
+
+func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {
+	const processes, goroutines, times = 4, 4, 25
+	r := start(t)
+	var wg sync.WaitGroup
+	errs := make(chan error, processes+goroutines)
+	for range processes {
+		wg.Go(func() { errs <- counter(t, r, times).Run() })
+	}
+	for range goroutines {
+		wg.Go(func() { errs <- count(storeAt(r.addr), times) })
+	}
+	wg.Wait()
+	for range processes + goroutines {
+		require.NoError(t, <-errs)
+	}
+	got, err := storeAt(r.addr).Load(t.Context())
+	require.NoError(t, err)
+	n, err := numberIn(got)
+	require.NoError(t, err)
+	require.Equal(t, (processes+goroutines)*times, n, "no update is lost")
+}
+
+// Processes are killed at any point of an update. What is left is a whole token, never an older one than was seen, and
+// a lock that expires.
+func TestKilledHoldersLeaveTheOldOrTheNewToken(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	set(t, s, numbered(1))
+	seen := 1
+	look := func() int {
+		got, err := s.Load(t.Context())
+		require.NoError(t, err)
+		n, err := numberIn(got)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, n, seen)
+		seen = n
+		return n
+	}
+	held := 0
+	for range 15 {
+		cmd := counter(t, r, 1<<30)
+		require.NoError(t, cmd.Start())
+		until := seen + 1 + rand.IntN(5)
+		require.Eventually(t, func() bool { return look() > until }, 10*time.Second, time.Duration(rand.IntN(3000))*time.Microsecond+1)
+		require.NoError(t, cmd.Process.Kill())
+		cmd.Wait()
+		look()
+		held += int(clientOf(r.addr).Exists(t.Context(), s.lockKey()).Val())
+	}
+	t.Logf("%d of 15 were killed while they had the lock", held)
+	begin := time.Now()
+	require.NoError(t, count(s, 1))
+	require.Less(t, time.Since(begin), 3*s.LockTTL, "the lock has expired")
+}
+
+// takeLock makes the lock of the holder that calls it another one's, as when it has expired.
+func takeLock(t *testing.T, s *Store) {
+	t.Helper()
+	require.NoError(t, s.Client.(*redis.Client).Del(t.Context(), s.lockKey()).Err())
+}
+
+func TestHolderThatLostItsLockDoesNotOverwriteANewerToken(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	set(t, s, &oauth2.Token{AccessToken: "old", RefreshToken: "r"})
+	got, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+		takeLock(t, s)
+		set(t, storeAt(r.addr), &oauth2.Token{AccessToken: "newer"})
+		return &oauth2.Token{AccessToken: "late-secret"}, nil
+	})
+	require.ErrorIs(t, err, ErrLockLost)
+	require.NotContains(t, err.Error(), "secret")
+	require.Equal(t, "late-secret", got.AccessToken)
+	require.Equal(t, "newer", accessToken(t, s))
+
+	// The lock of another holder is not taken away by the one that lost its own.
+	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		takeLock(t, s)
+		require.NoError(t, clientOf(r.addr).Set(t.Context(), s.lockKey(), "another", 0).Err())
+		return &oauth2.Token{AccessToken: "newest"}, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, "another", clientOf(r.addr).Get(t.Context(), s.lockKey()).Val())
+}
+
+func TestHolderThatLostItsLockStoresItsTokenIfThereIsNoOther(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	set(t, s, &oauth2.Token{AccessToken: "old", RefreshToken: "r"})
+	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		takeLock(t, s)
+		return &oauth2.Token{AccessToken: "new"}, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, "new", accessToken(t, s))
+	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		require.NoError(t, clientOf(r.addr).FlushAll(t.Context()).Err())
+		return &oauth2.Token{AccessToken: "newer"}, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, "newer", accessToken(t, s))
+}
+
+// A process is stopped in the middle of fn for longer than its lock lives, as by a virtual machine that is moved.
+func TestSuspendedHolderFindsTheNewerToken(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	set(t, s, numbered(1))
+	cmd := counter(t, r, 1<<30)
+	output := new(bytes.Buffer)
+	cmd.Stdout = output
+	require.NoError(t, cmd.Start())
+	defer cmd.Process.Kill()
+	require.Eventually(t, func() bool { // stopped with the lock in its hands
+		require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+		if clientOf(r.addr).Exists(t.Context(), s.lockKey()).Val() == 1 {
+			return true
+		}
+		require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+		return false
+	}, 20*time.Second, time.Millisecond)
+	require.NoError(t, count(s, 1), "the lock expires")
+	require.NoError(t, clientOf(r.addr).Set(t.Context(), s.lockKey(), "another", 0).Err()) // keep it from beginning another update
+	before, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+	require.Eventually(t, func() bool { return clientOf(r.addr).Del(t.Context(), s.lockKey()).Err() == nil }, time.Second, 100*time.Millisecond)
+	require.NoError(t, count(s, 1))
+	after, err := s.Load(t.Context())
+	require.NoError(t, err)
+	a, err := numberIn(before)
+	require.NoError(t, err)
+	b, err := numberIn(after)
+	require.NoError(t, err)
+	require.Greater(t, b, a, "it has not gone back")
+}
+
+func TestRepeatedWriteIsNoLoss(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	token := &oauth2.Token{AccessToken: "a"}
+	require.NoError(t, s.write(t.Context(), token, ""))
+	require.NoError(t, s.write(t.Context(), token, ""), "as by a client that did not get the answer")
+	require.ErrorIs(t, s.write(t.Context(), &oauth2.Token{AccessToken: "b"}, ""), ErrLockLost)
+}
+
+func TestDamagedValueIsLeftAlone(t *testing.T) {
+	r := start(t)
+	for name, content := range map[string]string{
+		"empty": "", "torn": `{"version":1,"access_token":"secr`, "no token": `{"version":1}`, "list": `["secret"]`, "null": "null",
+		"wrong type": `{"version":1,"access_token":["secret"]}`, "no version": `{"access_token":"secret"}`,
+		"newer version": `{"version":2,"access_token":"secret"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := storeAt(r.addr)
+			s.RefreshWhenDown = true // which it is not
+			require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, content, 0).Err())
+			_, loadErr := s.Load(t.Context())
+			require.ErrorContains(t, loadErr, "redisstore: ")
+			_, err := s.Update(t.Context(), mustNotRun(t))
+			require.Equal(t, loadErr, err)
+			require.NotContains(t, err.Error(), "secr")
+			require.Equal(t, name != "newer version", errors.Is(err, ErrDamaged))
+			require.Equal(t, content, clientOf(r.addr).Get(t.Context(), testKey).Val())
+			require.NoError(t, clientOf(r.addr).Rename(t.Context(), testKey, testKey+":damaged").Err())
+			set(t, s, &oauth2.Token{AccessToken: "new"})
+		})
+	}
+	s := storeAt(r.addr)
+	s.RefreshWhenDown = true
+	require.NoError(t, clientOf(r.addr).Del(t.Context(), testKey).Err())
+	require.NoError(t, clientOf(r.addr).HSet(t.Context(), testKey, "f", "secret").Err())
+	_, err := s.Update(t.Context(), mustNotRun(t))
+	require.ErrorContains(t, err, "WRONGTYPE")
+}
+
+func TestSealedValueIsOpened(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	s.RefreshWhenDown = true
+	s.Seal, s.Open = sealWith(bytes.Repeat([]byte{1}, 32), testKey)
+	want := &oauth2.Token{AccessToken: "secret", RefreshToken: "secret too"}
+	set(t, s, want)
+	raw := clientOf(r.addr).Get(t.Context(), testKey).Val()
+	require.NotContains(t, raw, "secret")
+	require.NotContains(t, raw, "token")
+	require.Equal(t, "secret", accessToken(t, s))
+	_, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
+	require.NoError(t, err)
+	require.Equal(t, raw, clientOf(r.addr).Get(t.Context(), testKey).Val(), "the same token is not sealed again")
+
+	for name, other := range map[string]*Store{"another encryption key": {}, "another Redis key": {}, "altered": {}, "not sealed": {}, "truncated": {}, "read without Open": {}} {
+		t.Run(name, func(t *testing.T) {
+			other.Client, other.Key, other.RefreshWhenDown = s.Client, testKey, true
+			other.Seal, other.Open = s.Seal, s.Open
+			content := raw
+			switch name {
+			case "another encryption key":
+				other.Seal, other.Open = sealWith(bytes.Repeat([]byte{2}, 32), testKey)
+			case "another Redis key":
+				other.Key = "elsewhere"
+				other.Seal, other.Open = sealWith(bytes.Repeat([]byte{1}, 32), other.Key)
+			case "altered":
+				content = raw[:20] + string(raw[20]^1) + raw[21:]
+			case "not sealed":
+				content = `{"version":1,"access_token":"secret"}`
+			case "truncated":
+				content = raw[:5]
+			case "read without Open":
+				other.Seal, other.Open = nil, nil
+			}
+			require.NoError(t, clientOf(r.addr).Set(t.Context(), other.Key, content, 0).Err())
+			_, err := other.Load(t.Context())
+			require.ErrorContains(t, err, "redisstore: ")
+			_, err = other.Update(t.Context(), mustNotRun(t))
+			require.ErrorContains(t, err, "redisstore: ")
+			require.NotContains(t, err.Error(), "secret")
+			require.Equal(t, content, clientOf(r.addr).Get(t.Context(), other.Key).Val(), "nothing is overwritten")
+		})
+	}
+
+	boom := errors.New("boom")
+	s.Seal = func([]byte) ([]byte, error) { return nil, boom }
+	require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, raw, 0).Err())
+	got, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		return &oauth2.Token{AccessToken: "new"}, nil
+	})
+	require.ErrorIs(t, err, boom)
+	require.Equal(t, "new", got.AccessToken)
+	require.Equal(t, raw, clientOf(r.addr).Get(t.Context(), testKey).Val())
+	s.Seal = nil
+	_, err = s.Update(t.Context(), mustNotRun(t))
+	require.ErrorContains(t, err, "belong together")
+}
+
+func TestMistakesInTheFieldsAreErrors(t *testing.T) {
+	for _, s := range []*Store{{}, {Key: "k"}, {Client: clientOf("127.0.0.1:1")}} {
+		_, err := s.Load(t.Context())
+		require.ErrorContains(t, err, "redisstore: Store.")
+		_, err = s.Update(t.Context(), mustNotRun(t))
+		require.ErrorContains(t, err, "redisstore: Store.")
+	}
+}
+
+func TestDownRedisIsAnErrorUntilItComesBack(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	set(t, s, &oauth2.Token{AccessToken: "a", RefreshToken: "r"})
+	r.kill()
+	begin := time.Now()
+	_, err := s.Load(t.Context())
+	require.ErrorContains(t, err, "redisstore: cannot read")
+	_, err = s.Update(t.Context(), mustNotRun(t))
+	require.ErrorContains(t, err, "redisstore: cannot lock")
+	require.Less(t, time.Since(begin), 5*time.Second)
+	r.run(t)
+	set(t, s, &oauth2.Token{AccessToken: "b"})
+	got, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		r.kill()
+		return &oauth2.Token{AccessToken: "secret"}, nil
+	})
+	require.ErrorContains(t, err, "redisstore: cannot write")
+	require.NotContains(t, err.Error(), "secret")
+	require.Equal(t, "secret", got.AccessToken)
+}
+
+// Redis accepts connections, but does not answer.
+func TestHungRedisObeysTheContext(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	set(t, s, &oauth2.Token{AccessToken: "a"})
+	require.NoError(t, r.cmd.Process.Signal(syscall.SIGSTOP))
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	_, err := s.Load(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = s.Update(ctx, mustNotRun(t))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(begin), 900*time.Millisecond, "which the client's own timeout is not")
+	require.NoError(t, r.cmd.Process.Signal(syscall.SIGCONT))
+	require.Equal(t, "a", accessToken(t, s))
+}
+
+func TestRefreshWhenDownGoesOnWithTheLastToken(t *testing.T) {
+	r := start(t)
+	s := storeAt(r.addr)
+	s.RefreshWhenDown = true
+	set(t, storeAt(r.addr), &oauth2.Token{AccessToken: "a", RefreshToken: "r"})
+	require.Equal(t, "a", accessToken(t, s))
+	r.kill()
+	got, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+		require.Equal(t, "r", current.RefreshToken)
+		return &oauth2.Token{AccessToken: "b"}, nil
+	})
+	require.ErrorContains(t, err, "not stored")
+	require.Equal(t, "b", got.AccessToken)
+	boom := errors.New("boom")
+	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
+	require.ErrorIs(t, err, boom)
+	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	require.Error(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.Update(ctx, mustNotRun(t))
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// rotating issues tokens, each for a refresh token that is used once.
+type rotating struct {
+	mu      sync.Mutex
+	fetches int
+	reused  int
+	life    time.Duration
+}
+
+func (r *rotating) fetch(_ context.Context, q authretry.TokenRequest) (*oauth2.Token, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q.Previous == nil || q.Previous.RefreshToken != fmt.Sprint("r", r.fetches) {
+		r.reused++
+		return nil, errors.New("reused")
+	}
+	r.fetches++
+	return &oauth2.Token{AccessToken: fmt.Sprint("new", r.fetches), RefreshToken: fmt.Sprint("r", r.fetches), Expiry: time.Now().Add(r.life)}, nil
+}
+
+func (r *rotating) counts() (fetches, reused int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fetches, r.reused
+}
+
+var expired = &oauth2.Token{AccessToken: "old", RefreshToken: "r0", Expiry: time.Now().Add(-time.Hour)}
+
+func TestStoreSharesALoginBetweenTokenSources(t *testing.T) {
+	r := start(t)
+	set(t, storeAt(r.addr), expired)
+	server := &rotating{life: time.Hour}
+	var wg sync.WaitGroup
+	for range 32 {
+		source := &authretry.TokenSource{Fetch: server.fetch, Store: storeAt(r.addr)} // as other processes would have
+		wg.Go(func() {
+			token, err := source.Token()
+			if err != nil || token.AccessToken != "new1" {
+				t.Error(token, err)
+			}
+		})
+	}
+	wg.Wait()
+	fetches, reused := server.counts()
+	require.Equal(t, 1, fetches)
+	require.Zero(t, reused)
+}
+
+func TestTokenSourceGoesOnWithItsTokenWhileRedisIsDown(t *testing.T) {
+	r := start(t)
+	set(t, storeAt(r.addr), expired)
+	server := &rotating{life: time.Hour}
+	source := &authretry.TokenSource{Fetch: server.fetch, Store: storeAt(r.addr)}
+	_, err := source.Token()
+	require.NoError(t, err)
+	r.kill()
+	token, err := source.Token()
+	require.NoError(t, err)
+	require.Equal(t, "new1", token.AccessToken)
+	_, err = source.Refresh(t.Context(), token) // a server has refused it
+	require.ErrorContains(t, err, "redisstore: cannot lock")
+	fetches, _ := server.counts()
+	require.Equal(t, 1, fetches, "no refresh without the lock")
+}
+
+// A rotated refresh token is not used again because Redis, which was down meanwhile, still has the old one.
+func TestTokenObtainedWhileRedisWasDownIsStoredLater(t *testing.T) {
+	r := start(t)
+	raw := `{"version":1,"access_token":"old","refresh_token":"r0","expiry":"2020-01-01T00:00:00Z"}`
+	require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, raw, 0).Err())
+	server := &rotating{life: time.Hour}
+	s := storeAt(r.addr)
+	s.RefreshWhenDown = true
+	var down atomic.Bool
+	source := &authretry.TokenSource{Store: s, Fetch: func(ctx context.Context, q authretry.TokenRequest) (*oauth2.Token, error) {
+		if !down.Load() {
+			r.kill() // between the lock and the write
+			down.Store(true)
+		}
+		return server.fetch(ctx, q)
+	}}
+	token, err := source.Token()
+	require.NoError(t, err)
+	require.Equal(t, "new1", token.AccessToken)
+	token, err = source.Refresh(t.Context(), token)
+	require.NoError(t, err)
+	require.Equal(t, "new2", token.AccessToken)
+	r.run(t)
+	require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, raw, 0).Err()) // as Redis would have it
+	source.MinRefreshInterval = -1
+	token, err = source.Refresh(t.Context(), token)
+	require.NoError(t, err)
+	require.Equal(t, "new3", token.AccessToken)
+	require.Equal(t, "new3", accessToken(t, s))
+	_, reused := server.counts()
+	require.Zero(t, reused)
+}
+
+func TestLockIsInTheSlotOfItsKey(t *testing.T) {
+	for key, want := range map[string]string{
+		"login": "{login}:lock", "{app}:login": "{app}:login:lock", "{}login": "{{}login}:lock", "a{b": "{a{b}:lock", "x{app}{y}": "x{app}{y}:lock",
+	} {
+		require.Equal(t, want, (&Store{Key: key}).lockKey())
+	}
+}
+
+func TestClusterOfOneNode(t *testing.T) {
+	r := start(t, "--cluster-enabled", "yes", "--cluster-port", "0")
+	require.NoError(t, clientOf(r.addr).Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{r.addr}, ReadOnly: true})
+	t.Cleanup(func() { client.Close() })
+	for _, key := range []string{"login", "{app}:login", "x{app}{y}"} {
+		s := &Store{Client: client, Key: key}
+		require.Equal(t, client.ClusterKeySlot(t.Context(), key).Val(), client.ClusterKeySlot(t.Context(), s.lockKey()).Val())
+		require.Eventually(t, func() bool {
+			_, err := s.Load(t.Context())
+			return err == nil
+		}, 10*time.Second, 10*time.Millisecond)
+		require.NoError(t, count(s, 2))
+		got, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "00000002", got.RefreshToken)
+	}
+}
+
+func TestErrorsAndPrintsHaveNoSecrets(t *testing.T) {
+	r := start(t, "--requirepass", "password-secret", "--rename-command", "EVALSHA", "", "--rename-command", "EVAL", "")
+	client := redis.NewClient(&redis.Options{Addr: r.addr, Password: "password-secret"})
+	t.Cleanup(func() { client.Close() })
+	s := &Store{Client: client, Key: testKey}
+	s.last.Store(&oauth2.Token{AccessToken: "token-secret"})
+	err := s.write(t.Context(), &oauth2.Token{AccessToken: "token-secret"}, "old-secret")
+	require.ErrorContains(t, err, "unknown command")
+	require.NotContains(t, err.Error(), "secret")
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q"} {
+		require.Equal(t, `redisstore.Store{Key: "app:login"}`, fmt.Sprintf(verb, s))
+	}
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"Key": "app:login"}`, string(text))
+}
+
+func TestReadOnlyReplicaIsDown(t *testing.T) {
+	r := start(t)
+	_, port, err := net.SplitHostPort(start(t).addr)
+	require.NoError(t, err)
+	require.NoError(t, clientOf(r.addr).Do(t.Context(), "REPLICAOF", "127.0.0.1", port).Err())
+	_, err = storeAt(r.addr).Update(t.Context(), mustNotRun(t))
+	require.ErrorContains(t, err, "READONLY")
+	require.True(t, isDown(err))
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"version":1,"access_token":"a","token_type":"Bearer","refresh_token":"r","expiry":"2026-01-02T03:04:05Z","scope":"s","id_token":"i"}`))
+	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`{"version":1,"access_token":"a"`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		token, err := decode(data)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(recordOf(token))
+		if err != nil {
+			return // such as a year that JSON cannot say
+		}
+		same, err := decode(again)
+		require.NoError(t, err)
+		require.Equal(t, recordOf(token), recordOf(same))
+	})
+}
+
+// sealWith is the pair that ExampleStore_sealed shows.
+func sealWith(secret []byte, key string) (seal, open func([]byte) ([]byte, error)) {
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err)
+	}
+	return func(plaintext []byte) ([]byte, error) { return aead.Seal(nil, nil, plaintext, []byte(key)), nil },
+		func(sealed []byte) ([]byte, error) { return aead.Open(nil, nil, sealed, []byte(key)) }
+}
