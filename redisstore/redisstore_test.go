@@ -1,6 +1,9 @@
+//go:build unix
+
 package redisstore
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/aes"
@@ -8,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -38,6 +42,10 @@ func TestMain(m *testing.M) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	}
+	if addr := os.Getenv("REDISSTORE_HOLD"); addr != "" {
+		fmt.Println(hold(storeAt(addr)))
 		os.Exit(0)
 	}
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -87,7 +95,11 @@ func (s *server) run(t testing.TB) {
 	s.cmd = exec.Command("redis-server", s.args...)
 	s.cmd.Stdout, s.cmd.Stderr = &output, &output
 	require.NoError(t, s.cmd.Start())
-	require.Eventually(t, func() bool { return clientOf(s.addr).Ping(t.Context()).Err() == nil }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool {
+		err := clientOf(s.addr).Ping(t.Context()).Err()
+		_, isAnswer := errors.AsType[redis.Error](err)
+		return err == nil || isAnswer
+	}, 10*time.Second, 5*time.Millisecond, "%s", &output)
 }
 
 func (s *server) kill() {
@@ -263,13 +275,18 @@ func TestLockIsKeptForAsLongAsItTakes(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func counter(t *testing.T, r *server, times int) *exec.Cmd {
+// itself returns a command for another process of this test binary.
+func itself(t *testing.T, env ...string) *exec.Cmd {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), "REDISSTORE_COUNT="+r.addr, fmt.Sprintf("REDISSTORE_TIMES=%d", times))
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout = os.Stdout
 	return cmd
+}
+
+func counter(t *testing.T, r *server, times int) *exec.Cmd {
+	return itself(t, "REDISSTORE_COUNT="+r.addr, fmt.Sprintf("REDISSTORE_TIMES=%d", times))
 }
 
 func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {
@@ -375,38 +392,42 @@ func TestHolderThatLostItsLockStoresItsTokenIfThereIsNoOther(t *testing.T) {
 	require.Equal(t, "newer", accessToken(t, s))
 }
 
-// A process is stopped in the middle of fn for longer than its lock lives, as by a virtual machine that is moved.
+// A process is stopped in the middle of fn for longer than its lock lives, as when its machine is suspended.
 func TestSuspendedHolderFindsTheNewerToken(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
-	set(t, s, numbered(1))
-	cmd := counter(t, r, 1<<30)
-	output := new(bytes.Buffer)
-	cmd.Stdout = output
+	set(t, s, &oauth2.Token{AccessToken: "old"})
+	cmd := itself(t, "REDISSTORE_HOLD="+r.addr)
+	cmd.Stdout = nil
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	defer cmd.Process.Kill()
-	require.Eventually(t, func() bool { // stopped with the lock in its hands
-		require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
-		if clientOf(r.addr).Exists(t.Context(), s.lockKey()).Val() == 1 {
-			return true
-		}
-		require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
-		return false
-	}, 20*time.Second, time.Millisecond)
-	require.NoError(t, count(s, 1), "the lock expires")
-	require.NoError(t, clientOf(r.addr).Set(t.Context(), s.lockKey(), "another", 0).Err()) // keep it from beginning another update
-	before, err := s.Load(t.Context())
-	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	lines := bufio.NewScanner(stdout)
+	require.True(t, lines.Scan())
+	require.Equal(t, "holding old", lines.Text())
+	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	set(t, s, &oauth2.Token{AccessToken: "newer"}) // when the lock has expired
 	require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
-	require.Eventually(t, func() bool { return clientOf(r.addr).Del(t.Context(), s.lockKey()).Err() == nil }, time.Second, 100*time.Millisecond)
-	require.NoError(t, count(s, 1))
-	after, err := s.Load(t.Context())
-	require.NoError(t, err)
-	a, err := numberIn(before)
-	require.NoError(t, err)
-	b, err := numberIn(after)
-	require.NoError(t, err)
-	require.Greater(t, b, a, "it has not gone back")
+	require.NoError(t, stdin.Close())
+	require.True(t, lines.Scan())
+	require.Equal(t, fmt.Sprintf("%v: %s", ErrLockLost, testKey), lines.Text())
+	require.Equal(t, "newer", accessToken(t, s))
+}
+
+// hold is an Update that lasts until stdin ends.
+func hold(s *Store) error {
+	_, err := s.Update(context.Background(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+		fmt.Println("holding", current.AccessToken)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return &oauth2.Token{AccessToken: "late"}, nil
+	})
+	return err
 }
 
 func TestRepeatedWriteIsNoLoss(t *testing.T) {
@@ -578,6 +599,15 @@ func TestRefreshWhenDownGoesOnWithTheLastToken(t *testing.T) {
 	cancel()
 	_, err = s.Update(ctx, mustNotRun(t))
 	require.ErrorIs(t, err, context.Canceled)
+
+	s = storeAt(r.addr) // which has never seen a token
+	s.RefreshWhenDown = true
+	got, err = s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+		require.Nil(t, current)
+		return &oauth2.Token{AccessToken: "c"}, nil
+	})
+	require.ErrorContains(t, err, "not stored")
+	require.Equal(t, "c", got.AccessToken)
 }
 
 // rotating issues tokens, each for a refresh token that is used once.
@@ -653,7 +683,7 @@ func TestTokenObtainedWhileRedisWasDownIsStoredLater(t *testing.T) {
 	s := storeAt(r.addr)
 	s.RefreshWhenDown = true
 	var down atomic.Bool
-	source := &authretry.TokenSource{Store: s, Fetch: func(ctx context.Context, q authretry.TokenRequest) (*oauth2.Token, error) {
+	source := &authretry.TokenSource{Store: s, MinRefreshInterval: -1, Fetch: func(ctx context.Context, q authretry.TokenRequest) (*oauth2.Token, error) {
 		if !down.Load() {
 			r.kill() // between the lock and the write
 			down.Store(true)
@@ -668,7 +698,6 @@ func TestTokenObtainedWhileRedisWasDownIsStoredLater(t *testing.T) {
 	require.Equal(t, "new2", token.AccessToken)
 	r.run(t)
 	require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, raw, 0).Err()) // as Redis would have it
-	source.MinRefreshInterval = -1
 	token, err = source.Refresh(t.Context(), token)
 	require.NoError(t, err)
 	require.Equal(t, "new3", token.AccessToken)
