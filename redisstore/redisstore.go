@@ -22,10 +22,11 @@
 //
 // # When Redis is down
 //
-// Update and Load return an error, as soon as the client gives up: its DialTimeout, ReadTimeout and MaxRetries say
-// when, and if its ContextTimeoutEnabled is set, the context does, too. A TokenSource goes on handing out the token
-// that it has until that expires. It gets no new one then, unless RefreshWhenDown is set. A token that was obtained
-// just before Redis went away stays in use, and the TokenSource saves its successor once Redis is back.
+// Update and Load return an error as soon as the client gives up: its DialTimeout, ReadTimeout and MaxRetries say when
+// (by default, within two seconds if connections are refused, but much later if there is no answer at all), and if its
+// ContextTimeoutEnabled is set, the context does, too. A TokenSource goes on handing out the token that it has until
+// that expires. It gets no new one then, unless RefreshWhenDown is set. A token that was obtained just before Redis went
+// away stays in use, and the TokenSource saves its successor once Redis is back.
 //
 // What Redis has confirmed, it can still lose: with its own crash, unless appendonly and appendfsync say otherwise,
 // with a failover to a replica that lags behind, and by eviction, unless maxmemory-policy is noeviction or a volatile

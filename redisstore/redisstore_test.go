@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(hold(storeAt(addr)))
 		os.Exit(0)
 	}
-	if _, err := exec.LookPath("redis-server"); err != nil {
+	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("AUTHRETRY_INTEROP") != "require" {
 		fmt.Println("redis-server is not installed (Debian's package redis-server): the tests that need it are skipped")
 	}
 	redis.SetLogger(quiet{})
@@ -655,6 +655,38 @@ func TestStoreSharesALoginBetweenTokenSources(t *testing.T) {
 	fetches, reused := server.counts()
 	require.Equal(t, 1, fetches)
 	require.Zero(t, reused)
+}
+
+// Tokens live for a moment, and each refresh token is good for once: whoever refreshes without having seen what the
+// others did is found out.
+func TestRotatingLoginSurvivesManyExpiries(t *testing.T) {
+	const sources, goroutines, expiries = 8, 4, 12
+	r := start(t)
+	set(t, storeAt(r.addr), expired)
+	server := &rotating{life: 300 * time.Millisecond}
+	var wg sync.WaitGroup
+	var calls atomic.Int64
+	for range sources {
+		source := &authretry.TokenSource{Fetch: server.fetch, Store: storeAt(r.addr)}
+		for range goroutines {
+			wg.Go(func() {
+				for {
+					if fetches, reused := server.counts(); fetches >= expiries || reused > 0 {
+						return
+					}
+					if _, err := source.Token(); err != nil {
+						t.Error(err)
+						return
+					}
+					calls.Add(1)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	fetches, reused := server.counts()
+	require.Zero(t, reused)
+	t.Logf("%d calls of Token, %d refreshes", calls.Load(), fetches)
 }
 
 func TestTokenSourceGoesOnWithItsTokenWhileRedisIsDown(t *testing.T) {
