@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/authretry/authretry"
+	"golang.org/x/oauth2"
+)
+
+// An asker asks the question.
+type asker struct {
+	base *http.Transport
+	now  func() time.Time
+}
+
+// mostBody is how much of the last response's body is looked at.
+const mostBody = 16 << 10
+
+// An inquiry is one question and what has been found out about it, for the causes to be found in.
+type inquiry struct {
+	question
+	report   *report
+	resp     *http.Response // the last one; nil if there is none
+	body     string         // its beginning, as sent
+	hops     []hop
+	err      error
+	schemes  []authretry.Scheme
+	rejected *authretry.Rejection // why there are no credentials, or why they were refused
+	now      time.Time            // when the last response came
+}
+
+// A hop is one request on the wire.
+type hop struct {
+	req  *http.Request
+	resp *http.Response // its body is not to be read
+	err  error
+	sent string // the kind of credentials that it carried
+}
+
+// ask asks the question and reports.
+func (a *asker) ask(ctx context.Context, q question) *report {
+	if q.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, q.timeout)
+		defer cancel()
+	}
+	in := &inquiry{question: q, report: &report{URL: q.clean.url(q.url)}}
+	recorder := &recorder{base: proxied(a.base, q.proxy, &q.clean)}
+	client := in.client(recorder)
+	defer client.CloseIdleConnections()
+
+	req, err := http.NewRequestWithContext(ctx, q.method, q.url.String(), q.body())
+	if err == nil {
+		req.Header = q.header.Clone()
+		if host := req.Header.Get("Host"); host != "" {
+			req.Host = host
+		}
+		in.resp, in.err = client.Do(req)
+	} else {
+		in.err = errors.New("the method is not valid")
+	}
+	in.now = a.now()
+	in.hops = recorder.done()
+	if in.resp != nil {
+		if in.err == nil {
+			body, _ := io.ReadAll(io.LimitReader(in.resp.Body, mostBody))
+			in.body = string(body)
+		}
+		in.resp.Body.Close()
+	}
+	in.fill()
+	return in.report
+}
+
+// client returns the client that a program would have, over the recorder.
+func (in *inquiry) client(recorder http.RoundTripper) *http.Client {
+	jar, _ := cookiejar.New(nil)
+	if in.token != "" {
+		in.schemes = append(in.schemes, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
+	}
+	if in.hasUser {
+		in.schemes = append(in.schemes,
+			&authretry.Digest{Username: in.username, Password: in.password},
+			&authretry.Basic{Username: in.username, Password: in.password})
+	}
+	if in.schemes == nil {
+		return &http.Client{Transport: recorder, Jar: jar}
+	}
+	t := authretry.New(in.schemes...)
+	t.Base, t.Jar, t.AllowPlaintext = recorder, jar, in.allowPlaintext
+	return &http.Client{Transport: t, Jar: jar}
+}
+
+// proxied returns a transport that goes by the proxy, or as the environment says if it is nil.
+func proxied(base *http.Transport, proxy *url.URL, clean *cleaner) http.RoundTripper {
+	t := base.Clone()
+	if proxy != nil {
+		t.Proxy = http.ProxyURL(proxy)
+	}
+	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, connect *http.Request, resp *http.Response) error {
+		if resp.StatusCode == http.StatusOK {
+			return nil
+		}
+		return &connectError{connect, resp}
+	}
+	return t
+}
+
+// A connectError is a proxy's answer to CONNECT that opens no tunnel.
+type connectError struct {
+	req  *http.Request
+	resp *http.Response
+}
+
+func (e *connectError) Error() string {
+	return fmt.Sprintf("the proxy answered CONNECT with %d", e.resp.StatusCode)
+}
+
+// A recorder notes what goes over the wire below the Transport.
+type recorder struct {
+	base http.RoundTripper
+	mu   sync.Mutex
+	hops []hop // guarded by mu
+}
+
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	h := hop{req: req, sent: kindOf(req.Header.Get("Authorization"))}
+	h.resp, h.err = r.base.RoundTrip(req)
+	var connect *connectError
+	if errors.As(h.err, &connect) {
+		h.resp = connect.resp
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hops = append(r.hops, h)
+	return h.resp, h.err
+}
+
+func (r *recorder) CloseIdleConnections() {
+	if c, ok := r.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+func (r *recorder) done() []hop {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.hops)
+}
+
+// kindOf returns the scheme of an Authorization header, if it looks like one.
+func kindOf(authorization string) string {
+	scheme, _, ok := strings.Cut(authorization, " ")
+	switch {
+	case authorization == "":
+		return ""
+	case !ok || len(scheme) > 30:
+		return "unreadable"
+	}
+	return scheme
+}
+
+// fill makes the report of what was recorded.
+func (in *inquiry) fill() {
+	r, clean := in.report, &in.clean
+	for _, h := range in.hops {
+		r.Exchanges = append(r.Exchanges, in.exchange(h))
+	}
+	r.Exchanges = orEmpty(r.Exchanges)
+	in.settle()
+	if resp := in.resp; resp != nil {
+		r.Status = resp.StatusCode
+		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)))
+		r.Body = in.excerpt()
+	}
+	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
+	if in.rejected != nil {
+		r.Reason, r.Explanation = in.rejected.Reason.String(), clean.text(in.rejected.Error(), 1000)
+	}
+	r.Causes, r.Notes = orEmpty(in.causes()), orEmpty(in.notes())
+}
+
+// settle decides on the outcome.
+func (in *inquiry) settle() {
+	r, clean := in.report, &in.clean
+	if in.err != nil {
+		errors.As(in.err, &in.rejected)
+		var connect *connectError
+		if errors.As(in.err, &connect) {
+			in.resp = connect.resp
+		} else {
+			in.resp = nil
+		}
+		r.Outcome, r.Error = outcomeFailed, clean.text(plainError(in.err), 500)
+		r.Summary = fmt.Sprintf("%s gave no answer.", r.URL)
+		switch {
+		case in.resp != nil && in.resp.StatusCode == http.StatusProxyAuthRequired:
+			r.Outcome = outcomeRefused
+			r.Summary = fmt.Sprintf("The proxy refused to connect to %s: 407 Proxy Authentication Required.", clean.text(in.url.Host, 100))
+		case in.resp != nil:
+			r.Summary = fmt.Sprintf("The proxy answered CONNECT to %s with %d.", clean.text(in.url.Host, 100), in.resp.StatusCode)
+		case in.rejected != nil:
+			r.Summary = fmt.Sprintf("%s was not given the credentials.", r.URL)
+		case len(in.hops) > 0 && in.hops[len(in.hops)-1].resp != nil:
+			r.Summary = fmt.Sprintf("%s was not reached: a redirect could not be followed.", r.URL)
+		}
+		return
+	}
+	where := clean.url(in.resp.Request.URL)
+	if where != r.URL {
+		where = r.URL + " led to " + where + ", which"
+	}
+	status := strings.TrimSpace(fmt.Sprintf("%d %s", in.resp.StatusCode, http.StatusText(in.resp.StatusCode)))
+	switch in.resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		r.Outcome = outcomeRefused
+		r.Summary = fmt.Sprintf("%s refused: %s.", where, status)
+		if in.schemes != nil {
+			errors.As(authretry.Explain(in.resp), &in.rejected)
+		}
+	default:
+		r.Outcome = outcomePassed
+		r.Summary = fmt.Sprintf("%s did not refuse: %s.", where, status)
+	}
+}
+
+func challengeHeader(resp *http.Response) string {
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		return "Proxy-Authenticate"
+	}
+	return "WWW-Authenticate"
+}
+
+// orEmpty makes JSON of an empty list rather than of null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// matters are the response headers that help to understand a refusal.
+var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Location", "Date", "Server", "Via",
+	"Retry-After", "Content-Type", "DPoP-Nonce", "X-Request-Id"}
+
+func (in *inquiry) exchange(h hop) exchange {
+	clean := &in.clean
+	e := exchange{Method: clean.text(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Credentials: clean.text(h.sent, 40)}
+	if h.resp == nil {
+		e.Error = clean.text(plainError(h.err), 300)
+		return e
+	}
+	var connect *connectError
+	if errors.As(h.err, &connect) {
+		e.Method, e.URL, e.Credentials = "CONNECT", clean.text(connect.req.Host, 100), ""
+	}
+	e.Status = h.resp.StatusCode
+	_, phrase, _ := strings.Cut(h.resp.Status, " ")
+	e.Phrase = clean.text(phrase, 60)
+	const mostLines = 12
+	for _, name := range matters {
+		for i, value := range h.resp.Header.Values(name) {
+			if i == mostLines {
+				break
+			}
+			if name == "Location" {
+				value = in.location(h, value)
+			}
+			e.Header = append(e.Header, headerField{name, clean.text(value, 400)})
+		}
+	}
+	return e
+}
+
+// location returns a Location without what may be secret in it.
+func (in *inquiry) location(h hop, value string) string {
+	u, err := h.req.URL.Parse(value)
+	if err != nil {
+		return "(unreadable)"
+	}
+	return in.clean.url(u)
+}
+
+// plainError returns what went wrong without the URL, which may have a key in its query.
+func plainError(err error) string {
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		err = urlErr.Err
+	}
+	return err.Error()
+}
+
+// excerpt returns the beginning of the body of a response that is not a success, if it is text.
+func (in *inquiry) excerpt() string {
+	if in.resp.StatusCode < 400 {
+		return ""
+	}
+	text := in.body
+	if strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
+		text = withoutTags(text)
+	}
+	return in.clean.text(strings.Join(strings.Fields(text), " "), 300)
+}
+
+// withoutTags leaves out what is between < and >.
+func withoutTags(html string) string {
+	var b strings.Builder
+	for {
+		before, rest, _ := strings.Cut(html, "<")
+		b.WriteString(before)
+		tag, after, ok := strings.Cut(rest, ">")
+		if !ok {
+			return b.String()
+		}
+		b.WriteByte(' ')
+		for _, element := range []string{"style", "script"} {
+			if strings.HasPrefix(strings.ToLower(tag), element) {
+				_, after, _ = strings.Cut(after, "</"+element+">")
+			}
+		}
+		html = after
+	}
+}
+
+// tlsProblem reports whether err is about the server's certificate or the handshake.
+func tlsProblem(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	var alert tls.AlertError
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	return errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &alert) || errors.As(err, &unknown) || errors.As(err, &host) ||
+		strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
+}

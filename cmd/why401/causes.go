@@ -1,0 +1,258 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/authretry/authretry"
+)
+
+// mostSkew is how far clocks may differ before tokens and signatures are likely to suffer from it.
+const mostSkew = time.Minute
+
+// causes finds what is likely to be wrong, the likeliest first: what is certain, then what the server says, then what
+// usually is the matter.
+func (in *inquiry) causes() []cause {
+	var list []cause
+	finders := []func() *cause{
+		in.notSent, in.noAnswer, in.proxyRefused,
+		in.ownAuthorization, in.redirected,
+		in.tokenTimes, in.insufficientScope, in.staleForEver, in.serverSays,
+		in.forbidden, in.noneGiven, in.wrongScheme, in.malformed,
+		in.shouldBe403, in.skewed, in.wrongPassword, in.wrongToken, in.noChallenge, in.tooMany,
+	}
+	for _, find := range finders {
+		if c := find(); c != nil {
+			c.Text, c.Fix = in.clean.text(c.Text, 1200), in.clean.text(c.Fix, 1200)
+			list = append(list, *c)
+		}
+	}
+	return list
+}
+
+func (in *inquiry) refused() bool { return in.report.Outcome == outcomeRefused }
+
+func (in *inquiry) is(reasons ...authretry.Reason) bool {
+	for _, r := range reasons {
+		if in.rejected != nil && in.rejected.Reason == r {
+			return true
+		}
+	}
+	return false
+}
+
+// has returns the first challenge of the scheme.
+func (in *inquiry) has(scheme string) *authretry.Challenge {
+	for i := range in.report.Challenges {
+		if c := &in.report.Challenges[i]; strings.EqualFold(c.Scheme, scheme) {
+			return &c.raw
+		}
+	}
+	return nil
+}
+
+// param returns the first parameter of the name in any challenge.
+func (in *inquiry) param(name string) string {
+	for i := range in.report.Challenges {
+		if v := in.report.Challenges[i].raw.Params.Get(name); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// last returns the credentials that the last request carried.
+func (in *inquiry) last() string {
+	if len(in.hops) == 0 {
+		return ""
+	}
+	return in.hops[len(in.hops)-1].sent
+}
+
+func (in *inquiry) asks() string {
+	var names []string
+	for _, c := range in.report.Challenges {
+		names = append(names, c.Scheme)
+	}
+	return strings.Join(names, " or ")
+}
+
+func (in *inquiry) notSent() *cause {
+	if !in.is(authretry.ReasonPlaintext) {
+		return nil
+	}
+	return &cause{"plain-http", "The credentials were not sent: the URL is plain http, and everybody on the way could have read them (RFC 6750 §5.3, RFC 7617 §4).",
+		"Use https. If the network can be trusted, say so: -allow-plaintext here, Transport.AllowPlaintext in a program."}
+}
+
+func (in *inquiry) noAnswer() *cause {
+	if in.report.Outcome != outcomeFailed || in.rejected != nil {
+		return nil
+	}
+	host := in.url.Hostname()
+	if n := len(in.hops); n > 0 {
+		host = in.hops[n-1].req.URL.Hostname()
+	}
+	var dns *net.DNSError
+	var op *net.OpError
+	switch err := in.err; {
+	case errors.As(err, new(*connectError)):
+		return &cause{"proxy-failed", "The proxy could not or would not connect to " + in.url.Host + ". The server itself was not asked.",
+			"Ask whoever runs the proxy, or go without one: set NO_PROXY for the host."}
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return &cause{"http-not-https", "The server speaks plain http on this port.", "Use http://, or the port that has TLS (443 usually)."}
+	case tlsProblem(err):
+		return &cause{"tls", "TLS failed, so nothing has been asked yet and no credentials were sent. Usually the certificate is self-signed, of a private authority, expired, or for another host name; or a device in between opens TLS.",
+			"Look at it with: openssl s_client -connect " + net.JoinHostPort(host, portOf(in.url)) + " -servername " + host + ". For a private authority set SSL_CERT_FILE to its certificate."}
+	case errors.As(err, &dns):
+		return &cause{"dns", "The name " + host + " is not known to the DNS that was asked.", "Check the spelling, and whether the name is to be seen from this network (VPN?)."}
+	case isTimeout(err):
+		return &cause{"timeout", "There was no answer in time.", "Check host and port, firewalls, and whether a proxy is needed; or give it longer with -timeout."}
+	case strings.Contains(err.Error(), "stopped after 10 redirects"):
+		return &cause{"redirect-loop", "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
+			"See the exchange above for where the circle is, and ask its last URL directly."}
+	case errors.As(err, &op) && op.Op == "dial":
+		return &cause{"connection", "Nothing accepts connections at " + net.JoinHostPort(host, portOf(in.url)) + ".", "Check host and port, and whether the server runs."}
+	}
+	return &cause{"broken", "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
+}
+
+func portOf(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Port()
+	case u.Scheme == "http":
+		return "80"
+	}
+	return "443"
+}
+
+func (in *inquiry) proxyRefused() *cause {
+	if !in.refused() || in.resp.StatusCode != http.StatusProxyAuthRequired {
+		return nil
+	}
+	if in.proxy == nil && !in.byEnvironment() {
+		return &cause{"proxy", "The status is 407, which only a proxy may send, and no proxy is configured. Either there is one in between that does not show itself, or the server says 407 where it means 401.",
+			"Ask whoever runs the server or the network."}
+	}
+	return &cause{"proxy", "It is the proxy that refuses, not the server: it wants credentials of its own (RFC 9110 §15.5.8). Those of the server do not help.",
+		"Put user name and password into HTTP_PROXY or HTTPS_PROXY, as in http://user:password@proxy:3128, for Basic. In a program, authretry.NewProxyTransport answers Digest, too."}
+}
+
+func (in *inquiry) byEnvironment() bool {
+	u, err := http.ProxyFromEnvironment(&http.Request{URL: in.url})
+	return err == nil && u != nil
+}
+
+func (in *inquiry) ownAuthorization() *cause {
+	if !in.refused() || in.header.Get("Authorization") == "" || in.last() == "" {
+		return nil
+	}
+	text := "The Authorization header given with -H went out as it is, and was refused."
+	if in.schemes != nil {
+		text += " Because of it, the user name, password or token that were given as well were not used."
+	}
+	if !strings.Contains(in.header.Get("Authorization"), " ") {
+		text += " It has no scheme: there must be a word such as Basic or Bearer before the credentials (RFC 9110 §11.4)."
+	}
+	return &cause{"own-authorization", text, "Leave the header out, and use -u or -token-env instead; in a program, leave it to the Transport."}
+}
+
+func (in *inquiry) redirected() *cause {
+	gave := in.schemes != nil || in.header.Get("Authorization") != ""
+	if !in.refused() || !gave || len(in.hops) < 2 || in.last() != "" || sameOrigin(in.url, in.resp.Request.URL) {
+		return nil
+	}
+	what := "credentials were not sent there"
+	if in.schemes == nil {
+		what = "the Authorization header was removed on the way"
+	}
+	return &cause{"redirected", fmt.Sprintf("A redirect has led from %s to %s, another origin, and %s: otherwise any server could collect credentials by redirecting.", in.clean.url(originURL(in.url)), in.clean.url(originURL(in.resp.Request.URL)), what),
+		"If you trust where it leads, ask that URL directly: " + in.clean.url(in.resp.Request.URL)}
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
+}
+
+func originURL(u *url.URL) *url.URL { return &url.URL{Scheme: u.Scheme, Host: u.Host} }
+
+// claims are those of a JWT that help here (RFC 7519 §4.1).
+type claims struct {
+	Expires   *float64 `json:"exp"`
+	NotBefore *float64 `json:"nbf"`
+}
+
+// claimsOf reads a JWT's claims, without verifying anything: they are believed no further than for advice.
+func claimsOf(token string) *claims {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil
+	}
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return nil
+	}
+	var c claims
+	if json.Unmarshal(data, &c) != nil {
+		return nil
+	}
+	return &c
+}
+
+// sentToken returns the Bearer token, be it from a flag or in a header given with -H.
+func (in *inquiry) sentToken() string {
+	if scheme, token, ok := strings.Cut(in.header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	return in.token
+}
+
+func (in *inquiry) tokenTimes() *cause {
+	c := claimsOf(in.sentToken())
+	if !in.refused() || c == nil {
+		return nil
+	}
+	now := in.now
+	if date, ok := in.date(); ok {
+		now = date // the server's clock decides
+	}
+	at := func(seconds float64) time.Time { return time.Unix(int64(seconds), 0).UTC() }
+	switch {
+	case c.Expires != nil && at(*c.Expires).Before(now):
+		t := at(*c.Expires)
+		return &cause{"token-expired", fmt.Sprintf("The token has expired: it is a JWT, and its exp says %s, which is %s ago by the server's clock.", t.Format(time.DateTime+" MST"), about(now.Sub(t))),
+			"Get a new token. In a program, give authretry.Bearer a TokenSource with a RefreshGrant or ClientCredentialsGrant: it refreshes in time."}
+	case c.NotBefore != nil && at(*c.NotBefore).After(now):
+		t := at(*c.NotBefore)
+		return &cause{"token-not-yet-valid", fmt.Sprintf("The token is not valid yet: it is a JWT, and its nbf says %s, which is %s from now by the server's clock.", t.Format(time.DateTime+" MST"), about(t.Sub(now))),
+			"Wait, or correct the clock of whoever issued it."}
+	}
+	return nil
+}
+
+// about returns a duration as a person would say it.
+func about(d time.Duration) string {
+	number := func(n int, unit string) string {
+		if n == 1 {
+			return "1 " + unit
+		}
+		return fmt.Sprintf("%d %ss", n, unit)
+	}
+	switch {
+	case d < 2*time.Minute:
+		return number(int(d.Seconds()), "second")
+	case d < 2*time.Hour:
+		return number(int(d.Minutes()), "minute")
+	case d < 48*time.Hour:
+		return number(int(d.Hours()), "hour")
+	}
+	return number(int(d.Hours()/24), "day")
+}

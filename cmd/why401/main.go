@@ -1,0 +1,354 @@
+// Why401 asks a URL as a client would, and says why it answers 401 (Unauthorized), 407 or 403, and what would satisfy it.
+//
+//	go run github.com/authretry/authretry/cmd/why401@latest [flags] [URL]
+//
+// It prints the exchange, each challenge in plain words, what a client needs to satisfy it, what became of the
+// credentials that it was given, and the likely causes, the likeliest first. Without a URL it explains what is pasted
+// on its standard input: a header line such as "WWW-Authenticate: Digest ...", its value alone, or all of a response's
+// head as "curl -i" prints it:
+//
+//	curl -si https://api.example.com/ | why401
+//
+// # Flags
+//
+//	-u USER              user name for Basic and Digest; the password is asked for at the terminal, without echo
+//	-password-env VAR    read the password from this environment variable
+//	-password-file FILE  read the password from the first line of this file
+//	-token-env VAR       read a Bearer token from this environment variable
+//	-token-file FILE     read a Bearer token from the first line of this file
+//	-allow-plaintext     send Basic and Bearer over plain http to other hosts than loopback, too
+//	-X METHOD            the method (GET, or POST with -data)
+//	-H 'NAME: VALUE'     a header to send; may be repeated
+//	-data FILE           the body to send
+//	-proxy URL           the proxy (as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say)
+//	-timeout DURATION    how long all of it may take (30s)
+//	-json                print the report as JSON
+//
+// Passwords and tokens are never taken from the command line, where every user of the machine and the shell's history
+// can read them; that goes for userinfo in the URLs, too. The credentials of a proxy may be in HTTP_PROXY or HTTPS_PROXY.
+// Nothing that is printed has a secret in it, neither the credentials nor the value of a header given with -H, of a
+// cookie or of a query.
+//
+// # Exit status
+//
+//	0  the server did not refuse, or the header lines were explained
+//	1  the server refused: 401, 403 or 407
+//	2  the command line is wrong
+//	3  there is no answer: no connection, nothing to explain, or credentials that must not be sent
+//
+// # JSON
+//
+// With -json, one object is printed, with these fields. Fields marked ? are left out if they are empty; lists are
+// there always. There may be more fields one day.
+//
+//	outcome       "passed", "refused", "failed" (no answer) or "explained" (from standard input)
+//	url?          what was asked, without userinfo and query
+//	status?       of the last response
+//	summary       a sentence
+//	exchanges     requests on the wire, in order: method, url, redirected?, credentials? (which kind), status?, phrase?,
+//	              header? (a list of name and value: those that matter here), error?
+//	challenges    of the last response: scheme, known (to this program), defined? (where), meaning, token68? (its length),
+//	              params? (a list of name, value and meaning), needs, snippet? (Go, for authretry)
+//	damage        what is wrong with the header's grammar, a list of sentences
+//	reason?       authretry's Reason in words, such as "credentials refused"
+//	explanation?  what authretry.Explain says
+//	error?        why there is no answer
+//	body?         the beginning of the last response's body
+//	causes        the likely causes, the likeliest first: name (stable), text, fix?
+//	notes         what else was noticed: name (stable), text, fix?
+//
+// # Terminal
+//
+// Text is coloured if it goes to a terminal, unless NO_COLOR is set or TERM is dumb, and COLUMNS wide (80). What servers
+// say is printed without control characters and cut to a length that a person would read.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Exit statuses.
+const (
+	exitPassed = iota
+	exitRefused
+	exitUsage
+	exitFailed
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	c := command{
+		stdin:  os.Stdin,
+		stdout: os.Stdout,
+		stderr: os.Stderr,
+		getenv: os.Getenv,
+		asker:  asker{base: http.DefaultTransport.(*http.Transport).Clone(), now: time.Now},
+	}
+	os.Exit(c.run(ctx, os.Args[1:]))
+}
+
+// A command is the program with what it needs of the world.
+type command struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	asker          asker
+}
+
+// errUsage is wrapped by the errors that are the command line's fault.
+var errUsage = errors.New("")
+
+func usagef(format string, args ...any) error {
+	return fmt.Errorf("%w"+format, append([]any{errUsage}, args...)...)
+}
+
+func (c *command) run(ctx context.Context, args []string) int {
+	q, asJSON, err := c.parse(ctx, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitPassed
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(c.stderr, "why401: %v\n", err)
+		return exitUsage
+	case err != nil:
+		fmt.Fprintf(c.stderr, "why401: %v\n", err)
+		return exitFailed
+	}
+	var r *report
+	if q.url == nil {
+		r, err = explainPasted(c.stdin, &q.clean)
+		if err != nil {
+			fmt.Fprintf(c.stderr, "why401: %v\n", err)
+			return exitFailed
+		}
+	} else {
+		r = c.asker.ask(ctx, q)
+	}
+	if asJSON {
+		encoder := json.NewEncoder(c.stdout)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		encoder.Encode(r)
+	} else {
+		newPrinter(c.stdout, c.getenv).report(r)
+	}
+	switch r.Outcome {
+	case outcomeRefused:
+		return exitRefused
+	case outcomeFailed:
+		return exitFailed
+	}
+	return exitPassed
+}
+
+// A question is what the command line asks for.
+type question struct {
+	method         string
+	url            *url.URL // without userinfo; nil: explain what is pasted
+	userinfo       bool     // the URL had some
+	header         http.Header
+	data           []byte
+	proxy          *url.URL // nil: as the environment says
+	timeout        time.Duration
+	username       string
+	password       string
+	hasUser        bool
+	token          string
+	tokenNotes     []cause // what is odd about the secrets as they were given
+	allowPlaintext bool
+
+	clean cleaner
+}
+
+const usage = `usage: why401 [flags] [URL]
+
+Why401 asks the URL as a client would, and says why it answers 401 and what would satisfy it. Without a URL it
+explains the WWW-Authenticate lines given on standard input.
+
+  -u USER              user name for Basic and Digest; the password is asked for
+  -password-env VAR    read the password from an environment variable
+  -password-file FILE  read the password from a file
+  -token-env VAR       read a Bearer token from an environment variable
+  -token-file FILE     read a Bearer token from a file
+  -allow-plaintext     send Basic and Bearer over plain http to any host
+  -X METHOD            the method
+  -H 'NAME: VALUE'     a header to send; may be repeated
+  -data FILE           the body to send
+  -proxy URL           the proxy, instead of what the environment says
+  -timeout DURATION    how long all of it may take (30s)
+  -json                print the report as JSON
+
+Exit status: 0 not refused, 1 refused, 2 wrong usage, 3 no answer.
+`
+
+func (c *command) parse(ctx context.Context, args []string) (q question, asJSON bool, err error) {
+	q = question{header: http.Header{}}
+	var rawProxy, dataFile string
+	var secrets secretFlags
+	flags := flag.NewFlagSet("why401", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Func("u", "", func(s string) error {
+		if strings.Contains(s, ":") {
+			return errors.New("-u takes the user name alone: a password on the command line is there for every user of the machine to read, and stays in the shell's history; leave it out to be asked for it, or use -password-env or -password-file")
+		}
+		q.username, q.hasUser = s, true
+		return nil
+	})
+	flags.StringVar(&secrets.passwordEnv, "password-env", "", "")
+	flags.StringVar(&secrets.passwordFile, "password-file", "", "")
+	flags.StringVar(&secrets.tokenEnv, "token-env", "", "")
+	flags.StringVar(&secrets.tokenFile, "token-file", "", "")
+	flags.BoolVar(&q.allowPlaintext, "allow-plaintext", false, "")
+	flags.StringVar(&q.method, "X", "", "")
+	flags.Func("H", "", q.addHeader)
+	flags.StringVar(&dataFile, "data", "", "")
+	flags.StringVar(&rawProxy, "proxy", "", "")
+	flags.DurationVar(&q.timeout, "timeout", 30*time.Second, "")
+	flags.BoolVar(&asJSON, "json", false, "")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(c.stdout, usage)
+			return q, false, err
+		}
+		return q, false, usagef("%s; see why401 -h", plainFlagError(err))
+	}
+	switch flags.NArg() {
+	case 0:
+		return q, asJSON, nil
+	case 1:
+	default:
+		return q, false, usagef("one URL is enough, and flags go before it; see why401 -h")
+	}
+	if err := q.setURL(flags.Arg(0)); err != nil {
+		return q, false, err
+	}
+	if rawProxy != "" {
+		if q.proxy, err = parseURL(rawProxy, "http", "https", "socks5"); err != nil {
+			return q, false, usagef("-proxy: %v", err)
+		}
+		if q.proxy.User != nil {
+			return q, false, usagef("-proxy takes no user name and password, which every user of the machine could read; put the URL into the variable HTTP_PROXY or HTTPS_PROXY instead")
+		}
+	}
+	if dataFile != "" {
+		if q.data, err = os.ReadFile(dataFile); err != nil {
+			return q, false, usagef("-data: %v", err)
+		}
+	}
+	if q.method == "" {
+		q.method = http.MethodGet
+		if dataFile != "" {
+			q.method = http.MethodPost
+		}
+	}
+	return q, asJSON, c.readSecrets(ctx, &q, secrets)
+}
+
+// plainFlagError returns what a flag's own func said, without the flag's value, which package flag puts before it and
+// which may have a password in it.
+func plainFlagError(err error) string {
+	s := err.Error()
+	if !strings.HasPrefix(s, "invalid value ") {
+		return s
+	}
+	if _, own, ok := strings.Cut(s, "for flag -u: "); ok {
+		return own
+	}
+	if _, own, ok := strings.Cut(s, "for flag -H: "); ok {
+		return own
+	}
+	return s
+}
+
+// addHeader takes a header as -H gives it.
+func (q *question) addHeader(line string) error {
+	name, value, ok := strings.Cut(line, ":")
+	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+	switch {
+	case !ok || name == "" || strings.ContainsFunc(name, unicode.IsSpace):
+		return errors.New("-H takes 'Name: value'")
+	case strings.ContainsFunc(value, unicode.IsControl):
+		return errors.New("-H: the header's value has a control character")
+	}
+	q.header.Add(name, value)
+	if harmless[http.CanonicalHeaderKey(name)] {
+		return nil
+	}
+	q.clean.hide(value)
+	if _, credentials, ok := strings.Cut(value, " "); ok {
+		q.clean.hide(strings.TrimSpace(credentials)) // what follows the word Bearer or Basic
+	}
+	return nil
+}
+
+// harmless are the headers whose values are no secrets.
+var harmless = map[string]bool{"Accept": true, "Accept-Language": true, "Accept-Encoding": true, "Content-Type": true, "User-Agent": true,
+	"Host": true, "Origin": true, "Referer": true, "Range": true, "Expect": true, "Cache-Control": true}
+
+// setURL takes the URL. Userinfo in it is left out: http.Client would make it an Authorization header.
+func (q *question) setURL(raw string) error {
+	if !strings.Contains(raw, "://") {
+		raw = "https://" + raw
+	}
+	u, err := parseURL(raw, "http", "https")
+	if err != nil {
+		return usagef("%v", err)
+	}
+	if u.User != nil {
+		q.userinfo = true
+		q.clean.hide(u.User.Username())
+		if password, ok := u.User.Password(); ok {
+			q.clean.hide(password)
+		}
+		u.User = nil
+	}
+	for _, values := range u.Query() {
+		for _, v := range values {
+			if len(v) >= 8 { // shorter ones are words rather than keys
+				q.clean.hide(v)
+			}
+		}
+	}
+	q.url = u
+	return nil
+}
+
+// parseURL parses an absolute URL. Its errors do not quote it, for it may have a password in it.
+func parseURL(raw string, schemes ...string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		var urlErr *url.Error
+		if errors.As(err, &urlErr) {
+			return nil, errors.New("the URL cannot be read")
+		}
+		return nil, err
+	}
+	for _, s := range schemes {
+		if u.Scheme == s && u.Host != "" {
+			return u, nil
+		}
+	}
+	return nil, fmt.Errorf("the URL must begin with %s://", strings.Join(schemes, ":// or "))
+}
+
+// body returns the body to send, or nil.
+func (q *question) body() io.Reader {
+	if q.data == nil {
+		return nil
+	}
+	return bytes.NewReader(q.data)
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// A printer prints a report for a person.
+type printer struct {
+	w      io.Writer
+	width  int
+	colour bool
+}
+
+func newPrinter(w io.Writer, getenv func(string) string) *printer {
+	p := &printer{w: w, width: 80}
+	if columns, err := strconv.Atoi(getenv("COLUMNS")); err == nil && columns > 0 {
+		p.width = min(max(columns, 40), 120)
+	}
+	f, ok := w.(*os.File)
+	p.colour = ok && isTerminal(f) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && getenv("TERM") != ""
+	return p
+}
+
+// The colours, as SGR sequences.
+const (
+	bold   = "\x1b[1m"
+	dim    = "\x1b[2m"
+	red    = "\x1b[1;31m"
+	green  = "\x1b[1;32m"
+	yellow = "\x1b[33m"
+	plain  = "\x1b[0m"
+)
+
+func (p *printer) paint(colour, s string) string {
+	if !p.colour || s == "" {
+		return s
+	}
+	return colour + s + plain
+}
+
+// line prints text, wrapped, with the indent given; all lines but the first are indented further.
+func (p *printer) line(indent, further int, colour, text string) {
+	margin := strings.Repeat(" ", indent)
+	for _, l := range wrap(text, p.width-indent, further) {
+		fmt.Fprintln(p.w, margin+p.paint(colour, l))
+	}
+}
+
+// wrap breaks text at spaces into lines of at most width characters; a longer word stands on a line of its own.
+func wrap(text string, width, further int) []string {
+	var lines []string
+	line, length := "", 0
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case length == 0:
+			line, length = word, n
+		case length+1+n <= width:
+			line, length = line+" "+word, length+1+n
+		default:
+			lines = append(lines, line)
+			line, length = strings.Repeat(" ", further)+word, further+n
+		}
+	}
+	return append(lines, line)
+}
+
+func (p *printer) heading(s string) {
+	fmt.Fprintf(p.w, "\n%s\n", p.paint(bold, strings.ToUpper(s)))
+}
+
+func (p *printer) report(r *report) {
+	colour := green
+	switch r.Outcome {
+	case outcomeRefused, outcomeFailed:
+		colour = red
+	}
+	p.line(0, 0, colour, r.Summary)
+	if r.Error != "" {
+		p.line(2, 0, "", r.Error)
+	}
+	p.exchanges(r)
+	p.challenges(r)
+	if r.Explanation != "" {
+		p.heading("What became of the credentials")
+		p.line(2, 0, "", strings.TrimPrefix(r.Explanation, "authretry: ")+" (authretry: "+r.Reason+")")
+	}
+	p.causes("Likely causes", r.Causes, true)
+	p.causes("Also", r.Notes, false)
+}
+
+func (p *printer) exchanges(r *report) {
+	if len(r.Exchanges) == 0 {
+		return
+	}
+	p.heading("The exchange")
+	for i, e := range r.Exchanges {
+		with := "without credentials"
+		if e.Credentials != "" {
+			with = "with " + e.Credentials + " credentials"
+		}
+		if e.Method == "CONNECT" {
+			with = "to the proxy"
+		}
+		if e.Redirected {
+			with = "redirected, " + with
+		}
+		p.line(2, 4, "", fmt.Sprintf("%d. %s %s, %s", i+1, e.Method, e.URL, with))
+		if e.Error != "" {
+			p.line(5, 2, red, e.Error)
+			continue
+		}
+		colour := green
+		if e.Status >= 400 {
+			colour = red
+		} else if e.Status >= 300 {
+			colour = yellow
+		}
+		p.line(5, 0, colour, strings.TrimSpace(strconv.Itoa(e.Status)+" "+e.Phrase))
+		for _, f := range e.Header {
+			if f.Name != "Content-Type" && f.Name != "Date" {
+				p.line(5, 2, dim, f.Name+": "+f.Value)
+			}
+		}
+	}
+	if r.Body != "" {
+		p.line(5, 2, dim, "“"+r.Body+"”")
+	}
+}
+
+func (p *printer) challenges(r *report) {
+	if len(r.Challenges) == 0 && len(r.Damage) == 0 {
+		return
+	}
+	p.heading("What is asked for")
+	for i, c := range r.Challenges {
+		if i > 0 {
+			fmt.Fprintln(p.w, "\n  or")
+		}
+		title := c.Scheme
+		if c.Defined != "" {
+			title += " (" + c.Defined + ")"
+		}
+		p.line(2, 2, "", p.paint(bold, title)+": "+c.Meaning+".")
+		for _, q := range c.Params {
+			p.line(4, 4, "", q.Name+" = "+quote(q.Value))
+			p.line(8, 0, dim, q.Meaning)
+		}
+		if c.Token68 > 0 {
+			p.line(4, 4, "", fmt.Sprintf("%d characters of data that belong to the scheme", c.Token68))
+		}
+		p.line(4, 4, "", "To satisfy it: "+c.Needs+".")
+		if c.Snippet != "" {
+			p.line(6, 4, "", "client := &http.Client{Transport: authretry.New(")
+			p.line(10, 4, "", c.Snippet+",")
+			p.line(6, 0, "", ")}")
+		} else {
+			p.line(4, 4, "", "authretry has no such scheme; implement authretry.Scheme for it, or use a library that has it.")
+		}
+	}
+	for _, d := range r.Damage {
+		p.line(2, 2, yellow, "The header is damaged: "+strings.TrimPrefix(d, "damaged challenge: ")+".")
+	}
+}
+
+func quote(s string) string { return `"` + s + `"` }
+
+func (p *printer) causes(heading string, list []cause, numbered bool) {
+	if len(list) == 0 {
+		return
+	}
+	p.heading(heading)
+	for i, c := range list {
+		mark := "- "
+		if numbered && len(list) > 1 {
+			mark = fmt.Sprintf("%d. ", i+1)
+		}
+		p.line(2, len(mark), "", mark+c.Text)
+		if c.Fix != "" {
+			p.line(2+len(mark), 0, bold, "What to do: "+c.Fix)
+		}
+	}
+}
