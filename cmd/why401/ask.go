@@ -38,6 +38,7 @@ type inquiry struct {
 	hops     []hop
 	err      error
 	schemes  []authretry.Scheme
+	proxies  func(*http.Request) (*url.URL, error)
 	rejected *authretry.Rejection // why there are no credentials, or why they were refused
 	now      time.Time            // when the last response came
 }
@@ -58,7 +59,9 @@ func (a *asker) ask(ctx context.Context, q question) *report {
 		defer cancel()
 	}
 	in := &inquiry{question: q, report: &report{URL: q.clean.url(q.url)}}
-	recorder := &recorder{base: proxied(a.base, q.proxy, &q.clean)}
+	transport := proxied(a.base, q.proxy)
+	in.proxies = transport.Proxy
+	recorder := &recorder{base: transport}
 	client := in.client(recorder)
 	defer client.CloseIdleConnections()
 
@@ -105,7 +108,7 @@ func (in *inquiry) client(recorder http.RoundTripper) *http.Client {
 }
 
 // proxied returns a transport that goes by the proxy, or as the environment says if it is nil.
-func proxied(base *http.Transport, proxy *url.URL, clean *cleaner) http.RoundTripper {
+func proxied(base *http.Transport, proxy *url.URL) *http.Transport {
 	t := base.Clone()
 	if proxy != nil {
 		t.Proxy = http.ProxyURL(proxy)

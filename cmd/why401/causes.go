@@ -138,7 +138,7 @@ func (in *inquiry) proxyRefused() *cause {
 	if !in.refused() || in.resp.StatusCode != http.StatusProxyAuthRequired {
 		return nil
 	}
-	if in.proxy == nil && !in.byEnvironment() {
+	if !in.hasProxy() {
 		return &cause{"proxy", "The status is 407, which only a proxy may send, and no proxy is configured. Either there is one in between that does not show itself, or the server says 407 where it means 401.",
 			"Ask whoever runs the server or the network."}
 	}
@@ -146,8 +146,11 @@ func (in *inquiry) proxyRefused() *cause {
 		"Put user name and password into HTTP_PROXY or HTTPS_PROXY, as in http://user:password@proxy:3128, for Basic. In a program, authretry.NewProxyTransport answers Digest, too."}
 }
 
-func (in *inquiry) byEnvironment() bool {
-	u, err := http.ProxyFromEnvironment(&http.Request{URL: in.url})
+func (in *inquiry) hasProxy() bool {
+	if in.proxies == nil {
+		return false
+	}
+	u, err := in.proxies(&http.Request{URL: in.hops[len(in.hops)-1].req.URL})
 	return err == nil && u != nil
 }
 

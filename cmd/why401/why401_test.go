@@ -1,0 +1,243 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/authretry/authretry/authtest"
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "write the files in testdata anew")
+
+// TestAsk prints what a person sees of each kind of broken set-up into testdata, to be read and compared.
+func TestAsk(t *testing.T) {
+	user := func(variable string) []string { return []string{"-u", "Aladdin", "-password-env", variable} }
+	withToken := func(variable string) []string { return []string{"-token-env", variable} }
+	basic := &authtest.Basic{Username: "Aladdin", Password: password, Realm: "cave"}
+	digest := &authtest.Digest{Username: "Aladdin", Password: password, Realm: "cave", Opaque: "5ccc", UTF8: true}
+	stale := &authtest.Digest{Username: "Aladdin", Password: password, Realm: "cave", NonceLifetime: time.Nanosecond}
+	tokens := guarded(t, &authtest.Bearer{Realm: "cave"})
+	narrow := &authtest.Bearer{Realm: "cave", Scope: "treasure:write"}
+	scoped := narrow.Login("treasure:read")
+	type hosts = map[string]http.Handler
+	const api = "api.example.com"
+
+	for _, c := range []struct {
+		name   string
+		args   []string
+		url    string
+		hosts  hosts
+		status int
+	}{
+		{"basic-right", user("PASSWORD"), "https://api.example.com/", hosts{api: guarded(t, basic)}, 0},
+		{"basic-wrong-password", user("WRONG"), "https://api.example.com/", hosts{api: guarded(t, basic)}, 1},
+		{"basic-no-credentials", nil, "api.example.com/reports", hosts{api: guarded(t, basic)}, 1},
+		{"basic-unknown-user", []string{"-u", "Cassim", "-password-env", "PASSWORD"}, "https://api.example.com/", hosts{api: guarded(t, basic)}, 1},
+		{"basic-plain-http", user("PASSWORD"), "http://api.example.com/", hosts{api: guarded(t, basic)}, 3},
+		{"basic-plain-http-allowed", append(user("PASSWORD"), "-allow-plaintext"), "http://api.example.com/", hosts{api: guarded(t, basic)}, 0},
+		{"basic-wants-token", user("PASSWORD"), "https://api.example.com/", hosts{api: tokens}, 1},
+		{"digest-wrong-password", user("WRONG"), "https://api.example.com/", hosts{api: guarded(t, digest)}, 1},
+		{"digest-right", user("PASSWORD"), "https://api.example.com/", hosts{api: guarded(t, digest)}, 0},
+		{"digest-stale-for-ever", user("PASSWORD"), "https://api.example.com/", hosts{api: guarded(t, stale)}, 1},
+		{"digest-unknown-algorithm", user("PASSWORD"), "https://api.example.com/", hosts{
+			api: says(401, `WWW-Authenticate: Digest realm="cave", nonce="5ccc", algorithm=SHA3-512, qop="auth"`)}, 1},
+		{"bearer-revoked", withToken("TOKEN"), "https://api.example.com/", hosts{api: tokens}, 1},
+		{"bearer-expired", withToken("EXPIRED"), "https://api.example.com/", hosts{
+			api: says(401, `WWW-Authenticate: Bearer error="invalid_token", error_description="The token expired at 09:00"`)}, 1},
+		{"bearer-not-yet-valid", withToken("EARLY"), "https://api.example.com/", hosts{api: says(401, `WWW-Authenticate: Bearer`)}, 1},
+		{"bearer-wrong-audience", withToken("UNREVOKED"), "https://api.example.com/", hosts{
+			api: says(401, `WWW-Authenticate: Bearer realm="cave", error="invalid_token", error_description="The audience is invalid", error_uri="https://docs.example.com/401"`)}, 1},
+		{"bearer-scope", nil, "https://api.example.com/", hosts{api: guarded(t, narrow)}, 1},
+		{"bearer-prefix", withToken("PREFIXED"), "https://api.example.com/", hosts{api: says(401, `WWW-Authenticate: Bearer`)}, 1},
+		{"bearer-registry", nil, "https://api.example.com/v2/", hosts{
+			api: says(401, `WWW-Authenticate: Bearer realm="https://auth.example.com/token",service="registry.example.com",scope="repository:cave/lamp:pull"`)}, 1},
+		{"redirect-other-host", user("PASSWORD"), "https://api.example.com/reports?key=" + apiKey, hosts{
+			api:                 says(302, "Location: https://files.example.com/reports?key="+apiKey),
+			"files.example.com": guarded(t, basic)}, 1},
+		{"redirect-token", withToken("TOKEN"), "https://api.example.com/", hosts{
+			api:                 says(307, "Location: https://files.example.com/"),
+			"files.example.com": says(401, `WWW-Authenticate: Bearer`)}, 1},
+		{"redirect-login", nil, "https://api.example.com/", hosts{
+			api: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/login" {
+					io.WriteString(w, "<html>Please log in</html>")
+					return
+				}
+				http.SetCookie(w, &http.Cookie{Name: "sid", Value: cookie})
+				http.Redirect(w, r, "/login?from=/", http.StatusFound)
+			})}, 0},
+		{"redirect-loop", nil, "https://api.example.com/", hosts{api: says(302, "Location: /again")}, 3},
+		{"no-challenge", user("PASSWORD"), "https://api.example.com/", hosts{api: says(401, "Content-Type: application/json\n\n"+`{"error":"no session, please log in"}`)}, 1},
+		{"no-challenge-api-key", nil, "https://api.example.com/", hosts{api: says(401, "Content-Type: application/json\n\n"+`{"message":"Missing x-api-key header"}`)}, 1},
+		{"no-challenge-wrong-api-key", []string{"-H", "X-API-Key: " + apiKey}, "https://api.example.com/", hosts{
+			api: says(401, "Content-Type: application/json\n\n"+`{"message":"API key `+apiKey+` is not valid"}`)}, 1},
+		{"garbled-challenge", user("PASSWORD"), "https://api.example.com/", hosts{api: says(401, `WWW-Authenticate: "cave", ==`)}, 1},
+		{"damaged-challenge", user("WRONG"), "https://api.example.com/", hosts{api: says(401, `WWW-Authenticate: Basic realm="the cave`)}, 1},
+		{"negotiate", user("PASSWORD"), "https://api.example.com/", hosts{api: says(401, "WWW-Authenticate: Negotiate\nWWW-Authenticate: NTLM")}, 1},
+		{"aws4", withToken("TOKEN"), "https://api.example.com/", hosts{api: says(401, "WWW-Authenticate: AWS4-HMAC-SHA256\nContent-Type: application/xml\n\n<Error><Code>AccessDenied</Code></Error>")}, 1},
+		{"unknown-scheme", withToken("TOKEN"), "https://api.example.com/", hosts{api: says(401, `WWW-Authenticate: Sesame door="3"`)}, 1},
+		{"forbidden", withToken("TOKEN"), "https://api.example.com/", hosts{api: says(403, "Content-Type: text/html\n\n<html><h1>Forbidden</h1></html>")}, 1},
+		{"should-be-403", user("PASSWORD"), "https://api.example.com/", hosts{
+			api: says(401, "WWW-Authenticate: Basic realm=\"cave\"\nContent-Type: text/plain\n\nYou do not have permission to open this door.")}, 1},
+		{"should-be-403-accepted", withToken("TOKEN"), "https://api.example.com/", hosts{
+			api: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" {
+					http.Redirect(w, r, "/admin", http.StatusSeeOther)
+					return
+				}
+				says(401, `WWW-Authenticate: Bearer realm="cave"`)(w, r)
+			})}, 1},
+		{"clock-skew", withToken("TOKEN"), "https://api.example.com/", hosts{
+			api: says(401, "Date: Sat, 21 Nov 2026 12:17:00 GMT\nWWW-Authenticate: Bearer error=\"invalid_token\"")}, 1},
+		{"own-authorization", append(user("PASSWORD"), "-H", "Authorization: Bearer "+token), "https://api.example.com/", hosts{api: guarded(t, basic)}, 1},
+		{"own-authorization-no-scheme", []string{"-H", "Authorization: " + token}, "https://api.example.com/", hosts{api: tokens}, 1},
+		{"userinfo", nil, "https://Aladdin:" + password + "@api.example.com/", hosts{api: guarded(t, basic)}, 1},
+		{"proxy-http", []string{"-proxy", "http://proxy.example.com:3128"}, "http://api.example.com/", hosts{
+			"proxy.example.com": says(407, `Proxy-Authenticate: Basic realm="way out"`)}, 1},
+		{"proxy-connect", append(withToken("TOKEN"), "-proxy", "http://proxy.example.com:3128"), "https://api.example.com/", hosts{
+			"proxy.example.com": says(407, `Proxy-Authenticate: Digest realm="way out", nonce="5ccc", qop="auth"`)}, 1},
+		{"proxy-unreachable-target", []string{"-proxy", "http://proxy.example.com:3128"}, "https://api.example.com/", hosts{
+			"proxy.example.com": says(503, "")}, 3},
+		{"no-proxy-but-407", nil, "https://api.example.com/", hosts{api: says(407, `Proxy-Authenticate: Basic realm="way out"`)}, 1},
+		{"http-on-https-port", nil, "https://api.example.com:8443/", hosts{api: says(200, "")}, 3},
+		{"connection-refused", nil, "https://api.example.com:1/", hosts{api: says(200, "")}, 3},
+		{"unknown-host", nil, "https://api.example.org/", hosts{}, 3},
+		{"tls", user("PASSWORD"), "https://api.example.com/", hosts{api: says(200, "")}, 3},
+		{"not-found", nil, "https://api.example.com/", hosts{api: says(404, "Content-Type: text/plain\n\nno such door")}, 0},
+		{"too-many", user("WRONG"), "https://api.example.com/", hosts{api: says(429, "Retry-After: 120")}, 0},
+		{"ok", nil, "https://api.example.com/", hosts{api: says(200, "")}, 0},
+		{"hostile", withToken("TOKEN"), "https://api.example.com/", hosts{
+			api: says(401, "WWW-Authenticate: Bearer realm=\"\u202egnp\u0085\", error_description=\"\u009b31mred "+token+"\"\nContent-Type: text/plain\n\n\x1b]0;title\x07\x1b[2J"+strings.Repeat("long ", 500))}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, c.hosts)
+			args := append(c.args, c.url)
+			if c.name == "bearer-scope" {
+				args = []string{"-H", "Authorization: Bearer " + scoped.AccessToken, c.url}
+			}
+			out, status := w.run(args, "", c.name != "tls")
+			require.Equal(t, c.status, status, out)
+			noSecret(t, out)
+			require.NotContains(t, out, scoped.AccessToken)
+			golden(t, c.name+".txt", out)
+			require.NotRegexp(t, `[^\n\PC]`, out, "nothing that a terminal obeys")
+
+			machine, status := w.run(append([]string{"-json"}, args...), "", c.name != "tls")
+			require.Equal(t, c.status, status)
+			noSecret(t, machine)
+			var r report
+			require.NoError(t, json.Unmarshal([]byte(machine), &r))
+			require.NotEmpty(t, r.Summary)
+		})
+	}
+}
+
+func noSecret(t *testing.T, text string) {
+	t.Helper()
+	for _, secret := range []string{password, wrong, token, apiKey, cookie, expired, fresh, early} {
+		require.NotContains(t, text, secret)
+	}
+}
+
+// TestFilesHaveNoSecret looks for the secrets in what has been printed once and for all.
+func TestFilesHaveNoSecret(t *testing.T) {
+	files, err := filepath.Glob("testdata/*")
+	require.NoError(t, err)
+	require.Greater(t, len(files), 40)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		noSecret(t, string(text))
+	}
+}
+
+func TestPaste(t *testing.T) {
+	head := "HTTP/2 301 \nlocation: /b\n\nHTTP/2 401 \nserver: x\nwww-authenticate: Digest realm=\"cave\", nonce=\"5ccc\",\n  qop=\"auth\", stale=TRUE\nWWW-Authenticate: Basic realm=\"cave\"\n\n<html>a: b</html>"
+	for _, c := range []struct {
+		name, in string
+		status   int
+	}{
+		{"paste-line", "WWW-Authenticate: Bearer realm=\"cave\", error=\"invalid_token\", x-new=1\r\n", 0},
+		{"paste-value", "  Negotiate YIIBhgYGKwYBBQ==\n", 0},
+		{"paste-head", head, 0},
+		{"paste-proxy", "Proxy-Authenticate: Basic realm=\"way out\"\n", 0},
+		{"paste-401-without", "HTTP/1.1 401 Unauthorized\nContent-Length: 0\n\n", 0},
+		{"paste-nothing", "", 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out, status := newWorld(t, nil).run(nil, c.in, true)
+			require.Equal(t, c.status, status, out)
+			golden(t, c.name+".txt", out)
+		})
+	}
+}
+
+// TestUsage has what the command line must not say. Nothing of a password is repeated.
+func TestUsage(t *testing.T) {
+	for name, args := range map[string][]string{
+		"-u takes the user name alone":   {"-u", "Aladdin:" + password, "https://api.example.com/"},
+		"-proxy takes no user name":      {"-proxy", "http://Aladdin:" + password + "@proxy.example.com", "https://api.example.com/"},
+		"the URL cannot be read":         {"https://Aladdin:" + password + "%zz@api.example.com/"},
+		"the URL must begin with":        {"ftp://Aladdin:" + password + "@api.example.com/"},
+		"is empty or not set":            {"-token-env", token, "https://api.example.com/"},
+		"standard input is none":         {"-u", "Aladdin", "https://api.example.com/"},
+		"a password needs a user name":   {"-password-env", "PASSWORD", "https://api.example.com/"},
+		"-H takes":                       {"-H", "X-API-Key=" + apiKey, "https://api.example.com/"},
+		"one URL is enough":              {"https://api.example.com/", "-u", "Aladdin"},
+		"flag provided but not defined":  {"-k", "https://api.example.com/"},
+		"either -token-env or":           {"-token-env", "TOKEN", "-token-file", "x", "https://api.example.com/"},
+		"-password-file: open no-such-f": {"-u", "Aladdin", "-password-file", "no-such-file", "https://api.example.com/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, status := newWorld(t, nil).run(args, "", true)
+			require.Equal(t, exitUsage, status, out)
+			require.Contains(t, out, name)
+			noSecret(t, out)
+		})
+	}
+}
+
+// TestSecretFiles reads password and token from files, as editors leave them.
+func TestSecretFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+		return file
+	}
+	w := newWorld(t, map[string]http.Handler{
+		"basic.example.com": guarded(t, &authtest.Basic{Username: "Aladdin", Password: password}),
+		"token.example.com": guarded(t, &authtest.APIKey{Prefix: "Bearer", Key: token}),
+	})
+	out, status := w.run([]string{"-u", "Aladdin", "-password-file", write("p", password+"\r\n"), "https://basic.example.com/"}, "", true)
+	require.Equal(t, exitPassed, status, out)
+	out, status = w.run([]string{"-token-file", write("t", "\""+token+"\"\n"), "https://token.example.com/"}, "", true)
+	require.Equal(t, exitPassed, status, out)
+	require.Contains(t, out, "The token is in quotes")
+}
+
+// TestData sends a body again with the answer.
+func TestData(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "body")
+	require.NoError(t, os.WriteFile(file, []byte("a body"), 0o600))
+	var got []string
+	guard := authtest.NewServer(&authtest.Digest{Username: "Aladdin", Password: password})
+	defer guard.Close()
+	guard.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got = append(got, fmt.Sprintf("%s %s %s", r.Method, r.Header.Get("X-A"), body))
+	}))
+	w := newWorld(t, map[string]http.Handler{"api.example.com": guard})
+	out, status := w.run([]string{"-u", "Aladdin", "-password-env", "PASSWORD", "-H", "X-A: b", "-data", file, "https://api.example.com/"}, "", true)
+	require.Equal(t, exitPassed, status, out)
+	require.Equal(t, []string{"POST b a body"}, got)
+}
