@@ -97,14 +97,48 @@ func (in *inquiry) client(recorder http.RoundTripper) *http.Client {
 	if in.hasUser {
 		in.schemes = append(in.schemes,
 			&authretry.Digest{Username: in.username, Password: in.password},
-			&authretry.Basic{Username: in.username, Password: in.password})
+			&authretry.Basic{Username: in.username, Password: in.password, Preemptive: in.preemptive})
 	}
-	if in.schemes == nil {
-		return &http.Client{Transport: recorder, Jar: jar}
+	client := &http.Client{Transport: recorder, Jar: jar, CheckRedirect: in.checkRedirect}
+	if in.schemes != nil {
+		t := authretry.New(in.schemes...)
+		t.Base, t.Jar, t.AllowPlaintext = recorder, jar, in.allowPlaintext
+		client.Transport = t
 	}
-	t := authretry.New(in.schemes...)
-	t.Base, t.Jar, t.AllowPlaintext = recorder, jar, in.allowPlaintext
-	return &http.Client{Transport: t, Jar: jar}
+	return client
+}
+
+var errTooManyRedirects = errors.New("stopped after 10 redirects")
+
+// checkRedirect keeps what was given with -H from another origin, as authretry does with its credentials: http.Client
+// by itself removes Authorization and Cookie there, but no header with an API key.
+func (in *inquiry) checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errTooManyRedirects
+	}
+	if left(append(via, req)) {
+		for name := range in.header {
+			if !harmless[http.CanonicalHeaderKey(name)] {
+				req.Header.Del(name)
+			}
+		}
+	}
+	return nil
+}
+
+// left reports whether redirects have left the origin of the first request. From http to https of the same host
+// is not leaving.
+func left(hops []*http.Request) bool {
+	at := hops[0].URL
+	for _, hop := range hops[1:] {
+		upgrade := at.Scheme == "http" && hop.URL.Scheme == "https" && portOf(at) == "80" && portOf(hop.URL) == "443" &&
+			strings.EqualFold(at.Hostname(), hop.URL.Hostname())
+		if !upgrade && !sameOrigin(at, hop.URL) {
+			return true
+		}
+		at = hop.URL
+	}
+	return false
 }
 
 // proxied returns a transport that goes by the proxy, or as the environment says if it is nil.
@@ -143,13 +177,14 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	h := hop{req: req, sent: kindOf(req.Header.Get("Authorization"))}
 	h.resp, h.err = r.base.RoundTrip(req)
 	var connect *connectError
+	resp := h.resp
 	if errors.As(h.err, &connect) {
 		h.resp = connect.resp
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hops = append(r.hops, h)
-	return h.resp, h.err
+	return resp, h.err
 }
 
 func (r *recorder) CloseIdleConnections() {
@@ -164,6 +199,9 @@ func (r *recorder) done() []hop {
 	return slices.Clone(r.hops)
 }
 
+// unreadable is what kindOf returns for what has no scheme.
+const unreadable = "unreadable"
+
 // kindOf returns the scheme of an Authorization header, if it looks like one.
 func kindOf(authorization string) string {
 	scheme, _, ok := strings.Cut(authorization, " ")
@@ -171,7 +209,7 @@ func kindOf(authorization string) string {
 	case authorization == "":
 		return ""
 	case !ok || len(scheme) > 30:
-		return "unreadable"
+		return unreadable
 	}
 	return scheme
 }
@@ -186,8 +224,11 @@ func (in *inquiry) fill() {
 	in.settle()
 	if resp := in.resp; resp != nil {
 		r.Status = resp.StatusCode
-		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)))
 		r.Body = in.excerpt()
+	}
+	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
+		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
+		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
 	}
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	if in.rejected != nil {
@@ -207,7 +248,10 @@ func (in *inquiry) settle() {
 		} else {
 			in.resp = nil
 		}
-		r.Outcome, r.Error = outcomeFailed, clean.text(plainError(in.err), 500)
+		r.Outcome = outcomeFailed
+		if in.rejected == nil {
+			r.Error = clean.text(plainError(in.err), 500)
+		}
 		r.Summary = fmt.Sprintf("%s gave no answer.", r.URL)
 		switch {
 		case in.resp != nil && in.resp.StatusCode == http.StatusProxyAuthRequired:
@@ -262,13 +306,19 @@ var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean
 	e := exchange{Method: clean.text(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Credentials: clean.text(h.sent, 40)}
+	for name := range in.header {
+		if h.req.Header.Get(name) != "" && !harmless[http.CanonicalHeaderKey(name)] && name != "Authorization" {
+			e.Own = append(e.Own, clean.text(name, 60))
+		}
+	}
+	slices.Sort(e.Own)
 	if h.resp == nil {
 		e.Error = clean.text(plainError(h.err), 300)
 		return e
 	}
 	var connect *connectError
 	if errors.As(h.err, &connect) {
-		e.Method, e.URL, e.Credentials = "CONNECT", clean.text(connect.req.Host, 100), ""
+		e.Method, e.URL, e.Credentials, e.Own = "CONNECT", clean.text(connect.req.Host, 100), "", nil
 	}
 	e.Status = h.resp.StatusCode
 	_, phrase, _ := strings.Cut(h.resp.Status, " ")

@@ -108,6 +108,9 @@ func (in *inquiry) noAnswer() *cause {
 			"Ask whoever runs the proxy, or go without one: set NO_PROXY for the host."}
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return &cause{"http-not-https", "The server speaks plain http on this port.", "Use http://, or the port that has TLS (443 usually)."}
+	case strings.Contains(err.Error(), "certificate required"):
+		return &cause{"client-certificate", "The server wants a client certificate (mutual TLS) before it says anything.",
+			"Get one from whoever runs the server, and try: curl --cert FILE --key FILE " + in.clean.url(in.url) + ". In a program, set Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."}
 	case tlsProblem(err):
 		return &cause{"tls", "TLS failed, so nothing has been asked yet and no credentials were sent. Usually the certificate is self-signed, of a private authority, expired, or for another host name; or a device in between opens TLS.",
 			"Look at it with: openssl s_client -connect " + net.JoinHostPort(host, portOf(in.url)) + " -servername " + host + ". For a private authority set SSL_CERT_FILE to its certificate."}
@@ -115,7 +118,7 @@ func (in *inquiry) noAnswer() *cause {
 		return &cause{"dns", "The name " + host + " is not known to the DNS that was asked.", "Check the spelling, and whether the name is to be seen from this network (VPN?)."}
 	case isTimeout(err):
 		return &cause{"timeout", "There was no answer in time.", "Check host and port, firewalls, and whether a proxy is needed; or give it longer with -timeout."}
-	case strings.Contains(err.Error(), "stopped after 10 redirects"):
+	case errors.Is(err, errTooManyRedirects):
 		return &cause{"redirect-loop", "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
 			"See the exchange above for where the circle is, and ask its last URL directly."}
 	case errors.As(err, &op) && op.Op == "dial":
@@ -155,27 +158,31 @@ func (in *inquiry) hasProxy() bool {
 }
 
 func (in *inquiry) ownAuthorization() *cause {
-	if !in.refused() || in.header.Get("Authorization") == "" || in.last() == "" {
+	word := strings.Contains(in.header.Get("Authorization"), " ")
+	if !in.refused() || in.last() == "" || in.header.Get("Authorization") == "" || word && in.schemes == nil {
 		return nil
 	}
 	text := "The Authorization header given with -H went out as it is, and was refused."
 	if in.schemes != nil {
 		text += " Because of it, the user name, password or token that were given as well were not used."
 	}
-	if !strings.Contains(in.header.Get("Authorization"), " ") {
+	if !word {
 		text += " It has no scheme: there must be a word such as Basic or Bearer before the credentials (RFC 9110 §11.4)."
 	}
 	return &cause{"own-authorization", text, "Leave the header out, and use -u or -token-env instead; in a program, leave it to the Transport."}
 }
 
 func (in *inquiry) redirected() *cause {
-	gave := in.schemes != nil || in.header.Get("Authorization") != ""
-	if !in.refused() || !gave || len(in.hops) < 2 || in.last() != "" || sameOrigin(in.url, in.resp.Request.URL) {
+	var hops []*http.Request
+	for _, h := range in.hops {
+		hops = append(hops, h.req)
+	}
+	if !in.refused() || in.schemes == nil && !in.ownKey() || in.last() != "" || len(hops) < 2 || !left(hops) {
 		return nil
 	}
 	what := "credentials were not sent there"
 	if in.schemes == nil {
-		what = "the Authorization header was removed on the way"
+		what = "what was given with -H was not sent there"
 	}
 	return &cause{"redirected", fmt.Sprintf("A redirect has led from %s to %s, another origin, and %s: otherwise any server could collect credentials by redirecting.", in.clean.url(originURL(in.url)), in.clean.url(originURL(in.resp.Request.URL)), what),
 		"If you trust where it leads, ask that URL directly: " + in.clean.url(in.resp.Request.URL)}

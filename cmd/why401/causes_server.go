@@ -83,12 +83,17 @@ func (in *inquiry) forbidden() *cause {
 	if !in.refused() || in.resp.StatusCode != http.StatusForbidden || in.param("error") == "insufficient_scope" {
 		return nil
 	}
-	if in.last() == "" && !in.ownKey() {
+	if !in.gave() {
 		return &cause{"forbidden", "The status is 403 and no credentials were sent. Some servers say 403 where they mean 401; others refuse addresses, countries, user agents, or everything behind a firewall.",
 			"Try with credentials. If the refusal stays, the server's log or its administrator knows the rule."}
 	}
 	return &cause{"forbidden", "The status is 403: the server probably knows who you are, and does not let you do this (RFC 9110 §15.5.4). Other credentials of the same user do not help.",
 		"Have the permission granted to the user or the token. Transport.RetryForbidden is for servers that say 403 when a token has expired."}
+}
+
+// gave reports whether the last request carried anything that may be a credential.
+func (in *inquiry) gave() bool {
+	return in.last() != "" || len(in.report.Exchanges) > 0 && len(in.report.Exchanges[len(in.report.Exchanges)-1].Own) > 0
 }
 
 // ownKey reports whether a header given with -H may be an API key.
@@ -119,27 +124,26 @@ func (in *inquiry) noneGiven() *cause {
 }
 
 func (in *inquiry) wrongScheme() *cause {
-	if !in.refused() || in.last() != "" && !in.is(authretry.ReasonUnsupportedScheme) && !in.sentOther() {
+	unsupported := in.is(authretry.ReasonUnsupportedScheme)
+	if !in.refused() || in.resp.StatusCode != http.StatusUnauthorized || !unsupported && !in.sentOther() {
 		return nil
 	}
-	if !in.sentOther() && !in.is(authretry.ReasonUnsupportedScheme) {
-		return nil
-	}
-	var given []string
-	for _, s := range in.schemes {
-		given = append(given, s.Name())
+	if unsupported && in.rejected.Err != nil {
+		return &cause{"unsupported-challenge", "The credentials are of the right kind, but the challenge has something that authretry does not know; it says what, above. Nothing was sent.",
+			"Let the server offer what is common as well: Digest with MD5 or SHA-256 and qop=auth, or Basic over https."}
 	}
 	has := in.last()
 	if has == "" {
-		has = strings.Join(given, " or ")
+		var names []string
+		for _, s := range in.schemes {
+			names = append(names, s.Name())
+		}
+		has = strings.Join(names, " or ")
 	}
 	fix := "It takes other credentials: see above for what each of the challenges needs."
 	switch {
 	case in.has("Basic") != nil || in.has("Digest") != nil:
 		fix = "Give a user name and a password, with -u."
-		if in.hasUser {
-			fix = "The challenge cannot be answered as it is; see what authretry says of it, above."
-		}
 	case in.has("Bearer") != nil:
 		fix = "Give a token, with -token-env or -token-file. A user name and a password are not accepted here, but the authorization server may give out a token for them."
 	case in.has("Negotiate") != nil || in.has("NTLM") != nil:
@@ -153,7 +157,7 @@ func (in *inquiry) wrongScheme() *cause {
 // sentOther reports whether the last request had credentials of a scheme that the server does not ask for.
 func (in *inquiry) sentOther() bool {
 	last := in.last()
-	return last != "" && last != "unreadable" && len(in.report.Challenges) > 0 && in.has(last) == nil
+	return last != "" && last != unreadable && len(in.report.Challenges) > 0 && in.has(last) == nil
 }
 
 func (in *inquiry) malformed() *cause {
@@ -168,7 +172,7 @@ func (in *inquiry) malformed() *cause {
 var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
 
 func (in *inquiry) shouldBe403() *cause {
-	if !in.refused() || in.resp.StatusCode != http.StatusUnauthorized || in.last() == "" && !in.ownKey() {
+	if !in.refused() || in.resp.StatusCode != http.StatusUnauthorized || !in.gave() {
 		return nil
 	}
 	fix := "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
@@ -188,7 +192,7 @@ func (in *inquiry) shouldBe403() *cause {
 
 func (in *inquiry) skewed() *cause {
 	skew := in.skew()
-	if !in.refused() || skew.Abs() < mostSkew || in.last() == "" && !in.ownKey() && in.has("AWS4-HMAC-SHA256") == nil {
+	if !in.refused() || skew.Abs() < mostSkew || !in.gave() && in.has("AWS4-HMAC-SHA256") == nil {
 		return nil
 	}
 	direction := "ahead of"
@@ -227,6 +231,9 @@ func (in *inquiry) wrongToken() *cause {
 	if !in.refused() || in.resp.StatusCode != http.StatusUnauthorized || !strings.EqualFold(in.last(), "Bearer") || in.sentOther() {
 		return nil
 	}
+	if in.tokenTimes() != nil || in.serverSays() != nil {
+		return nil // they know better
+	}
 	if c := claimsOf(in.sentToken()); c != nil && c.Expires != nil {
 		return &cause{"wrong-token", "The token is revoked, or was issued by another authorization server, for another audience, or for another environment (staging, production).",
 			"Compare the token's iss and aud with what the server is configured for; get a new one."}
@@ -250,11 +257,11 @@ func (in *inquiry) noChallenge() *cause {
 	} else if hasAny(body, "session", "cookie", "log in", "login", "sign in") {
 		text += " Its text speaks of a login."
 	}
-	if in.last() != "" {
-		fix += " What was sent was not it."
+	if in.gave() {
+		fix += " What was sent now is not it, or not good."
 	} else if in.hasUser {
 		text += " User name and password were not sent, because they wait for a challenge."
-		fix += " If it is Basic after all, set Basic.Preemptive in a program."
+		fix += " If it is Basic after all, -preemptive sends it; in a program, set Basic.Preemptive."
 	}
 	return &cause{"no-challenge", text, fix}
 }
@@ -286,9 +293,13 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"userinfo", "The URL has a user name in it, and perhaps a password. It was not used: a URL gets into histories, logs and Referer headers, and every user of the machine can read it.",
 			"Change the password if it is of any worth, and use -u."})
 	}
-	if c := in.has("Basic"); c != nil && in.resp.Request != nil && in.resp.Request.URL.Scheme == "http" && !isLoopback(in.resp.Request.URL.Hostname()) {
+	if n := len(in.hops); in.has("Basic") != nil && !in.report.Challenges[0].Proxy && in.hops[n-1].req.URL.Scheme == "http" && !isLoopback(in.hops[n-1].req.URL.Hostname()) {
 		list = append(list, cause{"basic-plain-http", "The server asks for Basic over plain http: whoever is on the way can read the password (RFC 7617 §4).",
 			"Use https, if the server has it."})
+	}
+	if in.header.Get("Authorization") != "" && in.schemes == nil {
+		list = append(list, cause{"own-header", "In a program, authretry leaves a request alone that has an Authorization header of its own: no refresh, no retry.",
+			"Give the Transport a Bearer, Basic or APIKey instead of setting the header."})
 	}
 	if n := len(in.report.Damage); n > 0 && len(in.report.Challenges) > 0 {
 		list = append(list, cause{"damaged-challenge", "The header does not follow the grammar (RFC 9110 §11.6.1). It was read as well as it could be; other clients may read it otherwise.",
@@ -309,7 +320,7 @@ func (in *inquiry) passedNotes() (list []cause) {
 	case len(in.hops) > 1 && hasAny(strings.ToLower(final.Path), "login", "signin", "sign-in", "sign_in", "sso", "oauth"):
 		list = append(list, cause{"login-page", "The redirect has led to what looks like a login page, for people with a browser. A program would take its 200 for success.",
 			"Ask for the API's own URL, or send a token so that there is no redirect."})
-	case in.resp.StatusCode == http.StatusNotFound && in.last() == "" && !in.ownKey():
+	case in.resp.StatusCode == http.StatusNotFound && !in.gave():
 		list = append(list, cause{"hidden", "Some servers answer 404 to hide what exists from whom they do not know (RFC 9110 §15.5.5).",
 			"If the path is right, try with credentials."})
 	case in.resp.StatusCode < 300 && in.schemes != nil && in.last() == "":

@@ -16,6 +16,7 @@
 //	-password-file FILE  read the password from the first line of this file
 //	-token-env VAR       read a Bearer token from this environment variable
 //	-token-file FILE     read a Bearer token from the first line of this file
+//	-preemptive          send Basic with the first request, without waiting for a challenge
 //	-allow-plaintext     send Basic and Bearer over plain http to other hosts than loopback, too
 //	-X METHOD            the method (GET, or POST with -data)
 //	-H 'NAME: VALUE'     a header to send; may be repeated
@@ -45,10 +46,11 @@
 //	url?          what was asked, without userinfo and query
 //	status?       of the last response
 //	summary       a sentence
-//	exchanges     requests on the wire, in order: method, url, redirected?, credentials? (which kind), status?, phrase?,
-//	              header? (a list of name and value: those that matter here), error?
-//	challenges    of the last response: scheme, known (to this program), defined? (where), meaning, token68? (its length),
-//	              params? (a list of name, value and meaning), needs, snippet? (Go, for authretry)
+//	exchanges     requests on the wire, in order: method, url, redirected?, credentials? (which kind), own? (names of
+//	              headers given with -H that it carried), status?, phrase?, header? (a list of name and value: those that
+//	              matter here), error?
+//	challenges    of the last response: scheme, known (to this program), defined? (where), meaning, proxy? (it is a proxy's),
+//	              token68? (its length), params? (a list of name, value and meaning), needs, snippet? (Go, for authretry)
 //	damage        what is wrong with the header's grammar, a list of sentences
 //	reason?       authretry's Reason in words, such as "credentials refused"
 //	explanation?  what authretry.Explain says
@@ -169,6 +171,7 @@ type question struct {
 	hasUser        bool
 	token          string
 	tokenNotes     []cause // what is odd about the secrets as they were given
+	preemptive     bool
 	allowPlaintext bool
 
 	clean cleaner
@@ -184,6 +187,7 @@ explains the WWW-Authenticate lines given on standard input.
   -password-file FILE  read the password from a file
   -token-env VAR       read a Bearer token from an environment variable
   -token-file FILE     read a Bearer token from a file
+  -preemptive          send Basic without waiting for a challenge
   -allow-plaintext     send Basic and Bearer over plain http to any host
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
@@ -212,6 +216,7 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 	flags.StringVar(&secrets.passwordFile, "password-file", "", "")
 	flags.StringVar(&secrets.tokenEnv, "token-env", "", "")
 	flags.StringVar(&secrets.tokenFile, "token-file", "", "")
+	flags.BoolVar(&q.preemptive, "preemptive", false, "")
 	flags.BoolVar(&q.allowPlaintext, "allow-plaintext", false, "")
 	flags.StringVar(&q.method, "X", "", "")
 	flags.Func("H", "", q.addHeader)

@@ -20,9 +20,9 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", err)
 	}
-	status, values := challengeLines(string(text))
+	status, values, proxy := challengeLines(string(text))
 	r := &report{Outcome: outcomeExplained, Exchanges: []exchange{}, Causes: []cause{}, Notes: []cause{}}
-	r.Challenges, r.Damage = clean.challenges(values)
+	r.Challenges, r.Damage = clean.challenges(values, proxy)
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	switch {
 	case len(values) == 0 && status == "":
@@ -42,8 +42,9 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 }
 
 // challengeLines finds the header values in pasted text: those of the fields WWW-Authenticate and Proxy-Authenticate,
-// or, if no line has a field name, all lines. It returns the last status as well.
-func challengeLines(text string) (status string, values []string) {
+// or, if no line has a field name, all lines. It returns the last status as well, and whether the challenges are
+// a proxy's.
+func challengeLines(text string) (status string, values []string, proxy bool) {
 	var bare []string
 	head := false    // whether there is a status line: then the rest is fields, and a body after an empty line
 	current := false // whether the last field was a challenge, which a line that begins with a space continues
@@ -56,7 +57,7 @@ func challengeLines(text string) (status string, values []string) {
 			_, status, _ = strings.Cut(line, " ")
 			head, current, values = true, false, nil // the head that counts is the last
 		case isField && (strings.EqualFold(name, "WWW-Authenticate") || strings.EqualFold(name, "Proxy-Authenticate")):
-			values, current = append(values, strings.TrimSpace(value)), true
+			values, current, proxy = append(values, strings.TrimSpace(value)), true, strings.EqualFold(name, "Proxy-Authenticate")
 		case current && (strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")):
 			values[len(values)-1] += " " + strings.TrimSpace(line)
 		default:
@@ -69,7 +70,7 @@ func challengeLines(text string) (status string, values []string) {
 	if !head && values == nil {
 		values = bare
 	}
-	return status, values
+	return status, values, proxy
 }
 
 func isLoopback(host string) bool {

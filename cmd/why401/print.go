@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -99,18 +100,17 @@ func (p *printer) exchanges(r *report) {
 		return
 	}
 	p.heading("The exchange")
+	again := 0
 	for i, e := range r.Exchanges {
-		with := "without credentials"
-		if e.Credentials != "" {
-			with = "with " + e.Credentials + " credentials"
+		if i > 0 && reflect.DeepEqual(e, r.Exchanges[i-1]) {
+			again++
+			if i == len(r.Exchanges)-1 || !reflect.DeepEqual(e, r.Exchanges[i+1]) {
+				p.line(5, 2, "", fmt.Sprintf("… and the same %d times more", again))
+				again = 0
+			}
+			continue
 		}
-		if e.Method == "CONNECT" {
-			with = "to the proxy"
-		}
-		if e.Redirected {
-			with = "redirected, " + with
-		}
-		p.line(2, 4, "", fmt.Sprintf("%d. %s %s, %s", i+1, e.Method, e.URL, with))
+		p.line(2, 4, "", fmt.Sprintf("%d. %s %s, %s", i+1, e.Method, e.URL, with(e)))
 		if e.Error != "" {
 			p.line(5, 2, red, e.Error)
 			continue
@@ -131,6 +131,25 @@ func (p *printer) exchanges(r *report) {
 	if r.Body != "" {
 		p.line(5, 2, dim, "“"+r.Body+"”")
 	}
+}
+
+// with says what a request carried.
+func with(e exchange) string {
+	s := "without credentials"
+	switch {
+	case e.Method == "CONNECT":
+		s = "to the proxy"
+	case e.Credentials == unreadable:
+		s = "with an Authorization that has no scheme"
+	case e.Credentials != "":
+		s = "with " + e.Credentials + " credentials"
+	case len(e.Own) > 0:
+		s = "with " + strings.Join(e.Own, ", ")
+	}
+	if e.Redirected {
+		s = "redirected, " + s
+	}
+	return s
 }
 
 func (p *printer) challenges(r *report) {
@@ -156,7 +175,11 @@ func (p *printer) challenges(r *report) {
 		}
 		p.line(4, 4, "", "To satisfy it: "+c.Needs+".")
 		if c.Snippet != "" {
-			p.line(6, 4, "", "client := &http.Client{Transport: authretry.New(")
+			constructor := "authretry.New("
+			if c.Proxy {
+				constructor = "authretry.NewProxyTransport(nil,"
+			}
+			p.line(6, 4, "", "client := &http.Client{Transport: "+constructor)
 			p.line(10, 4, "", c.Snippet+",")
 			p.line(6, 0, "", ")}")
 		} else {

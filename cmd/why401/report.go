@@ -42,6 +42,7 @@ type exchange struct {
 	URL         string        `json:"url"`
 	Redirected  bool          `json:"redirected,omitempty"`  // it follows the Location of the exchange before
 	Credentials string        `json:"credentials,omitempty"` // what kind of them, never which
+	Own         []string      `json:"own,omitempty"`         // the names of the headers given with -H that it carried
 	Status      int           `json:"status,omitempty"`
 	Phrase      string        `json:"phrase,omitempty"`
 	Header      []headerField `json:"header,omitempty"` // those that matter here
@@ -58,6 +59,7 @@ type challenge struct {
 	Known   bool        `json:"known"`
 	Defined string      `json:"defined,omitempty"`
 	Meaning string      `json:"meaning"`
+	Proxy   bool        `json:"proxy,omitempty"`   // it is a proxy's
 	Token68 int         `json:"token68,omitempty"` // its length
 	Params  []parameter `json:"params,omitempty"`
 	Needs   string      `json:"needs"`
@@ -163,12 +165,12 @@ func (c *cleaner) url(u *url.URL) string {
 }
 
 // challenges explains the challenges in the values of a header.
-func (c *cleaner) challenges(values []string) (list []challenge, damage []string) {
+func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, damage []string) {
 	const mostChallenges, mostParams = 12, 30
 	parsed, err := authretry.ParseChallenges(values)
 	for _, p := range parsed[:min(len(parsed), mostChallenges)] {
 		words, known := schemeNamed(c.text(p.Scheme, 60))
-		ch := challenge{Scheme: c.text(p.Scheme, 60), Known: known, Defined: words.rfc, Meaning: words.meaning, Token68: len(p.Token68), raw: p}
+		ch := challenge{Scheme: c.text(p.Scheme, 60), Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
 		for _, q := range p.Params[:min(len(p.Params), mostParams)] {
 			ch.Params = append(ch.Params, parameter{c.text(q.Name, 60), c.text(q.Value, 300), meaningOf(p.Scheme, q)})
 		}

@@ -71,7 +71,7 @@ func schemeNamed(name string) (schemeWords, bool) {
 	return schemeWords{
 		name:    name,
 		meaning: "a scheme that this program does not know",
-		needs:   "the documentation of the server; if it is a fixed key after the word " + name + ", APIKey sends it",
+		needs:   "whatever the server's documentation says; if that is a fixed key after the word " + name + ", APIKey sends it",
 		snippet: `&authretry.APIKey{Prefix: "` + name + `", Key: os.Getenv("…")}`,
 	}, false
 }
@@ -85,6 +85,7 @@ type paramWords struct {
 }
 
 var params = []paramWords{
+	{"Bearer", "realm", "the server's name for what is protected (RFC 9110 §11.5)", nil},
 	{"", "realm", "the server's name for what is protected: which user name and password to use (RFC 9110 §11.5)", nil},
 	{"", "charset", "the encoding of user name and password (RFC 7617 §2.1, RFC 7616 §3.3)", nil},
 
@@ -138,6 +139,9 @@ var params = []paramWords{
 
 // meaningOf says in plain words what a parameter means.
 func meaningOf(scheme string, p authretry.Param) string {
+	if strings.EqualFold(p.Name, "realm") && isRegistry(scheme, p.Value) {
+		return "where tokens are to be had (container registries)"
+	}
 	for _, w := range params {
 		if !strings.EqualFold(w.name, p.Name) || w.scheme != "" && !strings.EqualFold(w.scheme, scheme) {
 			continue
@@ -154,10 +158,10 @@ func meaningOf(scheme string, p authretry.Param) string {
 // needsOf returns what satisfies the challenge c.
 func needsOf(c authretry.Challenge) (needs, snippet string) {
 	s, _ := schemeNamed(c.Scheme)
-	realm := c.Params.Get("realm")
 	switch {
-	case strings.EqualFold(c.Scheme, "Bearer") && c.Params.Get("service") != "" && strings.HasPrefix(realm, "http"):
-		return "a token that the realm's URL gives out to a GET with service and scope as its query, as container registries have it", s.snippet
+	case isRegistry(c.Scheme, c.Params.Get("realm")):
+		return "a token that the realm's URL gives out to a GET with service and scope as its query; a FetchFunc finds the three in TokenRequest.Challenge",
+			`&authretry.Bearer{Source: &authretry.TokenSource{Fetch: fetch}}`
 	case strings.EqualFold(c.Scheme, "Bearer") && c.Params.Get("error") == "insufficient_scope":
 		needs = "an access token with another scope: a new login or client-credentials request that asks for it"
 		if scope := c.Params.Get("scope"); scope != "" {
@@ -166,4 +170,9 @@ func needsOf(c authretry.Challenge) (needs, snippet string) {
 		return needs, s.snippet
 	}
 	return s.needs, s.snippet
+}
+
+// isRegistry reports whether a challenge with the realm is of the kind that container registries send.
+func isRegistry(scheme, realm string) bool {
+	return strings.EqualFold(scheme, "Bearer") && (strings.HasPrefix(realm, "https://") || strings.HasPrefix(realm, "http://"))
 }
