@@ -271,8 +271,8 @@ func (in *inquiry) settle() {
 		where = r.URL + " led to " + where + ", which"
 	}
 	status := strings.TrimSpace(fmt.Sprintf("%d %s", in.resp.StatusCode, http.StatusText(in.resp.StatusCode)))
-	switch in.resp.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+	switch {
+	case isRefusal(in.resp.StatusCode):
 		r.Outcome = outcomeRefused
 		r.Summary = fmt.Sprintf("%s refused: %s.", where, status)
 		if in.schemes != nil {

@@ -20,14 +20,17 @@ const mostSkew = time.Minute
 // causes finds what is likely to be wrong, the likeliest first: what is certain, then what the server says, then what
 // usually is the matter.
 func (in *inquiry) causes() []cause {
-	var list []cause
-	finders := []func() *cause{
+	return in.find(
 		in.notSent, in.noAnswer, in.proxyRefused,
 		in.ownAuthorization, in.redirected,
 		in.tokenTimes, in.insufficientScope, in.staleForEver, in.serverSays,
 		in.forbidden, in.noneGiven, in.wrongScheme, in.malformed,
 		in.shouldBe403, in.skewed, in.wrongPassword, in.wrongToken, in.noChallenge, in.tooMany,
-	}
+	)
+}
+
+func (in *inquiry) find(finders ...func() *cause) []cause {
+	var list []cause
 	for _, find := range finders {
 		if c := find(); c != nil {
 			c.Text, c.Fix = in.clean.text(c.Text, 1200), in.clean.text(c.Fix, 1200)
@@ -37,7 +40,11 @@ func (in *inquiry) causes() []cause {
 	return list
 }
 
-func (in *inquiry) refused() bool { return in.report.Outcome == outcomeRefused }
+func (in *inquiry) refused() bool { return in.resp != nil && isRefusal(in.resp.StatusCode) }
+
+func isRefusal(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusProxyAuthRequired
+}
 
 func (in *inquiry) is(reasons ...authretry.Reason) bool {
 	for _, r := range reasons {

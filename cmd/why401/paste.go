@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 )
@@ -21,9 +22,10 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 		return nil, fmt.Errorf("standard input: %w", err)
 	}
 	status, values, proxy := challengeLines(string(text))
-	r := &report{Outcome: outcomeExplained, Exchanges: []exchange{}, Causes: []cause{}, Notes: []cause{}}
+	r := &report{Outcome: outcomeExplained, Exchanges: []exchange{}, Notes: []cause{}}
 	r.Challenges, r.Damage = clean.challenges(values, proxy)
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
+	r.Causes = orEmpty(pastedCauses(r, status, len(values) > 0, proxy, clean))
 	switch {
 	case len(values) == 0 && status == "":
 		return nil, errors.New("there is nothing to explain: give a URL, or a WWW-Authenticate header on standard input; see why401 -h")
@@ -39,6 +41,20 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 		r.Summary = fmt.Sprintf("These are %d challenges. Any one of them is enough; take the strongest that you have credentials for.", len(r.Challenges))
 	}
 	return r, nil
+}
+
+// pastedCauses finds the likely causes that show in a response's head alone.
+func pastedCauses(r *report, status string, asks, proxy bool, clean *cleaner) []cause {
+	resp := &http.Response{Header: http.Header{}}
+	fmt.Sscan(status, &resp.StatusCode)
+	if resp.StatusCode == 0 && asks && !proxy {
+		resp.StatusCode = http.StatusUnauthorized
+	}
+	if asks {
+		resp.Header.Set(challengeHeader(resp), "") // what it says has been read
+	}
+	in := &inquiry{report: r, resp: resp, question: question{clean: *clean}}
+	return in.find(in.insufficientScope, in.serverSays, in.malformed, in.noChallenge)
 }
 
 // challengeLines finds the header values in pasted text: those of the fields WWW-Authenticate and Proxy-Authenticate,

@@ -172,7 +172,7 @@ func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, dam
 		words, known := schemeNamed(c.text(p.Scheme, 60))
 		ch := challenge{Scheme: c.text(p.Scheme, 60), Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
 		for _, q := range p.Params[:min(len(p.Params), mostParams)] {
-			ch.Params = append(ch.Params, parameter{c.text(q.Name, 60), c.text(q.Value, 300), meaningOf(p.Scheme, q)})
+			ch.Params = append(ch.Params, parameter{c.text(q.Name, 60), c.text(q.Value, 300), meaningOf(p, q)})
 		}
 		needs, snippet := needsOf(p)
 		ch.Needs, ch.Snippet = c.text(needs, 500), c.text(snippet, 200)

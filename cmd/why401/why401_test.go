@@ -134,6 +134,9 @@ func TestAsk(t *testing.T) {
 			machine, status := w.run(append([]string{"-json"}, args...), "", c.name != "tls")
 			require.Equal(t, c.status, status)
 			noSecret(t, machine)
+			if c.name == "bearer-expired" {
+				golden(t, c.name+".json", machine)
+			}
 			var r report
 			require.NoError(t, json.Unmarshal([]byte(machine), &r))
 			require.NotEmpty(t, r.Summary)

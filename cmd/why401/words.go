@@ -138,12 +138,12 @@ var params = []paramWords{
 }
 
 // meaningOf says in plain words what a parameter means.
-func meaningOf(scheme string, p authretry.Param) string {
-	if strings.EqualFold(p.Name, "realm") && isRegistry(scheme, p.Value) {
+func meaningOf(c authretry.Challenge, p authretry.Param) string {
+	if strings.EqualFold(p.Name, "realm") && isRegistry(c) {
 		return "where tokens are to be had (container registries)"
 	}
 	for _, w := range params {
-		if !strings.EqualFold(w.name, p.Name) || w.scheme != "" && !strings.EqualFold(w.scheme, scheme) {
+		if !strings.EqualFold(w.name, p.Name) || w.scheme != "" && !strings.EqualFold(w.scheme, c.Scheme) {
 			continue
 		}
 		value := strings.ReplaceAll(strings.ToLower(p.Value), " ", "")
@@ -159,7 +159,7 @@ func meaningOf(scheme string, p authretry.Param) string {
 func needsOf(c authretry.Challenge) (needs, snippet string) {
 	s, _ := schemeNamed(c.Scheme)
 	switch {
-	case isRegistry(c.Scheme, c.Params.Get("realm")):
+	case isRegistry(c):
 		return "a token that the realm's URL gives out to a GET with service and scope as its query; a FetchFunc finds the three in TokenRequest.Challenge",
 			`&authretry.Bearer{Source: &authretry.TokenSource{Fetch: fetch}}`
 	case strings.EqualFold(c.Scheme, "Bearer") && c.Params.Get("error") == "insufficient_scope":
@@ -172,7 +172,8 @@ func needsOf(c authretry.Challenge) (needs, snippet string) {
 	return s.needs, s.snippet
 }
 
-// isRegistry reports whether a challenge with the realm is of the kind that container registries send.
-func isRegistry(scheme, realm string) bool {
-	return strings.EqualFold(scheme, "Bearer") && (strings.HasPrefix(realm, "https://") || strings.HasPrefix(realm, "http://"))
+// isRegistry reports whether c is of the kind that container registries send.
+func isRegistry(c authretry.Challenge) bool {
+	realm := c.Params.Get("realm")
+	return strings.EqualFold(c.Scheme, "Bearer") && c.Params.Get("service") != "" && (strings.HasPrefix(realm, "https://") || strings.HasPrefix(realm, "http://"))
 }
