@@ -49,6 +49,22 @@ type hop struct {
 	resp *http.Response // its body is not to be read
 	err  error
 	sent string // the kind of credentials that it carried
+
+	connect bool   // it is a CONNECT, to a proxy
+	proxy   string // the kind of credentials that it carried for a proxy
+}
+
+// closed reports whether h is a CONNECT that has opened no tunnel.
+func (h hop) closed() bool { return h.connect && h.resp.StatusCode != http.StatusOK }
+
+// asked returns the URL that was asked last.
+func (in *inquiry) asked() *url.URL {
+	for _, h := range slices.Backward(in.hops) {
+		if !h.connect {
+			return h.req.URL
+		}
+	}
+	return in.url
 }
 
 // ask asks the question and reports.
@@ -59,9 +75,8 @@ func (a *asker) ask(ctx context.Context, q question) *report {
 		defer cancel()
 	}
 	in := &inquiry{question: q, report: &report{URL: q.clean.url(q.url)}}
-	transport := proxied(a.base, q.proxy)
-	in.proxies = transport.Proxy
-	recorder := &recorder{base: transport}
+	recorder := &recorder{}
+	recorder.base = in.transport(a.base, recorder)
 	client := in.client(recorder)
 	defer client.CloseIdleConnections()
 
@@ -94,10 +109,10 @@ func (in *inquiry) client(recorder http.RoundTripper) *http.Client {
 	if in.token != "" {
 		in.schemes = append(in.schemes, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
 	}
-	if in.hasUser {
+	if in.user.given {
 		in.schemes = append(in.schemes,
-			&authretry.Digest{Username: in.username, Password: in.password},
-			&authretry.Basic{Username: in.username, Password: in.password, Preemptive: in.preemptive})
+			&authretry.Digest{Username: in.user.name, Password: in.user.password},
+			&authretry.Basic{Username: in.user.name, Password: in.user.password, Preemptive: in.preemptive})
 	}
 	client := &http.Client{Transport: recorder, Jar: jar, CheckRedirect: in.checkRedirect}
 	if in.schemes != nil {
@@ -141,50 +156,70 @@ func left(hops []*http.Request) bool {
 	return false
 }
 
-// proxied returns a transport that goes by the proxy, or as the environment says if it is nil.
-func proxied(base *http.Transport, proxy *url.URL) *http.Transport {
+// transport returns what sends requests by the proxy, if there is one, and has the recorder told of each CONNECT.
+func (in *inquiry) transport(base *http.Transport, r *recorder) http.RoundTripper {
 	t := base.Clone()
-	if proxy != nil {
-		t.Proxy = http.ProxyURL(proxy)
+	if in.proxy != nil {
+		t.Proxy = http.ProxyURL(in.proxy)
 	}
-	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, connect *http.Request, resp *http.Response) error {
-		if resp.StatusCode == http.StatusOK {
-			return nil
-		}
-		return &connectError{connect, resp}
+	t.OnProxyConnectResponse = r.connected
+	in.proxies = t.Proxy
+	if !in.proxyUser.given {
+		return t
 	}
-	return t
-}
-
-// A connectError is a proxy's answer to CONNECT that opens no tunnel.
-type connectError struct {
-	req  *http.Request
-	resp *http.Response
-}
-
-func (e *connectError) Error() string {
-	return fmt.Sprintf("the proxy answered CONNECT with %d", e.resp.StatusCode)
+	p := authretry.NewProxyTransport(t,
+		&authretry.Digest{Username: in.proxyUser.name, Password: in.proxyUser.password},
+		&authretry.Basic{Username: in.proxyUser.name, Password: in.proxyUser.password})
+	p.AllowPlaintext = in.allowPlaintext
+	p.OnEvent = r.event
+	return p
 }
 
 // A recorder notes what goes over the wire below the Transport.
 type recorder struct {
 	base http.RoundTripper
-	mu   sync.Mutex
-	hops []hop // guarded by mu
+
+	mu    sync.Mutex // guards what follows
+	hops  []hop
+	proxy string // the kind of credentials that the next request, or CONNECT, has for the proxy
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
-	h := hop{req: req, sent: kindOf(req.Header.Get("Authorization"))}
-	h.resp, h.err = r.base.RoundTrip(req)
-	var connect *connectError
-	resp := h.resp
-	if errors.As(h.err, &connect) {
-		h.resp = connect.resp
-	}
+	resp, err := r.base.RoundTrip(req)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if n := len(r.hops); err != nil && n > 0 && r.hops[n-1].closed() {
+		return resp, err // there was no tunnel to send it through
+	}
+	r.add(hop{req: req, resp: resp, err: err, sent: kindOf(req.Header.Get("Authorization"))})
+	return resp, err
+}
+
+// connected is an http.Transport's OnProxyConnectResponse.
+func (r *recorder) connected(_ context.Context, _ *url.URL, req *http.Request, resp *http.Response) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := hop{req: req, resp: resp, connect: true}
+	r.add(h)
+	if h.closed() {
+		return fmt.Errorf("the proxy answered CONNECT with %d", resp.StatusCode)
+	}
+	return nil
+}
+
+// add notes a hop. The recorder is locked.
+func (r *recorder) add(h hop) {
+	h.proxy, r.proxy = r.proxy, ""
 	r.hops = append(r.hops, h)
-	return resp, h.err
+}
+
+// event is a ProxyTransport's OnEvent.
+func (r *recorder) event(_ context.Context, e authretry.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e.Kind == authretry.Authorized {
+		r.proxy = e.Scheme
+	}
 }
 
 func (r *recorder) CloseIdleConnections() {
@@ -217,11 +252,11 @@ func kindOf(authorization string) string {
 // fill makes the report of what was recorded.
 func (in *inquiry) fill() {
 	r, clean := in.report, &in.clean
+	in.settle()
 	for _, h := range in.hops {
 		r.Exchanges = append(r.Exchanges, in.exchange(h))
 	}
 	r.Exchanges = orEmpty(r.Exchanges)
-	in.settle()
 	if resp := in.resp; resp != nil {
 		r.Status = resp.StatusCode
 		r.Body = in.excerpt()
@@ -242,11 +277,9 @@ func (in *inquiry) settle() {
 	r, clean := in.report, &in.clean
 	if in.err != nil {
 		errors.As(in.err, &in.rejected)
-		var connect *connectError
-		if errors.As(in.err, &connect) {
-			in.resp = connect.resp
-		} else {
-			in.resp = nil
+		in.resp = nil
+		if n := len(in.hops); n > 0 && in.hops[n-1].closed() {
+			in.resp = in.hops[n-1].resp
 		}
 		r.Outcome = outcomeFailed
 		if in.rejected == nil {
@@ -275,7 +308,7 @@ func (in *inquiry) settle() {
 	case isRefusal(in.resp.StatusCode):
 		r.Outcome = outcomeRefused
 		r.Summary = fmt.Sprintf("%s refused: %s.", where, status)
-		if in.schemes != nil {
+		if in.schemes != nil || in.proxyUser.given {
 			errors.As(authretry.Explain(in.resp), &in.rejected)
 		}
 	default:
@@ -305,20 +338,23 @@ var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication
 
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean
-	e := exchange{Method: clean.text(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Credentials: clean.text(h.sent, 40)}
+	e := exchange{Method: clean.text(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Credentials: clean.text(h.sent, 40), ProxyCredentials: h.proxy}
+	if h.connect {
+		e.URL = clean.text(h.req.Host, 100)
+	}
 	for name := range in.header {
 		if h.req.Header.Get(name) != "" && !harmless[http.CanonicalHeaderKey(name)] && name != "Authorization" {
 			e.Own = append(e.Own, clean.text(name, 60))
 		}
 	}
 	slices.Sort(e.Own)
+	if h.resp == nil && in.rejected != nil {
+		e.Error = "not sent"
+		return e
+	}
 	if h.resp == nil {
 		e.Error = clean.text(plainError(h.err), 300)
 		return e
-	}
-	var connect *connectError
-	if errors.As(h.err, &connect) {
-		e.Method, e.URL, e.Credentials, e.Own = "CONNECT", clean.text(connect.req.Host, 100), "", nil
 	}
 	e.Status = h.resp.StatusCode
 	_, phrase, _ := strings.Cut(h.resp.Status, " ")

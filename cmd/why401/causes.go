@@ -95,6 +95,10 @@ func (in *inquiry) notSent() *cause {
 	if !in.is(authretry.ReasonPlaintext) {
 		return nil
 	}
+	if p := in.proxyURL(); p != nil && in.rejected.Origin == p.Scheme+"://"+p.Host {
+		return &cause{"proxy-plain-http", "The credentials were not sent to the proxy: its URL is plain http, and everybody on the way could have read them (RFC 7617 §4).",
+			"Use a proxy with an https:// URL, or Digest. If the network up to the proxy can be trusted, say so: -allow-plaintext here, ProxyTransport.AllowPlaintext in a program."}
+	}
 	return &cause{"plain-http", "The credentials were not sent: the URL is plain http, and everybody on the way could have read them (RFC 6750 §5.3, RFC 7617 §4).",
 		"Use https. If the network can be trusted, say so: -allow-plaintext here, Transport.AllowPlaintext in a program."}
 }
@@ -103,15 +107,12 @@ func (in *inquiry) noAnswer() *cause {
 	if in.report.Outcome != outcomeFailed || in.rejected != nil {
 		return nil
 	}
-	host := in.url.Hostname()
-	if n := len(in.hops); n > 0 {
-		host = in.hops[n-1].req.URL.Hostname()
-	}
+	host, port := in.asked().Hostname(), portOf(in.asked())
 	var dns *net.DNSError
 	var op *net.OpError
 	switch err := in.err; {
-	case errors.As(err, new(*connectError)):
-		return &cause{"proxy-failed", "The proxy could not or would not connect to " + in.url.Host + ". The server itself was not asked.",
+	case in.resp != nil:
+		return &cause{"proxy-failed", "The proxy could not or would not connect to " + host + ". The server itself was not asked.",
 			"Ask whoever runs the proxy, or go without one: set NO_PROXY for the host."}
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return &cause{"http-not-https", "The server speaks plain http on this port.", "Use http://, or the port that has TLS (443 usually)."}
@@ -120,7 +121,7 @@ func (in *inquiry) noAnswer() *cause {
 			"Get one from whoever runs the server, and try: curl --cert FILE --key FILE " + in.clean.url(in.url) + ". In a program, set Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."}
 	case tlsProblem(err):
 		return &cause{"tls", "TLS failed, so nothing has been asked yet and no credentials were sent. Usually the certificate is self-signed, of a private authority, expired, or for another host name; or a device in between opens TLS.",
-			"Look at it with: openssl s_client -connect " + net.JoinHostPort(host, portOf(in.url)) + " -servername " + host + ". For a private authority set SSL_CERT_FILE to its certificate."}
+			"Look at it with: openssl s_client -connect " + net.JoinHostPort(host, port) + " -servername " + host + ". For a private authority set SSL_CERT_FILE to its certificate."}
 	case errors.As(err, &dns):
 		return &cause{"dns", "The name " + host + " is not known to the DNS that was asked.", "Check the spelling, and whether the name is to be seen from this network (VPN?)."}
 	case isTimeout(err):
@@ -129,7 +130,7 @@ func (in *inquiry) noAnswer() *cause {
 		return &cause{"redirect-loop", "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
 			"See the exchange above for where the circle is, and ask its last URL directly."}
 	case errors.As(err, &op) && op.Op == "dial":
-		return &cause{"connection", "Nothing accepts connections at " + net.JoinHostPort(host, portOf(in.url)) + ".", "Check host and port, and whether the server runs."}
+		return &cause{"connection", "Nothing accepts connections at " + net.JoinHostPort(host, port) + ".", "Check host and port, and whether the server runs."}
 	}
 	return &cause{"broken", "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
 }
@@ -145,23 +146,40 @@ func portOf(u *url.URL) string {
 }
 
 func (in *inquiry) proxyRefused() *cause {
-	if !in.refused() || in.resp.StatusCode != http.StatusProxyAuthRequired {
+	if !in.refused() || in.resp.StatusCode != http.StatusProxyAuthRequired || in.is(authretry.ReasonPlaintext) {
 		return nil
 	}
-	if !in.hasProxy() {
+	if in.proxyURL() == nil {
 		return &cause{"proxy", "The status is 407, which only a proxy may send, and no proxy is configured. Either there is one in between that does not show itself, or the server says 407 where it means 401.",
 			"Ask whoever runs the server or the network."}
 	}
+	if in.proxyUser.given {
+		return &cause{"proxy-password", "The proxy does not accept the credentials. " + in.rejectedByProxy(),
+			"Type the password of -proxy-user anew. It is the user of the proxy, who need not be known to the server, and the other way round."}
+	}
 	return &cause{"proxy", "It is the proxy that refuses, not the server: it wants credentials of its own (RFC 9110 §15.5.8). Those of the server do not help.",
-		"Put user name and password into HTTP_PROXY or HTTPS_PROXY, as in http://user:password@proxy:3128, for Basic. In a program, authretry.NewProxyTransport answers Digest, too."}
+		"Give it some with -proxy-user. In a program, use authretry.NewProxyTransport; Basic goes to a proxy with an http:// URL only if its AllowPlaintext is set."}
 }
 
-func (in *inquiry) hasProxy() bool {
+// proxyURL returns the proxy for the URL that was asked last, or nil.
+func (in *inquiry) proxyURL() *url.URL {
 	if in.proxies == nil {
-		return false
+		return nil
 	}
-	u, err := in.proxies(&http.Request{URL: in.hops[len(in.hops)-1].req.URL})
-	return err == nil && u != nil
+	proxy, err := in.proxies(&http.Request{URL: in.asked()})
+	if err != nil {
+		return nil
+	}
+	return proxy
+}
+
+func (in *inquiry) rejectedByProxy() string {
+	for i := range in.report.Challenges {
+		if s := in.report.Challenges[i].Scheme; strings.EqualFold(s, "Basic") || strings.EqualFold(s, "Digest") {
+			return "User name or password is wrong, or the user may not use it."
+		}
+	}
+	return "It asks for another kind of them: " + in.asks() + "."
 }
 
 func (in *inquiry) ownAuthorization() *cause {
@@ -182,7 +200,9 @@ func (in *inquiry) ownAuthorization() *cause {
 func (in *inquiry) redirected() *cause {
 	var hops []*http.Request
 	for _, h := range in.hops {
-		hops = append(hops, h.req)
+		if !h.connect {
+			hops = append(hops, h.req)
+		}
 	}
 	if !in.refused() || in.schemes == nil && !in.ownKey() || in.last() != "" || len(hops) < 2 || !left(hops) {
 		return nil
@@ -191,8 +211,8 @@ func (in *inquiry) redirected() *cause {
 	if in.schemes == nil {
 		what = "what was given with -H was not sent there"
 	}
-	return &cause{"redirected", fmt.Sprintf("A redirect has led from %s to %s, another origin, and %s: otherwise any server could collect credentials by redirecting.", in.clean.url(originURL(in.url)), in.clean.url(originURL(in.resp.Request.URL)), what),
-		"If you trust where it leads, ask that URL directly: " + in.clean.url(in.resp.Request.URL)}
+	return &cause{"redirected", fmt.Sprintf("A redirect has led from %s to %s, another origin, and %s: otherwise any server could collect credentials by redirecting.", in.clean.url(originURL(in.url)), in.clean.url(originURL(in.asked())), what),
+		"If you trust where it leads, ask that URL directly: " + in.clean.url(in.asked())}
 }
 
 func sameOrigin(a, b *url.URL) bool {

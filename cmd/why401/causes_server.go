@@ -177,7 +177,7 @@ func (in *inquiry) shouldBe403() *cause {
 	}
 	fix := "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
 	for i := range in.hops {
-		if h := &in.hops[i]; h.sent != "" && h.resp != nil && h.resp.StatusCode < 400 && sameOrigin(h.req.URL, in.resp.Request.URL) {
+		if h := &in.hops[i]; h.sent != "" && !h.connect && h.resp != nil && h.resp.StatusCode < 400 && sameOrigin(h.req.URL, in.asked()) {
 			return &cause{"should-be-403", "The same server has accepted the same credentials a moment before, for " + in.clean.url(h.req.URL) + ". So they are good, and this 401 probably should be a 403: the user may not do this.", fix}
 		}
 	}
@@ -212,8 +212,8 @@ func (in *inquiry) wrongPassword() *cause {
 		return nil
 	}
 	who := ""
-	if in.hasUser && in.header.Get("Authorization") == "" {
-		who = " " + q(in.username)
+	if in.user.given && in.header.Get("Authorization") == "" {
+		who = " " + quoted(in.user.name)
 	}
 	text := fmt.Sprintf("User name%s or password is wrong, or the user is locked or unknown; a server does not tell which.", who)
 	fix := "Type the password anew. Check that the user belongs to this server"
@@ -259,7 +259,7 @@ func (in *inquiry) noChallenge() *cause {
 	}
 	if in.gave() {
 		fix += " What was sent now is not it, or not good."
-	} else if in.hasUser {
+	} else if in.user.given {
 		text += " User name and password were not sent, because they wait for a challenge."
 		fix += " If it is Basic after all, -preemptive sends it; in a program, set Basic.Preemptive."
 	}
@@ -293,7 +293,7 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"userinfo", "The URL has a user name in it, and perhaps a password. It was not used: a URL gets into histories, logs and Referer headers, and every user of the machine can read it.",
 			"Change the password if it is of any worth, and use -u."})
 	}
-	if n := len(in.hops); in.has("Basic") != nil && !in.report.Challenges[0].Proxy && in.hops[n-1].req.URL.Scheme == "http" && !isLoopback(in.hops[n-1].req.URL.Hostname()) {
+	if in.has("Basic") != nil && !in.report.Challenges[0].Proxy && in.asked().Scheme == "http" && !isLoopback(in.asked().Hostname()) {
 		list = append(list, cause{"basic-plain-http", "The server asks for Basic over plain http: whoever is on the way can read the password (RFC 7617 §4).",
 			"Use https, if the server has it."})
 	}
@@ -315,7 +315,7 @@ func (in *inquiry) notes() []cause {
 }
 
 func (in *inquiry) passedNotes() (list []cause) {
-	final := in.resp.Request.URL
+	final := in.asked()
 	switch {
 	case len(in.hops) > 1 && hasAny(strings.ToLower(final.Path), "login", "signin", "sign-in", "sign_in", "sso", "oauth"):
 		list = append(list, cause{"login-page", "The redirect has led to what looks like a login page, for people with a browser. A program would take its 200 for success.",

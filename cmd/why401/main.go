@@ -17,16 +17,19 @@
 //	-token-env VAR       read a Bearer token from this environment variable
 //	-token-file FILE     read a Bearer token from the first line of this file
 //	-preemptive          send Basic with the first request, without waiting for a challenge
-//	-allow-plaintext     send Basic and Bearer over plain http to other hosts than loopback, too
+//	-allow-plaintext     send Basic and Bearer over plain http to other hosts than loopback, and to proxies, too
 //	-X METHOD            the method (GET, or POST with -data)
 //	-H 'NAME: VALUE'     a header to send; may be repeated
 //	-data FILE           the body to send
 //	-proxy URL           the proxy (as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say)
+//	-proxy-user USER     user name for the proxy, for Basic and Digest; the password is asked for
+//	-proxy-password-env VAR, -proxy-password-file FILE
+//	                     read the password for the proxy from there
 //	-timeout DURATION    how long all of it may take (30s)
 //	-json                print the report as JSON
 //
 // Passwords and tokens are never taken from the command line, where every user of the machine and the shell's history
-// can read them; that goes for userinfo in the URLs, too. The credentials of a proxy may be in HTTP_PROXY or HTTPS_PROXY.
+// can read them; that goes for userinfo in the URLs, too.
 // Nothing that is printed has a secret in it, neither the credentials nor the value of a header given with -H, of a
 // cookie or of a query.
 //
@@ -46,9 +49,9 @@
 //	url?          what was asked, without userinfo and query
 //	status?       of the last response
 //	summary       a sentence
-//	exchanges     requests on the wire, in order: method, url, redirected?, credentials? (which kind), own? (names of
-//	              headers given with -H that it carried), status?, phrase?, header? (a list of name and value: those that
-//	              matter here), error?
+//	exchanges     requests on the wire, in order: method, url, redirected?, credentials? (which kind),
+//	              proxyCredentials?, own? (names of headers given with -H that it carried), status?, phrase?, header? (a
+//	              list of name and value: those that matter here), error?
 //	challenges    of the last response: scheme, known (to this program), defined? (where), meaning, proxy? (it is a proxy's),
 //	              token68? (its length), params? (a list of name, value and meaning), needs, snippet? (Go, for authretry)
 //	damage        what is wrong with the header's grammar, a list of sentences
@@ -111,6 +114,21 @@ type command struct {
 	asker          asker
 }
 
+// A user is a user name and a password.
+type user struct {
+	name, password string
+	given          bool
+}
+
+// set takes the user name as a flag gives it.
+func (u *user) set(s string) error {
+	if strings.Contains(s, ":") {
+		return errors.New("give the user name alone: a password on the command line is there for every user of the machine to read, and stays in the shell's history; leave it out to be asked for it, or say where it is with a variable or a file")
+	}
+	u.name, u.given = s, true
+	return nil
+}
+
 // errUsage is wrapped by the errors that are the command line's fault.
 var errUsage = errors.New("")
 
@@ -166,9 +184,8 @@ type question struct {
 	data           []byte
 	proxy          *url.URL // nil: as the environment says
 	timeout        time.Duration
-	username       string
-	password       string
-	hasUser        bool
+	user           user
+	proxyUser      user
 	token          string
 	tokenNotes     []cause // what is odd about the secrets as they were given
 	preemptive     bool
@@ -194,6 +211,9 @@ explains the WWW-Authenticate lines given on standard input.
   -data FILE           the body to send
   -proxy URL           the proxy, instead of what the environment says
   -timeout DURATION    how long all of it may take (30s)
+  -proxy-user USER     user name for the proxy; the password is asked for
+  -proxy-password-env VAR, -proxy-password-file FILE
+                       read the proxy's password from there
   -json                print the report as JSON
 
 Exit status: 0 not refused, 1 refused, 2 wrong usage, 3 no answer.
@@ -202,20 +222,14 @@ Exit status: 0 not refused, 1 refused, 2 wrong usage, 3 no answer.
 func (c *command) parse(ctx context.Context, args []string) (q question, asJSON bool, err error) {
 	q = question{header: http.Header{}}
 	var rawProxy, dataFile string
-	var secrets secretFlags
+	secrets := newSecretFlags()
 	flags := flag.NewFlagSet("why401", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.Func("u", "", func(s string) error {
-		if strings.Contains(s, ":") {
-			return errors.New("-u takes the user name alone: a password on the command line is there for every user of the machine to read, and stays in the shell's history; leave it out to be asked for it, or use -password-env or -password-file")
-		}
-		q.username, q.hasUser = s, true
-		return nil
-	})
-	flags.StringVar(&secrets.passwordEnv, "password-env", "", "")
-	flags.StringVar(&secrets.passwordFile, "password-file", "", "")
-	flags.StringVar(&secrets.tokenEnv, "token-env", "", "")
-	flags.StringVar(&secrets.tokenFile, "token-file", "", "")
+	flags.Func("u", "", q.user.set)
+	flags.Func("proxy-user", "", q.proxyUser.set)
+	for name, value := range secrets {
+		flags.StringVar(value, name, "", "")
+	}
 	flags.BoolVar(&q.preemptive, "preemptive", false, "")
 	flags.BoolVar(&q.allowPlaintext, "allow-plaintext", false, "")
 	flags.StringVar(&q.method, "X", "", "")
@@ -246,7 +260,7 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 			return q, false, usagef("-proxy: %v", err)
 		}
 		if q.proxy.User != nil {
-			return q, false, usagef("-proxy takes no user name and password, which every user of the machine could read; put the URL into the variable HTTP_PROXY or HTTPS_PROXY instead")
+			return q, false, usagef("-proxy takes no user name and password, which every user of the machine could read; use -proxy-user")
 		}
 	}
 	if dataFile != "" {
@@ -270,11 +284,10 @@ func plainFlagError(err error) string {
 	if !strings.HasPrefix(s, "invalid value ") {
 		return s
 	}
-	if _, own, ok := strings.Cut(s, "for flag -u: "); ok {
-		return own
-	}
-	if _, own, ok := strings.Cut(s, "for flag -H: "); ok {
-		return own
+	for _, name := range []string{"-u", "-proxy-user", "-H"} {
+		if _, own, ok := strings.Cut(s, "for flag "+name+": "); ok {
+			return name + ": " + own
+		}
 	}
 	return s
 }
@@ -285,9 +298,9 @@ func (q *question) addHeader(line string) error {
 	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 	switch {
 	case !ok || name == "" || strings.ContainsFunc(name, unicode.IsSpace):
-		return errors.New("-H takes 'Name: value'")
+		return errors.New("it takes 'Name: value'")
 	case strings.ContainsFunc(value, unicode.IsControl):
-		return errors.New("-H: the header's value has a control character")
+		return errors.New("the header's value has a control character")
 	}
 	q.header.Add(name, value)
 	if harmless[http.CanonicalHeaderKey(name)] {

@@ -105,7 +105,11 @@ func (p *printer) exchanges(r *report) {
 		if i > 0 && reflect.DeepEqual(e, r.Exchanges[i-1]) {
 			again++
 			if i == len(r.Exchanges)-1 || !reflect.DeepEqual(e, r.Exchanges[i+1]) {
-				p.line(5, 2, "", fmt.Sprintf("… and the same %d times more", again))
+				times := "once"
+				if again > 1 {
+					times = strconv.Itoa(again) + " times"
+				}
+				p.line(5, 2, "", "… and the same "+times+" more")
 				again = 0
 			}
 			continue
@@ -145,6 +149,9 @@ func with(e exchange) string {
 		s = "with " + e.Credentials + " credentials"
 	case len(e.Own) > 0:
 		s = "with " + strings.Join(e.Own, ", ")
+	}
+	if e.ProxyCredentials != "" {
+		s += ", with " + e.ProxyCredentials + " credentials for the proxy"
 	}
 	if e.Redirected {
 		s = "redirected, " + s

@@ -38,15 +38,16 @@ const (
 
 // An exchange is one request on the wire and its response.
 type exchange struct {
-	Method      string        `json:"method"`
-	URL         string        `json:"url"`
-	Redirected  bool          `json:"redirected,omitempty"`  // it follows the Location of the exchange before
-	Credentials string        `json:"credentials,omitempty"` // what kind of them, never which
-	Own         []string      `json:"own,omitempty"`         // the names of the headers given with -H that it carried
-	Status      int           `json:"status,omitempty"`
-	Phrase      string        `json:"phrase,omitempty"`
-	Header      []headerField `json:"header,omitempty"` // those that matter here
-	Error       string        `json:"error,omitempty"`
+	Method           string        `json:"method"`
+	URL              string        `json:"url"`
+	Redirected       bool          `json:"redirected,omitempty"`       // it follows the Location of the exchange before
+	Credentials      string        `json:"credentials,omitempty"`      // what kind of them, never which
+	ProxyCredentials string        `json:"proxyCredentials,omitempty"` // the same, for the proxy
+	Own              []string      `json:"own,omitempty"`              // the names of the headers given with -H that it carried
+	Status           int           `json:"status,omitempty"`
+	Phrase           string        `json:"phrase,omitempty"`
+	Header           []headerField `json:"header,omitempty"` // those that matter here
+	Error            string        `json:"error,omitempty"`
 }
 
 type headerField struct {

@@ -12,64 +12,77 @@ import (
 	"strings"
 )
 
-// secretFlags say where the secrets are.
-type secretFlags struct {
-	passwordEnv, passwordFile string
-	tokenEnv, tokenFile       string
+// secretFlags are the flags that say where the secrets are, by name.
+type secretFlags map[string]*string
+
+func newSecretFlags() secretFlags {
+	f := secretFlags{}
+	for _, what := range []string{"password", "token", "proxy-password"} {
+		f[what+"-env"], f[what+"-file"] = new(string), new(string)
+	}
+	return f
 }
 
-// readSecrets gets the password and the token from where the flags say, and the password from the terminal if there is
-// only a user name.
+// given reports whether a flag says where the secret is.
+func (f secretFlags) given(what string) bool { return *f[what+"-env"] != "" || *f[what+"-file"] != "" }
+
+// readSecrets gets passwords and the token from where the flags say, and a password from the terminal if there is
+// only its user name.
 func (c *command) readSecrets(ctx context.Context, q *question, f secretFlags) error {
-	switch {
-	case f.passwordEnv != "" && f.passwordFile != "":
-		return usagef("use either -password-env or -password-file")
-	case f.tokenEnv != "" && f.tokenFile != "":
-		return usagef("use either -token-env or -token-file")
-	case (f.passwordEnv != "" || f.passwordFile != "") && !q.hasUser:
-		return usagef("a password needs a user name; add -u")
-	}
 	var err error
-	if q.token, err = c.readSecret("-token-env", f.tokenEnv, "-token-file", f.tokenFile); err != nil {
+	if q.token, err = c.readSecret("token", f); err != nil {
 		return err
 	}
 	q.tidyToken()
-	if !q.hasUser {
-		return nil
+	if err := c.readPassword(ctx, q, &q.user, "u", "password", f); err != nil {
+		return err
 	}
-	if f.passwordEnv != "" || f.passwordFile != "" {
-		q.password, err = c.readSecret("-password-env", f.passwordEnv, "-password-file", f.passwordFile)
-	} else {
-		q.password, err = c.askPassword(ctx, q.username)
+	return c.readPassword(ctx, q, &q.proxyUser, "proxy-user", "proxy-password", f)
+}
+
+func (c *command) readPassword(ctx context.Context, q *question, u *user, userFlag, what string, f secretFlags) (err error) {
+	switch {
+	case !u.given && f.given(what):
+		return usagef("-%s needs a user name; add -%s", what, userFlag)
+	case !u.given:
+		return nil
+	case f.given(what):
+		u.password, err = c.readSecret(what, f)
+	default:
+		u.password, err = c.askPassword(ctx, u.name, userFlag, what)
 	}
 	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(q.password) != q.password {
-		q.tokenNotes = append(q.tokenNotes, cause{"password-space", "The password begins or ends with a space, and was sent like that.",
+	if strings.TrimSpace(u.password) != u.password {
+		q.tokenNotes = append(q.tokenNotes, cause{what + "-space", "The " + strings.ReplaceAll(what, "-", " ") + " begins or ends with a space, and was sent like that.",
 			"If the space got there by accident, remove it."})
 	}
-	if q.password != "" {
-		q.clean.hide(q.password, base64.StdEncoding.EncodeToString([]byte(q.username+":"+q.password)))
+	if u.password != "" {
+		q.clean.hide(u.password, base64.StdEncoding.EncodeToString([]byte(u.name+":"+u.password)))
 	}
 	return nil
 }
 
-func (c *command) readSecret(envFlag, variable, fileFlag, file string) (string, error) {
+// readSecret gets a secret from the environment variable or the file that the flags name.
+func (c *command) readSecret(what string, f secretFlags) (string, error) {
+	variable, file := *f[what+"-env"], *f[what+"-file"]
 	switch {
+	case variable != "" && file != "":
+		return "", usagef("use either -%s-env or -%s-file", what, what)
 	case variable != "":
 		if secret := c.getenv(variable); secret != "" {
 			return secret, nil
 		}
-		return "", usagef("%s: the environment variable is empty or not set; the flag takes its name, not its value", envFlag)
+		return "", usagef("-%s-env: the environment variable is empty or not set; the flag takes its name, not its value", what)
 	case file != "":
 		content, err := os.ReadFile(file)
 		if err != nil {
-			return "", usagef("%s: %v", fileFlag, err)
+			return "", usagef("-%s-file: %v", what, err)
 		}
 		line, _, _ := strings.Cut(string(content), "\n")
 		if line = strings.TrimSuffix(line, "\r"); line == "" {
-			return "", usagef("%s: the file's first line is empty", fileFlag)
+			return "", usagef("-%s-file: the file's first line is empty", what)
 		}
 		return line, nil
 	}
@@ -105,22 +118,22 @@ func (q *question) tidyToken() {
 }
 
 // askPassword asks for the password at the terminal, without echo.
-func (c *command) askPassword(ctx context.Context, username string) (string, error) {
-	const hint = "use -password-env or -password-file"
+func (c *command) askPassword(ctx context.Context, username, userFlag, what string) (string, error) {
+	hint := "use -" + what + "-env or -" + what + "-file"
 	terminal, ok := c.stdin.(*os.File)
 	if !ok || !isTerminal(terminal) {
-		return "", usagef("-u: the password can be asked for at a terminal only, and standard input is none; %s", hint)
+		return "", usagef("-%s: the password can be asked for at a terminal only, and standard input is none; %s", userFlag, hint)
 	}
 	restore, err := silence(terminal)
 	if err != nil {
-		return "", usagef("-u: the terminal's echo cannot be turned off here, so the password is not asked for; %s", hint)
+		return "", usagef("-%s: the terminal's echo cannot be turned off here, so the password is not asked for; %s", userFlag, hint)
 	}
 	defer restore()
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt)
 	defer signal.Stop(interrupted)
 
-	fmt.Fprintf(c.stderr, "Password of %s (not shown): ", q(username))
+	fmt.Fprintf(c.stderr, "%s of %s (not shown): ", strings.ToUpper(what[:1])+strings.ReplaceAll(what[1:], "-", " "), quoted(username))
 	defer fmt.Fprintln(c.stderr)
 	type answer struct {
 		line string
@@ -183,8 +196,8 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// q returns a name for a sentence.
-func q(name string) string {
+// quoted returns a name for a sentence.
+func quoted(name string) string {
 	var c cleaner
 	return `"` + c.text(name, 100) + `"`
 }

@@ -22,6 +22,9 @@ var update = flag.Bool("update", false, "write the files in testdata anew")
 func TestAsk(t *testing.T) {
 	user := func(variable string) []string { return []string{"-u", "Aladdin", "-password-env", variable} }
 	withToken := func(variable string) []string { return []string{"-token-env", variable} }
+	proxyUser := func(variable string, more ...string) []string {
+		return append([]string{"-proxy", "http://proxy.example.com:3128", "-proxy-user", "Porter", "-proxy-password-env", variable}, more...)
+	}
 	basic := &authtest.Basic{Username: "Aladdin", Password: password, Realm: "cave"}
 	digest := &authtest.Digest{Username: "Aladdin", Password: password, Realm: "cave", Opaque: "5ccc", UTF8: true}
 	stale := &authtest.Digest{Username: "Aladdin", Password: password, Realm: "cave", NonceLifetime: time.Nanosecond}
@@ -107,6 +110,11 @@ func TestAsk(t *testing.T) {
 			"proxy.example.com": says(407, `Proxy-Authenticate: Digest realm="way out", nonce="5ccc", qop="auth"`)}, 1},
 		{"proxy-unreachable-target", []string{"-proxy", "http://proxy.example.com:3128"}, "https://api.example.com/", hosts{
 			"proxy.example.com": says(503, "")}, 3},
+		{"proxy-right", proxyUser("PASSWORD", "-allow-plaintext"), "https://api.example.com/", hosts{api: says(200, "")}, 0},
+		{"proxy-wrong-password", proxyUser("WRONG", "-allow-plaintext"), "https://api.example.com/", hosts{api: says(200, "")}, 1},
+		{"proxy-plain-http", proxyUser("PASSWORD"), "https://api.example.com/", hosts{api: says(200, "")}, 1},
+		{"proxy-http-wrong-password", proxyUser("WRONG", "-allow-plaintext"), "http://api.example.com/", hosts{api: says(200, "")}, 1},
+		{"proxy-http-plain-http", proxyUser("PASSWORD"), "http://api.example.com/", hosts{api: says(200, "")}, 3},
 		{"no-proxy-but-407", nil, "https://api.example.com/", hosts{api: says(407, `Proxy-Authenticate: Basic realm="way out"`)}, 1},
 		{"http-on-https-port", nil, "https://api.example.com:8443/", hosts{api: says(200, "")}, 3},
 		{"connection-refused", nil, "https://api.example.com:1/", hosts{api: says(200, "")}, 3},
@@ -120,6 +128,9 @@ func TestAsk(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, c.hosts)
+			if w.hosts["proxy.example.com"] == nil {
+				w.hosts["proxy.example.com"] = w.tunnels("Porter", password)
+			}
 			args := append(c.args, c.url)
 			if c.name == "bearer-scope" {
 				args = []string{"-H", "Authorization: Bearer " + scoped.AccessToken, c.url}
@@ -134,7 +145,7 @@ func TestAsk(t *testing.T) {
 			machine, status := w.run(append([]string{"-json"}, args...), "", c.name != "tls")
 			require.Equal(t, c.status, status)
 			noSecret(t, machine)
-			if c.name == "bearer-expired" {
+			if c.name == "bearer-expired" { // the field names are a promise
 				golden(t, c.name+".json", machine)
 			}
 			var r report
@@ -187,14 +198,14 @@ func TestPaste(t *testing.T) {
 // TestUsage has what the command line must not say. Nothing of a password is repeated.
 func TestUsage(t *testing.T) {
 	for name, args := range map[string][]string{
-		"-u takes the user name alone":   {"-u", "Aladdin:" + password, "https://api.example.com/"},
+		"-u: give the user name alone":   {"-u", "Aladdin:" + password, "https://api.example.com/"},
 		"-proxy takes no user name":      {"-proxy", "http://Aladdin:" + password + "@proxy.example.com", "https://api.example.com/"},
 		"the URL cannot be read":         {"https://Aladdin:" + password + "%zz@api.example.com/"},
 		"the URL must begin with":        {"ftp://Aladdin:" + password + "@api.example.com/"},
 		"is empty or not set":            {"-token-env", token, "https://api.example.com/"},
 		"standard input is none":         {"-u", "Aladdin", "https://api.example.com/"},
-		"a password needs a user name":   {"-password-env", "PASSWORD", "https://api.example.com/"},
-		"-H takes":                       {"-H", "X-API-Key=" + apiKey, "https://api.example.com/"},
+		"-password needs a user name":    {"-password-env", "PASSWORD", "https://api.example.com/"},
+		"it takes 'Name: value'":         {"-H", "X-API-Key=" + apiKey, "https://api.example.com/"},
 		"one URL is enough":              {"https://api.example.com/", "-u", "Aladdin"},
 		"flag provided but not defined":  {"-k", "https://api.example.com/"},
 		"either -token-env or":           {"-token-env", "TOKEN", "-token-file", "x", "https://api.example.com/"},

@@ -120,6 +120,34 @@ func guarded(t *testing.T, guards ...authtest.Guard) http.Handler {
 	return s
 }
 
+// tunnels returns a proxy that wants Basic, and connects to the world's https hosts.
+func (w *world) tunnels(username, password string) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		want := "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))
+		if r.Header.Get("Proxy-Authorization") != want || r.Method != http.MethodConnect {
+			says(407, `Proxy-Authenticate: Basic realm="way out"`)(rw, r)
+			return
+		}
+		server, err := net.Dial("tcp", w.secure.Listener.Addr().String())
+		if err != nil {
+			rw.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		rw.WriteHeader(http.StatusOK)
+		client, buffered, err := rw.(http.Hijacker).Hijack()
+		if err != nil {
+			server.Close()
+			return
+		}
+		go func() {
+			io.Copy(server, buffered)
+			server.Close()
+		}()
+		io.Copy(client, server)
+		client.Close()
+	})
+}
+
 // says returns a handler that always answers the same: a status, header lines, an empty line and a body.
 func says(status int, text string) http.HandlerFunc {
 	head, body, _ := strings.Cut(text, "\n\n")
