@@ -199,12 +199,8 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 func (r *recorder) connected(_ context.Context, _ *url.URL, req *http.Request, resp *http.Response) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := hop{req: req, resp: resp, connect: true}
-	r.add(h)
-	if h.closed() {
-		return fmt.Errorf("the proxy answered CONNECT with %d", resp.StatusCode)
-	}
-	return nil
+	r.add(hop{req: req, resp: resp, connect: true})
+	return nil // http.Transport fails by itself if there is no tunnel
 }
 
 // add notes a hop. The recorder is locked.
@@ -282,7 +278,7 @@ func (in *inquiry) settle() {
 			in.resp = in.hops[n-1].resp
 		}
 		r.Outcome = outcomeFailed
-		if in.rejected == nil {
+		if in.rejected == nil && in.resp == nil {
 			r.Error = clean.text(plainError(in.err), 500)
 		}
 		r.Summary = fmt.Sprintf("%s gave no answer.", r.URL)

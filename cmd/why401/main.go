@@ -79,7 +79,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 	"unicode"
@@ -94,8 +93,6 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	c := command{
 		stdin:  os.Stdin,
 		stdout: os.Stdout,
@@ -103,7 +100,7 @@ func main() {
 		getenv: os.Getenv,
 		asker:  asker{base: http.DefaultTransport.(*http.Transport).Clone(), now: time.Now},
 	}
-	os.Exit(c.run(ctx, os.Args[1:]))
+	os.Exit(c.run(context.Background(), os.Args[1:]))
 }
 
 // A command is the program with what it needs of the world.
@@ -221,6 +218,9 @@ Exit status: 0 not refused, 1 refused, 2 wrong usage, 3 no answer.
 
 func (c *command) parse(ctx context.Context, args []string) (q question, asJSON bool, err error) {
 	q = question{header: http.Header{}}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
+		q.clean.hide(userinfoOf(c.getenv(name))...) // errors of http.Transport may quote it
+	}
 	var rawProxy, dataFile string
 	secrets := newSecretFlags()
 	flags := flag.NewFlagSet("why401", flag.ContinueOnError)
@@ -343,6 +343,20 @@ func (q *question) setURL(raw string) error {
 	}
 	q.url = u
 	return nil
+}
+
+// userinfoOf returns what may be secret in a URL that need not be a valid one.
+func userinfoOf(raw string) []string {
+	at := strings.LastIndex(raw, "@")
+	if at < 0 {
+		return nil
+	}
+	userinfo := raw[:at]
+	if _, rest, ok := strings.Cut(userinfo, "://"); ok {
+		userinfo = rest
+	}
+	_, password, _ := strings.Cut(userinfo, ":")
+	return []string{userinfo, password}
 }
 
 // parseURL parses an absolute URL. Its errors do not quote it, for it may have a password in it.

@@ -38,7 +38,7 @@ const (
 )
 
 func (p *printer) paint(colour, s string) string {
-	if !p.colour || s == "" {
+	if !p.colour || colour == "" || s == "" {
 		return s
 	}
 	return colour + s + plain
@@ -141,8 +141,10 @@ func (p *printer) exchanges(r *report) {
 func with(e exchange) string {
 	s := "without credentials"
 	switch {
+	case e.Method == "CONNECT" && e.ProxyCredentials != "":
+		return "to the proxy, with " + e.ProxyCredentials + " credentials"
 	case e.Method == "CONNECT":
-		s = "to the proxy"
+		return "to the proxy, without credentials"
 	case e.Credentials == unreadable:
 		s = "with an Authorization that has no scheme"
 	case e.Credentials != "":
@@ -150,8 +152,10 @@ func with(e exchange) string {
 	case len(e.Own) > 0:
 		s = "with " + strings.Join(e.Own, ", ")
 	}
-	if e.ProxyCredentials != "" {
-		s += ", with " + e.ProxyCredentials + " credentials for the proxy"
+	if e.ProxyCredentials != "" && e.Credentials == "" && len(e.Own) == 0 {
+		s = "with " + e.ProxyCredentials + " credentials for the proxy only"
+	} else if e.ProxyCredentials != "" {
+		s += ", and " + e.ProxyCredentials + " credentials for the proxy"
 	}
 	if e.Redirected {
 		s = "redirected, " + s
@@ -172,7 +176,7 @@ func (p *printer) challenges(r *report) {
 		if c.Defined != "" {
 			title += " (" + c.Defined + ")"
 		}
-		p.line(2, 2, "", p.paint(bold, title)+": "+c.Meaning+".")
+		p.line(2, 2, bold, title+": "+c.Meaning+".")
 		for _, q := range c.Params {
 			p.line(4, 4, "", q.Name+" = "+quote(q.Value))
 			p.line(8, 0, dim, q.Meaning)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"syscall"
 )
 
 // secretFlags are the flags that say where the secrets are, by name.
@@ -130,7 +131,7 @@ func (c *command) askPassword(ctx context.Context, username, userFlag, what stri
 	}
 	defer restore()
 	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(interrupted)
 
 	fmt.Fprintf(c.stderr, "%s of %s (not shown): ", strings.ToUpper(what[:1])+strings.ReplaceAll(what[1:], "-", " "), quoted(username))

@@ -255,3 +255,70 @@ func TestData(t *testing.T) {
 	require.Equal(t, exitPassed, status, out)
 	require.Equal(t, []string{"POST b a body"}, got)
 }
+
+// TestCleaner hides secrets in the forms in which a server may quote them, and what a terminal would obey.
+func TestCleaner(t *testing.T) {
+	var c cleaner
+	c.hide("p@ss word/1", "ab", "")
+	for in, want := range map[string]string{
+		"p@ss word/1":                     "(secret)",
+		"xp@ss word/1y":                   "x(secret)y",
+		"p%40ss+word%2F1 p@ss%20word%2F1": "(secret) (secret)",
+		"ab cab, ab.":                     "(secret) cab, (secret).",
+		"a\tb\r\nc":                       "a b  c",
+		"\x1b[31m\x00\u202e\u009b\xff":    `\x1b[31m\x00\u202e\u009b\ufffd`,
+		"Grüße, 世界":                       "Grüße, 世界",
+	} {
+		require.Equal(t, want, c.text(in, 1000))
+	}
+	require.Equal(t, "123…", c.text("12345", 3))
+	require.Equal(t, []string{"u:p@x", "p@x"}, userinfoOf("http://u:p@x@proxy:bad"))
+	require.Equal(t, []string{"u:p", "p"}, userinfoOf("u:p@proxy"))
+	require.Empty(t, userinfoOf("http://proxy:3128"))
+}
+
+// TestWidth wraps to COLUMNS, and has no colour where there is no terminal.
+func TestWidth(t *testing.T) {
+	for columns, most := range map[string]int{"": 80, "50": 50, "7": 40, "x": 80, "100": 100} {
+		var out strings.Builder
+		getenv := func(name string) string { return map[string]string{"COLUMNS": columns, "TERM": "xterm"}[name] }
+		newPrinter(&out, getenv).report(&report{Summary: strings.Repeat("word ", 60), Causes: []cause{{Text: strings.Repeat("why ", 60), Fix: strings.Repeat("how ", 60)}}})
+		longest := 0
+		for line := range strings.Lines(out.String()) {
+			longest = max(longest, len(line)-1)
+		}
+		require.LessOrEqual(t, longest, most)
+		require.Greater(t, longest, most-10)
+		require.NotContains(t, out.String(), "\x1b")
+	}
+}
+
+// TestRedirectedKey keeps a header with a key from another origin, where http.Client would have sent it.
+func TestRedirectedKey(t *testing.T) {
+	var got []string
+	w := newWorld(t, map[string]http.Handler{
+		"api.example.com": says(302, "Location: https://files.example.com/"),
+		"files.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got = append(got, r.Header.Get("X-API-Key")+r.Header.Get("Accept"))
+			w.WriteHeader(http.StatusUnauthorized)
+		}),
+	})
+	out, status := w.run([]string{"-H", "X-API-Key: " + apiKey, "-H", "Accept: text/plain", "https://api.example.com/"}, "", true)
+	require.Equal(t, exitRefused, status)
+	require.Equal(t, []string{"text/plain"}, got)
+	require.Contains(t, out, "what was given with -H")
+}
+
+// TestPreemptive sends Basic where nobody asks for it.
+func TestPreemptive(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, p, _ := r.BasicAuth(); p != password {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})})
+	out, status := w.run([]string{"-u", "Aladdin", "-password-env", "PASSWORD", "-preemptive", "https://api.example.com/"}, "", true)
+	require.Equal(t, exitPassed, status, out)
+	out, status = w.run([]string{"-u", "Aladdin", "-password-env", "PASSWORD", "https://api.example.com/"}, "", true)
+	require.Equal(t, exitRefused, status)
+	require.Contains(t, out, "-preemptive")
+}
