@@ -225,6 +225,24 @@ func originURL(u *url.URL) *url.URL { return &url.URL{Scheme: u.Scheme, Host: u.
 type claims struct {
 	Expires   *float64 `json:"exp"`
 	NotBefore *float64 `json:"nbf"`
+	Issuer    any      `json:"iss"`
+	Audience  any      `json:"aud"`   // a string or a list of them
+	Scope     any      `json:"scope"` // a string, with spaces (RFC 8693 §4.2)
+	Scp       any      `json:"scp"`   // the same, of Microsoft and Okta
+}
+
+// about returns what the token says of whom it is from and what for, such as `iss "https://…", aud "cave"`.
+func (c *claims) about() string {
+	var list []string
+	for _, claim := range []struct {
+		name  string
+		value any
+	}{{"iss", c.Issuer}, {"aud", c.Audience}, {"scope", c.Scope}, {"scp", c.Scp}} {
+		if text, err := json.Marshal(claim.value); err == nil && claim.value != nil {
+			list = append(list, claim.name+" "+string(text))
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // claimsOf reads a JWT's claims, without verifying anything: they are believed no further than for advice.

@@ -297,6 +297,10 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"basic-plain-http", "The server asks for Basic over plain http: whoever is on the way can read the password (RFC 7617 §4).",
 			"Use https, if the server has it."})
 	}
+	if c := claimsOf(in.sentToken()); in.refused() && c != nil && c.about() != "" {
+		list = append(list, cause{"token-claims", "The token is a JWT that says of itself: " + in.clean.text(c.about(), 400) + ". (Read, but not verified.)",
+			"Compare that with what the server expects."})
+	}
 	if in.header.Get("Authorization") != "" && in.schemes == nil {
 		list = append(list, cause{"own-header", "In a program, authretry leaves a request alone that has an Authorization header of its own: no refresh, no retry.",
 			"Give the Transport a Bearer, Basic or APIKey instead of setting the header."})

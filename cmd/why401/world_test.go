@@ -109,7 +109,7 @@ func jwt(claims string) string {
 
 var (
 	expired = jwt(fmt.Sprintf(`{"sub":"Ali","exp":%d}`, noon.Add(-3*time.Hour).Unix()))
-	fresh   = jwt(fmt.Sprintf(`{"sub":"Ali","exp":%d}`, noon.Add(time.Hour).Unix()))
+	fresh   = jwt(fmt.Sprintf(`{"sub":"Ali","iss":"https://login.example.com","aud":["treasury"],"scope":"read","exp":%d}`, noon.Add(time.Hour).Unix()))
 	early   = jwt(fmt.Sprintf(`{"sub":"Ali","nbf":%d}`, noon.Add(10*time.Minute).Unix()))
 )
 
