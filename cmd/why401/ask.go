@@ -80,16 +80,13 @@ func (a *asker) ask(ctx context.Context, q question) *report {
 	client := in.client(recorder)
 	defer client.CloseIdleConnections()
 
-	req, err := http.NewRequestWithContext(ctx, q.method, q.url.String(), q.body())
-	if err == nil {
-		req.Header = q.header.Clone()
-		if host := req.Header.Get("Host"); host != "" {
-			req.Host = host
-		}
-		in.resp, in.err = client.Do(req)
-	} else {
-		in.err = errors.New("the method is not valid")
+	req, err := http.NewRequestWithContext(ctx, q.method, "", q.body())
+	if err != nil {
+		panic(err) // the method has been checked
 	}
+	req.URL, req.Header = q.url, q.header.Clone()
+	req.Host = req.Header.Get("Host") // the URL's if empty
+	in.resp, in.err = client.Do(req)
 	in.now = a.now()
 	in.hops = recorder.done()
 	if in.resp != nil {
@@ -384,6 +381,9 @@ func plainError(err error) string {
 	var urlErr *url.Error
 	if errors.As(err, &urlErr) {
 		err = urlErr.Err
+	}
+	if strings.Contains(err.Error(), "failed to parse Location header") {
+		return "the Location header cannot be read" // the error quotes it
 	}
 	return err.Error()
 }

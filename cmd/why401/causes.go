@@ -129,6 +129,8 @@ func (in *inquiry) noAnswer() *cause {
 	case errors.Is(err, errTooManyRedirects):
 		return &cause{"redirect-loop", "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
 			"See the exchange above for where the circle is, and ask its last URL directly."}
+	case len(in.hops) > 1 && strings.Contains(err.Error(), "unsupported protocol scheme"), len(in.hops) > 0 && in.hops[len(in.hops)-1].err == nil:
+		return &cause{"redirect", "A redirect leads to where no http client can go.", "Look at the Location above, and have the server repaired; or ask the right URL directly."}
 	case errors.As(err, &op) && op.Op == "dial":
 		return &cause{"connection", "Nothing accepts connections at " + net.JoinHostPort(host, port) + ".", "Check host and port, and whether the server runs."}
 	}

@@ -126,23 +126,23 @@ func (u *user) set(s string) error {
 	return nil
 }
 
-// errUsage is wrapped by the errors that are the command line's fault.
-var errUsage = errors.New("")
+// A usageError is the command line's fault.
+type usageError string
 
-func usagef(format string, args ...any) error {
-	return fmt.Errorf("%w"+format, append([]any{errUsage}, args...)...)
-}
+func (e usageError) Error() string { return string(e) }
+
+func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
 func (c *command) run(ctx context.Context, args []string) int {
 	q, asJSON, err := c.parse(ctx, args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
+	if errors.Is(err, flag.ErrHelp) {
 		return exitPassed
-	case errors.Is(err, errUsage):
+	}
+	if err != nil {
 		fmt.Fprintf(c.stderr, "why401: %v\n", err)
-		return exitUsage
-	case err != nil:
-		fmt.Fprintf(c.stderr, "why401: %v\n", err)
+		if _, ok := errors.AsType[usageError](err); ok {
+			return exitUsage
+		}
 		return exitFailed
 	}
 	var r *report
@@ -273,6 +273,9 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 		if dataFile != "" {
 			q.method = http.MethodPost
 		}
+	}
+	if _, err := http.NewRequest(q.method, "http://localhost/", nil); err != nil {
+		return q, false, usagef("-X takes a method, such as GET")
 	}
 	return q, asJSON, c.readSecrets(ctx, &q, secrets)
 }

@@ -79,6 +79,8 @@ func TestAsk(t *testing.T) {
 				http.Redirect(w, r, "/login?from=/", http.StatusFound)
 			})}, 0},
 		{"redirect-loop", nil, "https://api.example.com/", hosts{api: says(302, "Location: /again")}, 3},
+		{"redirect-nowhere", nil, "https://api.example.com/", hosts{api: says(302, "Location: ftp://files.example.com/x")}, 3},
+		{"redirect-unreadable", nil, "https://api.example.com/", hosts{api: says(302, "Location: http://[files.example.com/x?key="+cookie)}, 3},
 		{"no-challenge", user("PASSWORD"), "https://api.example.com/", hosts{api: says(401, "Content-Type: application/json\n\n"+`{"error":"no session, please log in"}`)}, 1},
 		{"no-challenge-api-key", nil, "https://api.example.com/", hosts{api: says(401, "Content-Type: application/json\n\n"+`{"message":"Missing x-api-key header"}`)}, 1},
 		{"no-challenge-wrong-api-key", []string{"-H", "X-API-Key: " + apiKey}, "https://api.example.com/", hosts{
@@ -206,6 +208,7 @@ func TestUsage(t *testing.T) {
 		"standard input is none":         {"-u", "Aladdin", "https://api.example.com/"},
 		"-password needs a user name":    {"-password-env", "PASSWORD", "https://api.example.com/"},
 		"it takes 'Name: value'":         {"-H", "X-API-Key=" + apiKey, "https://api.example.com/"},
+		"-X takes a method":              {"-X", "GET IT", "https://api.example.com/"},
 		"one URL is enough":              {"https://api.example.com/", "-u", "Aladdin"},
 		"flag provided but not defined":  {"-k", "https://api.example.com/"},
 		"either -token-env or":           {"-token-env", "TOKEN", "-token-file", "x", "https://api.example.com/"},
