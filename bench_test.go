@@ -1,10 +1,14 @@
 package authretry
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 // answering is a Base that answers at once: refusals to requests without credentials, 200 to the rest.
@@ -18,6 +22,12 @@ func answering(challenge string) roundTripFunc {
 	}
 }
 
+// expiringSource has a token that is good for an hour.
+func expiringSource() *TokenSource {
+	fetch := func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, errors.New("there is no need to") }
+	return &TokenSource{Initial: &oauth2.Token{AccessToken: "t", Expiry: time.Now().Add(time.Hour)}, Fetch: fetch}
+}
+
 // Allocations of one request in the steady state, all told: the copy of the request, the map of its headers, which is two, and what
 // the scheme needs. A change that adds one has to say why.
 func TestAllocationBudgets(t *testing.T) {
@@ -27,6 +37,7 @@ func TestAllocationBudgets(t *testing.T) {
 		scheme    Scheme
 		budget    float64
 	}{
+		{"Bearer", `Bearer`, &Bearer{Source: expiringSource()}, 3},
 		{"Basic", `Basic realm="x"`, &Basic{Username: "u", Password: "p"}, 4},
 		{"Basic, preemptive", `Basic realm="x"`, &Basic{Username: "u", Password: "p", Preemptive: true}, 8},
 		{"API key", `ApiKey`, &APIKey{Key: "k"}, 7},
@@ -56,6 +67,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		challenge string
 		scheme    Scheme
 	}{
+		{"Bearer", `Bearer`, &Bearer{Source: expiringSource()}},
 		{"Basic", `Basic realm="x"`, &Basic{Username: "u", Password: "p"}},
 		{"DigestMD5", `Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u", Password: "p"}},
 		{"DigestSHA256", `Digest realm="x", nonce="n", qop="auth", algorithm=SHA-256`, &Digest{Username: "u", Password: "p"}},
