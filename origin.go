@@ -18,7 +18,11 @@ type origin struct {
 
 // originOf returns the origin of u. It allocates nothing if u is in lower case already.
 func originOf(u *url.URL) origin {
-	o := origin{scheme: strings.ToLower(u.Scheme), host: strings.ToLower(u.Hostname()), port: u.Port()}
+	host, port := u.Host, ""
+	if strings.Contains(host, ":") {
+		host, port = u.Hostname(), u.Port()
+	}
+	o := origin{scheme: strings.ToLower(u.Scheme), host: strings.ToLower(host), port: port}
 	if o.port == "" {
 		o.port = defaultPort(o.scheme)
 	}

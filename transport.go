@@ -83,7 +83,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.base().RoundTrip(req) // it knows what to say
 	}
 	x := exchange{t: t, req: req, ctx: req.Context(), origin: originOf(req.URL)}
-	if reason := t.withholds(req, x.origin); reason != 0 {
+	var own bool
+	own, x.roomy = survey(req.Header)
+	if reason := t.withholds(req, x.origin, own); reason != 0 {
 		resp, err := t.base().RoundTrip(req)
 		if err == nil && isRefusal(resp) {
 			x.explain(resp, reason, nil)
@@ -129,12 +131,12 @@ func (t *Transport) base() http.RoundTripper {
 }
 
 // withholds returns why a request passes without credentials, or 0 if it may have them. Nothing is sent without
-// passing here.
-func (t *Transport) withholds(req *http.Request, o origin) Reason {
+// passing here. It is told whether the request has its own Authorization.
+func (t *Transport) withholds(req *http.Request, o origin, own bool) Reason {
 	switch {
 	case t.origins != nil && !t.origins[o]:
 		return ReasonOriginNotListed
-	case hasOwnAuthorization(req.Header):
+	case own:
 		return ReasonOwnAuthorization
 	case req.Response != nil && hasLeftOrigin(req, o):
 		return ReasonRedirected
@@ -142,14 +144,18 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 	return 0
 }
 
-// hasOwnAuthorization reports whether the caller has set Authorization, in whatever case.
-func hasOwnAuthorization(h http.Header) bool {
-	for name := range h {
+// survey looks at the caller's headers, once: has the caller set Authorization, in whatever case, and are there values
+// with room for others behind them?
+func survey(h http.Header) (own, roomy bool) {
+	for name, values := range h {
 		if len(name) == len("Authorization") && equalFoldASCII(name, "Authorization") {
-			return true
+			own = true
+		}
+		if len(values) < cap(values) {
+			roomy = true
 		}
 	}
-	return false
+	return own, roomy
 }
 
 // An exchange is one call of RoundTrip.
@@ -161,6 +167,7 @@ type exchange struct {
 	body   *body // nil: none
 	start  time.Time
 
+	roomy    bool  // the caller's headers have values with room behind them
 	ahead    lease // what went with the first send
 	answer   lease // what went with the second
 	attempts int
@@ -304,9 +311,11 @@ func (x *exchange) copy() *http.Request {
 		req = new(http.Request)
 		*req = *x.req
 	}
-	req.Header = make(http.Header, len(x.req.Header)+1)
-	for name, values := range x.req.Header {
-		req.Header[name] = values[:len(values):len(values)] // shared, but not to be appended to
+	req.Header = maps.Clone(x.req.Header)
+	if x.roomy {
+		for name, values := range req.Header {
+			req.Header[name] = values[:len(values):len(values)] // shared, but not to be appended to
+		}
 	}
 	return req
 }
