@@ -137,18 +137,23 @@ const maxParseErrors = 8
 //     left out, up to the next scheme.
 func ParseChallenges(values []string) ([]Challenge, error) {
 	var r reader
-	challenges, parameters := 0, 0 // as many as a well-behaved header has at most
+	elements := len(values) // schemes and parameters, as far as commas tell
 	for _, v := range values {
 		r.length += len(v)
-		parameters += strings.Count(v, "=")
-		challenges++
-		if strings.Contains(v, ",") {
-			challenges++
-		}
+		elements += strings.Count(v, ",")
 	}
-	r.list = make([]Challenge, 0, min(challenges, 8))
-	if parameters > 0 {
-		r.params = make([]Param, 0, min(parameters, 32))
+	switch {
+	case r.length == 0:
+		return nil, nil
+	case elements == 1: // as in `Basic realm="x"`: what there can be of it fits in one piece of memory
+		one := new(struct {
+			list   [1]Challenge
+			params [1]Param
+		})
+		r.list, r.params = one.list[:0], one.params[:0]
+	default:
+		r.list = make([]Challenge, 0, min(elements, 4))
+		r.params = make([]Param, 0, min(elements, 32))
 	}
 	for i, v := range values {
 		r.readLine(i, v)
@@ -166,10 +171,9 @@ type reader struct {
 	params []Param // of all challenges, one after the other
 	errs   []error
 
-	current   Challenge // the one that parameters are added to, but for Params
-	start     int       // index of its first parameter
-	open      bool      // whether there is a current challenge
-	ownerless bool      // whether parameters are left out until the next scheme
+	current   *Challenge // the last of list: the one that parameters are added to; nil if there is none
+	start     int        // index of its first parameter
+	ownerless bool       // whether parameters are left out until the next scheme
 
 	index     int             // of the line being read
 	line      string          // the line
@@ -195,6 +199,9 @@ func (r *reader) readLine(index int, line string) {
 // is told whether there was a comma before it.
 func (r *reader) readElement(s string, comma bool) (rest string) {
 	name, rest := consumeToken(s)
+	if name != "" && strings.HasPrefix(rest, `="`) { // as most do
+		return r.readParam(s, name, rest[1:], comma)
+	}
 	value, isParam := consumeEquals(rest)
 	if isParam && rest[0] != '=' && !beginsValue(value) {
 		isParam = false // "Basic =" and "Basic =realm=..." have a scheme and a stray equals sign
@@ -215,10 +222,12 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 	case !comma:
 		r.damage(s, "missing comma")
 	}
-	r.closeChallenge()
-	r.current, r.start = Challenge{Scheme: name}, len(r.params)
-	r.open, r.ownerless = true, false
-	r.current.Token68, rest = consumeToken68(skipSpace(rest))
+	r.openChallenge(name)
+	rest = skipSpace(rest)
+	if name, value := consumeToken(rest); strings.HasPrefix(value, `="`) {
+		return r.readParam(rest, name, value[1:], true)
+	}
+	r.current.Token68, rest = consumeToken68(rest)
 	return rest
 }
 
@@ -226,6 +235,12 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 func (r *reader) readParam(s, name, rest string, comma bool) string {
 	owned := r.claimParam(s, comma)
 
+	if value, after, ok := consumePlain(rest); ok {
+		if owned {
+			r.addParam(name, value)
+		}
+		return after
+	}
 	if strings.HasPrefix(rest, "=") {
 		if unequal := strings.TrimLeft(rest, "="); strings.HasPrefix(unequal, `"`) {
 			r.damage(rest, "stray equals sign")
@@ -260,7 +275,7 @@ func (r *reader) claimParam(s string, comma bool) bool {
 	switch {
 	case r.ownerless:
 		return false
-	case !r.open:
+	case r.current == nil:
 		r.damage(s, "parameter without a scheme")
 		r.ownerless = true
 		return false
@@ -288,18 +303,20 @@ func (r *reader) addParam(name, value string) {
 	r.params = append(r.params, Param{name, value})
 }
 
-func (r *reader) closeChallenge() {
-	if !r.open {
-		return
-	}
-	r.open = false
-	if n := len(r.params); n > r.start {
-		r.current.Params = r.params[r.start:n:n]
-	}
+func (r *reader) openChallenge(scheme string) {
+	r.closeChallenge()
 	if len(r.list) == cap(r.list) {
 		r.list = makeRoom(r, r.list)
 	}
-	r.list = append(r.list, r.current)
+	r.list = append(r.list, Challenge{Scheme: scheme})
+	r.current = &r.list[len(r.list)-1]
+	r.start, r.ownerless = len(r.params), false
+}
+
+func (r *reader) closeChallenge() {
+	if n := len(r.params); n > r.start {
+		r.current.Params = r.params[r.start:n:n]
+	}
 }
 
 // makeRoom returns list with room for as many more elements as there will be if the header goes on as it began, and
@@ -353,6 +370,42 @@ func (q *quoted) note(problem string, at int) {
 	if q.problem == "" {
 		q.problem, q.problemAt = problem, at
 	}
+}
+
+// consumePlain consumes a quoted-string that has nothing in it to look at twice, and after which the line ends or a
+// comma comes.
+func consumePlain(s string) (content, rest string, ok bool) {
+	if s == "" || s[0] != '"' {
+		return "", s, false
+	}
+	s = s[1:]
+	n := plainPrefix(s)
+	if n == len(s) || s[n] != '"' {
+		return "", s, false
+	}
+	content, rest = s[:n], s[n+1:]
+	return content, rest, rest == "" || rest[0] == ','
+}
+
+// plainPrefix returns how many bytes of s come before the first that is notPlain.
+func plainPrefix(s string) int {
+	i := 0
+	// Eight bytes at once, as long as none of them is notPlain, or a tab: byte-ones has its high bit set if the byte was 0,
+	// as has byte-' ' if it was less than a space; and ^byte takes out those that had it set before.
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(s); i += 8 {
+		b := s[i : i+8]
+		w := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+		quote, backslash, del := w^ones*'"', w^ones*'\\', w^ones*0x7f
+		if ((quote-ones)&^quote|(backslash-ones)&^backslash|(del-ones)&^del|(w-ones*' ')&^w)&highs != 0 {
+			break
+		}
+	}
+	for i < len(s) && classes[s[i]]&notPlain == 0 {
+		i++
+	}
+	return i
 }
 
 // consumeQuoted consumes a quoted-string (RFC 9110 §5.6.4) and returns it and the rest. The first byte of s is its
