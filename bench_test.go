@@ -24,7 +24,9 @@ func answering(challenge string) roundTripFunc {
 
 // expiringSource has a token that is good for an hour.
 func expiringSource() *TokenSource {
-	fetch := func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, errors.New("there is no need to") }
+	fetch := func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		return nil, errors.New("there is no need to")
+	}
 	return &TokenSource{Initial: &oauth2.Token{AccessToken: "t", Expiry: time.Now().Add(time.Hour)}, Fetch: fetch}
 }
 

@@ -300,7 +300,9 @@ func (r *reader) addParam(name, value string) {
 	if len(r.params) == cap(r.params) {
 		r.params = makeRoom(r, r.params)
 	}
-	r.params = append(r.params, Param{name, value})
+	r.params = r.params[:len(r.params)+1]
+	p := &r.params[len(r.params)-1]
+	p.Name, p.Value = name, value
 }
 
 func (r *reader) openChallenge(scheme string) {
@@ -308,8 +310,9 @@ func (r *reader) openChallenge(scheme string) {
 	if len(r.list) == cap(r.list) {
 		r.list = makeRoom(r, r.list)
 	}
-	r.list = append(r.list, Challenge{Scheme: scheme})
-	r.current = &r.list[len(r.list)-1]
+	r.list = r.list[:len(r.list)+1]
+	r.current = &r.list[len(r.list)-1] // zero as yet
+	r.current.Scheme = scheme
 	r.start, r.ownerless = len(r.params), false
 }
 
@@ -448,9 +451,10 @@ func consumeQuoted(s string) (q quoted, rest string) {
 
 // closes reports whether a quote before rest closes its quoted-string.
 func closes(rest string) bool {
-	rest = skipSpace(rest)
-	return rest == "" || rest[0] == ',' || beginsParam(rest)
+	return rest == "" || rest[0] == ',' || classes[rest[0]]&(tokenChar|blank) != 0 && closesBefore(skipSpace(rest))
 }
+
+func closesBefore(rest string) bool { return rest == "" || rest[0] == ',' || beginsParam(rest) }
 
 // beginsParam reports whether s begins a parameter, with or without a scheme before it.
 func beginsParam(s string) bool {
