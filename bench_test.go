@@ -40,11 +40,11 @@ func TestAllocationBudgets(t *testing.T) {
 		budget    float64
 	}{
 		{"Bearer", `Bearer`, &Bearer{Source: expiringSource()}, 3},
-		{"Basic", `Basic realm="x"`, &Basic{Username: "u", Password: "p"}, 4},
+		{"Basic", `Basic realm="x"`, &Basic{Username: "u", Password: "p"}, 3},
 		{"Basic, preemptive", `Basic realm="x"`, &Basic{Username: "u", Password: "p", Preemptive: true}, 8},
-		{"API key", `ApiKey`, &APIKey{Key: "k"}, 7},
-		{"Digest MD5", `Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u", Password: "p"}, 10},
-		{"Digest SHA-256", `Digest realm="x", nonce="n", qop="auth", algorithm=SHA-256`, &Digest{Username: "u", Password: "p"}, 10},
+		{"API key", `ApiKey`, &APIKey{Key: "k"}, 6},
+		{"Digest MD5", `Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u", Password: "p"}, 6},
+		{"Digest SHA-256", `Digest realm="x", nonce="n", qop="auth", algorithm=SHA-256`, &Digest{Username: "u", Password: "p"}, 6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			transport := &Transport{Base: answering(c.challenge), Schemes: []Scheme{c.scheme}}

@@ -223,7 +223,9 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 		r.damage(s, "missing comma")
 	}
 	r.openChallenge(name)
-	rest = skipSpace(rest)
+	if rest = skipSpace(rest); rest == "" || rest[0] == ',' {
+		return rest
+	}
 	if name, value := consumeToken(rest); strings.HasPrefix(value, `="`) {
 		return r.readParam(rest, name, value[1:], true)
 	}

@@ -75,12 +75,14 @@ var sink any
 
 // scan is the bound: it looks at each byte once, and finds the parameters.
 func scan(s string) (params int) {
-	quoted := false
+	quoted, escaped := false, false
 	start := 0
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
+		case escaped:
+			escaped = false
 		case quoted && c == '\\':
-			i++
+			escaped = true
 		case c == '"':
 			quoted = !quoted
 		case quoted:
