@@ -190,7 +190,7 @@ var typical = []struct {
 	line   string
 	allocs float64
 }{
-	{"Basic", `Basic realm="x"`, 2},
+	{"Basic", `Basic realm="x"`, 1},
 	{"TwoDigests", `Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm=SHA-256, ` +
 		`nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS", ` +
 		`Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm=MD5, ` +

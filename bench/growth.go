@@ -28,8 +28,11 @@ type growth struct {
 
 func (g *growth) add(i int, timings []timing) {
 	for _, t := range timings {
+		if t.wrong != "" {
+			t.name += " (wrong)"
+		}
 		k := 0
-		for k < len(g.series) && g.series[k].name != t.name {
+		for k < len(g.series) && strings.TrimSuffix(g.series[k].name, " (wrong)") != strings.TrimSuffix(t.name, " (wrong)") {
 			k++
 		}
 		if k == len(g.series) {
@@ -70,7 +73,11 @@ func growthRows(e effort) ([]growth, error) {
 	for i, n := range parsing.at {
 		line := strings.Repeat(parseCases[1].header+", ", n<<10/len(parseCases[1].header)+1)[:n<<10]
 		line = line[:strings.LastIndex(line, `", `)+1]
-		timings, err := parseRow(e, parseCase{header: line})
+		want, err := parsers[ours]([]string{line}, true)
+		if err != nil {
+			return nil, err
+		}
+		timings, err := parseRow(e, parseCase{header: line, want: want})
 		if err != nil {
 			return nil, err
 		}

@@ -25,8 +25,8 @@ type authority struct {
 
 	mu       sync.Mutex
 	issued   int
-	valid    string // the access token
-	refresh  string // the refresh token
+	valid    map[string]bool // access tokens
+	refresh  string          // the refresh token
 	ended    bool
 	requests int // at the token endpoint
 	refused  int
@@ -38,7 +38,7 @@ func (a *authority) token(ctx context.Context, refresh string) (*oauth2.Token, e
 	a.requests++
 	good := !a.ended && (!a.rotates || a.refresh == "" || refresh == a.refresh)
 	if !good {
-		a.ended, a.valid = true, ""
+		a.ended, a.valid = true, nil
 	} else {
 		a.issued++
 		a.refresh = "refresh-" + strconv.Itoa(a.issued)
@@ -60,7 +60,10 @@ func (a *authority) token(ctx context.Context, refresh string) (*oauth2.Token, e
 	defer a.mu.Unlock()
 	t := "token-" + strconv.Itoa(n)
 	if !a.ended {
-		a.valid = t
+		if a.valid == nil {
+			a.valid = map[string]bool{}
+		}
+		a.valid["Bearer "+t] = true
 	}
 	return &oauth2.Token{AccessToken: t, RefreshToken: refresh, TokenType: "Bearer", Expiry: time.Now().Add(time.Hour)}, nil
 }
@@ -76,7 +79,7 @@ func (a *authority) RoundTrip(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil
 	}
 	a.mu.Lock()
-	good := a.valid != "" && req.Header.Get("Authorization") == "Bearer "+a.valid
+	good := a.valid[req.Header.Get("Authorization")]
 	if !good {
 		a.refused++
 	}
@@ -92,11 +95,11 @@ func (a *authority) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 401, Header: header, Body: http.NoBody, Request: req}, nil
 }
 
-// revoke makes the access token that everybody has worthless.
+// revoke makes the access tokens that there are worthless.
 func (a *authority) revoke() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.valid, a.requests, a.refused = "", 0, 0
+	a.valid, a.requests, a.refused = nil, 0, 0
 }
 
 // stormPeers are all that answer a 401 with another token.
