@@ -64,7 +64,8 @@
 // # Proxies
 //
 // [NewProxyTransport] answers a proxy's 407, for plain http and for CONNECT. Its credentials and what it remembers are
-// apart from the origin's; a Transport can have it as Base.
+// apart from the origin's; a Transport can have it as Base. Most proxies have http:// URLs: Digest may go there, and Basic
+// if AllowPlaintext of the [ProxyTransport] is set.
 //
 // # Testing
 //

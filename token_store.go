@@ -7,7 +7,8 @@ import (
 )
 
 // A TokenStore keeps one token for several processes, such as the replicas of a service or the runs of a command, and
-// sees to it that one of them refreshes it at a time. Package filestore has one for the processes of a machine.
+// sees to it that one of them refreshes it at a time. Package filestore has one for the processes of a machine, module
+// redisstore one for those of many.
 //
 // A TokenStore must be safe for concurrent use. Its errors must not carry a token. It may have, besides, a method
 //
