@@ -83,6 +83,7 @@ func New(lifetime time.Duration) (*Server, error) {
 		provider: compose.Compose(config, store, strategy,
 			compose.OAuth2ClientCredentialsGrantFactory,
 			compose.OAuth2RefreshTokenGrantFactory,
+			//lint:ignore SA1019 the way to a login that needs no browser
 			compose.OAuth2ResourceOwnerPasswordCredentialsFactory,
 			compose.OAuth2TokenRevocationFactory,
 			compose.OAuth2TokenIntrospectionFactory,
