@@ -225,8 +225,7 @@ func challengesOf(resp *http.Response) []Challenge {
 	if resp.StatusCode == http.StatusProxyAuthRequired {
 		name = "Proxy-Authenticate"
 	}
-	challenges, _ := ParseChallenges(resp.Header[name])
-	return challenges
+	return readChallenges(resp.Header[name])
 }
 
 // A Rejection travels with its response in the context of resp.Request: unlike the body, nobody wraps that.

@@ -66,6 +66,16 @@ func (n *negotiator) mayGo(scheme int, o origin) bool {
 	return ok && safe.PlaintextSafe()
 }
 
+// maxChallenges is how many challenges of a response are looked at. A hostile header has room for many more, and
+// each of them may be put to a CredentialsFunc and to OnEvent.
+const maxChallenges = 64
+
+// readChallenges reads a header as far as anybody is going to look at it.
+func readChallenges(values []string) []Challenge {
+	challenges, _ := ParseChallenges(values)
+	return challenges[:min(len(challenges), maxChallenges)]
+}
+
 // answer chooses the first Scheme, in the order of preference, that has a Session for one of the challenges; among
 // several challenges of one scheme the first, for the server's order is its preference (RFC 7616 §3.7). A Scheme that
 // sent credentials ahead is asked at last even if none of the challenges is its own.

@@ -383,7 +383,7 @@ func (x *proxyExchange) asked(ctx context.Context, method, sent string) *http.Re
 
 // choose returns an answer to the challenges of a 407 whose header this is.
 func (x *proxyExchange) choose(method string, header http.Header, sent string, l lease) (lease, error) {
-	challenges, _ := ParseChallenges(header["Proxy-Authenticate"])
+	challenges := readChallenges(header["Proxy-Authenticate"])
 	x.reportChallenges(challenges)
 	if _, exclusive := l.Session.(Exclusive); l.Session != nil && !exclusive {
 		x.t.negotiator.spaces.forget(x.origin, l)
@@ -405,7 +405,7 @@ func (x *proxyExchange) learn(ctx context.Context, method, sent string, resp *ht
 // learnRefusal notes what a second refusal teaches, as a Transport does.
 func (x *proxyExchange) learnRefusal(method string, header http.Header, sent string) {
 	n := x.t.negotiator
-	challenges, _ := ParseChallenges(header["Proxy-Authenticate"])
+	challenges := readChallenges(header["Proxy-Authenticate"])
 	x.reportChallenges(challenges)
 	if x.answer.Session == nil {
 		return

@@ -64,7 +64,7 @@ func (x *proxyExchange) secondConnect(refusal *connectRefusal) (*proxySend, erro
 
 // failConnect returns the error of a request whose CONNECT the proxy has refused.
 func (x *proxyExchange) failConnect(refusal *connectRefusal, err error) error {
-	challenges, _ := ParseChallenges(refusal.header["Proxy-Authenticate"])
+	challenges := readChallenges(refusal.header["Proxy-Authenticate"])
 	r := x.refusal(challenges, err)
 	if r.Reason == ReasonProxyAuthentication {
 		if refusal.hook != nil {

@@ -13,6 +13,7 @@ const (
 	maxSpaces  = 32      // protection spaces of one origin
 	maxScopes  = 1 << 10 // scopes of one space
 	maxScope   = 1 << 10 // bytes of a scope; longer paths are challenged each time
+	maxRealm   = 1 << 10 // bytes of a realm; spaces with a longer one are challenged each time
 	maxIdle    = 1 << 14 // idle exclusive sessions of one space; never more than requests were in flight at once
 )
 
@@ -91,7 +92,7 @@ func (s *spaces) lend(o origin, u *url.URL) (l lease, exact bool) {
 
 // keep returns the lease after use, or remembers the Session of a new one for requests to u and below.
 func (s *spaces) keep(o origin, u *url.URL, l lease) {
-	if l.started || l.Session == nil {
+	if l.started || l.Session == nil || len(l.realm) > maxRealm {
 		return
 	}
 	_, exclusive := l.Session.(Exclusive)
@@ -185,6 +186,7 @@ func (k *originSpaces) space(scheme int, realm string) *protectionSpace {
 	if len(k.spaces) == maxSpaces {
 		k.spaces = append(k.spaces[:0], k.spaces[1:]...)
 	}
+	realm = strings.Clone(realm) // it is a part of a header that may be large
 	sp := &protectionSpace{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
 	k.spaces = append(k.spaces, sp)
 	return sp

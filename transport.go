@@ -246,7 +246,7 @@ func (x *exchange) first() (*http.Request, error) {
 // second returns the request with an answer to the challenges of resp, or nil if the refusal stands: then the error
 // says why, and fails the request unless it is a *standing.
 func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Request, error) {
-	challenges, _ := ParseChallenges(resp.Header["Www-Authenticate"])
+	challenges := readChallenges(resp.Header["Www-Authenticate"])
 	x.reportChallenges(resp, challenges)
 	if _, exclusive := x.ahead.Session.(Exclusive); x.ahead.Session != nil && !exclusive {
 		x.t.negotiator.spaces.forget(x.origin, x.ahead)
@@ -295,7 +295,7 @@ func (x *exchange) insist(resp *http.Response) (*http.Response, error) {
 	if !x.refused(resp) {
 		return x.accept(resp, req, lease{})
 	}
-	challenges, _ := ParseChallenges(resp.Header["Www-Authenticate"])
+	challenges := readChallenges(resp.Header["Www-Authenticate"])
 	if answer, err := x.t.negotiator.answer(x.ctx, x.origin, challenges, req, lease{}); err == nil {
 		x.t.negotiator.spaces.keep(x.origin, x.req.URL, answer)
 	}
@@ -403,7 +403,7 @@ func (x *exchange) release(resp *http.Response, sent *http.Request) *http.Respon
 // the next request; other credentials are forgotten, so that a later request asks again.
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) {
 	n := x.t.negotiator
-	challenges, _ := ParseChallenges(resp.Header["Www-Authenticate"])
+	challenges := readChallenges(resp.Header["Www-Authenticate"])
 	x.reportChallenges(resp, challenges)
 	for _, c := range challenges {
 		if equalFoldASCII(c.Scheme, n.schemes[x.answer.scheme].Name()) && equalFoldASCII(c.Params.Get("stale"), "true") {
