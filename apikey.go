@@ -84,6 +84,9 @@ func (k *APIKey) session(ctx context.Context) (Session, error) {
 		return nil, errors.New("authretry: APIKey has a key with a space, a control character or a character outside ASCII")
 	}
 	name, prefix := k.header(), k.Prefix
+	if !isToken(name) || hasControl(prefix) {
+		return nil, errors.New("authretry: APIKey has a Header that is not a header's name, or a Prefix with a control character")
+	}
 	if prefix == "" && name == "Authorization" {
 		prefix = "ApiKey"
 	}
