@@ -210,6 +210,9 @@ func (s *bearerSession) Authorize(req *http.Request) error {
 	return nil
 }
 
+// Format keeps the Source, and with it tokens, out of everything that package fmt prints.
+func (s *bearerSession) Format(f fmt.State, verb rune) { (*Bearer)(s).Format(f, verb) }
+
 // Covers reports true: a Bearer token is for the whole origin.
 func (s *bearerSession) Covers(*url.URL) bool { return true }
 
