@@ -137,6 +137,9 @@ func (r *Rejection) sentence() string {
 	case ReasonOriginNotListed:
 		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them"
 	case ReasonRedirected:
+		if r.Err != nil {
+			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
+		}
 		return "no credentials were sent, because redirects have led away from the origin that was asked first; if you trust where they lead, request that URL directly"
 	case ReasonProxyAuthentication:
 		s := "a proxy asks for " + describe(r.Challenges)
@@ -302,6 +305,8 @@ func (x *exchange) rejection(err error) *Rejection {
 		r.Reason = ReasonPlaintext
 	case errors.Is(err, ErrMutualAuth):
 		r.Reason = ReasonUntrustedServer
+	case errors.Is(err, errFollowsRedirects):
+		r.Reason = ReasonRedirected
 	}
 	n := x.t.negotiator
 	for _, s := range n.schemes {

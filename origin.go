@@ -99,11 +99,14 @@ func hasLeftOrigin(req *http.Request, o origin) bool {
 			return true // a redirect by someone unknown
 		}
 		from := originOf(req.URL)
-		upgrade := from.scheme == "http" && from.port == "80" && o.scheme == "https" && o.port == "443" && from.host == o.host
-		if from != o && !upgrade {
+		if from != o && !isUpgrade(from, o) {
 			return true
 		}
 		o = from
 	}
 	return true
+}
+
+func isUpgrade(from, to origin) bool {
+	return from.scheme == "http" && from.port == "80" && to.scheme == "https" && to.port == "443" && from.host == to.host
 }

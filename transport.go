@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
 )
 
 // Transport is an [http.RoundTripper] that authenticates requests. It sends credentials ahead where it knows that they
@@ -25,10 +27,15 @@ import (
 // makes one of): the caller's word counts. A request whose Authorization header is present but nil is sent without.
 //
 // A Transport remembers what servers asked for, so make one and share it: it is safe for concurrent use by any
-// number of goroutines. It must not be copied, nor its fields changed, after its first use. Base must not follow
-// redirects by itself, as an http.Client in its place would: those hops are out of the Transport's sight.
+// number of goroutines. It must not be copied, nor its fields changed, after its first use.
 type Transport struct {
 	// Base sends the requests. If nil, http.DefaultTransport does.
+	//
+	// It must not follow redirects by itself, as a wrapped http.Client does, since that takes credentials along. A
+	// retryablehttp.RoundTripper is kept from it. Another Base is kept, as far as it sends by an http.Transport, from
+	// sending them to another host than the first or in clear text after TLS, and the request fails: that
+	// costs a little for each request to a Base that is not an *http.Transport. What sends by other means is out of
+	// sight; if its response tells that credentials have gone astray, the request fails, too late.
 	Base http.RoundTripper
 
 	// Schemes are the ways to authenticate, in order of preference, the strongest first. There must be one.
@@ -63,7 +70,8 @@ type Transport struct {
 	once       sync.Once
 	negotiator *negotiator
 	origins    map[origin]bool
-	err        error // what is wrong with the fields
+	returning  *returningRedirects // in place of a Base that would follow redirects; nil: there is no need
+	err        error               // what is wrong with the fields
 }
 
 // New returns a Transport over http.DefaultTransport with the given schemes, in order of preference.
@@ -97,6 +105,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // CloseIdleConnections closes the idle connections of Base, if it can.
 func (t *Transport) CloseIdleConnections() {
+	t.init()
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
@@ -107,6 +116,9 @@ func (t *Transport) init() error {
 		return errors.New("authretry: the Transport is nil; make one with New")
 	}
 	t.once.Do(func() {
+		if rt, ok := t.Base.(*retryablehttp.RoundTripper); ok {
+			t.returning = newReturningRedirects(rt)
+		}
 		t.negotiator, t.err = newNegotiator(t.Schemes, t.AllowPlaintext)
 		for _, s := range t.Origins {
 			o, err := parseOrigin(s)
@@ -124,8 +136,11 @@ func (t *Transport) init() error {
 }
 
 func (t *Transport) base() http.RoundTripper {
-	if t == nil || t.Base == nil {
+	switch {
+	case t == nil || t.Base == nil:
 		return http.DefaultTransport
+	case t.returning != nil:
+		return t.returning
 	}
 	return t.Base
 }
@@ -335,7 +350,24 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 // send puts req on the wire.
 func (x *exchange) send(req *http.Request) (*http.Response, error) {
 	x.attempts++
-	resp, err := x.t.base().RoundTrip(req)
+	base := x.t.base()
+	var resp *http.Response
+	var err error
+	if l := newLeash(base, req, x.req); l == nil {
+		resp, err = base.RoundTrip(req)
+	} else {
+		resp, err = base.RoundTrip(l.started)
+		if !l.held(resp, x.origin) {
+			if err == nil {
+				resp.Body.Close()
+			}
+			x.body.settle()
+			return nil, x.fail(errFollowsRedirects)
+		}
+		if resp != nil && resp.Request == l.started {
+			resp.Request = req
+		}
+	}
 	if err == nil && resp == nil {
 		err = errors.New("authretry: Transport.Base returned neither a response nor an error")
 	}
@@ -394,6 +426,8 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 func (x *exchange) release(resp *http.Response, sent *http.Request) *http.Response {
 	if resp.Request == sent {
 		resp.Request = x.req
+	} else if resp.Request != nil { // a Base's own copy
+		resp.Request = withoutCredentials(resp.Request, sent.Header, x.req.Header)
 	}
 	x.report(Event{Kind: Done, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
 	return resp
@@ -419,7 +453,8 @@ func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) {
 // isOwn reports whether resp is of the origin that was asked: a Base that follows redirects may have gone elsewhere,
 // and what is said there is nothing to learn from or to answer.
 func (x *exchange) isOwn(resp *http.Response) bool {
-	return resp.Request == nil || resp.Request.URL == x.req.URL || resp.Request.URL != nil && originOf(resp.Request.URL) == x.origin
+	r := resp.Request
+	return r == nil || r.URL == x.req.URL || r.URL != nil && originOf(r.URL) == x.origin && (r.Response == x.req.Response || !hasLeftOrigin(r, x.origin))
 }
 
 // addCookies adds to the retry what the refusal's Set-Cookie put into the Jar, as http.Client would have.
