@@ -625,7 +625,7 @@ func heap() uint64 {
 // refusalWith returns a Base that answers credentials with 200 and others with 401, and lets edit change each response.
 func refusalWith(edit func(n int, resp *http.Response)) http.RoundTripper {
 	var n atomic.Int64
-	return unleashed(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
 		if !hasCredentials(req) {
 			resp.StatusCode = 401
@@ -633,7 +633,7 @@ func refusalWith(edit func(n int, resp *http.Response)) http.RoundTripper {
 		}
 		edit(int(n.Add(1)), resp)
 		return resp, nil
-	}))
+	})
 }
 
 func TestAttackMemoryIsBounded(t *testing.T) { // not parallel: it measures the heap
@@ -731,10 +731,10 @@ func TestAttackHugeHeaders(t *testing.T) {
 			return "", "", fmt.Errorf("%w: not for me", ErrUnsupportedChallenge)
 		}
 		transport := &Transport{Jar: jar, Schemes: []Scheme{&Digest{Credentials: ask}, &Digest{Username: "u", Password: "p", MinAlgorithm: "SHA-256"}},
-			Base: unleashed(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				sends++
 				return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: header}, nil
-			})),
+			}),
 			OnEvent: func(context.Context, Event) { events++ },
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -15,9 +15,9 @@ import (
 var errFollowsRedirects = errors.New("authretry: Transport.Base follows redirects by itself, and was led to another origin with the credentials; " +
 	"let it return redirects (http.ErrUseLastResponse), so that the http.Client outside follows them without")
 
-// A leash keeps the credentials of one send from leaving their origin where Base is a stranger: it may follow redirects
-// by itself, like an http.Client in its place, which takes headers along, X-API-Key to anybody and Authorization
-// to other ports and to sub-domains.
+// A leash keeps the credentials of one send from leaving their origin where Base follows redirects by itself, like an
+// http.Client in its place, which takes headers along, X-API-Key to anybody and Authorization to other ports and to
+// sub-domains.
 //
 // It watches, by httptrace, which host each header is written for, and closes the connection if our credentials are
 // in one for another host than that which got them first, or in clear text after TLS. http.Transport has collected
@@ -41,13 +41,55 @@ type hop struct {
 	secure bool
 }
 
-// newLeash returns the leash for credentials that req has, and the caller's request has not; nil if there are none, or
-// if base is known not to follow redirects.
-func newLeash(base http.RoundTripper, req, callers *http.Request) *leash {
+// probation is how many sends of a Base of unknown type are on a leash, if it is not seen to follow a redirect.
+const probation = 16
+
+// distrusts reports whether Base may follow redirects, for all that is known of it.
+func (t *Transport) distrusts(base http.RoundTripper) bool {
 	switch base.(type) {
 	case *http.Transport, *Transport, *ProxyTransport, *returningRedirects:
-		return nil
+		return false
 	}
+	return t.follows.Load() || t.sends.Load() < probation && t.sends.Add(1) <= probation
+}
+
+// leashed sends req by Base: on a leash if Base has been seen to follow a redirect, or is new. What a leash costs is
+// spared to all others.
+func (x *exchange) leashed(req *http.Request) (*http.Response, error) {
+	var l *leash
+	if x.t.distrusts(x.t.base()) {
+		l = newLeash(req, x.req)
+	}
+	if l == nil {
+		resp, err := x.t.base().RoundTrip(req)
+		if err != nil || resp == nil || resp.Request == nil || resp.Request == req || resp.Request.Response == x.req.Response {
+			return resp, err
+		}
+		x.t.follows.Store(true)
+		if l = newLeash(req, x.req); l != nil && !l.held(resp, x.origin) {
+			resp.Body.Close()
+			return nil, errFollowsRedirects
+		}
+		return resp, nil
+	}
+	resp, err := x.t.base().RoundTrip(l.started)
+	if resp != nil && resp.Request != nil && resp.Request.Response != x.req.Response {
+		x.t.follows.Store(true)
+	}
+	if !l.held(resp, x.origin) {
+		if err == nil {
+			resp.Body.Close()
+		}
+		return nil, errFollowsRedirects
+	}
+	if resp != nil && resp.Request == l.started {
+		resp.Request = req
+	}
+	return resp, err
+}
+
+// newLeash returns the leash for credentials that req has, and the caller's request has not; nil if there are none.
+func newLeash(req, callers *http.Request) *leash {
 	const buffer = 4 << 10                // http.Transport's, by default
 	size := 1<<10 + len(req.URL.RawQuery) // a guess at what else there is
 	has := false

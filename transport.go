@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -32,10 +33,10 @@ type Transport struct {
 	// Base sends the requests. If nil, http.DefaultTransport does.
 	//
 	// It must not follow redirects by itself, as a wrapped http.Client does, since that takes credentials along. A
-	// retryablehttp.RoundTripper is kept from it. Another Base is kept, as far as it sends by an http.Transport, from
-	// sending them to another host than the first or in clear text after TLS, and the request fails: that
-	// costs a little for each request to a Base that is not an *http.Transport. What sends by other means is out of
-	// sight; if its response tells that credentials have gone astray, the request fails, too late.
+	// retryablehttp.RoundTripper is kept from it. Another Base that is not an *http.Transport is watched during its
+	// first requests, and for good once it has followed a redirect: as far as it sends by an http.Transport, it is
+	// kept from sending credentials to another host or in clear text after TLS, and the request fails. Where that
+	// comes too late, because it sends by other means or has not followed a redirect before, the request still fails.
 	Base http.RoundTripper
 
 	// Schemes are the ways to authenticate, in order of preference, the strongest first. There must be one.
@@ -71,6 +72,8 @@ type Transport struct {
 	negotiator *negotiator
 	origins    map[origin]bool
 	returning  *returningRedirects // in place of a Base that would follow redirects; nil: there is no need
+	follows    atomic.Bool         // Base has been seen to follow a redirect
+	sends      atomic.Int32        // by a Base of unknown type, up to probation
 	err        error               // what is wrong with the fields
 }
 
@@ -350,26 +353,13 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 // send puts req on the wire.
 func (x *exchange) send(req *http.Request) (*http.Response, error) {
 	x.attempts++
-	base := x.t.base()
-	var resp *http.Response
-	var err error
-	if l := newLeash(base, req, x.req); l == nil {
-		resp, err = base.RoundTrip(req)
-	} else {
-		resp, err = base.RoundTrip(l.started)
-		if !l.held(resp, x.origin) {
-			if err == nil {
-				resp.Body.Close()
-			}
-			x.body.settle()
-			return nil, x.fail(errFollowsRedirects)
-		}
-		if resp != nil && resp.Request == l.started {
-			resp.Request = req
-		}
-	}
+	resp, err := x.leashed(req)
 	if err == nil && resp == nil {
 		err = errors.New("authretry: Transport.Base returned neither a response nor an error")
+	}
+	if errors.Is(err, errFollowsRedirects) {
+		x.body.settle()
+		return nil, x.fail(err)
 	}
 	if err != nil {
 		if x.body != nil && x.ctx.Err() != nil {
