@@ -1,0 +1,5 @@
+//go:build !race
+
+package authretry
+
+const raceDetector = false
