@@ -33,6 +33,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
+var discardLog = slog.NewLogLogger(slog.DiscardHandler, 0) // for servers that would write of every fault
+
 // What an attacker is after, in all its disguises.
 const secret = "hunter2"
 
@@ -73,7 +75,7 @@ func newInternet(t *testing.T) *internet {
 	})
 	n.tls = httptest.NewUnstartedServer(handler)
 	n.tls.EnableHTTP2 = true
-	n.tls.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	n.tls.Config.ErrorLog = discardLog
 	n.tls.StartTLS()
 	n.plain = httptest.NewServer(handler)
 	t.Cleanup(n.tls.Close)
