@@ -171,7 +171,11 @@ func stormRow(s storm) ([]stormResult, error) {
 			resp, err := rt.RoundTrip(newRequest().WithContext(ctx))
 			return err == nil && resp.StatusCode == 200
 		}
-		if !send(context.Background()) && !send(context.Background()) {
+		begun := send(context.Background())
+		if !begun {
+			begun = send(context.Background())
+		}
+		if !begun {
 			return nil, fmt.Errorf("%s: no token to begin with", name)
 		}
 		a.revoke()
