@@ -119,6 +119,9 @@ func (s *Store) read() (*oauth2.Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
+	if err := s.check(info); err != nil {
+		return nil, err // before it is opened, which takes forever if it is a pipe
+	}
 	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -127,17 +130,12 @@ func (s *Store) read() (*oauth2.Token, error) {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
 	defer f.Close()
-	opened, err := f.Stat()
-	if err != nil {
+	// Another process may have put another file there in the meantime.
+	if info, err = f.Stat(); err != nil {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
-	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
-		return nil, fmt.Errorf("%w: %s is a symbolic link; use the file it leads to", ErrUnsafe, s.path)
-	case !opened.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, s.path)
-	case runtime.GOOS != "windows" && opened.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("%w: %s has mode %#o; if nobody else can have read it, chmod 600 it, otherwise log in again", ErrUnsafe, s.path, opened.Mode().Perm())
+	if err := s.check(info); err != nil {
+		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
@@ -148,6 +146,19 @@ func (s *Store) read() (*oauth2.Token, error) {
 		return nil, fmt.Errorf("%w: %s", err, s.path)
 	}
 	return t, nil
+}
+
+// check returns an error unless the file may hold a token.
+func (s *Store) check(info fs.FileInfo) error {
+	switch mode := info.Mode(); {
+	case mode&fs.ModeSymlink != 0:
+		return fmt.Errorf("%w: %s is a symbolic link; use the file it leads to", ErrUnsafe, s.path)
+	case !mode.IsRegular():
+		return fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, s.path)
+	case runtime.GOOS != "windows" && mode.Perm()&0o077 != 0:
+		return fmt.Errorf("%w: %s has mode %#o; if nobody else can have read it, chmod 600 it, otherwise log in again", ErrUnsafe, s.path, mode.Perm())
+	}
+	return nil
 }
 
 // decode reads the contents of a file.
