@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,8 +51,9 @@ var fleetStores = []fleetStore{
 		name:  "redisstore",
 		start: func(t *testing.T) string { return servers.Redis(t) },
 		open: func(address string) authretry.TokenStore {
-			// A killed holder's lock lasts as long as LockTTL.
-			return &redisstore.Store{Client: redis.NewClient(&redis.Options{Addr: address}), Key: "login", LockTTL: 500 * time.Millisecond}
+			// A killed holder's lock lasts as long as LockTTL. It has to outlast what a busy machine keeps a living one
+			// from extending it, or two refresh at once.
+			return &redisstore.Store{Client: redis.NewClient(&redis.Options{Addr: address}), Key: "login", LockTTL: 2 * time.Second}
 		},
 	},
 }
@@ -76,7 +78,7 @@ type fleetReport struct {
 func runFleetProcess() {
 	url := os.Getenv("FLEET_SERVER")
 	tokens := &authretry.TokenSource{
-		Fetch: authretry.RefreshGrant(oauthserver.Config(url)),
+		Fetch: authretry.RefreshGrant(oauthserver.Config(cmp.Or(os.Getenv("FLEET_TOKEN_SERVER"), url))),
 		Store: openFleetStore(os.Getenv("FLEET_STORE"), os.Getenv("FLEET_ADDRESS")),
 	}
 	base := http.DefaultTransport.(*http.Transport).Clone()
@@ -148,13 +150,15 @@ func startFleet(t *testing.T, s fleetStore) *fleet {
 	for range fleetProcesses {
 		f.members = append(f.members, f.startMember())
 	}
-	t.Cleanup(func() {
-		for _, m := range f.members {
-			m.cmd.Process.Kill()
-			m.cmd.Wait()
-		}
-	})
+	t.Cleanup(f.killAll)
 	return f
+}
+
+func (f *fleet) killAll() {
+	for _, m := range f.members {
+		m.cmd.Process.Kill()
+		m.cmd.Wait()
+	}
 }
 
 // login puts a new login into the store, as a person at one of the processes would.
@@ -167,11 +171,11 @@ func (f *fleet) login() {
 	require.NoError(f.t, err)
 }
 
-func (f *fleet) startMember() *fleetMember {
+func (f *fleet) startMember(env ...string) *fleetMember {
 	exe, err := os.Executable()
 	require.NoError(f.t, err)
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), "FLEET_SERVER="+f.srv.URL, "FLEET_STORE="+f.store.name, "FLEET_ADDRESS="+f.address)
+	cmd.Env = append(append(os.Environ(), env...), "FLEET_SERVER="+f.srv.URL, "FLEET_STORE="+f.store.name, "FLEET_ADDRESS="+f.address)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	require.NoError(f.t, err)
