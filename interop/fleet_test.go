@@ -31,7 +31,7 @@ const (
 	fleetProcesses  = 8
 	fleetGoroutines = 64
 	fleetExpiries   = 30
-	fleetKills      = 12
+	fleetKills      = 8
 )
 
 // A fleetStore is a TokenStore that processes can be told of by one string.
@@ -71,6 +71,7 @@ func openFleetStore(name, address string) authretry.TokenStore {
 type fleetReport struct {
 	Requests      int
 	LoginRequired int      // requests that failed for want of a login
+	RefusedTwice  int      // requests whose retry met the end of the next token: that refusal stands
 	Failures      []string // all others, the first few
 }
 
@@ -102,6 +103,8 @@ func runFleetProcess() {
 				switch {
 				case errors.Is(err, authretry.ErrLoginRequired):
 					report.LoginRequired++
+				case refusedTwice(err):
+					report.RefusedTwice++
 				case err != nil && len(report.Failures) < 5:
 					report.Failures = append(report.Failures, err.Error())
 				}
@@ -112,6 +115,13 @@ func runFleetProcess() {
 	}
 	wg.Wait()
 	json.NewEncoder(os.Stdout).Encode(report)
+}
+
+// refusedTwice reports whether a request was refused with one token and then with the next, which takes a machine so
+// busy that a token's life goes by between the two.
+func refusedTwice(err error) bool {
+	rejection, ok := errors.AsType[*authretry.Rejection](err)
+	return ok && rejection.Reason == authretry.ReasonCredentialsRefused && rejection.Retried
 }
 
 func fleetRequest(client *http.Client, url string) error {
@@ -234,6 +244,7 @@ func (f *fleet) stop() (sum fleetReport) {
 		require.NoError(f.t, m.cmd.Wait())
 		sum.Requests += report.Requests
 		sum.LoginRequired += report.LoginRequired
+		sum.RefusedTwice += report.RefusedTwice
 		sum.Failures = append(sum.Failures, report.Failures...)
 	}
 	f.members = nil
@@ -257,6 +268,7 @@ func TestFleetRefreshesOnce(t *testing.T) {
 			t.Logf("%d requests, %d refused on the way, %d refreshes for %d expiries, %d invalid_grant",
 				sum.Requests, counts.Refused, counts.Refreshes, fleetExpiries, counts.InvalidGrants)
 			require.Empty(t, sum.Failures)
+			require.Zero(t, sum.RefusedTwice)
 			require.Zero(t, sum.LoginRequired)
 			require.Zero(t, counts.InvalidGrants)
 			require.Equal(t, fleetExpiries, counts.Refreshes)
@@ -280,7 +292,8 @@ func TestFleetRefreshesBeforeTokensExpire(t *testing.T) {
 			took := time.Since(start)
 			sum := f.stop()
 			counts := f.srv.Counts()
-			t.Logf("%d requests, %d refused on the way, %d refreshes in %v, %d invalid_grant", sum.Requests, counts.Refused, counts.Refreshes, took, counts.InvalidGrants)
+			t.Logf("%d requests, %d refused on the way, %d refused twice, %d refreshes in %v, %d invalid_grant",
+				sum.Requests, counts.Refused, sum.RefusedTwice, counts.Refreshes, took, counts.InvalidGrants)
 			require.Empty(t, sum.Failures)
 			require.Zero(t, sum.LoginRequired)
 			require.Zero(t, counts.InvalidGrants)
