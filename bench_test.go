@@ -33,9 +33,6 @@ func expiringSource() *TokenSource {
 // Allocations of one request in the steady state, all told: the copy of the request, the map of its headers, which is two, and what
 // the scheme needs. A change that adds one has to say why.
 func TestAllocationBudgets(t *testing.T) {
-	if raceDetector {
-		t.Skip("the race detector makes variables escape that otherwise do not")
-	}
 	for _, c := range []struct {
 		name      string
 		challenge string

@@ -1,5 +1,0 @@
-//go:build !race
-
-package authretry
-
-const raceDetector = false
