@@ -275,6 +275,9 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	if !x.body.canReplay() {
 		x.t.negotiator.spaces.keep(x.origin, x.req.URL, answer) // the next request will need it
+		if x.ctx.Err() != nil {
+			return nil, context.Cause(x.ctx) // which has closed the body
+		}
 		return nil, &standing{body: errBodyNotReplayable}
 	}
 	req := x.copy()
