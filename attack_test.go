@@ -232,6 +232,51 @@ func TestAttackGuardsLetFriendsPass(t *testing.T) {
 	}
 }
 
+// With retries inside, a redirect to another origin is followed as ever, but by the http.Client outside, and without.
+func TestAttackRetriesInsideReturnRedirects(t *testing.T) {
+	t.Parallel()
+	n := newInternet(t)
+	inner := retryablehttp.NewClient()
+	inner.Logger, inner.HTTPClient = nil, &http.Client{Transport: n.transport(t, false)}
+	client := &http.Client{Transport: &Transport{
+		Base:    &retryablehttp.RoundTripper{Client: inner},
+		Schemes: []Scheme{&APIKey{Header: "X-API-Key", Key: secret}},
+	}}
+	resp, err := client.Get("https://api.example.com/open?to=https://evil.test/")
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, "evil.test", resp.Request.URL.Host)
+	require.Equal(t, ReasonRedirected, Explain(resp).(*Rejection).Reason)
+	requests := n.take()
+	require.Len(t, requests, 2)
+	require.False(t, hasCredentials(requests[1]))
+	require.Nil(t, inner.HTTPClient.CheckRedirect, "the caller's client is not changed")
+}
+
+// repetitive is a Scheme that answers every refusal with the credentials that were refused.
+type repetitive struct{}
+
+func (repetitive) Name() string { return "Repetitive" }
+func (repetitive) Start(context.Context, *http.Request) (Session, error) {
+	return headerSession{"Authorization", []string{"Repetitive " + secret}}, nil
+}
+func (s repetitive) Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error) {
+	return s.Start(ctx, rejected)
+}
+
+func TestAttackRefusedCredentialsAreNotSentAgainUnchanged(t *testing.T) {
+	t.Parallel()
+	sends := 0
+	transport := &Transport{Schemes: []Scheme{repetitive{}}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		sends++
+		return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {"Repetitive"}}}, nil
+	})}
+	resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+	require.NoError(t, err)
+	require.Equal(t, 1, sends)
+	require.Equal(t, ReasonCredentialsRefused, Explain(resp).(*Rejection).Reason)
+}
+
 // What took a redirect with credentials is an error that says what to change, and not one to be retried.
 func TestAttackBaseThatFollowsIsNamed(t *testing.T) {
 	t.Parallel()
