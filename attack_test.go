@@ -232,6 +232,33 @@ func TestAttackGuardsLetFriendsPass(t *testing.T) {
 	}
 }
 
+// A header that is longer than a buffer is not begun either.
+func TestAttackLongTokenLeavesNoPart(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	received := make(chan string)
+	go func() {
+		var all []byte
+		if c, err := l.Accept(); err == nil {
+			all, _ = io.ReadAll(c)
+			c.Close()
+		}
+		received <- string(all)
+	}()
+	good := httptest.NewServer(http.RedirectHandler("http://"+l.Addr().String(), http.StatusTemporaryRedirect))
+	defer good.Close()
+	base := &http.Transport{}
+	transport := &Transport{Base: followingBase(base), Schemes: []Scheme{attackedSchemes["Bearer, long"]()}}
+	req, err := http.NewRequest("GET", good.URL, nil)
+	require.NoError(t, err)
+	_, err = transport.RoundTrip(req)
+	require.ErrorIs(t, err, errFollowsRedirects)
+	base.CloseIdleConnections()
+	l.Close()
+	require.NotContains(t, <-received, "xxx")
+}
+
 // With retries inside, a redirect to another origin is followed as ever, but by the http.Client outside, and without.
 func TestAttackRetriesInsideReturnRedirects(t *testing.T) {
 	t.Parallel()
