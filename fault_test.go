@@ -200,7 +200,7 @@ func TestFaultsOfConnections(t *testing.T) { // not parallel: it counts goroutin
 						require.Equal(t, 200, resp.StatusCode, what)
 						got, err := io.ReadAll(resp.Body)
 						require.Equal(t, fault.whole || !onSecond, err == nil, what)
-						if err == nil {
+						if err == nil && fault.name != "more than was announced" { // which net/http may take for the next answer
 							require.Equal(t, faultBody, string(got), what)
 						}
 						require.NoError(t, resp.Body.Close())
