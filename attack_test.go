@@ -68,6 +68,10 @@ func newInternet(t *testing.T) *internet {
 			http.Redirect(w, r, to, http.StatusTemporaryRedirect)
 		case !isGood(r) && r.URL.Path == "/back":
 			http.Redirect(w, r, "https://api.example.com/landing", http.StatusTemporaryRedirect)
+		case !isGood(r) && r.URL.Path == "/round":
+			http.Redirect(w, r, "https://api.example.com/relay", http.StatusTemporaryRedirect)
+		case isGood(r) && r.URL.Path == "/relay":
+			http.Redirect(w, r, "/landing", http.StatusTemporaryRedirect)
 		default:
 			w.Header()["Www-Authenticate"] = allChallenges
 			w.WriteHeader(http.StatusUnauthorized)
@@ -142,6 +146,7 @@ func TestAttackRedirects(t *testing.T) {
 	targets := []string{
 		"https://evil.test/",
 		"https://evil.test/back",
+		"https://evil.test/round",
 		"https://api.example.com:8443/",
 		"http://api.example.com/",
 		"https://v2.api.example.com/",
@@ -302,6 +307,29 @@ func TestAttackRefusedCredentialsAreNotSentAgainUnchanged(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, sends)
 	require.Equal(t, ReasonCredentialsRefused, Explain(resp).(*Rejection).Reason)
+}
+
+// A Base that sends a copy of the request, as one that traces does, says so in the response: that copy has credentials.
+func TestAttackResponseHasNoCredentialsOfOurs(t *testing.T) {
+	t.Parallel()
+	for name, newScheme := range attackedSchemes {
+		copying := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			resp := &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}, Request: req.Clone(req.Context())}
+			if !hasCredentials(req) {
+				resp.StatusCode, resp.Header["Www-Authenticate"] = 401, allChallenges
+			}
+			return resp, nil
+		})
+		transport := &Transport{Base: copying, Schemes: []Scheme{newScheme()}}
+		for range probation + 1 {
+			req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+			req.Header.Set("X-Mine", "kept")
+			resp, err := transport.RoundTrip(req)
+			require.NoError(t, err)
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, http.Header{"X-Mine": {"kept"}}, resp.Request.Header, name)
+		}
+	}
 }
 
 // What took a redirect with credentials is an error that says what to change, and not one to be retried.
