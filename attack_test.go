@@ -761,7 +761,7 @@ func TestAttackMemoryIsBounded(t *testing.T) { // not parallel: it measures the 
 		},
 		"a new Digest realm and nonce each time": func(n int, resp *http.Response) {
 			if resp.StatusCode == 401 {
-				resp.Header["Www-Authenticate"] = []string{fmt.Sprintf(`Digest realm="r%d", nonce="n%d", qop="auth", comment="%s"`, n, n, pad)}
+				resp.Header["Www-Authenticate"] = []string{fmt.Sprintf(`Digest realm="r%d", nonce="n%d", qop="auth", domain="%s", comment="%s"`, n, n, resp.Request.URL.Path, pad)}
 			}
 		},
 		"a huge nextnonce": func(n int, resp *http.Response) {
@@ -778,6 +778,9 @@ func TestAttackMemoryIsBounded(t *testing.T) { // not parallel: it measures the 
 			resp, err := transport.RoundTrip(httptest.NewRequest("GET", fmt.Sprintf("https://api.example.com/%d/", i), nil))
 			require.NoError(t, err)
 			resp.Body.Close()
+		}
+		for _, known := range transport.negotiator.spaces.origins {
+			require.LessOrEqual(t, len(known.spaces), maxSpaces, name)
 		}
 		after := heap()
 		require.Less(t, int64(after)-int64(before), int64(2<<20), name)
