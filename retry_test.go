@@ -391,3 +391,32 @@ type pipeBody struct {
 }
 
 func (b *pipeBody) Close() error { b.closed.Add(1); return b.PipeReader.Close() }
+
+func TestBodyIsClosedIfThereAreNoCredentialsToBeginWith(t *testing.T) {
+	body := &tracked{Reader: strings.NewReader("hello")}
+	req, err := http.NewRequest("POST", "https://a.test/", body)
+	require.NoError(t, err)
+	transport := New(&APIKey{KeyFunc: func(context.Context) (string, error) { return "", errors.New("vault is sealed") }})
+	_, err = transport.RoundTrip(req)
+	require.ErrorContains(t, err, "vault is sealed")
+	require.Equal(t, int32(1), body.closed.Load())
+}
+
+// A Base that waits for a Read that blocks, as http.Transport may, returns when the context ends.
+func TestBodyIsClosedWhenTheContextEnds(t *testing.T) {
+	reader, _ := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		cancel()
+		_, err := io.ReadAll(req.Body) // heeds no context
+		req.Body.Close()
+		return nil, err
+	})
+	body := &pipeBody{PipeReader: reader}
+	req, err := http.NewRequestWithContext(ctx, "POST", "https://a.test/", body)
+	require.NoError(t, err)
+	req.ContentLength = 10
+	_, err = (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, int32(1), body.closed.Load())
+}
