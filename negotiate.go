@@ -12,9 +12,16 @@ import (
 // proxy Transport has one for the proxies.
 type negotiator struct {
 	schemes        []Scheme
-	starters       []int // indices of the schemes that are Starters
+	starters       []starter
+	hasOthers      bool // some scheme is not of this package
 	allowPlaintext bool
 	spaces         spaces
+}
+
+// A starter is a Starter among the schemes.
+type starter struct {
+	Starter
+	scheme int // its index
 }
 
 func newNegotiator(schemes []Scheme, allowPlaintext bool) (*negotiator, error) {
@@ -26,8 +33,13 @@ func newNegotiator(schemes []Scheme, allowPlaintext bool) (*negotiator, error) {
 		if s == nil || reflect.ValueOf(s).Kind() == reflect.Pointer && reflect.ValueOf(s).IsNil() {
 			return nil, fmt.Errorf("authretry: Transport.Schemes[%d] is nil", i)
 		}
-		if _, ok := s.(Starter); ok {
-			n.starters = append(n.starters, i)
+		if s, ok := s.(Starter); ok {
+			n.starters = append(n.starters, starter{s, i})
+		}
+		switch s.(type) {
+		case *Basic, *Bearer, *Digest, *APIKey:
+		default:
+			n.hasOthers = true
 		}
 	}
 	return n, nil
@@ -40,18 +52,18 @@ func (n *negotiator) ahead(ctx context.Context, o origin, req *http.Request) (le
 	if exact {
 		return l, nil
 	}
-	for _, i := range n.starters {
-		session, err := n.schemes[i].(Starter).Start(ctx, req)
-		if err == nil && session != nil && !n.mayGo(i, o) {
-			err = plaintextError(n.schemes[i].Name())
+	for _, s := range n.starters {
+		session, err := s.Start(ctx, req)
+		if err == nil && session != nil && !n.mayGo(s.scheme, o) {
+			err = plaintextError(s.Name())
 		}
 		if err != nil {
 			n.spaces.keep(o, req.URL, l)
-			return lease{scheme: i}, err
+			return lease{scheme: s.scheme}, err
 		}
 		if session != nil {
 			n.spaces.keep(o, req.URL, l)
-			return lease{Session: session, scheme: i, started: true}, nil
+			return lease{Session: session, scheme: s.scheme, started: true}, nil
 		}
 	}
 	return l, nil

@@ -173,6 +173,9 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 // token returns a token that has not expired. With one at hand it neither locks nor allocates.
 func (s *TokenSource) token(ctx context.Context) (*oauth2.Token, error) {
 	if h := s.current.Load(); h != nil {
+		if h.lifetime == forever {
+			return h.token, nil
+		}
 		now := time.Now()
 		if h.settled(now) {
 			return h.token, nil

@@ -94,9 +94,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.base().RoundTrip(req) // it knows what to say
 	}
 	x := exchange{t: t, req: req, ctx: req.Context(), origin: originOf(req.URL)}
-	var own bool
-	own, x.roomy = survey(req.Header)
-	if reason := t.withholds(req, x.origin, own); reason != 0 {
+	if reason := t.withholds(req, x.origin); reason != 0 {
 		resp, err := t.base().RoundTrip(req)
 		if err == nil && isRefusal(resp) {
 			x.explain(resp, reason, nil)
@@ -149,12 +147,12 @@ func (t *Transport) base() http.RoundTripper {
 }
 
 // withholds returns why a request passes without credentials, or 0 if it may have them. Nothing is sent without
-// passing here. It is told whether the request has its own Authorization.
-func (t *Transport) withholds(req *http.Request, o origin, own bool) Reason {
+// passing here.
+func (t *Transport) withholds(req *http.Request, o origin) Reason {
 	switch {
 	case t.origins != nil && !t.origins[o]:
 		return ReasonOriginNotListed
-	case own:
+	case hasOwnAuthorization(req.Header):
 		return ReasonOwnAuthorization
 	case req.Response != nil && hasLeftOrigin(req, o):
 		return ReasonRedirected
@@ -162,18 +160,12 @@ func (t *Transport) withholds(req *http.Request, o origin, own bool) Reason {
 	return 0
 }
 
-// survey looks at the caller's headers, once: has the caller set Authorization, in whatever case, and are there values
-// with room for others behind them?
-func survey(h http.Header) (own, roomy bool) {
-	for name, values := range h {
-		if len(name) == len("Authorization") && equalFoldASCII(name, "Authorization") {
-			own = true
-		}
-		if len(values) < cap(values) {
-			roomy = true
-		}
-	}
-	return own, roomy
+// hasOwnAuthorization reports whether the caller has set Authorization, in lower case as well, as some do for servers that
+// insist on it. A look at all headers, for other spellings, would cost a tenth of the request.
+func hasOwnAuthorization(h http.Header) bool {
+	_, canonical := h["Authorization"]
+	_, lower := h["authorization"]
+	return canonical || lower
 }
 
 // An exchange is one call of RoundTrip.
@@ -185,7 +177,6 @@ type exchange struct {
 	body   *body // nil: none
 	start  time.Time
 
-	roomy    bool  // the caller's headers have values with room behind them
 	ahead    lease // what went with the first send
 	answer   lease // what went with the second
 	attempts int
@@ -323,7 +314,8 @@ func (x *exchange) insist(resp *http.Response) (*http.Response, error) {
 	return x.refuse(resp, req, &standing{body: errBodyNotReplayable})
 }
 
-// copy returns a copy of the caller's request, with headers of its own.
+// copy returns a copy of the caller's request, with headers of its own. Their values are shared, which our own Schemes
+// and http.Transport leave alone; those of others get their own values, too.
 func (x *exchange) copy() *http.Request {
 	req := x.req
 	if x.ctx != req.Context() {
@@ -332,11 +324,10 @@ func (x *exchange) copy() *http.Request {
 		req = new(http.Request)
 		*req = *x.req
 	}
-	req.Header = maps.Clone(x.req.Header)
-	if x.roomy {
-		for name, values := range req.Header {
-			req.Header[name] = values[:len(values):len(values)] // shared, but not to be appended to
-		}
+	if x.t.negotiator.hasOthers {
+		req.Header = x.req.Header.Clone()
+	} else {
+		req.Header = maps.Clone(x.req.Header)
 	}
 	return req
 }

@@ -311,6 +311,38 @@ func TestOwnAuthorizationPassesUntouched(t *testing.T) {
 	}
 }
 
+// An adding Scheme adds a header value, where there may be others.
+type adding struct{ name string }
+
+func (a adding) Name() string { return "Adding" }
+
+func (a adding) Answer(context.Context, *Challenge, *http.Request) (Session, error) { return a, nil }
+
+func (a adding) Start(context.Context, *http.Request) (Session, error) { return a, nil }
+
+func (a adding) Authorize(req *http.Request) error {
+	req.Header.Add(a.name, "ours")
+	req.Header[a.name][0] = "changed"
+	return nil
+}
+
+// Requests may share their headers, as those of an SDK do. What a Scheme does to them must not get from one to another.
+func TestSchemesCannotReachTheCallersHeaders(t *testing.T) {
+	values := make([]string, 1, 8)
+	values[0] = "callers"
+	req, err := http.NewRequest("GET", "https://api.example.com/", nil)
+	require.NoError(t, err)
+	req.Header["X-Key"] = values
+	transport := &Transport{Schemes: []Scheme{adding{"X-Key"}}, Base: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		require.Equal(t, []string{"changed", "ours"}, r.Header["X-Key"])
+		return &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}, Request: r}, nil
+	})}
+	_, err = transport.RoundTrip(req)
+	require.NoError(t, err)
+	require.Equal(t, []string{"callers", ""}, values[:2])
+	require.Equal(t, http.Header{"X-Key": {"callers"}}, req.Header)
+}
+
 func TestTransportsNestByOrigin(t *testing.T) {
 	one := authtest.NewServer(&authtest.Basic{Username: "one", Password: "p"})
 	defer one.Close()
