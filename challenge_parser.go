@@ -3,6 +3,7 @@ package authretry
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 )
 
@@ -137,20 +138,24 @@ const maxParseErrors = 8
 //     left out, up to the next scheme.
 func ParseChallenges(values []string) ([]Challenge, error) {
 	var r reader
-	elements := len(values) // schemes and parameters, as far as commas tell
 	for _, v := range values {
 		r.length += len(v)
-		elements += strings.Count(v, ",")
 	}
-	switch {
+	switch elements := len(values) + r.length/32; { // schemes and parameters, at a guess
 	case r.length == 0:
 		return nil, nil
-	case elements == 1: // as in `Basic realm="x"`: what there can be of it fits in one piece of memory
+	case elements == 1: // as in `Basic realm="x"`: what there is of it fits in one piece of memory
 		one := new(struct {
 			list   [1]Challenge
 			params [1]Param
 		})
 		r.list, r.params = one.list[:0], one.params[:0]
+	case elements <= 5: // as in most headers
+		few := new(struct {
+			list   [3]Challenge
+			params [5]Param
+		})
+		r.list, r.params = few.list[:0], few.params[:0]
 	default:
 		r.list = make([]Challenge, 0, min(elements, 4))
 		r.params = make([]Param, 0, min(elements, 32))
@@ -160,7 +165,10 @@ func ParseChallenges(values []string) ([]Challenge, error) {
 	}
 	r.closeChallenge()
 	if len(r.list) == 0 {
-		return nil, errors.Join(r.errs...)
+		r.list = nil
+	}
+	if r.errs == nil {
+		return r.list, nil
 	}
 	return r.list, errors.Join(r.errs...)
 }
@@ -171,13 +179,11 @@ type reader struct {
 	params []Param // of all challenges, one after the other
 	errs   []error
 
-	current   *Challenge // the last of list: the one that parameters are added to; nil if there is none
-	start     int        // index of its first parameter
-	ownerless bool       // whether parameters are left out until the next scheme
+	start     int  // index of the last challenge's first parameter
+	ownerless bool // whether parameters are left out until the next scheme
 
-	index     int             // of the line being read
-	line      string          // the line
-	unescaped strings.Builder // those of the line's values that are not its substrings
+	index int    // of the line being read
+	line  string // the line
 
 	length int // of all lines
 	done   int // how much of it has been read
@@ -185,9 +191,13 @@ type reader struct {
 
 func (r *reader) readLine(index int, line string) {
 	r.index, r.line = index, line
-	r.unescaped.Reset()
 	_, rest := consumeSeparators(line)
 	for comma := true; rest != ""; {
+		if comma {
+			if rest = r.readWellFormed(rest); rest == "" {
+				return
+			}
+		}
 		before := len(rest)
 		rest = r.readElement(rest, comma)
 		comma, rest = consumeSeparators(rest)
@@ -195,13 +205,51 @@ func (r *reader) readLine(index int, line string) {
 	}
 }
 
+// readWellFormed reads the elements at the start of s that are as they should be, and returns the rest: at the first
+// that is damaged, or has a token68. It is there for speed: readElement would read them all, and to the same effect.
+func (r *reader) readWellFormed(s string) (rest string) {
+	for s != "" {
+		scheme := ""
+		name, after := consumeToken(s)
+		if strings.HasPrefix(after, " ") {
+			scheme = name
+			name, after = consumeToken(after[1:])
+		}
+		switch {
+		case name == "":
+			return s
+		case strings.HasPrefix(after, "="):
+			if scheme == "" && !r.takesParams() {
+				return s
+			}
+			value, escaped, rest, ok := consumeValue(after[1:])
+			if !ok {
+				return s
+			}
+			if escaped {
+				value = unescapeParam(value)
+			}
+			if scheme != "" {
+				r.openChallenge(scheme)
+			}
+			r.addParam(name, value)
+			after = rest
+		case scheme == "" && (after == "" || after[0] == ','):
+			r.openChallenge(name)
+		default:
+			return s
+		}
+		_, after = consumeSeparators(after)
+		r.done += len(s) - len(after)
+		s = after
+	}
+	return ""
+}
+
 // readElement reads a scheme, with its token68 if it has one, or a parameter, and returns the rest of the line. It
 // is told whether there was a comma before it.
 func (r *reader) readElement(s string, comma bool) (rest string) {
 	name, rest := consumeToken(s)
-	if name != "" && strings.HasPrefix(rest, `="`) { // as most do
-		return r.readParam(s, name, rest[1:], comma)
-	}
 	value, isParam := consumeEquals(rest)
 	if isParam && rest[0] != '=' && !beginsValue(value) {
 		isParam = false // "Basic =" and "Basic =realm=..." have a scheme and a stray equals sign
@@ -229,20 +277,13 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 	if name, value := consumeToken(rest); strings.HasPrefix(value, `="`) {
 		return r.readParam(rest, name, value[1:], true)
 	}
-	r.current.Token68, rest = consumeToken68(rest)
+	r.current().Token68, rest = consumeToken68(rest)
 	return rest
 }
 
 // readParam reads the parameter at the start of s, of which name and the equals sign have been consumed.
 func (r *reader) readParam(s, name, rest string, comma bool) string {
 	owned := r.claimParam(s, comma)
-
-	if value, after, ok := consumePlain(rest); ok {
-		if owned {
-			r.addParam(name, value)
-		}
-		return after
-	}
 	if strings.HasPrefix(rest, "=") {
 		if unequal := strings.TrimLeft(rest, "="); strings.HasPrefix(unequal, `"`) {
 			r.damage(rest, "stray equals sign")
@@ -254,8 +295,11 @@ func (r *reader) readParam(s, name, rest string, comma bool) string {
 		if q.problem != "" {
 			r.damage(rest[q.problemAt:], q.problem)
 		}
+		if owned && q.escaped {
+			q.content = unescapeParam(q.content)
+		}
 		if owned {
-			r.addParam(name, r.unescape(q, len(rest)))
+			r.addParam(name, q.content)
 		}
 		return after
 	}
@@ -272,25 +316,31 @@ func (r *reader) readParam(s, name, rest string, comma bool) string {
 	return after
 }
 
+// takesParams reports whether a parameter that comes next belongs to the current challenge, and there is nothing to say
+// of it.
+func (r *reader) takesParams() bool {
+	return len(r.list) > 0 && !r.ownerless && r.current().Token68 == ""
+}
+
 // claimParam reports whether the parameter at the start of s belongs to the current challenge.
 func (r *reader) claimParam(s string, comma bool) bool {
 	switch {
 	case r.ownerless:
 		return false
-	case r.current == nil:
+	case len(r.list) == 0:
 		r.damage(s, "parameter without a scheme")
 		r.ownerless = true
 		return false
-	case r.current.Token68 != "":
+	case r.current().Token68 != "":
 		// "Digest realm=, nonce=..." has begun like a token68. Otherwise there is no making sense of the two together.
-		empty, ok := strings.CutSuffix(r.current.Token68, "=")
+		empty, ok := strings.CutSuffix(r.current().Token68, "=")
 		if !ok || !isToken(empty) {
 			r.damage(s, "parameter after a token68")
 			r.ownerless = true
 			return false
 		}
 		r.damage(s, "missing value before this parameter")
-		r.current.Token68 = ""
+		r.current().Token68 = ""
 		r.addParam(empty, "")
 	case !comma && len(r.params) > r.start:
 		r.damage(s, "missing comma")
@@ -302,9 +352,7 @@ func (r *reader) addParam(name, value string) {
 	if len(r.params) == cap(r.params) {
 		r.params = makeRoom(r, r.params)
 	}
-	r.params = r.params[:len(r.params)+1]
-	p := &r.params[len(r.params)-1]
-	p.Name, p.Value = name, value
+	r.params = append(r.params, Param{name, value})
 }
 
 func (r *reader) openChallenge(scheme string) {
@@ -312,17 +360,19 @@ func (r *reader) openChallenge(scheme string) {
 	if len(r.list) == cap(r.list) {
 		r.list = makeRoom(r, r.list)
 	}
-	r.list = r.list[:len(r.list)+1]
-	r.current = &r.list[len(r.list)-1] // zero as yet
-	r.current.Scheme = scheme
+	r.list = r.list[:len(r.list)+1] // zero as yet
+	r.current().Scheme = scheme
 	r.start, r.ownerless = len(r.params), false
 }
 
 func (r *reader) closeChallenge() {
 	if n := len(r.params); n > r.start {
-		r.current.Params = r.params[r.start:n:n]
+		r.current().Params = r.params[r.start:n:n]
 	}
 }
+
+// current returns the challenge that parameters are added to. There must be one.
+func (r *reader) current() *Challenge { return &r.list[len(r.list)-1] }
 
 // makeRoom returns list with room for as many more elements as there will be if the header goes on as it began, and
 // an eighth, within reason. To let append double it again and again would take several times the result's memory.
@@ -339,28 +389,26 @@ func (r *reader) damage(rest, problem string) {
 	}
 }
 
-// unescape returns the value of q. There are room bytes from q's start to the end of the line, which all the escaped
-// values that are still to come have to share.
-func (r *reader) unescape(q quoted, room int) string {
-	if !q.escaped {
-		return q.content
+// unescapeParam returns the value of a quoted-string with that content (RFC 9110 §5.6.4), and spaces for control characters.
+func unescapeParam(content string) string {
+	b := make([]byte, 0, 64)
+	if len(content) > cap(b) {
+		b = make([]byte, 0, len(content))
 	}
-	if r.unescaped.Cap() == 0 {
-		r.unescaped.Grow(room)
-	}
-	start := r.unescaped.Len()
-	for i := 0; i < len(q.content); i++ {
-		c := q.content[i]
-		if c == '\\' && i+1 < len(q.content) {
-			i++
-			c = q.content[i]
+	for i := 0; i < len(content); i++ {
+		c := content[i]
+		if classes[c]&notPlain != 0 {
+			if c == '\\' && i+1 < len(content) {
+				i++
+				c = content[i]
+			}
+			if classes[c]&control != 0 {
+				c = ' '
+			}
 		}
-		if classes[c]&control != 0 {
-			c = ' '
-		}
-		r.unescaped.WriteByte(c)
+		b = append(b, c)
 	}
-	return r.unescaped.String()[start:]
+	return string(b)
 }
 
 // A quoted is a quoted-string that has been consumed.
@@ -377,33 +425,41 @@ func (q *quoted) note(problem string, at int) {
 	}
 }
 
-// consumePlain consumes a quoted-string that has nothing in it to look at twice, and after which the line ends or a
-// comma comes.
-func consumePlain(s string) (content, rest string, ok bool) {
+// consumeValue consumes a token or a quoted-string, after which the line ends or a comma comes.
+func consumeValue(s string) (content string, escaped bool, rest string, ok bool) {
 	if s == "" || s[0] != '"' {
-		return "", s, false
+		content, rest = consumeToken(s)
+		return content, false, rest, content != "" && (rest == "" || rest[0] == ',')
 	}
 	s = s[1:]
 	n := plainPrefix(s)
-	if n == len(s) || s[n] != '"' {
-		return "", s, false
+	for n < len(s) && s[n] == '\\' {
+		escaped = true
+		for n += 2; n < len(s) && classes[s[n]]&notPlain == 0; n++ {
+		}
+	}
+	if n >= len(s) || s[n] != '"' {
+		return "", false, s, false
 	}
 	content, rest = s[:n], s[n+1:]
-	return content, rest, rest == "" || rest[0] == ','
+	return content, escaped, rest, rest == "" || rest[0] == ','
 }
 
 // plainPrefix returns how many bytes of s come before the first that is notPlain.
 func plainPrefix(s string) int {
 	i := 0
-	// Eight bytes at once, as long as none of them is notPlain, or a tab: byte-ones has its high bit set if the byte was 0,
-	// as has byte-' ' if it was less than a space; and ^byte takes out those that had it set before.
+	// Eight bytes at once, as long as none of them is notPlain, or a tab: byte-1 has its high bit set if the byte was 0,
+	// as has byte-' ' if it was less than a space; and ^byte takes out those that had it set before. What is borrowed
+	// from the next byte may be found, too, but after the right one.
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for ; i+8 <= len(s); i += 8 {
 		b := s[i : i+8]
 		w := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
 			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
 		quote, backslash, del := w^ones*'"', w^ones*'\\', w^ones*0x7f
-		if ((quote-ones)&^quote|(backslash-ones)&^backslash|(del-ones)&^del|(w-ones*' ')&^w)&highs != 0 {
+		found := ((quote-ones)&^quote | (backslash-ones)&^backslash | (del-ones)&^del | (w-ones*' ')&^w) & highs
+		if found != 0 {
+			i += bits.TrailingZeros64(found) / 8
 			break
 		}
 	}
@@ -453,10 +509,13 @@ func consumeQuoted(s string) (q quoted, rest string) {
 
 // closes reports whether a quote before rest closes its quoted-string.
 func closes(rest string) bool {
-	return rest == "" || rest[0] == ',' || classes[rest[0]]&(tokenChar|blank) != 0 && closesBefore(skipSpace(rest))
+	return rest == "" || classes[rest[0]]&afterQuote != 0 && closesBefore(rest)
 }
 
-func closesBefore(rest string) bool { return rest == "" || rest[0] == ',' || beginsParam(rest) }
+func closesBefore(rest string) bool {
+	rest = skipSpace(rest)
+	return rest == "" || rest[0] == ',' || beginsParam(rest)
+}
 
 // beginsParam reports whether s begins a parameter, with or without a scheme before it.
 func beginsParam(s string) bool {
@@ -577,6 +636,7 @@ const (
 	control                 // CTL of RFC 5234, without the tab
 	blank                   // SP, HTAB, and control characters in their stead (RFC 9110 §5.5)
 	notPlain                // needs a second look inside a quoted-string
+	afterQuote              // may follow the quote that closes a quoted-string
 )
 
 var classes = func() (classes [256]byte) {
@@ -594,6 +654,9 @@ var classes = func() (classes [256]byte) {
 			classes[c] = tokenChar
 		case c == '/':
 			classes[c] = token68Char
+		}
+		if c == ',' || classes[c]&(tokenChar|blank) != 0 {
+			classes[c] |= afterQuote
 		}
 	}
 	return classes

@@ -195,7 +195,7 @@ var typical = []struct {
 		`nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS", ` +
 		`Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm=MD5, ` +
 		`nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"`, 2},
-	{"Registry", `Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull"`, 2},
+	{"Registry", `Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull"`, 1},
 	{"MixedEscapes", `Newauth realm="apps", type=1, title="Login to \"apps\"", Basic realm="simple \\ plain"`, 3},
 }
 
