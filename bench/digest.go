@@ -56,7 +56,8 @@ func (h hashing) challenge(nonce string) string {
 	return `Digest realm="` + realm + `", qop="auth", algorithm=` + h.name + `, nonce="` + nonce + `", opaque="` + opaque + `"`
 }
 
-// boundDigest is the least that a RoundTripper has to do that knows the nonce already: copy the request, and hash twice.
+// boundDigest is the least that a RoundTripper has to do that knows the nonce already: copy the request, hash twice, and
+// look for the next nonce.
 type boundDigest struct {
 	base http.RoundTripper
 	hashing
@@ -80,7 +81,36 @@ func (b *boundDigest) RoundTrip(req *http.Request) (*http.Response, error) {
 	response := b.hash(nil, a)
 	own.Header.Set("Authorization", `Digest username="`+username+`", realm="`+realm+`", nonce="`+b.nonce+`", uri="`+uri+`", nc=`+nc+
 		`, response="`+string(response)+`", cnonce="`+boundCnonce+`", qop=auth, opaque="`+opaque+`", algorithm=`+b.name)
-	return b.base.RoundTrip(own)
+	resp, err := b.base.RoundTrip(own)
+	if err == nil {
+		if info := resp.Header["Authentication-Info"]; info != nil {
+			b.nonce, b.nc = quotedAfter(info[0], "nextnonce="), 0
+		}
+	}
+	return resp, err
+}
+
+// learn gets the first nonce of a server.
+func (b *boundDigest) learn(url string) error {
+	req, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := b.base.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
+	b.nonce, b.nc = quotedAfter(resp.Header.Get("WWW-Authenticate"), "nonce="), 0
+	return nil
+}
+
+// quotedAfter returns what is quoted after name.
+func quotedAfter(s, name string) string {
+	_, s, _ = strings.Cut(s, name+`"`)
+	s, _, _ = strings.Cut(s, `"`)
+	return s
 }
 
 // digestPeers are all ways to do Digest over base.

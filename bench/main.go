@@ -194,20 +194,23 @@ func loopbackRows(r *report, e effort) error {
 		}
 		var rows []string
 		best, met, measured := "", false, ""
-		least := 0.0
+		least, floor := 0.0, 0.0
 		for _, x := range results {
+			if x.name == bound {
+				floor = x.ratio.median
+			}
 			rows = append(rows, fmt.Sprintf("%s | %.2f | %.2f (%.2f to %.2f) | %s | %d | %s", x.name, x.hits, x.ratio.median, x.ratio.p10, x.ratio.p90, duration(x.ns.median), x.conns, x.wrong))
 			text := fmt.Sprintf("%.2f hits, %.2f ×, %d connections", x.hits, x.ratio.median, x.conns)
 			switch {
 			case x.name == ours:
 				measured, met = text, x.wrong == "" && x.hits == 1 && x.ratio.median <= 1.3 && x.conns == 1
-			case x.name != noAuth && x.wrong == "" && (best == "" || x.ratio.median < least):
+			case x.name != noAuth && x.name != bound && x.wrong == "" && (best == "" || x.ratio.median < least):
 				best, least = x.name+": "+text, x.ratio.median
 			}
 		}
 		r.printf("%s:\n\n", name)
 		r.table("who | server hits a request | × no auth | time | connections | wrong", rows)
-		r.judge(name, "1.0 hits, at most 1.3 × no auth, 1 connection", met, measured, best)
+		r.judge(name, "1.0 hits, at most 1.3 × no auth, 1 connection", met, fmt.Sprintf("%s (bound: %.2f ×)", measured, floor), best)
 	}
 	return nil
 }
