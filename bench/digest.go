@@ -144,7 +144,7 @@ func checkDigest(h hashing, build func(base http.RoundTripper) http.RoundTripper
 		io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 		if resp.StatusCode != 200 {
-			return 0, fmt.Errorf("status %d", resp.StatusCode)
+			return 0, fmt.Errorf("status %d: %s", resp.StatusCode, srv.Requests()[len(srv.Requests())-1].Reason)
 		}
 		if req.Header.Get("Authorization") != "" {
 			return 0, errors.New("modifies the caller's request")
@@ -244,7 +244,7 @@ func newDigestServer(h hashing, protected, next bool) *digestServer {
 
 func (s *digestServer) newNonce() string {
 	s.serie++
-	n := fmt.Sprintf("nonce-%08d-%s", s.serie, nonce)
+	n := strconv.Itoa(s.serie) + "-" + nonce
 	s.uses[n] = 0
 	return n
 }
@@ -284,7 +284,8 @@ func (s *digestServer) accepts(w http.ResponseWriter, r *http.Request) bool {
 	sent, nc := get("nonce"), get(" nc")
 	used, known := s.uses[sent]
 	response := s.of(s.ha1, sent, nc, get("cnonce"), "auth", s.of(r.Method, r.RequestURI))
-	if !known || get("response") != response || nc != fmt.Sprintf("%08x", used+1) {
+	count, err := strconv.ParseUint(nc, 16, 32)
+	if !known || get("response") != response || err != nil || len(nc) != 8 || count != uint64(used)+1 {
 		return false
 	}
 	s.uses[sent]++

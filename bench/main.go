@@ -81,7 +81,9 @@ func bearerRows(r *report, e effort) error {
 			if expiring {
 				name = "token with an expiry"
 			}
-			name = fmt.Sprintf("%s, %d goroutines", name, goroutines)
+			if goroutines > 1 {
+				name = fmt.Sprintf("%s, %d goroutines", name, goroutines)
+			}
 			timings, err := bearerRow(e, expiring, goroutines)
 			if err != nil {
 				return err
