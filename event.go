@@ -94,9 +94,57 @@ func (e Event) attrs() []slog.Attr {
 	return attrs
 }
 
+// A reporter tells OnEvent what becomes of one request.
+type reporter struct {
+	onEvent  func(context.Context, Event) // nil: nobody listens, and nothing is computed
+	schemes  []Scheme
+	ctx      context.Context // of the request
+	origin   origin          // which asks for credentials
+	start    time.Time
+	attempts int // sends
+}
+
+// listen arranges for everything below to report, too.
+func (r *reporter) listen() {
+	if r.onEvent != nil {
+		r.start = time.Now()
+		r.ctx = withListener(r.ctx, r.onEvent)
+	}
+}
+
+// report tells what happened with which Session.
+func (r *reporter) report(e Event, l lease) {
+	if r.onEvent == nil {
+		return
+	}
+	e.Origin = r.origin.String()
+	if l.Session != nil {
+		e.Scheme, e.Realm = r.schemes[l.scheme].Name(), l.realm
+	}
+	if e.Kind == Done {
+		e.Duration = time.Since(r.start)
+	}
+	r.onEvent(r.ctx, e)
+}
+
+// reportChallenges tells what a refusal asks for.
+func (r *reporter) reportChallenges(status int, challenges []Challenge) {
+	if r.onEvent == nil {
+		return
+	}
+	e := Event{Kind: Challenged, Origin: r.origin.String(), Attempt: r.attempts, Status: status}
+	for _, c := range challenges {
+		e.Scheme, e.Realm = c.Scheme, c.Params.Get("realm")
+		r.onEvent(r.ctx, e)
+	}
+	if len(challenges) == 0 {
+		r.onEvent(r.ctx, e)
+	}
+}
+
 type listenerKey struct{}
 
-// withListener returns a context through which everything below the Transport reports to listen.
+// withListener returns a context through which everything below reports to listen.
 func withListener(ctx context.Context, listen func(context.Context, Event)) context.Context {
 	return context.WithValue(ctx, listenerKey{}, listen)
 }

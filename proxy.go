@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // ProxyTransport is an [http.RoundTripper] that authenticates to forward proxies: it answers a proxy's 407 with
@@ -87,7 +86,8 @@ func (t *ProxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	x := &proxyExchange{t: t, req: req, ctx: req.Context(), proxy: proxy}
+	x := &proxyExchange{t: t, req: req, proxy: proxy}
+	x.reporter = reporter{onEvent: t.OnEvent, schemes: t.Schemes, ctx: req.Context()}
 	if proxy == nil || proxy.Scheme != "http" && proxy.Scheme != "https" {
 		return x.pass(originOf(req.URL), errOriginRefuses) // directly, or by SOCKS
 	}
@@ -162,24 +162,21 @@ var (
 
 // A proxyExchange is one call of ProxyTransport's RoundTrip.
 type proxyExchange struct {
-	t      *ProxyTransport
-	req    *http.Request // the caller's
-	ctx    context.Context
-	proxy  *url.URL // nil: none
-	origin origin   // the proxy's
-	start  time.Time
-	body   *body // nil: none
+	reporter // the origin is the proxy's
+	t        *ProxyTransport
+	req      *http.Request // the caller's
+	proxy    *url.URL      // nil: none
+	body     *body         // nil: none
 
-	ahead    lease // what went with the first send and was refused, or is out
-	answer   lease // what went with the second
-	attempts int
+	ahead  lease // what went with the first send and was refused, or is out
+	answer lease // what went with the second
 }
 
 // A proxySend is one of the sends of an exchange. It travels in the context of its request, and of the dials that
 // http.Transport makes for it, which may take longer than the exchange. So the proxy that was asked for once is the
 // one that gets the request, whatever Base.Proxy would say the next time; and the CONNECT hooks know whose they are.
 type proxySend struct {
-	x       *proxyExchange // of which dials may use what does not change: t, ctx, proxy, origin, start
+	x       *proxyExchange // of which dials may use what does not change: t, proxy, and reporter but for attempts
 	attempt int
 	refused string // the Proxy-Authorization that the proxy has just refused
 
@@ -384,7 +381,7 @@ func (x *proxyExchange) asked(ctx context.Context, method, sent string) *http.Re
 // choose returns an answer to the challenges of a 407 whose header this is.
 func (x *proxyExchange) choose(method string, header http.Header, sent string, l lease) (lease, error) {
 	challenges := readChallenges(header["Proxy-Authenticate"])
-	x.reportChallenges(challenges)
+	x.reportChallenges(http.StatusProxyAuthRequired, challenges)
 	if _, exclusive := l.Session.(Exclusive); l.Session != nil && !exclusive {
 		x.t.negotiator.spaces.forget(x.origin, l)
 	}
@@ -406,7 +403,7 @@ func (x *proxyExchange) learn(ctx context.Context, method, sent string, resp *ht
 func (x *proxyExchange) learnRefusal(method string, header http.Header, sent string) {
 	n := x.t.negotiator
 	challenges := readChallenges(header["Proxy-Authenticate"])
-	x.reportChallenges(challenges)
+	x.reportChallenges(http.StatusProxyAuthRequired, challenges)
 	if x.answer.Session == nil {
 		return
 	}
@@ -535,43 +532,6 @@ type proxyCause struct {
 
 func (c *proxyCause) Error() string { return "authretry: " + c.text }
 func (c *proxyCause) Unwrap() error { return c.cause }
-
-// listen arranges for everything below to report to OnEvent.
-func (x *proxyExchange) listen() {
-	if x.t.OnEvent != nil {
-		x.start = time.Now()
-		x.ctx = withListener(x.ctx, x.t.OnEvent)
-	}
-}
-
-// report tells OnEvent, if there is one, what happened with which Session. The CONNECT hooks may call it.
-func (x *proxyExchange) report(e Event, l lease) {
-	if x.t.OnEvent == nil {
-		return
-	}
-	e.Origin = x.origin.String()
-	if l.Session != nil {
-		e.Scheme, e.Realm = x.t.negotiator.schemes[l.scheme].Name(), l.realm
-	}
-	if e.Kind == Done {
-		e.Duration = time.Since(x.start)
-	}
-	x.t.OnEvent(x.ctx, e)
-}
-
-func (x *proxyExchange) reportChallenges(challenges []Challenge) {
-	if x.t.OnEvent == nil {
-		return
-	}
-	e := Event{Kind: Challenged, Origin: x.origin.String(), Attempt: x.attempts, Status: http.StatusProxyAuthRequired}
-	for _, c := range challenges {
-		e.Scheme, e.Realm = c.Scheme, c.Params.Get("realm")
-		x.t.OnEvent(x.ctx, e)
-	}
-	if len(challenges) == 0 {
-		x.t.OnEvent(x.ctx, e)
-	}
-}
 
 // hasField reports whether h has a field of that name, in whatever case.
 func hasField(h http.Header, name string) bool {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 )
@@ -93,7 +92,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL == nil || req.Header == nil || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return t.base().RoundTrip(req) // it knows what to say
 	}
-	x := exchange{t: t, req: req, ctx: req.Context(), origin: originOf(req.URL)}
+	x := exchange{t: t, req: req}
+	x.reporter = reporter{onEvent: t.OnEvent, schemes: t.Schemes, ctx: req.Context(), origin: originOf(req.URL)}
 	if reason := t.withholds(req, x.origin); reason != 0 {
 		resp, err := t.base().RoundTrip(req)
 		if err == nil && isRefusal(resp) {
@@ -170,17 +170,14 @@ func hasOwnAuthorization(h http.Header) bool {
 
 // An exchange is one call of RoundTrip.
 type exchange struct {
-	t      *Transport
-	req    *http.Request // the caller's
-	ctx    context.Context
-	origin origin
-	body   *body // nil: none
-	start  time.Time
+	reporter
+	t    *Transport
+	req  *http.Request // the caller's
+	body *body         // nil: none
 
-	ahead    lease // what went with the first send
-	answer   lease // what went with the second
-	attempts int
-	expects  bool // we had the first send ask for 100 Continue
+	ahead   lease // what went with the first send
+	answer  lease // what went with the second
+	expects bool  // we had the first send ask for 100 Continue
 }
 
 // run takes the request through the house: at most two sends, the second with an answer to what the first one got.
@@ -220,14 +217,6 @@ func (x *exchange) run() (*http.Response, error) {
 	return x.refuse(resp, second, &standing{refused: ErrCredentialsRefused})
 }
 
-// listen arranges for everything below to report to OnEvent.
-func (x *exchange) listen() {
-	if x.t.OnEvent != nil {
-		x.start = time.Now()
-		x.ctx = withListener(x.ctx, x.t.OnEvent)
-	}
-}
-
 // first returns the request with what can be sent ahead.
 func (x *exchange) first() (*http.Request, error) {
 	var err error
@@ -256,7 +245,7 @@ func (x *exchange) first() (*http.Request, error) {
 // says why, and fails the request unless it is a *standing.
 func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Request, error) {
 	challenges := readChallenges(resp.Header["Www-Authenticate"])
-	x.reportChallenges(resp, challenges)
+	x.reportChallenges(resp.StatusCode, challenges)
 	if _, exclusive := x.ahead.Session.(Exclusive); x.ahead.Session != nil && !exclusive {
 		x.t.negotiator.spaces.forget(x.origin, x.ahead)
 	}
@@ -422,7 +411,7 @@ func (x *exchange) release(resp *http.Response, sent *http.Request) *http.Respon
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) {
 	n := x.t.negotiator
 	challenges := readChallenges(resp.Header["Www-Authenticate"])
-	x.reportChallenges(resp, challenges)
+	x.reportChallenges(resp.StatusCode, challenges)
 	for _, c := range challenges {
 		if equalFoldASCII(c.Scheme, n.schemes[x.answer.scheme].Name()) && equalFoldASCII(c.Params.Get("stale"), "true") {
 			if next, err := n.answer(x.ctx, x.origin, challenges, sent, x.answer); err == nil {
@@ -470,35 +459,6 @@ func (x *exchange) fail(err error) error {
 	rejection := x.rejection(err)
 	x.report(Event{Kind: Done, Attempt: x.attempts, Err: rejection}, lease{})
 	return rejection
-}
-
-// report tells OnEvent, if there is one, what happened with which Session.
-func (x *exchange) report(e Event, l lease) {
-	if x.t.OnEvent == nil {
-		return
-	}
-	e.Origin = x.origin.String()
-	if l.Session != nil {
-		e.Scheme, e.Realm = x.t.negotiator.schemes[l.scheme].Name(), l.realm
-	}
-	if e.Kind == Done {
-		e.Duration = time.Since(x.start)
-	}
-	x.t.OnEvent(x.ctx, e)
-}
-
-func (x *exchange) reportChallenges(resp *http.Response, challenges []Challenge) {
-	if x.t.OnEvent == nil {
-		return
-	}
-	e := Event{Kind: Challenged, Origin: x.origin.String(), Attempt: x.attempts, Status: resp.StatusCode}
-	for _, c := range challenges {
-		e.Scheme, e.Realm = c.Scheme, c.Params.Get("realm")
-		x.t.OnEvent(x.ctx, e)
-	}
-	if len(challenges) == 0 {
-		x.t.OnEvent(x.ctx, e)
-	}
 }
 
 // withoutQuery returns err, or its innermost cause if its text has the query of u, which may be confidential. The
