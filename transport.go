@@ -164,7 +164,7 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 // insist on it. A look at all headers, for other spellings, would cost a tenth of the request.
 func hasOwnAuthorization(h http.Header) bool {
 	_, canonical := h["Authorization"]
-	_, lower := h["authorization"]
+	_, lower := h["authorization"] //lint:ignore SA1008 it is what no method of http.Header finds
 	return canonical || lower
 }
 

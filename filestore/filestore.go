@@ -32,6 +32,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/authretry/authretry/internal/savedtoken"
 	"github.com/gofrs/flock"
 	"golang.org/x/oauth2"
 )
@@ -47,7 +48,6 @@ var (
 )
 
 const (
-	version   = 1
 	maxSize   = 1 << 20 // of the file; a token is much smaller
 	pollEvery = 5 * time.Millisecond
 )
@@ -57,17 +57,6 @@ type Store struct{ path string }
 
 // New returns a Store for the file path, which need not exist yet.
 func New(path string) *Store { return &Store{path} }
-
-// A record is what the file holds, in JSON. Of what a token response says besides, scope and id_token are kept.
-type record struct {
-	Version      int       `json:"version"`
-	AccessToken  string    `json:"access_token,omitempty"`
-	TokenType    string    `json:"token_type,omitempty"`
-	RefreshToken string    `json:"refresh_token,omitempty"`
-	Expiry       time.Time `json:"expiry,omitzero"`
-	Scope        string    `json:"scope,omitempty"`
-	IDToken      string    `json:"id_token,omitempty"`
-}
 
 // Load returns the token in the file, nil if there is no file. It takes no lock.
 func (s *Store) Load(ctx context.Context) (*oauth2.Token, error) {
@@ -104,7 +93,7 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, current
 		return nil, err
 	case next == nil || next.AccessToken == "" && next.RefreshToken == "":
 		return nil, errors.New("filestore: there is no token to store")
-	case current != nil && recordOf(next) == recordOf(current):
+	case current != nil && savedtoken.Of(next) == savedtoken.Of(current):
 		return next, nil
 	}
 	return next, s.write(next)
@@ -163,39 +152,22 @@ func (s *Store) check(info fs.FileInfo) error {
 
 // decode reads the contents of a file.
 func decode(data []byte) (*oauth2.Token, error) {
-	var r record
+	if len(data) > maxSize {
+		return nil, ErrDamaged
+	}
+	t, newer := savedtoken.Parse(data)
 	switch {
-	case len(data) > maxSize || json.Unmarshal(data, &r) != nil || r.AccessToken == "" && r.RefreshToken == "" || r.Version < 1:
-		return nil, ErrDamaged // without the cause, which may quote a part of it
-	case r.Version > version:
-		return nil, fmt.Errorf("filestore: the file is of version %d, which is newer than this program", r.Version)
-	}
-	t := &oauth2.Token{AccessToken: r.AccessToken, TokenType: r.TokenType, RefreshToken: r.RefreshToken, Expiry: r.Expiry}
-	extra := make(map[string]any)
-	if r.Scope != "" {
-		extra["scope"] = r.Scope
-	}
-	if r.IDToken != "" {
-		extra["id_token"] = r.IDToken
-	}
-	if len(extra) > 0 {
-		t = t.WithExtra(extra)
+	case newer > 0:
+		return nil, fmt.Errorf("filestore: the file is of version %d, which is newer than this program", newer)
+	case t == nil:
+		return nil, ErrDamaged
 	}
 	return t, nil
 }
 
-func recordOf(t *oauth2.Token) record {
-	scope, _ := t.Extra("scope").(string)
-	idToken, _ := t.Extra("id_token").(string)
-	return record{
-		Version: version, AccessToken: t.AccessToken, TokenType: t.TokenType, RefreshToken: t.RefreshToken,
-		Expiry: t.Expiry.Round(0).UTC(), Scope: scope, IDToken: idToken,
-	}
-}
-
 // write replaces the file's contents so that a crash leaves the old or the new.
 func (s *Store) write(t *oauth2.Token) error {
-	data, err := json.MarshalIndent(recordOf(t), "", "\t")
+	data, err := json.MarshalIndent(savedtoken.Of(t), "", "\t")
 	if err != nil {
 		return errors.New("filestore: the token cannot be written as JSON")
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/savedtoken"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -333,6 +334,6 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := s.read()
 		require.NoError(t, err)
-		require.Equal(t, recordOf(token), recordOf(again))
+		require.Equal(t, savedtoken.Of(token), savedtoken.Of(again))
 	})
 }

@@ -70,6 +70,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/authretry/authretry/internal/savedtoken"
 	"github.com/bsm/redislock"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/oauth2"
@@ -89,7 +90,6 @@ var (
 )
 
 const (
-	version        = 1
 	defaultLockTTL = 10 * time.Second
 	minPoll        = 5 * time.Millisecond
 	maxPoll        = 100 * time.Millisecond
@@ -131,17 +131,6 @@ type Store struct {
 	last atomic.Pointer[oauth2.Token] // read or written, for RefreshWhenDown
 }
 
-// A record is what the key holds, in JSON. Of what a token response says besides, scope and id_token are kept.
-type record struct {
-	Version      int       `json:"version"`
-	AccessToken  string    `json:"access_token,omitempty"`
-	TokenType    string    `json:"token_type,omitempty"`
-	RefreshToken string    `json:"refresh_token,omitempty"`
-	Expiry       time.Time `json:"expiry,omitzero"`
-	Scope        string    `json:"scope,omitempty"`
-	IDToken      string    `json:"id_token,omitempty"`
-}
-
 // Load returns the token in Redis, nil if there is none. It takes no lock.
 func (s *Store) Load(ctx context.Context) (*oauth2.Token, error) {
 	if err := s.check(); err != nil {
@@ -174,7 +163,7 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, current
 		return nil, err
 	case isEmpty(next):
 		return nil, errNoToken
-	case current != nil && recordOf(next) == recordOf(current):
+	case current != nil && savedtoken.Of(next) == savedtoken.Of(current):
 		return next, nil
 	}
 	return next, s.write(context.WithoutCancel(ctx), next, raw)
@@ -313,7 +302,7 @@ func (s *Store) read(ctx context.Context) (*oauth2.Token, string, error) {
 
 // write puts t in the place of the value old.
 func (s *Store) write(ctx context.Context, t *oauth2.Token, old string) error {
-	data, err := json.Marshal(recordOf(t))
+	data, err := json.Marshal(savedtoken.Of(t))
 	if err != nil {
 		return errors.New("redisstore: the token cannot be written as JSON")
 	}
@@ -335,34 +324,14 @@ func (s *Store) write(ctx context.Context, t *oauth2.Token, old string) error {
 
 // decode reads an opened value.
 func decode(data []byte) (*oauth2.Token, error) {
-	var r record
+	t, newer := savedtoken.Parse(data)
 	switch {
-	case json.Unmarshal(data, &r) != nil || r.AccessToken == "" && r.RefreshToken == "" || r.Version < 1:
-		return nil, ErrDamaged // without the cause, which may quote a part of it
-	case r.Version > version:
-		return nil, fmt.Errorf("redisstore: the token is stored in version %d, which is newer than this program", r.Version)
-	}
-	t := &oauth2.Token{AccessToken: r.AccessToken, TokenType: r.TokenType, RefreshToken: r.RefreshToken, Expiry: r.Expiry}
-	extra := make(map[string]any)
-	if r.Scope != "" {
-		extra["scope"] = r.Scope
-	}
-	if r.IDToken != "" {
-		extra["id_token"] = r.IDToken
-	}
-	if len(extra) > 0 {
-		t = t.WithExtra(extra)
+	case newer > 0:
+		return nil, fmt.Errorf("redisstore: the token is stored in version %d, which is newer than this program", newer)
+	case t == nil:
+		return nil, ErrDamaged
 	}
 	return t, nil
-}
-
-func recordOf(t *oauth2.Token) record {
-	scope, _ := t.Extra("scope").(string)
-	idToken, _ := t.Extra("id_token").(string)
-	return record{
-		Version: version, AccessToken: t.AccessToken, TokenType: t.TokenType, RefreshToken: t.RefreshToken,
-		Expiry: t.Expiry.Round(0).UTC(), Scope: scope, IDToken: idToken,
-	}
 }
 
 // failed returns the error of a command, or of a script. What a server quotes of one that it does not know is left out.

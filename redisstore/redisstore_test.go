@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/savedtoken"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -801,13 +802,13 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := json.Marshal(recordOf(token))
+		again, err := json.Marshal(savedtoken.Of(token))
 		if err != nil {
 			return // such as a year that JSON cannot say
 		}
 		same, err := decode(again)
 		require.NoError(t, err)
-		require.Equal(t, recordOf(token), recordOf(same))
+		require.Equal(t, savedtoken.Of(token), savedtoken.Of(same))
 	})
 }
 
