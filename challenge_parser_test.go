@@ -272,6 +272,21 @@ func TestParseHugeHeaders(t *testing.T) {
 	require.Len(t, list, 100_000)
 }
 
+// parseByElements is ParseChallenges without readWellFormed, which must make no difference.
+func parseByElements(values []string) ([]Challenge, error) {
+	var r reader
+	for i, v := range values {
+		r.index, r.line = i, v
+		_, rest := consumeSeparators(v)
+		for comma := true; rest != ""; {
+			rest = r.readElement(rest, comma)
+			comma, rest = consumeSeparators(rest)
+		}
+	}
+	r.closeChallenge()
+	return r.list, errors.Join(r.errs...)
+}
+
 func FuzzParseChallenges(f *testing.F) {
 	for _, c := range challengeCases(f) {
 		f.Add(strings.Join(c.lines(), "\n"))
@@ -300,6 +315,10 @@ func FuzzParseChallenges(f *testing.F) {
 			require.LessOrEqual(t, e.Offset, len(lines[e.Value]))
 		}
 		requireRereadable(t, list)
+
+		careful, carefulErr := parseByElements(lines)
+		require.Equal(t, careful, list)
+		require.Equal(t, parseErrors(carefulErr), parseErrors(err))
 
 		// Whatever is wrong stays within its line.
 		more, _ := ParseChallenges(append(lines, `Basic realm="ok"`))
