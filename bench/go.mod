@@ -4,8 +4,13 @@ go 1.26.0
 
 replace github.com/authretry/authretry => ../
 
-// What cloud.google.com/go/auth asks for is not to be had from every module proxy. It is generated code that no row runs.
-replace google.golang.org/genproto/googleapis/rpc => google.golang.org/genproto/googleapis/rpc v0.0.0-20260706201446-f0a921348800
+// What cloud.google.com/go/auth and its tests ask for is not to be had from every module proxy. It is generated code
+// that no row runs.
+replace (
+	google.golang.org/genproto => google.golang.org/genproto v0.0.0-20260706201446-f0a921348800
+	google.golang.org/genproto/googleapis/api => google.golang.org/genproto/googleapis/api v0.0.0-20260706201446-f0a921348800
+	google.golang.org/genproto/googleapis/rpc => google.golang.org/genproto/googleapis/rpc v0.0.0-20260706201446-f0a921348800
+)
 
 require (
 	cloud.google.com/go/auth v0.24.3
