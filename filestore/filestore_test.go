@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
-	"github.com/authretry/authretry/internal/savedtoken"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -317,23 +316,4 @@ func TestStoreSharesALoginBetweenTokenSources(t *testing.T) {
 	}
 	wg.Wait()
 	require.Equal(t, 1, fetches)
-}
-
-func FuzzDecode(f *testing.F) {
-	f.Add([]byte(`{"version":1,"access_token":"a","token_type":"Bearer","refresh_token":"r","expiry":"2026-01-02T03:04:05Z","scope":"s","id_token":"i"}`))
-	f.Add([]byte(`{"version":2}`))
-	f.Add([]byte(`{"version":1,"access_token":"a"`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		token, err := decode(data)
-		if err != nil {
-			return
-		}
-		s := New(filepath.Join(t.TempDir(), "token.json"))
-		if err := s.write(token); err != nil {
-			return // such as a year that JSON cannot say
-		}
-		again, err := s.read()
-		require.NoError(t, err)
-		require.Equal(t, savedtoken.Of(token), savedtoken.Of(again))
-	})
 }

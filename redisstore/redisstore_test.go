@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
-	"github.com/authretry/authretry/internal/savedtoken"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -791,25 +790,6 @@ func TestReadOnlyReplicaIsDown(t *testing.T) {
 	_, err = storeAt(r.addr).Update(t.Context(), mustNotRun(t))
 	require.ErrorContains(t, err, "READONLY")
 	require.True(t, isDown(err))
-}
-
-func FuzzDecode(f *testing.F) {
-	f.Add([]byte(`{"version":1,"access_token":"a","token_type":"Bearer","refresh_token":"r","expiry":"2026-01-02T03:04:05Z","scope":"s","id_token":"i"}`))
-	f.Add([]byte(`{"version":2}`))
-	f.Add([]byte(`{"version":1,"access_token":"a"`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		token, err := decode(data)
-		if err != nil {
-			return
-		}
-		again, err := json.Marshal(savedtoken.Of(token))
-		if err != nil {
-			return // such as a year that JSON cannot say
-		}
-		same, err := decode(again)
-		require.NoError(t, err)
-		require.Equal(t, savedtoken.Of(token), savedtoken.Of(same))
-	})
 }
 
 // sealWith is the pair that ExampleStore_sealed shows.

@@ -35,3 +35,24 @@ func TestParseRefuses(t *testing.T) {
 	require.Nil(t, token)
 	require.Equal(t, 2, newer)
 }
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"version":1,"access_token":"a","token_type":"Bearer","refresh_token":"r","expiry":"2026-01-02T03:04:05Z","scope":"s","id_token":"i"}`))
+	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`{"version":1,"access_token":"a"`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		token, newer := Parse(data)
+		if token == nil {
+			return
+		}
+		require.Zero(t, newer)
+		written, err := json.Marshal(Of(token))
+		if err != nil {
+			return // such as a year that JSON cannot say
+		}
+		again, newer := Parse(written)
+		require.NotNil(t, again)
+		require.Zero(t, newer)
+		require.Equal(t, Of(token), Of(again))
+	})
+}
