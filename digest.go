@@ -307,9 +307,8 @@ type digestSession struct {
 	key    string // H(username ":" realm ":" password)
 	ha1    string // H(A1), which is key unless sess
 
-	head    string // of the header's value, up to the uri
-	nonceAt int    // where the nonce begins in head
-	tail    string // of the header's value, after the response
+	head string // of the header's value, up to the nonce
+	tail string // of the header's value, after the response
 
 	uri   string       // of the request that is out, for rspauth
 	space *digestSpace // nil: the whole origin
@@ -337,7 +336,6 @@ func newDigestSession(o *digestOffer, username, password, cnonce string) *digest
 		s.head = `Digest username="` + escapeQuoted(username) + `"`
 	}
 	s.head += `, realm="` + escapeQuoted(o.realm) + `", nonce="`
-	s.nonceAt = len(s.head)
 	s.setNonce(o.nonce)
 
 	s.tail = `"`
@@ -364,7 +362,6 @@ func (s *digestSession) setNonce(nonce string) {
 	if s.sess {
 		s.ha1 = s.algorithm.hex(s.key, s.nonce, s.cnonce)
 	}
-	s.head = s.head[:s.nonceAt] + escapeQuoted(nonce) + `", uri="`
 }
 
 // Exclusive marks the session as lent to one request at a time.
@@ -397,12 +394,13 @@ func (s *digestSession) Authorize(req *http.Request) error {
 	response := s.response(buf[:0], a2)
 
 	var value string
+	nonce := escapeQuoted(s.nonce)
 	if uri = escapeQuoted(uri); s.qop == qopNone {
-		value = s.head + uri + `", response="` + string(response) + s.tail
+		value = s.head + nonce + `", uri="` + uri + `", response="` + string(response) + s.tail
 	} else {
 		var nc [8]byte
 		appendNonceCount(nc[:0], s.nc)
-		value = s.head + uri + `", nc=` + string(nc[:]) + `, response="` + string(response) + s.tail
+		value = s.head + nonce + `", uri="` + uri + `", nc=` + string(nc[:]) + `, response="` + string(response) + s.tail
 	}
 	req.Header["Authorization"] = []string{value}
 	return nil
@@ -599,22 +597,17 @@ func readAuthInfo(lines []string) authInfo {
 // consumeAuthInfoParam returns the first auth-param of s, with its value unquoted but not unescaped, and what follows the
 // comma after it. The value is empty if there is none, or if its closing quote is missing.
 func consumeAuthInfoParam(s string) (name, value, rest string) {
-	const ows = " \t"
-	end := strings.IndexAny(s, "=,")
-	if end < 0 {
-		return "", "", ""
+	name, rest = consumeToken(skipSpace(s))
+	rest, ok := consumeEquals(rest)
+	switch {
+	case !ok:
+	case strings.HasPrefix(rest, `"`):
+		value, rest = cutQuoted(rest[1:])
+	default:
+		value, rest = consumeUnquoted(rest)
 	}
-	name, rest = strings.Trim(s[:end], ows), s[end+1:]
-	if s[end] == ',' {
-		return name, "", rest
-	}
-	if quoted := strings.TrimLeft(rest, ows); strings.HasPrefix(quoted, `"`) {
-		value, rest = cutQuoted(quoted[1:])
-		_, rest, _ = strings.Cut(rest, ",")
-		return name, value, rest
-	}
-	value, rest, _ = strings.Cut(rest, ",")
-	return name, strings.Trim(value, ows), rest
+	_, rest, _ = strings.Cut(rest, ",")
+	return name, value, rest
 }
 
 // cutQuoted returns s up to a quote that is not escaped, and what follows it.

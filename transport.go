@@ -92,8 +92,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL == nil || req.Header == nil || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return t.base().RoundTrip(req) // it knows what to say
 	}
-	x := exchange{t: t, req: req}
-	x.reporter = reporter{onEvent: t.OnEvent, schemes: t.Schemes, ctx: req.Context(), origin: originOf(req.URL)}
+	x := exchange{t: t, req: req, reporter: reporter{onEvent: t.OnEvent, schemes: t.Schemes, ctx: req.Context(), origin: originOf(req.URL)}}
 	if reason := t.withholds(req, x.origin); reason != 0 {
 		resp, err := t.base().RoundTrip(req)
 		if err == nil && isRefusal(resp) {
