@@ -102,10 +102,10 @@ func loopbackRow(e effort, next bool) ([]loopbackResult, error) {
 		}
 		p.srv.hits, p.n = 0, 0
 	}
-	e.rounds *= 2 // as what the scheduler makes of it varies
+	e.rounds *= 10 // as what the scheduler makes of it varies
 	for range e.rounds {
 		for name, p := range peers { // in an order that changes
-			const n = 20
+			const n = 10
 			start := time.Now()
 			for range n {
 				if err := send(p); err != nil && results[name].wrong == "" {
