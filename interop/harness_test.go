@@ -162,7 +162,8 @@ type countingConn struct {
 }
 
 func (c countingConn) Write(p []byte) (int, error) {
+	c.w.sent.Add(int64(len(p))) // before: the answer to it may come before Write returns
 	n, err := c.Conn.Write(p)
-	c.w.sent.Add(int64(n))
+	c.w.sent.Add(int64(n - len(p)))
 	return n, err
 }
