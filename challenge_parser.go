@@ -29,7 +29,7 @@ func (c Challenge) String() string {
 			if neverQuoted(p.Name) && isToken(p.Value) {
 				b = append(b, p.Value...)
 			} else {
-				b = appendQuoted(b, p.Value)
+				b = append(append(append(b, '"'), escapeQuoted(p.Value)...), '"')
 			}
 			separator = ", "
 		}
@@ -44,17 +44,6 @@ func (c Challenge) String() string {
 
 func neverQuoted(name string) bool {
 	return equalFoldASCII(name, "algorithm") || equalFoldASCII(name, "stale")
-}
-
-func appendQuoted(b []byte, value string) []byte {
-	b = append(b, '"')
-	for i := range len(value) {
-		if value[i] == '"' || value[i] == '\\' {
-			b = append(b, '\\')
-		}
-		b = append(b, value[i])
-	}
-	return append(b, '"')
 }
 
 // Params are the auth-params of a [Challenge], in the order sent (RFC 9110 §11.2). A name that was sent more than
