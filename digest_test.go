@@ -389,6 +389,39 @@ func TestDigestRequireMutualAuth(t *testing.T) {
 	require.NoError(t, session.Learn(&http.Response{}))
 }
 
+// newInfo returns a response with that Authentication-Info.
+func newInfo(lines ...string) *http.Response {
+	return &http.Response{Header: http.Header{"Authentication-Info": lines}}
+}
+
+// Authentication-Info is a list of auth-params (RFC 9110 §11.6.3), which servers write in every way that there is.
+func TestDigestTakesUpANextnonceHoweverItIsWritten(t *testing.T) {
+	for _, c := range []struct {
+		lines []string
+		want  string
+	}{
+		{[]string{`nextnonce="n2"`}, `n2`},
+		{[]string{`nextnonce=n2`}, `n2`},
+		{[]string{`nextnonce=bjI=`}, `bjI=`},
+		{[]string{"NextNonce\t= \"n2\" , qop=auth"}, `n2`},
+		{[]string{` nextnonce = n2 , qop=auth`}, `n2`},
+		{[]string{`nextnonce="n, 2"`}, `n, 2`},
+		{[]string{`nextnonce="n\2\""`}, `n2\"`},
+		{[]string{`qop=auth, cnonce="a, nextnonce=x", nc=00000001, nextnonce="n2"`}, `n2`},
+		{[]string{`rspauth="\", nextnonce=x", nextnonce="n2"`}, `n2`},
+		{[]string{`,, nextnonce="n2",`}, `n2`},
+		{[]string{`stray, nextnonce="n2"`}, `n2`},
+		{[]string{`=, nextnonce="n2"`}, `n2`},
+		{[]string{`nextnonce="n2", nextnonce="n3"`, `nextnonce="n4"`}, `n2`},
+		{[]string{`qop=auth`, `nextnonce="n2"`}, `n2`},
+	} {
+		session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with())
+		authorize(t, session)
+		require.NoError(t, session.Learn(newInfo(c.lines...)))
+		require.Contains(t, authorize(t, session), `nonce="`+c.want+`", uri="/a/b", nc=00000001,`, "%q", c.lines)
+	}
+}
+
 // What cannot be sent back is no nonce; the count of the old one goes on.
 func TestDigestIgnoresAHostileNextnonce(t *testing.T) {
 	d := &Digest{Username: "Mufasa", Password: "Circle of Life"}
@@ -396,7 +429,7 @@ func TestDigestIgnoresAHostileNextnonce(t *testing.T) {
 	authorize(t, session)
 	for i, hostile := range []string{`nextnonce=""`, "nextnonce=\"a\nb\"", "nextnonce=\x00", `nextnonce="` + strings.Repeat("n", 1<<20) + `"`,
 		`nextnonce="unclosed`, `nextnonce`, `=,"=`, `nextnonce=`, strings.Repeat(`"\`, 1<<16), strings.Repeat("=,", 1<<16)} {
-		require.NoError(t, session.Learn(&http.Response{Header: http.Header{"Authentication-Info": {hostile}}}))
+		require.NoError(t, session.Learn(newInfo(hostile)))
 		require.Contains(t, authorize(t, session), fmt.Sprintf(`nonce="n1", uri="/a/b", nc=%08x,`, i+2), "%.40q", hostile)
 	}
 }
@@ -529,7 +562,7 @@ func TestDigestSessionIsSmall(t *testing.T) {
 		require.NoError(t, err)
 		sessions[i] = session.(*digestSession)
 		require.NoError(t, session.Authorize(rejected))
-		require.NoError(t, session.(Learner).Learn(&http.Response{Header: http.Header{"Authentication-Info": {strings.Repeat(" ", 1<<16) + "nextnonce=" + tail[16:59]}}}))
+		require.NoError(t, session.(Learner).Learn(newInfo(strings.Repeat(" ", 1<<16)+"nextnonce="+tail[16:59])))
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -626,12 +659,8 @@ func TestDigestAllocations(t *testing.T) {
 				panic("not learnt")
 			}
 		}), 1.0, "the nonce")
+		require.Len(t, session.nonce, 1, "it was taken up")
 	}
-}
-
-// newInfo returns a response with that Authentication-Info.
-func newInfo(value string) *http.Response {
-	return &http.Response{Header: http.Header{"Authentication-Info": {value}}}
 }
 
 // BenchmarkDigest compares a request's Authorize and Learn with the bound: the hashes, and one string.
@@ -700,7 +729,7 @@ func FuzzDigestSession(f *testing.F) {
 			require.NotContains(t, header, "\x00")
 			verifyAuthorization(t, header, username, password, "POST", req.URL.RequestURI(), body)
 			require.True(t, session.(Covers).Covers(req.URL), "what was challenged is in the space")
-			require.NoError(t, session.(Learner).Learn(&http.Response{Header: http.Header{"Authentication-Info": {`nextnonce="` + nonce + `"`}}}))
+			require.NoError(t, session.(Learner).Learn(newInfo(`nextnonce="`+nonce+`"`)))
 		}
 	})
 }

@@ -252,7 +252,7 @@ func newTestOrigin(t *testing.T, start func(http.Handler) *httptest.Server) *htt
 		}
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
-			panic(http.ErrAbortHandler) // a body that was not sent to its end must get no answer
+			panic(http.ErrAbortHandler) // an answer to half a body could overtake the client's cancel
 		}
 		fmt.Fprintf(w, "%s %s %d", r.Proto, r.Method, n)
 	}))
