@@ -58,12 +58,12 @@ func (k *APIKey) Start(ctx context.Context, req *http.Request) (Session, error) 
 }
 
 // Answer implements [Scheme].
-func (k *APIKey) Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error) {
+func (k *APIKey) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
 	session, err := k.session(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if rejected.Header.Get(k.header()) == session.(headerSession).values[0] {
+	if refusal.Request.Header.Get(k.header()) == session.(headerSession).values[0] {
 		return nil, ErrCredentialsRefused
 	}
 	return session, nil

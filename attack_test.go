@@ -125,9 +125,9 @@ func followingBase(base http.RoundTripper) http.RoundTripper {
 }
 
 var attackedSchemes = map[string]func() Scheme{
-	"Basic":             func() Scheme { return &Basic{Username: "u", Password: secret} },
-	"Basic, preemptive": func() Scheme { return &Basic{Username: "u", Password: secret, Preemptive: true} },
-	"Digest":            func() Scheme { return &Digest{Username: "u", Password: secret} },
+	"Basic":        func() Scheme { return &Basic{Username: "u", Password: secret} },
+	"Basic, ahead": func() Scheme { return &Basic{Username: "u", Password: secret, Ahead: true} },
+	"Digest":       func() Scheme { return &Digest{Username: "u", Password: secret} },
 	"Bearer": func() Scheme {
 		return &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: secret})}
 	},
@@ -135,7 +135,7 @@ var attackedSchemes = map[string]func() Scheme{
 		return &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: strings.Repeat("x", 8<<10)})}
 	},
 	"Bearer, challenged": func() Scheme {
-		return &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: secret}), OnlyIfChallenged: true}
+		return &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: secret}), NotAhead: true}
 	},
 	"API key":         func() Scheme { return &APIKey{Key: secret} },
 	"API key, header": func() Scheme { return &APIKey{Header: "X-API-Key", Key: secret} },
@@ -292,8 +292,8 @@ func (repetitive) Name() string { return "Repetitive" }
 func (repetitive) Start(context.Context, *http.Request) (Session, error) {
 	return headerSession{"Authorization", []string{"Repetitive " + secret}}, nil
 }
-func (s repetitive) Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error) {
-	return s.Start(ctx, rejected)
+func (s repetitive) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
+	return s.Start(ctx, refusal.Request)
 }
 
 func TestAttackRefusedCredentialsAreNotSentAgainUnchanged(t *testing.T) {
@@ -398,7 +398,7 @@ func TestAttackChallengeThatNamesAnotherHost(t *testing.T) {
 				return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {challenge}}}, nil
 			}),
 			Schemes: []Scheme{
-				&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: secret}}, OnlyIfChallenged: true},
+				&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: secret}}, NotAhead: true},
 				&Digest{Username: "u", Password: secret}, &Basic{Username: "u", Password: secret},
 			},
 		}}
@@ -468,7 +468,7 @@ func TestAttackHeaderInjection(t *testing.T) {
 	for _, evil := range []string{"x\r\nX-Evil: 1", "x\nX-Evil: 1", "x\x00", "x\x7f", "x\r", "\r\n\r\nGET /"} {
 		schemes := map[string]Scheme{
 			"Basic user":       &Basic{Username: evil, Password: "p"},
-			"Basic password":   &Basic{Username: "u", Password: evil, Preemptive: true},
+			"Basic password":   &Basic{Username: "u", Password: evil, Ahead: true},
 			"Digest user":      &Digest{Username: evil, Password: "p"},
 			"Digest password":  &Digest{Username: "u", Password: evil},
 			"API key":          &APIKey{Key: evil},
@@ -537,7 +537,7 @@ func specimens(t *testing.T) map[string][]any {
 	req := httptest.NewRequest("GET", "https://api.example.com/", nil)
 	var sessions []any
 	for _, s := range schemes {
-		session, err := s.Answer(t.Context(), digestChallenge(with()), req)
+		session, err := s.Answer(t.Context(), digestChallenge(with()), refusalOf(req))
 		require.NoError(t, err)
 		require.NoError(t, session.Authorize(req.Clone(t.Context())))
 		sessions = append(sessions, session)
@@ -585,10 +585,11 @@ func specimens(t *testing.T) map[string][]any {
 		"Exclusive":       {sessions[2]},
 		"Learner":         covers,
 		"Covers":          covers,
+		"Carrier":         {},
 		"Event":           events,
-		"EventKind":       {Done},
+		"EventKind":       {EventDone},
 		"Rejection":       {failed, *rejection, mutual, Explain(refused)},
-		"Reason":          {ReasonNone},
+		"Reason":          {ReasonNotTraced},
 		"ParseError":      {parse, *parseError},
 
 		// A server's words, in which there is nothing of ours: shown as they are.

@@ -19,8 +19,8 @@ type Basic struct {
 	// otherwise.
 	Username, Password string
 
-	// Preemptive sends the credentials with every request, without waiting for a challenge.
-	Preemptive bool
+	// Ahead sends the credentials with every request, without waiting for a challenge.
+	Ahead bool
 
 	// Credentials is asked instead of Username and Password if it is not nil.
 	Credentials CredentialsFunc
@@ -29,9 +29,9 @@ type Basic struct {
 // Name returns "Basic".
 func (b *Basic) Name() string { return "Basic" }
 
-// Start implements [Starter]: it returns nothing unless Preemptive is set.
+// Start implements [Starter]: it returns nothing unless Ahead is set.
 func (b *Basic) Start(ctx context.Context, req *http.Request) (Session, error) {
-	if !b.Preemptive {
+	if !b.Ahead {
 		return nil, nil
 	}
 	session, err := b.session(ctx, originOf(req.URL).String(), nil)
@@ -42,12 +42,12 @@ func (b *Basic) Start(ctx context.Context, req *http.Request) (Session, error) {
 }
 
 // Answer implements [Scheme].
-func (b *Basic) Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error) {
-	session, err := b.session(ctx, originOf(rejected.URL).String(), c)
+func (b *Basic) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
+	session, err := b.session(ctx, originOf(refusal.Request.URL).String(), c)
 	if err != nil {
 		return nil, err
 	}
-	if rejected.Header.Get("Authorization") == session.(headerSession).values[0] {
+	if refusal.Request.Header.Get("Authorization") == session.(headerSession).values[0] {
 		return nil, ErrCredentialsRefused
 	}
 	return session, nil
@@ -87,7 +87,7 @@ func (b Basic) shown() []shownField {
 	return []shownField{
 		shown("Username", b.Username),
 		redacted("Password", b.Password),
-		shown("Preemptive", b.Preemptive),
+		shown("Ahead", b.Ahead),
 	}
 }
 

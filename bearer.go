@@ -32,8 +32,8 @@ type Bearer struct {
 	// Source has the token.
 	Source oauth2.TokenSource
 
-	// OnlyIfChallenged waits for a challenge before the token is sent to an origin for the first time.
-	OnlyIfChallenged bool
+	// NotAhead waits for a challenge before the token is sent to an origin for the first time.
+	NotAhead bool
 
 	header atomic.Pointer[bearerHeader] // for the last token
 }
@@ -55,26 +55,26 @@ var errNoSource = errors.New("authretry: Bearer.Source is nil: there is no token
 // Name returns "Bearer".
 func (b *Bearer) Name() string { return "Bearer" }
 
-// Start implements [Starter]: it returns nothing if OnlyIfChallenged is set.
+// Start implements [Starter]: it returns nothing if NotAhead is set.
 func (b *Bearer) Start(ctx context.Context, req *http.Request) (Session, error) {
 	switch {
 	case b.hasNoSource():
 		return nil, errNoSource
-	case b.OnlyIfChallenged:
+	case b.NotAhead:
 		return nil, nil
 	}
 	return (*bearerSession)(b), nil
 }
 
 // Answer implements [Scheme].
-func (b *Bearer) Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error) {
+func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
 	if b.hasNoSource() {
 		return nil, errNoSource
 	}
 	if c != nil && c.Params.Get("error") == "insufficient_scope" { // RFC 6750 §3.1
 		return nil, fmt.Errorf("%w: the token is good, but its scope is insufficient", ErrUnsupportedChallenge)
 	}
-	refused := bearerToken(rejected.Header)
+	refused := bearerToken(refusal.Request.Header)
 	if refused == "" {
 		return (*bearerSession)(b), nil
 	}
@@ -98,12 +98,12 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, rejected *http.Reques
 
 // Format keeps the Source, and with it tokens, out of everything that package fmt prints.
 func (b *Bearer) Format(f fmt.State, verb rune) {
-	formatShown(f, "authretry.Bearer", shown("OnlyIfChallenged", b.OnlyIfChallenged))
+	formatShown(f, "authretry.Bearer", shown("NotAhead", b.NotAhead))
 }
 
 // MarshalJSON keeps the Source, and with it tokens, out of JSON.
 func (b *Bearer) MarshalJSON() ([]byte, error) {
-	return marshalShown(shown("OnlyIfChallenged", b.OnlyIfChallenged))
+	return marshalShown(shown("NotAhead", b.NotAhead))
 }
 
 func (b *Bearer) hasNoSource() bool {
@@ -217,16 +217,16 @@ func (s *bearerSession) Format(f fmt.State, verb rune) { (*Bearer)(s).Format(f, 
 func (s *bearerSession) Covers(*url.URL) bool { return true }
 
 // Learn notes that a server has accepted the token, so that its refusal will mean that it has been revoked.
-func (s *bearerSession) Learn(resp *http.Response) error {
+func (s *bearerSession) Learn(resp *http.Response, refused bool) (keep bool, err error) {
 	src, ok := s.Source.(*TokenSource)
-	if !ok || resp.StatusCode >= 500 {
-		return nil
+	if !ok || refused || resp.StatusCode >= 500 {
+		return false, nil
 	}
 	t := src.unproven()
 	if t != nil && resp.Request != nil && bearerToken(resp.Request.Header) == t.AccessToken {
 		src.accepted(t)
 	}
-	return nil
+	return true, nil
 }
 
 // A primedSession sends the token that was obtained in answer to a challenge before it asks the Source again.

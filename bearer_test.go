@@ -74,9 +74,9 @@ func TestBearerIsSentAheadAndRefreshed(t *testing.T) {
 	}
 }
 
-func TestBearerOnlyIfChallenged(t *testing.T) {
+func TestBearerNotAhead(t *testing.T) {
 	i := &issuer{}
-	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}, OnlyIfChallenged: true}
+	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}, NotAhead: true}
 	s := newResource(t, "old", "Bearer")
 	client := &http.Client{Transport: New(b)}
 	for range 2 {
@@ -145,7 +145,7 @@ func TestBearerInsufficientScope(t *testing.T) {
 	i := &issuer{}
 	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
 	c := &Challenge{Scheme: "Bearer", Params: Params{{"error", "insufficient_scope"}, {"scope", "admin"}}}
-	_, err := b.Answer(context.Background(), c, newRequest("Bearer old"))
+	_, err := b.Answer(context.Background(), c, refusalOf(newRequest("Bearer old")))
 	require.ErrorIs(t, err, ErrUnsupportedChallenge)
 	require.Zero(t, i.calls.Load())
 }
@@ -157,7 +157,7 @@ func TestBearerChallengeReachesFetch(t *testing.T) {
 		return &oauth2.Token{AccessToken: "new"}, nil
 	}}
 	c := &Challenge{Scheme: "Bearer", Params: Params{{"claims", "e30="}}}
-	session, err := (&Bearer{Source: src}).Answer(context.Background(), c, newRequest("Bearer old"))
+	session, err := (&Bearer{Source: src}).Answer(context.Background(), c, refusalOf(newRequest("Bearer old")))
 	require.NoError(t, err)
 	require.Same(t, c, got.Challenge)
 	require.Equal(t, "refresh-0", got.Previous.RefreshToken)
@@ -170,7 +170,7 @@ func TestBearerAfterAnotherScheme(t *testing.T) {
 	i := &issuer{}
 	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
 	for _, header := range []string{"Basic eDp5", "Bearer", ""} {
-		session, err := b.Answer(context.Background(), &Challenge{Scheme: "Bearer"}, newRequest(header))
+		session, err := b.Answer(context.Background(), &Challenge{Scheme: "Bearer"}, refusalOf(newRequest(header)))
 		require.NoError(t, err)
 		req := newRequest()
 		require.NoError(t, session.Authorize(req))
@@ -200,7 +200,7 @@ func TestBearerFailures(t *testing.T) {
 	for _, b := range []*Bearer{{}, {Source: nilSource}} {
 		_, err := b.Start(context.Background(), newRequest())
 		require.ErrorContains(t, err, "Bearer.Source is nil")
-		_, err = b.Answer(context.Background(), nil, newRequest())
+		_, err = b.Answer(context.Background(), nil, refusalOf(newRequest()))
 		require.ErrorContains(t, err, "Bearer.Source is nil")
 	}
 }
@@ -301,7 +301,7 @@ func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {
 				if err := session.Authorize(req); err != nil {
 					panic(err)
 				}
-				if err := session.(Learner).Learn(resp); err != nil {
+				if err := learn(session.(Learner), resp); err != nil {
 					panic(err)
 				}
 			}

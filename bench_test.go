@@ -41,7 +41,7 @@ func TestAllocationBudgets(t *testing.T) {
 	}{
 		{"Bearer", `Bearer`, &Bearer{Source: expiringSource()}, 3},
 		{"Basic", `Basic realm="x"`, &Basic{Username: "u", Password: "p"}, 3},
-		{"Basic, preemptive", `Basic realm="x"`, &Basic{Username: "u", Password: "p", Preemptive: true}, 8},
+		{"Basic, ahead", `Basic realm="x"`, &Basic{Username: "u", Password: "p", Ahead: true}, 8},
 		{"API key", `ApiKey`, &APIKey{Key: "k"}, 6},
 		{"Digest MD5", `Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u", Password: "p"}, 6},
 		{"Digest SHA-256", `Digest realm="x", nonce="n", qop="auth", algorithm=SHA-256`, &Digest{Username: "u", Password: "p"}, 6},

@@ -68,7 +68,7 @@ func TestDigestVectors(t *testing.T) {
 					req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(x.Body)), nil }
 				}
 				if session == nil {
-					session, err = d.Answer(ctx, digestChallenge(v.Challenge), req)
+					session, err = d.Answer(ctx, digestChallenge(v.Challenge), refusalOf(req))
 					require.NoError(t, err)
 				}
 				require.NoError(t, session.Authorize(req))
@@ -76,7 +76,7 @@ func TestDigestVectors(t *testing.T) {
 					splitAuthorization(t, req.Header.Get("Authorization")), "exchange %d", i+1)
 				if x.AuthenticationInfo != nil {
 					resp := &http.Response{Request: req, Header: http.Header{"Authentication-Info": {*x.AuthenticationInfo}}}
-					require.NoError(t, session.(Learner).Learn(resp))
+					require.NoError(t, learn(session.(Learner), resp))
 					require.Equal(t, x.Unverified, len(unverified) == 1, "exchange %d: %v", i+1, unverified)
 				}
 			}
@@ -113,10 +113,15 @@ func newDigestRequest(t testing.TB, method, url string) *http.Request {
 	return req
 }
 
+// refusalOf returns a 401 to req, as a Scheme gets to see it.
+func refusalOf(req *http.Request) *http.Response {
+	return &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{}, Body: http.NoBody, Request: req}
+}
+
 // answer returns d's session for a challenge of https://example.com/a/b.
 func answer(t testing.TB, d *Digest, params map[string]string) *digestSession {
 	t.Helper()
-	session, err := d.Answer(t.Context(), digestChallenge(params), newDigestRequest(t, "GET", "https://example.com/a/b"))
+	session, err := d.Answer(t.Context(), digestChallenge(params), refusalOf(newDigestRequest(t, "GET", "https://example.com/a/b")))
 	require.NoError(t, err)
 	return session.(*digestSession)
 }
@@ -245,7 +250,7 @@ func TestDigestChallengesThatCannotBeAnswered(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			test.d.Username, test.d.Password = "Mufasa", "Circle of Life"
-			session, err := test.d.Answer(t.Context(), digestChallenge(test.params), newDigestRequest(t, "GET", "http://example.com/"))
+			session, err := test.d.Answer(t.Context(), digestChallenge(test.params), refusalOf(newDigestRequest(t, "GET", "http://example.com/")))
 			require.ErrorIs(t, err, ErrUnsupportedChallenge)
 			require.ErrorContains(t, err, test.why)
 			require.Less(t, len(err.Error()), 200)
@@ -253,7 +258,7 @@ func TestDigestChallengesThatCannotBeAnswered(t *testing.T) {
 		})
 	}
 
-	_, err := (&Digest{Username: "Mufasa"}).Answer(t.Context(), nil, newDigestRequest(t, "GET", "http://example.com/"))
+	_, err := (&Digest{Username: "Mufasa"}).Answer(t.Context(), nil, refusalOf(newDigestRequest(t, "GET", "http://example.com/")))
 	require.ErrorIs(t, err, ErrUnsupportedChallenge)
 }
 
@@ -293,7 +298,7 @@ func TestDigestConfiguration(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := test.d.Answer(t.Context(), digestChallenge(with()), newDigestRequest(t, "GET", "https://EXAMPLE.com:443/a"))
+			_, err := test.d.Answer(t.Context(), digestChallenge(with()), refusalOf(newDigestRequest(t, "GET", "https://EXAMPLE.com:443/a")))
 			require.ErrorContains(t, err, test.why)
 			require.NotErrorIs(t, err, ErrUnsupportedChallenge, "no other challenge would change that")
 			require.NotContains(t, err.Error(), "Circle")
@@ -316,7 +321,7 @@ func TestDigestCredentialsAreAskedOncePerAnswer(t *testing.T) {
 		return "Mufasa", "Circle of Life", nil
 	}}
 	for _, url := range []string{"http://Example.com:80/a/b", "https://example.com:8443/a/b", "https://[::1]:443/a/b"} {
-		session, err := d.Answer(t.Context(), digestChallenge(with()), newDigestRequest(t, "GET", url))
+		session, err := d.Answer(t.Context(), digestChallenge(with()), refusalOf(newDigestRequest(t, "GET", url)))
 		require.NoError(t, err)
 		for range 2 {
 			verifyAuthorization(t, authorize(t, session), "Mufasa", "Circle of Life", "GET", "/a/b", "")
@@ -326,11 +331,11 @@ func TestDigestCredentialsAreAskedOncePerAnswer(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := d.Answer(ctx, digestChallenge(with()), newDigestRequest(t, "GET", "http://example.com/"))
+	_, err := d.Answer(ctx, digestChallenge(with()), refusalOf(newDigestRequest(t, "GET", "http://example.com/")))
 	require.ErrorIs(t, err, context.Canceled)
 
 	none := &Digest{Credentials: credentials("", "", ErrUnsupportedChallenge)}
-	_, err = none.Answer(t.Context(), digestChallenge(with()), newDigestRequest(t, "GET", "http://example.com/"))
+	_, err = none.Answer(t.Context(), digestChallenge(with()), refusalOf(newDigestRequest(t, "GET", "http://example.com/")))
 	require.ErrorIs(t, err, ErrUnsupportedChallenge)
 }
 
@@ -366,7 +371,7 @@ func TestDigestRequireMutualAuth(t *testing.T) {
 			req = req.WithContext(withListener(t.Context(), func(_ context.Context, e Event) { events = append(events, e) }))
 			session := answer(t, d, with())
 			require.NoError(t, session.Authorize(req))
-			err := session.Learn(&http.Response{Header: test.header, Request: req})
+			err := learn(session, &http.Response{Header: test.header, Request: req})
 			if test.err == "" {
 				require.NoError(t, err)
 				require.Empty(t, events)
@@ -375,18 +380,24 @@ func TestDigestRequireMutualAuth(t *testing.T) {
 			require.ErrorIs(t, err, ErrMutualAuth)
 			require.ErrorContains(t, err, test.err)
 			require.ErrorContains(t, err, `https://example.com, realm "lab"`)
-			require.Equal(t, []Event{{Kind: Unverified, Origin: "https://example.com", Scheme: "Digest", Realm: "lab", Err: err}}, events)
+			require.Equal(t, []Event{{Kind: EventUnverified, Origin: "https://example.com", Scheme: "Digest", Realm: "lab", Err: err}}, events)
 		})
 	}
 
 	session := answer(t, d, with())
 	authorize(t, session)
-	require.ErrorIs(t, session.Learn(&http.Response{}), ErrMutualAuth, "a response without its request is no way round")
+	require.ErrorIs(t, learn(session, &http.Response{}), ErrMutualAuth, "a response without its request is no way round")
 
 	d.RequireMutualAuth = false
 	session = answer(t, d, with())
 	authorize(t, session)
-	require.NoError(t, session.Learn(&http.Response{}))
+	require.NoError(t, learn(session, &http.Response{}))
+}
+
+// learn tells a Session of a response that is not a refusal.
+func learn(s Learner, resp *http.Response) error {
+	_, err := s.Learn(resp, false)
+	return err
 }
 
 // newInfo returns a response with that Authentication-Info.
@@ -417,7 +428,7 @@ func TestDigestTakesUpANextnonceHoweverItIsWritten(t *testing.T) {
 	} {
 		session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with())
 		authorize(t, session)
-		require.NoError(t, session.Learn(newInfo(c.lines...)))
+		require.NoError(t, learn(session, newInfo(c.lines...)))
 		require.Contains(t, authorize(t, session), `nonce="`+c.want+`", uri="/a/b", nc=00000001,`, "%q", c.lines)
 	}
 }
@@ -429,7 +440,7 @@ func TestDigestIgnoresAHostileNextnonce(t *testing.T) {
 	authorize(t, session)
 	for i, hostile := range []string{`nextnonce=""`, "nextnonce=\"a\nb\"", "nextnonce=\x00", `nextnonce="` + strings.Repeat("n", 1<<20) + `"`,
 		`nextnonce="unclosed`, `nextnonce`, `=,"=`, `nextnonce=`, strings.Repeat(`"\`, 1<<16), strings.Repeat("=,", 1<<16)} {
-		require.NoError(t, session.Learn(newInfo(hostile)))
+		require.NoError(t, learn(session, newInfo(hostile)))
 		require.Contains(t, authorize(t, session), fmt.Sprintf(`nonce="n1", uri="/a/b", nc=%08x,`, i+2), "%.40q", hostile)
 	}
 }
@@ -539,7 +550,7 @@ func TestDigestCovers(t *testing.T) {
 	}
 
 	connect := &http.Request{Method: "CONNECT", URL: &url.URL{Opaque: "target.test:443"}, Header: http.Header{}}
-	session, err := (&Digest{Username: "Mufasa"}).Answer(t.Context(), digestChallenge(with("domain", "/docs")), connect)
+	session, err := (&Digest{Username: "Mufasa"}).Answer(t.Context(), digestChallenge(with("domain", "/docs")), refusalOf(connect))
 	require.NoError(t, err)
 	require.True(t, session.(Covers).Covers(&url.URL{Scheme: "http", Host: "other.test", Path: "/x"}))
 }
@@ -558,11 +569,11 @@ func TestDigestSessionIsSmall(t *testing.T) {
 		tail := header[1<<16:]
 		session, err := d.Answer(t.Context(), &Challenge{Scheme: "Digest", Params: Params{
 			{"realm", tail[:16]}, {"nonce", tail[16:60]}, {"qop", "auth"}, {"algorithm", "SHA-256"}, {"opaque", tail[16:60]}, {"domain", tail[60:]},
-		}}, rejected)
+		}}, refusalOf(rejected))
 		require.NoError(t, err)
 		sessions[i] = session.(*digestSession)
 		require.NoError(t, session.Authorize(rejected))
-		require.NoError(t, session.(Learner).Learn(newInfo(strings.Repeat(" ", 1<<16)+"nextnonce="+tail[16:59])))
+		require.NoError(t, learn(session.(Learner), newInfo(strings.Repeat(" ", 1<<16)+"nextnonce="+tail[16:59])))
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -639,13 +650,13 @@ func TestDigestAllocations(t *testing.T) {
 			}
 		}), 3.0, "the request URI, the value, and the slice that holds it")
 		require.Zero(t, testing.AllocsPerRun(100, func() {
-			if session.Learn(resp) != nil {
+			if learn(session, resp) != nil {
 				panic("not learnt")
 			}
 		}))
 		resp.Header["Authentication-Info"] = []string{`rspauth="6629fae49393a05397450978507c4ef1", cnonce="c1", nc=00000001, qop=auth`}
 		require.Zero(t, testing.AllocsPerRun(100, func() {
-			if session.Learn(resp) != nil {
+			if learn(session, resp) != nil {
 				panic("not learnt")
 			}
 		}), "rspauth is not computed if nobody wants to know")
@@ -655,7 +666,7 @@ func TestDigestAllocations(t *testing.T) {
 		next := []*http.Response{newInfo(`nextnonce="a"`), newInfo(`nextnonce="b"`)}
 		require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
 			next[0], next[1] = next[1], next[0]
-			if session.Learn(next[0]) != nil {
+			if learn(session, next[0]) != nil {
 				panic("not learnt")
 			}
 		}), 1.0, "the nonce")
@@ -674,7 +685,7 @@ func BenchmarkDigest(b *testing.B) {
 		b.Run(algorithm+"/ours", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if session.Authorize(req) != nil || session.Learn(resp) != nil {
+				if session.Authorize(req) != nil || learn(session, resp) != nil {
 					b.Fatal("failed")
 				}
 			}
@@ -714,7 +725,7 @@ func FuzzDigestSession(f *testing.F) {
 		}
 		req.Body = io.NopCloser(strings.NewReader(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
-		session, err := (&Digest{Username: username, Password: password}).Answer(t.Context(), c, req)
+		session, err := (&Digest{Username: username, Password: password}).Answer(t.Context(), c, refusalOf(req))
 		if err != nil {
 			require.Nil(t, session)
 			return
@@ -729,7 +740,7 @@ func FuzzDigestSession(f *testing.F) {
 			require.NotContains(t, header, "\x00")
 			verifyAuthorization(t, header, username, password, "POST", req.URL.RequestURI(), body)
 			require.True(t, session.(Covers).Covers(req.URL), "what was challenged is in the space")
-			require.NoError(t, session.(Learner).Learn(newInfo(`nextnonce="`+nonce+`"`)))
+			require.NoError(t, learn(session.(Learner), newInfo(`nextnonce="`+nonce+`"`)))
 		}
 	})
 }
@@ -747,7 +758,7 @@ func FuzzAuthenticationInfo(f *testing.F) {
 		req = req.WithContext(withListener(t.Context(), func(context.Context, Event) { reported++ }))
 		for range 2 {
 			require.NoError(t, session.Authorize(req))
-			require.NoError(t, session.Learn(&http.Response{Request: req, Header: http.Header{"Authentication-Info": {line1, line2}}}))
+			require.NoError(t, learn(session, &http.Response{Request: req, Header: http.Header{"Authentication-Info": {line1, line2}}}))
 		}
 		require.Equal(t, 2, reported, "nobody can guess rspauth")
 		header := authorize(t, session)

@@ -24,14 +24,14 @@ type EventKind int
 
 // The kinds of [Event], in the order in which a request meets them.
 const (
-	Authorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or in answer (Attempt 2)
-	Challenged                      // the server refused and said what it wants
-	Refreshing                      // a new token is being fetched
-	Refreshed                       // the fetch has ended, with a token or with Err
-	Replayed                        // the request is being sent again
-	Refused                         // the response returned to the caller is a refusal; Explain says why
-	Unverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
-	Done                            // RoundTrip returns
+	EventAuthorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or in answer (Attempt 2)
+	EventChallenged                      // the server refused and said what it wants
+	EventRefreshing                      // a new token is being fetched
+	EventRefreshed                       // the fetch has ended, with a token or with Err
+	EventReplayed                        // the request is being sent again
+	EventRefused                         // the response returned to the caller is a refusal; Explain says why
+	EventUnverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
+	EventDone                            // RoundTrip returns
 )
 
 var eventNames = [...]string{"", "authorized", "challenged", "refreshing", "refreshed", "replayed", "refused", "unverified", "done"}
@@ -63,9 +63,9 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 
 func (e Event) level() slog.Level {
 	switch {
-	case e.Err != nil, e.Kind == Refused, e.Kind == Unverified:
+	case e.Err != nil, e.Kind == EventRefused, e.Kind == EventUnverified:
 		return slog.LevelWarn
-	case e.Kind == Refreshed:
+	case e.Kind == EventRefreshed:
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug
@@ -121,7 +121,7 @@ func (r *reporter) report(e Event, l lease) {
 	if l.Session != nil {
 		e.Scheme, e.Realm = r.schemes[l.scheme].Name(), l.realm
 	}
-	if e.Kind == Done {
+	if e.Kind == EventDone {
 		e.Duration = time.Since(r.start)
 	}
 	r.onEvent(r.ctx, e)
@@ -132,7 +132,7 @@ func (r *reporter) reportChallenges(status int, challenges []Challenge) {
 	if r.onEvent == nil {
 		return
 	}
-	e := Event{Kind: Challenged, Origin: r.origin.String(), Attempt: r.attempts, Status: status}
+	e := Event{Kind: EventChallenged, Origin: r.origin.String(), Attempt: r.attempts, Status: status}
 	for _, c := range challenges {
 		e.Scheme, e.Realm = c.Scheme, c.Params.Get("realm")
 		r.onEvent(r.ctx, e)

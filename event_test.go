@@ -20,16 +20,16 @@ func TestLogEventsLogsWhatThereIs(t *testing.T) {
 		return a
 	}}))
 	listen := LogEvents(logger)
-	listen(t.Context(), Event{Kind: Challenged, Origin: "https://a.test", Scheme: "Digest", Realm: "x \"y\"\x1b[31m", Attempt: 1, Status: 401})
-	listen(t.Context(), Event{Kind: Refreshed, Scheme: "Bearer", Duration: time.Second})
-	listen(t.Context(), Event{Kind: Refreshed, Err: errors.New("no")})
-	listen(t.Context(), Event{Kind: Refused, Status: 401, Realm: strings.Repeat("r", 1000)})
+	listen(t.Context(), Event{Kind: EventChallenged, Origin: "https://a.test", Scheme: "Digest", Realm: "x \"y\"\x1b[31m", Attempt: 1, Status: 401})
+	listen(t.Context(), Event{Kind: EventRefreshed, Scheme: "Bearer", Duration: time.Second})
+	listen(t.Context(), Event{Kind: EventRefreshed, Err: errors.New("no")})
+	listen(t.Context(), Event{Kind: EventRefused, Status: 401, Realm: strings.Repeat("r", 1000)})
 	require.Equal(t, `level=DEBUG msg="authretry: challenged" origin=https://a.test scheme=Digest realm="x \"y\"\x1b[31m" attempt=1 status=401
 level=INFO msg="authretry: refreshed" scheme=Bearer duration=1s
 level=WARN msg="authretry: refreshed" error=no
 level=WARN msg="authretry: refused" realm=`+strings.Repeat("r", 100)+` status=401
 `, out.String())
-	require.NotPanics(t, func() { LogEvents(nil)(t.Context(), Event{Kind: Challenged}) })
+	require.NotPanics(t, func() { LogEvents(nil)(t.Context(), Event{Kind: EventChallenged}) })
 }
 
 // An Event cannot hold a secret, for it has no field for headers, queries or bodies.
@@ -41,10 +41,10 @@ func TestEventHasNoPlaceForSecrets(t *testing.T) {
 }
 
 func TestEveryKindAndReasonHasAName(t *testing.T) {
-	for k := Authorized; k <= Done; k++ {
+	for k := EventAuthorized; k <= EventDone; k++ {
 		require.NotContains(t, []string{"", "unknown"}, k.String())
 	}
-	for r := ReasonNone; r <= ReasonMisconfigured; r++ {
+	for r := ReasonNotTraced; r <= ReasonMisconfigured; r++ {
 		require.NotContains(t, []string{"", "unknown"}, r.String())
 	}
 	require.Equal(t, "unknown", EventKind(-1).String())

@@ -28,7 +28,7 @@ func ExampleDigest() {
 		{Name: "qop", Value: "auth"},
 	}}
 	req := httptest.NewRequest(http.MethodGet, "https://example.org/dir/index.html", nil)
-	session, err := scheme.Answer(req.Context(), challenge, req)
+	session, err := scheme.Answer(req.Context(), challenge, &http.Response{StatusCode: 401, Request: req})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return

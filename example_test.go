@@ -145,7 +145,7 @@ func (s *signer) Name() string { return "Signature" }
 // What is sent does not carry the key, so it may go over plain http.
 func (s *signer) PlaintextSafe() bool { return true }
 
-func (s *signer) Answer(_ context.Context, c *authretry.Challenge, _ *http.Request) (authretry.Session, error) {
+func (s *signer) Answer(_ context.Context, c *authretry.Challenge, _ *http.Response) (authretry.Session, error) {
 	if c == nil || c.Params.Get("nonce") == "" {
 		return nil, fmt.Errorf("%w: there is no nonce", authretry.ErrUnsupportedChallenge)
 	}

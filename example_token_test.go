@@ -89,22 +89,20 @@ func ExampleClientCredentialsGrant() {
 	_ = client
 }
 
-// Any other grant plugs in as an oauth2.TokenSource that does not cache. Here each token comes from a file that a
-// sidecar writes, as workload identities are often handed out.
-func ExampleFromOAuth2() {
-	tokens := &authretry.TokenSource{Fetch: authretry.FromOAuth2(tokenFile("/var/run/secrets/token"))}
+// Any other grant is a func. Here each token comes from a file that a sidecar writes, as workload identities are often
+// handed out.
+func ExampleFetchFunc_file() {
+	tokens := &authretry.TokenSource{
+		Fetch: func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+			data, err := os.ReadFile("/var/run/secrets/token")
+			if err != nil {
+				return nil, err
+			}
+			return &oauth2.Token{AccessToken: strings.TrimSpace(string(data)), Expiry: time.Now().Add(10 * time.Minute)}, nil
+		},
+	}
 	client := &http.Client{Transport: authretry.New(&authretry.Bearer{Source: tokens})}
 	_ = client
-}
-
-type tokenFile string
-
-func (name tokenFile) Token() (*oauth2.Token, error) {
-	data, err := os.ReadFile(string(name))
-	if err != nil {
-		return nil, err
-	}
-	return &oauth2.Token{AccessToken: strings.TrimSpace(string(data)), Expiry: time.Now().Add(10 * time.Minute)}, nil
 }
 
 // A grant of package oauth2 that only comes with a cache: a private key JWT (RFC 7523). A new source for each token has

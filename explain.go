@@ -49,32 +49,31 @@ type Reason int
 
 // The reasons of a [Rejection].
 const (
-	ReasonNone                Reason = iota // no Transport would say so
-	ReasonNotTraced                         // the response did not come through a Transport
-	ReasonNoChallenge                       // the refusal has no challenge (RFC 9110 §15.5.2 demands one)
-	ReasonMalformedChallenge                // the refusal has challenges, but none that can be read
-	ReasonUnsupportedScheme                 // no Scheme of the Transport can answer the challenges
-	ReasonCredentialsRefused                // the server has seen the credentials, and does not want them
-	ReasonFreshTokenRefused                 // the server refuses a token that is new from the token endpoint
-	ReasonInsufficientScope                 // the token is good, but not for this (RFC 6750 §3.1)
-	ReasonBodyNotReplayable                 // the request's body cannot be sent twice
-	ReasonOwnAuthorization                  // the caller's own Authorization header went out, and was refused
-	ReasonOriginNotListed                   // no credentials: the origin is not one of Transport.Origins
-	ReasonRedirected                        // no credentials: a redirect has left the origin that the caller addressed
-	ReasonPlaintext                         // no credentials: they would have gone over plain http
-	ReasonProxyAuthentication               // it is a proxy that refuses; see NewProxyTransport
-	ReasonNoCredentials                     // credentials could not be obtained
-	ReasonUntrustedServer                   // the server could not prove that it knows the password (Digest.RequireMutualAuth)
-	ReasonMisconfigured                     // a field of the Transport does not make sense
+	ReasonNotTraced           Reason = iota + 1 // the response did not come through a Transport
+	ReasonNoChallenge                           // the refusal has no challenge (RFC 9110 §15.5.2 demands one)
+	ReasonMalformedChallenge                    // the refusal has challenges, but none that can be read
+	ReasonUnsupportedScheme                     // no Scheme of the Transport can answer the challenges
+	ReasonCredentialsRefused                    // the server has seen the credentials, and does not want them
+	ReasonFreshTokenRefused                     // the server refuses a token that is new from the token endpoint
+	ReasonInsufficientScope                     // the token is good, but not for this (RFC 6750 §3.1)
+	ReasonBodyNotReplayable                     // the request's body cannot be sent twice
+	ReasonOwnAuthorization                      // the caller's own Authorization header went out, and was refused
+	ReasonOriginNotListed                       // no credentials: the origin is not one of Transport.Origins
+	ReasonRedirected                            // no credentials: a redirect has left the origin that the caller addressed
+	ReasonPlaintext                             // no credentials: they would have gone over plain http
+	ReasonProxyAuthentication                   // it is a proxy that refuses; see NewProxyTransport
+	ReasonNoCredentials                         // credentials could not be obtained
+	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
+	ReasonMisconfigured                         // a field of the Transport does not make sense
 )
 
-var reasonNames = [...]string{"none", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
+var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
 	"fresh token refused", "insufficient scope", "body not replayable", "own Authorization header", "origin not listed", "redirected",
 	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured"}
 
 // String returns the reason in a few words, such as "no challenge".
 func (r Reason) String() string {
-	if r < 0 || int(r) >= len(reasonNames) {
+	if r <= 0 || int(r) >= len(reasonNames) {
 		return "unknown"
 	}
 	return reasonNames[r]
@@ -253,7 +252,7 @@ func (x *exchange) explain(resp *http.Response, reason Reason, stands *standing)
 	r := x.rejection(nil)
 	r.Status = resp.StatusCode
 	r.Challenges = challengesOf(resp)
-	if r.Reason = reason; reason == ReasonNone {
+	if r.Reason = reason; reason == 0 {
 		r.Reason, r.Err = x.why(resp, r.Challenges, stands)
 	}
 	req := x.req

@@ -27,10 +27,10 @@ func FuzzRoundTrip(f *testing.F) {
 		for i, s := range []Scheme{
 			&Digest{Username: "u", Password: secret},
 			&Basic{Username: "u", Password: secret},
-			&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: secret}}, OnlyIfChallenged: choice&0x40 == 0},
+			&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: secret}}, NotAhead: choice&0x40 == 0},
 			&APIKey{Header: "X-API-Key", Key: secret},
 			&APIKey{Key: secret},
-			&Basic{Username: "u", Password: secret, Preemptive: true},
+			&Basic{Username: "u", Password: secret, Ahead: true},
 		} {
 			if choice&(1<<i) != 0 {
 				schemes = append(schemes, s)

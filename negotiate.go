@@ -107,7 +107,7 @@ func (n *negotiator) answer(ctx context.Context, o origin, challenges []Challeng
 				stands.plaintext = plaintextError(s.Name())
 				continue
 			}
-			session, err := s.Answer(ctx, &challenges[c], rejected)
+			session, err := s.Answer(ctx, &challenges[c], &http.Response{Request: rejected})
 			if err = stands.note(err); err != nil {
 				return lease{scheme: i}, err
 			}
@@ -117,7 +117,7 @@ func (n *negotiator) answer(ctx context.Context, o origin, challenges []Challeng
 		}
 	}
 	if sent.Session != nil && !own {
-		session, err := n.schemes[sent.scheme].Answer(ctx, nil, rejected)
+		session, err := n.schemes[sent.scheme].Answer(ctx, nil, &http.Response{Request: rejected})
 		if err = stands.note(err); err != nil {
 			return lease{scheme: sent.scheme}, err
 		}
@@ -157,7 +157,7 @@ func (s *standing) note(err error) error {
 // learn lets a Session learn from a response that is not a refusal, and remembers it.
 func (n *negotiator) learn(o origin, req *http.Request, resp *http.Response, l lease) error {
 	if learner, ok := l.Session.(Learner); ok {
-		if err := learner.Learn(resp); err != nil {
+		if _, err := learner.Learn(resp, false); err != nil {
 			return err
 		}
 	}

@@ -102,11 +102,11 @@ func TestRedirectsThatLeaveTheOriginGetNoCredentials(t *testing.T) {
 // Everybody who may see a request of ours, with what a redirect could do to it.
 func TestCredentialsStayWithTheirOrigin(t *testing.T) {
 	for name, scheme := range map[string]Scheme{
-		"Basic":             &Basic{Username: "Mufasa", Password: "secret"},
-		"Basic, preemptive": &Basic{Username: "Mufasa", Password: "secret", Preemptive: true},
-		"Digest":            &Digest{Username: "Mufasa", Password: "secret"},
-		"API key":           &APIKey{Key: "secret"},
-		"API key, header":   &APIKey{Header: "X-API-Key", Key: "secret"},
+		"Basic":           &Basic{Username: "Mufasa", Password: "secret"},
+		"Basic, ahead":    &Basic{Username: "Mufasa", Password: "secret", Ahead: true},
+		"Digest":          &Digest{Username: "Mufasa", Password: "secret"},
+		"API key":         &APIKey{Key: "secret"},
+		"API key, header": &APIKey{Header: "X-API-Key", Key: "secret"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var seen []string
@@ -144,7 +144,7 @@ func TestPlainHTTPIsRefusedByDefault(t *testing.T) {
 		refused bool
 	}{
 		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p"}}, false, true},
-		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p", Preemptive: true}}, false, true},
+		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p", Ahead: true}}, false, true},
 		{"http://example.com/", []Scheme{&APIKey{Key: "k"}}, false, true},
 		{"http://localhost.example.com/", []Scheme{&APIKey{Key: "k"}}, false, true},
 		{"http://example.com/", []Scheme{&Basic{Username: "u", Password: "p"}}, true, false},

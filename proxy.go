@@ -280,7 +280,7 @@ func (x *proxyExchange) firstForward() (*http.Request, error) {
 		err := x.authorize(req, ahead)
 		if err == nil {
 			x.ahead = ahead
-			x.report(Event{Kind: Authorized, Attempt: 1}, ahead)
+			x.report(Event{Kind: EventAuthorized, Attempt: 1}, ahead)
 			return req, nil
 		}
 		if !errors.Is(err, errBodyNotReplayable) {
@@ -319,8 +319,8 @@ func (x *proxyExchange) secondForward(first *http.Request, resp *http.Response) 
 		return nil, &standing{body: err}
 	}
 	x.answer = answer
-	x.report(Event{Kind: Authorized, Attempt: 2}, answer)
-	x.report(Event{Kind: Replayed, Attempt: 2}, answer)
+	x.report(Event{Kind: EventAuthorized, Attempt: 2}, answer)
+	x.report(Event{Kind: EventReplayed, Attempt: 2}, answer)
 	return req, nil
 }
 
@@ -429,7 +429,7 @@ func (x *proxyExchange) end(resp *http.Response, err error, l lease) (*http.Resp
 		if x.body != nil && x.ctx.Err() != nil {
 			err = context.Cause(x.ctx) // rather than what came of closing the body
 		}
-		x.report(Event{Kind: Done, Attempt: x.attempts, Err: err}, lease{})
+		x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: err}, lease{})
 		return nil, err
 	}
 	if l.Session != nil {
@@ -441,7 +441,7 @@ func (x *proxyExchange) end(resp *http.Response, err error, l lease) (*http.Resp
 	if resp.StatusCode == http.StatusProxyAuthRequired { // through the tunnel
 		x.explain(resp, originOf(x.req.URL), errOriginRefuses)
 	}
-	x.report(Event{Kind: Done, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
+	x.report(Event{Kind: EventDone, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
 	return resp, nil
 }
 
@@ -453,8 +453,8 @@ func (x *proxyExchange) refuse(resp *http.Response, err error) (*http.Response, 
 		return nil, x.fail(err)
 	}
 	x.explain(resp, x.origin, err)
-	x.report(Event{Kind: Refused, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
-	x.report(Event{Kind: Done, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
+	x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
+	x.report(Event{Kind: EventDone, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
 	return resp, nil
 }
 
@@ -468,7 +468,7 @@ func (x *proxyExchange) explain(resp *http.Response, from origin, err error) {
 // fail returns the error of a request for which credentials could not be obtained.
 func (x *proxyExchange) fail(err error) error {
 	r := x.rejection(err)
-	x.report(Event{Kind: Done, Attempt: x.attempts, Err: r}, lease{})
+	x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: r}, lease{})
 	return r
 }
 

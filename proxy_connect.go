@@ -58,7 +58,7 @@ func (x *proxyExchange) secondConnect(refusal *connectRefusal) (*proxySend, erro
 	if err != nil {
 		return nil, err
 	}
-	x.report(Event{Kind: Replayed, Attempt: 2}, answer)
+	x.report(Event{Kind: EventReplayed, Attempt: 2}, answer)
 	return &proxySend{x: x, answer: answer, refused: refusal.sent}, nil
 }
 
@@ -70,9 +70,9 @@ func (x *proxyExchange) failConnect(refusal *connectRefusal, err error) error {
 		if refusal.hook != nil {
 			r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, refusal.hook)
 		}
-		x.report(Event{Kind: Refused, Attempt: x.attempts, Status: r.Status}, lease{})
+		x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: r.Status}, lease{})
 	}
-	x.report(Event{Kind: Done, Attempt: x.attempts, Err: r}, lease{})
+	x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: r}, lease{})
 	return r
 }
 
@@ -148,7 +148,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (string
 	s.mu.Lock()
 	s.out = append(s.out, connect{value, l})
 	s.mu.Unlock()
-	x.report(Event{Kind: Authorized, Attempt: s.attempt}, l)
+	x.report(Event{Kind: EventAuthorized, Attempt: s.attempt}, l)
 	return value, nil
 }
 

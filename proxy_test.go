@@ -551,7 +551,7 @@ func TestProxyRefusalPassesTheOriginsTransport(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	client := &http.Client{Transport: &Transport{
 		Base:    NewProxyTransport(via(proxy), &Basic{Username: proxyUser, Password: "wrong"}),
-		Schemes: []Scheme{&Basic{Username: "Simba", Password: "origins-own", Preemptive: true}},
+		Schemes: []Scheme{&Basic{Username: "Simba", Password: "origins-own", Ahead: true}},
 	}}
 	defer client.CloseIdleConnections()
 	for _, target := range []string{"http://127.0.0.1:1/", "https://127.0.0.1:1/"} {
@@ -618,7 +618,7 @@ func TestProxyCredentialsNeverAnswerAnOrigin(t *testing.T) {
 	defer origin.Close()
 	defer secure.Close()
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
-	scheme := &Basic{Username: proxyUser, Password: goodPassword, Preemptive: true}
+	scheme := &Basic{Username: proxyUser, Password: goodPassword, Ahead: true}
 
 	none := func(*http.Request) (*url.URL, error) { return nil, nil }
 	for name, c := range map[string]struct {
@@ -692,7 +692,7 @@ func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	own := "Basic " + base64.StdEncoding.EncodeToString([]byte("own:own"))
-	ahead := &Basic{Preemptive: true, Credentials: func(context.Context, string, *Challenge) (string, string, error) {
+	ahead := &Basic{Ahead: true, Credentials: func(context.Context, string, *Challenge) (string, string, error) {
 		t.Error("credentials are asked for in vain")
 		return proxyUser, goodPassword, nil
 	}}
@@ -809,7 +809,7 @@ func TestProxyPlaintext(t *testing.T) {
 		return base
 	}
 	basic := &Basic{Username: proxyUser, Password: goodPassword}
-	ahead := &Basic{Username: proxyUser, Password: goodPassword, Preemptive: true}
+	ahead := &Basic{Username: proxyUser, Password: goodPassword, Ahead: true}
 	for _, target := range []string{origin.URL, secure.URL} {
 		for _, scheme := range []*Basic{basic, ahead} {
 			_, err := proxyClient(t, remote(proxy), scheme).Get(target)
@@ -1077,8 +1077,8 @@ func (s stubborn) Name() string { return "Basic" }
 func (s stubborn) Start(context.Context, *http.Request) (Session, error) {
 	return headerSession{"Authorization", []string{"Basic c3R1YmJvcm4="}}, s.err
 }
-func (s stubborn) Answer(ctx context.Context, _ *Challenge, rejected *http.Request) (Session, error) {
-	return s.Start(ctx, rejected)
+func (s stubborn) Answer(ctx context.Context, _ *Challenge, refusal *http.Response) (Session, error) {
+	return s.Start(ctx, refusal.Request)
 }
 
 func TestProxyGetsNothingTwiceThatItHasRefused(t *testing.T) {

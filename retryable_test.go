@@ -155,7 +155,7 @@ func TestRetryableClientLeavesPermanentErrorsAlone(t *testing.T) {
 	}
 	hits := 0
 	base := roundTripFunc(func(*http.Request) (*http.Response, error) { hits++; return nil, errors.New("?") })
-	_, err := quickRetries(&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "a:b", Password: "p", Preemptive: true}}}).Get("http://localhost/")
+	_, err := quickRetries(&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "a:b", Password: "p", Ahead: true}}}).Get("http://localhost/")
 	require.Error(t, err)
 	require.Zero(t, hits)
 }

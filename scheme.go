@@ -8,77 +8,117 @@ import (
 )
 
 // A Scheme is an HTTP authentication scheme together with the credentials for it: it turns a [Challenge] into
-// a [Session]. [Basic], [Digest], [Bearer] and [APIKey] are written against this interface, and so can yours be.
+// a [Session]. [Basic], [Digest], [Bearer] and [APIKey] are Schemes. Implement it only for a scheme that is not here;
+// package authtest has a check for that.
 //
 // A Scheme must be safe for concurrent use. It may implement [Starter] and [PlaintextSafe] besides.
+//
+// To a proxy's scheme a 407 (Proxy Authentication Required) is shown in the words of a 401: its challenges are in
+// WWW-Authenticate, its information in Authentication-Info, and what a Session sets in Authorization is sent in
+// Proxy-Authorization. Only the status stays 407.
 type Scheme interface {
 	// Name returns the auth-scheme (RFC 9110 §11.1), such as "Digest". It is compared without case.
 	Name() string
 
-	// Answer returns a Session that satisfies the challenge c, which the server sent in answer to rejected.
-	// It must neither modify rejected nor read its body, and it must obey ctx if it takes time.
+	// Answer returns a Session that satisfies the challenge c of the refusal. It obeys ctx if it takes time.
 	//
-	// Challenge c has the Scheme's name. It is nil if the server refused credentials that this Scheme had sent
-	// ahead, but sent no challenge of this Scheme with the refusal: a Scheme that cannot do better returns
-	// ErrUnsupportedChallenge.
+	// Challenge c has the Scheme's name. It is nil only for the Scheme whose credentials were refused, if no challenge
+	// of the refusal has its name: then the refusal's header may still say what is wanted.
 	//
-	// Answer must return an error wrapping ErrUnsupportedChallenge if c is not a challenge it can answer: then
-	// the next challenge is tried. It must return an error wrapping ErrCredentialsRefused if the credentials it
-	// has are those that rejected carried: they are not sent again. Any other error means that credentials could
-	// not be obtained, and fails the request.
-	Answer(ctx context.Context, c *Challenge, rejected *http.Request) (Session, error)
+	// The refusal is a copy of the response, whose Body returns an error when it is read. Its Request is the one that
+	// was refused, with ctx as its context; its headers have credentials only for the Scheme that sent them.
+	//
+	// An error wrapping [ErrUnsupportedChallenge] means that the Scheme cannot answer c: the next challenge is tried. One
+	// wrapping [ErrCredentialsRefused] means that it has no other credentials than those that were refused. In both cases
+	// the refusal goes to the caller if nothing else can answer it. Any other error means that credentials could
+	// not be obtained, and fails the request; if it wraps a [*Rejection], that one's Reason is kept.
+	//
+	// The exchange itself sees to it that the same headers are not sent again. A Scheme whose credentials differ each time
+	// they are made, by a timestamp or a serial number, must return ErrCredentialsRefused itself unless something that
+	// counts has changed: a nonce, a token or a key.
+	Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error)
 }
 
-// A Session authorizes requests to one protection space (RFC 9110 §11.5).
+// A Session authorizes requests to one protection space (RFC 9110 §11.5). Only those who implement a [Scheme] need it.
 //
 // A Session is shared: Authorize may be called for any number of requests at once. One that is also [Exclusive]
 // is lent to one request at a time instead. Without [Covers], a Session is used for requests at or below
 // the last path segment of the one that was challenged (as RFC 7617 §2.2 has it).
+//
+// It may implement [Learner], [Exclusive], [Covers] and [Carrier] besides.
 type Session interface {
-	// Authorize sets the credentials in the headers of req, which is a private copy of the caller's request. It
-	// must not read or replace req.Body; req.GetBody, if not nil, gives a copy of the body to compute on. It
-	// obeys req.Context() if it takes time. An error means that credentials could not be obtained, and fails the
-	// request.
+	// Authorize sets the credentials in the headers of req, which is a private copy of the caller's request. A
+	// header that is there already is the caller's, and should be left alone. Authorize must not read or replace
+	// req.Body; req.GetBody, if not nil, gives a copy of the body to compute on. It obeys req.Context() if it takes
+	// time. An error means that credentials could not be obtained, and fails the request.
 	Authorize(req *http.Request) error
 }
 
-// A Starter is a [Scheme] that can send credentials before any challenge has been seen.
+// A Starter is a [Scheme] that can send credentials ahead of a challenge. Only those who implement a Scheme need it.
 type Starter interface {
 	Scheme
 
-	// Start returns the Session that authorizes req ahead of any challenge, or nil if there is none to send.
+	// Start returns the Session that authorizes req ahead of any challenge, or nil if there is none to send. It is
+	// asked for every request: a Session that it returns is not remembered, nor is one that takes its place after a
+	// refusal. Only where it returns nil is a Session used that Answer returned before.
 	Start(ctx context.Context, req *http.Request) (Session, error)
 }
 
 // PlaintextSafe is implemented by a [Scheme] whose credentials prove knowledge of a secret without carrying it, so
 // that they may go over plain http to any host. The credentials of every other Scheme go there only if
-// [Transport.AllowPlaintext] is set, or to loopback.
+// [Transport.AllowPlaintext] is set, or to loopback. Only those who implement a Scheme need it.
 type PlaintextSafe interface {
 	PlaintextSafe() bool
 }
 
 // An Exclusive is a [Session] that is lent to one request at a time, from when it authorizes the request until
 // the response's headers have come. [Digest] needs it: many servers refuse a nonce count that arrives out of order.
+// A Scheme must not return one that it has returned before. Only those who implement a Scheme need it.
 type Exclusive interface {
 	Session
 	Exclusive()
 }
 
-// A Learner is a [Session] that learns from the responses to the requests it has authorized.
+// A Learner is a [Session] that learns from the responses to the requests it has authorized. Only those who implement a
+// [Scheme] need it.
 type Learner interface {
 	Session
 
-	// Learn is called with each response to a request that this Session authorized, unless it is a refusal
-	// (401, or 407 of a proxy). It must not read resp.Body. An error discards the response and fails the request.
-	Learn(resp *http.Response) error
+	// Learn is called with every response to a request that this Session authorized; refused says that it is a
+	// refusal. It must not block, nor read resp.Body.
+	//
+	// After the second refusal of one request, keep decides whether the Session is remembered for the next one, as a
+	// Digest is that has just been given a nonce in place of a stale one. Otherwise keep is ignored.
+	//
+	// An error discards the response and fails the request. For a refusal it is ignored.
+	Learn(resp *http.Response, refused bool) (keep bool, err error)
 }
 
-// Covers is implemented by a [Session] that knows the extent of its protection space.
+// Covers is implemented by a [Session] that knows the extent of its protection space. Only those who implement a
+// [Scheme] need it.
 type Covers interface {
 	Session
 
-	// Covers reports whether the space includes u, which is of the same origin as the challenged request.
+	// Covers reports whether the space includes u, which is of the same origin as the challenged request. Its word is
+	// final, also for the path that was challenged.
 	Covers(u *url.URL) bool
+}
+
+// A Carrier is a [Session] whose requests go by a RoundTripper of its own, as they must if the server authenticates
+// a connection rather than a request (NTLM). Only those who implement a [Scheme] need it.
+type Carrier interface {
+	Session
+
+	// Carry is called once, after the Scheme's Answer has returned the Session. It returns what the Session's requests
+	// go by, which must be safe for concurrent use unless the Session is [Exclusive], and must not follow redirects. It
+	// may send requests of its own first, without the caller's body, and obeys ctx.
+	//
+	// Base is what the requests would go by otherwise: an *http.Transport or a *ProxyTransport. It must not be changed, but
+	// can be cloned. With any other [Transport.Base], and for a proxy's credentials, a Carrier fails the request.
+	//
+	// If what Carry returns has a method CloseIdleConnections, that is called when the Session is not used any more, and
+	// by [Transport.CloseIdleConnections].
+	Carry(ctx context.Context, base http.RoundTripper) (http.RoundTripper, error)
 }
 
 // Errors that a [Scheme]'s Answer wraps, to say why it has no [Session] for a challenge.

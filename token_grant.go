@@ -89,20 +89,6 @@ func ClientCredentialsGrant(cfg *clientcredentials.Config) FetchFunc {
 	}
 }
 
-// FromOAuth2 returns a FetchFunc that asks src, so that any grant that somebody has written as an oauth2.TokenSource
-// plugs in: a workload identity, a cloud's metadata server, a private key JWT.
-//
-// Source src should not cache tokens: one that does has no new token for us before the old one is about to expire, nor
-// when that was refused. The sources that package oauth2 and its like return do cache, so write a FetchFunc
-// that makes a new one for each token. An oauth2.TokenSource has no context: the HTTP client and the time limits are
-// its own, and it must not use a Transport with the TokenSource that it feeds.
-func FromOAuth2(src oauth2.TokenSource) FetchFunc {
-	if src == nil {
-		return misconfigured("FromOAuth2")
-	}
-	return func(context.Context, TokenRequest) (*oauth2.Token, error) { return src.Token() }
-}
-
 func misconfigured(name string) FetchFunc {
 	return func(context.Context, TokenRequest) (*oauth2.Token, error) {
 		return nil, fmt.Errorf("%w: %s was called with nil", ErrLoginRequired, name)

@@ -78,12 +78,6 @@ func TestClientCredentialsGrant(t *testing.T) {
 	require.Equal(t, []url.Values{{"grant_type": {"client_credentials"}, "scope": {"a b"}, "audience": {"x"}}}, e.forms)
 }
 
-func TestFromOAuth2(t *testing.T) {
-	got, err := (&TokenSource{Fetch: FromOAuth2(oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "a"}))}).Token()
-	require.NoError(t, err)
-	require.Equal(t, "a", got.AccessToken)
-}
-
 func TestSourceThatCachesIsNotStormed(t *testing.T) {
 	calls := 0
 	src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {

@@ -32,7 +32,7 @@ import (
 // concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
 // returns be modified.
 type TokenSource struct {
-	// Fetch gets a new token: [RefreshGrant], [ClientCredentialsGrant], [FromOAuth2] or your own. If it is nil, tokens
+	// Fetch gets a new token: [RefreshGrant], [ClientCredentialsGrant] or your own. If it is nil, tokens
 	// come from Initial, Set and Store alone.
 	Fetch FetchFunc
 
@@ -455,7 +455,7 @@ func (s *TokenSource) fly(ctx context.Context, cancel context.CancelFunc, f *fli
 		overdue()
 		s.land(ctx, f, f.fetched.Load(), err)
 	}()
-	f.report(ctx, Event{Kind: Refreshing})
+	f.report(ctx, Event{Kind: EventRefreshing})
 	err = s.perform(ctx, f)
 }
 
@@ -585,7 +585,7 @@ func (f *flight) baseToken() *oauth2.Token {
 func (s *TokenSource) land(ctx context.Context, f *flight, h *heldToken, err error) {
 	defer s.publish(f, h, err) // whatever the listener does
 	if f.ended.CompareAndSwap(false, true) {
-		f.report(ctx, Event{Kind: Refreshed, Duration: time.Since(f.began), Err: err})
+		f.report(ctx, Event{Kind: EventRefreshed, Duration: time.Since(f.began), Err: err})
 	}
 }
 

@@ -716,7 +716,7 @@ func TestTokenEndpointBehindItsOwnTransport(t *testing.T) {
 }
 
 func TestMisconfiguredSource(t *testing.T) {
-	for _, src := range []*TokenSource{{}, {Fetch: RefreshGrant(nil)}, {Fetch: ClientCredentialsGrant(nil)}, {Fetch: FromOAuth2(nil)}, {Fetch: RefreshGrant(&oauth2.Config{})}} {
+	for _, src := range []*TokenSource{{}, {Fetch: RefreshGrant(nil)}, {Fetch: ClientCredentialsGrant(nil)}, {Fetch: RefreshGrant(&oauth2.Config{})}} {
 		_, err := src.Token()
 		require.ErrorIs(t, err, ErrLoginRequired)
 	}
@@ -850,8 +850,8 @@ func TestTokenSourceEvents(t *testing.T) {
 		_, err := src.Refresh(ctx, old())
 		require.NoError(t, err)
 		require.Equal(t, []Event{
-			{Kind: Refreshing, Scheme: "Bearer", Attempt: 2},
-			{Kind: Refreshed, Scheme: "Bearer", Attempt: 2, Duration: time.Second},
+			{Kind: EventRefreshing, Scheme: "Bearer", Attempt: 2},
+			{Kind: EventRefreshed, Scheme: "Bearer", Attempt: 2, Duration: time.Second},
 		}, events)
 		i.failWith(refusal(400, "invalid_grant"))
 		_, err = src.Refresh(ctx, nil)
@@ -862,7 +862,7 @@ func TestTokenSourceEvents(t *testing.T) {
 
 func TestListenerThatExitsHangsNobody(t *testing.T) {
 	for _, end := range []func(){runtime.Goexit, func() { panic("listener") }} {
-		for _, kind := range []EventKind{Refreshing, Refreshed} {
+		for _, kind := range []EventKind{EventRefreshing, EventRefreshed} {
 			src := &TokenSource{Fetch: new(issuer).fetch, Initial: old()}
 			ctx := withListener(context.Background(), func(_ context.Context, e Event) {
 				if e.Kind == kind {

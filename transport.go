@@ -226,7 +226,7 @@ func (x *exchange) first() (*http.Request, error) {
 	x.body.first(req)
 	if x.ahead.Session != nil {
 		if err := x.authorize(req, x.ahead); err == nil {
-			x.report(Event{Kind: Authorized, Attempt: 1}, x.ahead)
+			x.report(Event{Kind: EventAuthorized, Attempt: 1}, x.ahead)
 			return req, nil
 		} else if !errors.Is(err, errBodyNotReplayable) {
 			return nil, err
@@ -274,8 +274,8 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	x.addCookies(req, resp)
 	x.answer = answer
-	x.report(Event{Kind: Authorized, Attempt: 2}, answer)
-	x.report(Event{Kind: Replayed, Attempt: 2}, answer)
+	x.report(Event{Kind: EventAuthorized, Attempt: 2}, answer)
+	x.report(Event{Kind: EventReplayed, Attempt: 2}, answer)
 	return req, nil
 }
 
@@ -348,7 +348,7 @@ func (x *exchange) send(req *http.Request) (*http.Response, error) {
 			err = context.Cause(x.ctx) // rather than what came of closing the body
 		}
 		x.body.settle()
-		x.report(Event{Kind: Done, Attempt: x.attempts, Err: withoutQuery(err, x.req.URL)}, lease{})
+		x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: withoutQuery(err, x.req.URL)}, lease{})
 		return nil, err
 	}
 	return resp, nil
@@ -375,7 +375,7 @@ func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*ht
 			reason = ReasonRedirected
 		}
 		x.explain(resp, reason, nil)
-		x.report(Event{Kind: Refused, Attempt: x.attempts, Status: resp.StatusCode}, l)
+		x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode}, l)
 	}
 	return x.release(resp, sent), nil
 }
@@ -390,7 +390,7 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 	}
 	x.body.settle()
 	x.explain(resp, 0, stands)
-	x.report(Event{Kind: Refused, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
+	x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
 	return x.release(resp, sent), nil
 }
 
@@ -401,7 +401,7 @@ func (x *exchange) release(resp *http.Response, sent *http.Request) *http.Respon
 	} else if resp.Request != nil { // a Base's own copy
 		resp.Request = withoutCredentials(resp.Request, sent.Header, x.req.Header)
 	}
-	x.report(Event{Kind: Done, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
+	x.report(Event{Kind: EventDone, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
 	return resp
 }
 
@@ -456,7 +456,7 @@ func (x *exchange) addCookies(req *http.Request, refusal *http.Response) {
 // fail returns the error of a request for which credentials could not be obtained.
 func (x *exchange) fail(err error) error {
 	rejection := x.rejection(err)
-	x.report(Event{Kind: Done, Attempt: x.attempts, Err: rejection}, lease{})
+	x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: rejection}, lease{})
 	return rejection
 }
 

@@ -316,7 +316,7 @@ type adding struct{ name string }
 
 func (a adding) Name() string { return "Adding" }
 
-func (a adding) Answer(context.Context, *Challenge, *http.Request) (Session, error) { return a, nil }
+func (a adding) Answer(context.Context, *Challenge, *http.Response) (Session, error) { return a, nil }
 
 func (a adding) Start(context.Context, *http.Request) (Session, error) { return a, nil }
 

@@ -109,7 +109,7 @@ func (in *inquiry) client(recorder http.RoundTripper) *http.Client {
 	if in.user.given {
 		in.schemes = append(in.schemes,
 			&authretry.Digest{Username: in.user.name, Password: in.user.password},
-			&authretry.Basic{Username: in.user.name, Password: in.user.password, Preemptive: in.preemptive})
+			&authretry.Basic{Username: in.user.name, Password: in.user.password, Ahead: in.ahead})
 	}
 	client := &http.Client{Transport: recorder, Jar: jar, CheckRedirect: in.checkRedirect}
 	if in.schemes != nil {
@@ -210,7 +210,7 @@ func (r *recorder) add(h hop) {
 func (r *recorder) event(_ context.Context, e authretry.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e.Kind == authretry.Authorized {
+	if e.Kind == authretry.EventAuthorized {
 		r.proxy = e.Scheme
 	}
 }

@@ -165,7 +165,7 @@ func (in *inquiry) malformed() *cause {
 		return nil
 	}
 	return &cause{"malformed-challenge", "The server sends a " + challengeHeader(in.resp) + " header that does not follow the grammar (RFC 9110 §11.6.1), so no client can tell what it wants.",
-		"Have the server repaired. If it is known what it wants, send that ahead: Bearer and APIKey do always, Basic with Preemptive."}
+		"Have the server repaired. If it is known what it wants, send that ahead: Bearer and APIKey do always, Basic with Ahead."}
 }
 
 // permission are words in a body that speak of permission rather than of identity.
@@ -261,7 +261,7 @@ func (in *inquiry) noChallenge() *cause {
 		fix += " What was sent now is not it, or not good."
 	} else if in.user.given {
 		text += " User name and password were not sent, because they wait for a challenge."
-		fix += " If it is Basic after all, -preemptive sends it; in a program, set Basic.Preemptive."
+		fix += " If it is Basic after all, -ahead sends it; in a program, set Basic.Ahead."
 	}
 	return &cause{"no-challenge", text, fix}
 }

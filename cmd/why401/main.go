@@ -16,7 +16,7 @@
 //	-password-file FILE  read the password from the first line of this file
 //	-token-env VAR       read a Bearer token from this environment variable
 //	-token-file FILE     read a Bearer token from the first line of this file
-//	-preemptive          send Basic with the first request, without waiting for a challenge
+//	-ahead               send Basic with the first request, without waiting for a challenge
 //	-allow-plaintext     send Basic and Bearer over plain http to other hosts than loopback, and to proxies, too
 //	-X METHOD            the method (GET, or POST with -data)
 //	-H 'NAME: VALUE'     a header to send; may be repeated
@@ -185,7 +185,7 @@ type question struct {
 	proxyUser      user
 	token          string
 	tokenNotes     []cause // what is odd about the secrets as they were given
-	preemptive     bool
+	ahead          bool
 	allowPlaintext bool
 
 	clean cleaner
@@ -201,7 +201,7 @@ explains the WWW-Authenticate lines given on standard input.
   -password-file FILE  read the password from a file
   -token-env VAR       read a Bearer token from an environment variable
   -token-file FILE     read a Bearer token from a file
-  -preemptive          send Basic without waiting for a challenge
+  -ahead               send Basic without waiting for a challenge
   -allow-plaintext     send Basic and Bearer over plain http to any host
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
@@ -230,7 +230,7 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 	for name, value := range secrets {
 		flags.StringVar(value, name, "", "")
 	}
-	flags.BoolVar(&q.preemptive, "preemptive", false, "")
+	flags.BoolVar(&q.ahead, "ahead", false, "")
 	flags.BoolVar(&q.allowPlaintext, "allow-plaintext", false, "")
 	flags.StringVar(&q.method, "X", "", "")
 	flags.Func("H", "", q.addHeader)

@@ -312,16 +312,16 @@ func TestRedirectedKey(t *testing.T) {
 	require.Contains(t, out, "what was given with -H")
 }
 
-// TestPreemptive sends Basic where nobody asks for it.
-func TestPreemptive(t *testing.T) {
+// TestAhead sends Basic where nobody asks for it.
+func TestAhead(t *testing.T) {
 	w := newWorld(t, map[string]http.Handler{"api.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, p, _ := r.BasicAuth(); p != password {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})})
-	out, status := w.run([]string{"-u", "Aladdin", "-password-env", "PASSWORD", "-preemptive", "https://api.example.com/"}, "", true)
+	out, status := w.run([]string{"-u", "Aladdin", "-password-env", "PASSWORD", "-ahead", "https://api.example.com/"}, "", true)
 	require.Equal(t, exitPassed, status, out)
 	out, status = w.run([]string{"-u", "Aladdin", "-password-env", "PASSWORD", "https://api.example.com/"}, "", true)
 	require.Equal(t, exitRefused, status)
-	require.Contains(t, out, "-preemptive")
+	require.Contains(t, out, "-ahead")
 }

@@ -36,7 +36,7 @@ func observe(meter metric.Meter) (func(context.Context, authretry.Event), error)
 		// The realm is the server's word: of unbounded variety, so nothing for a metric.
 		attrs := []attribute.KeyValue{attribute.String("kind", e.Kind.String()), attribute.String("scheme", e.Scheme)}
 		events.Add(ctx, 1, metric.WithAttributes(attrs...))
-		if e.Kind == authretry.Refreshed {
+		if e.Kind == authretry.EventRefreshed {
 			refresh.Record(ctx, e.Duration.Seconds())
 		}
 		span := trace.SpanFromContext(ctx)

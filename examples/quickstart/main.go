@@ -26,7 +26,7 @@ func main() {
 	tokens := &authretry.TokenSource{Fetch: authretry.RefreshGrant(bearer.Config()), Initial: bearer.Login()}
 	client := &http.Client{Transport: &authretry.Transport{
 		Schemes: []authretry.Scheme{
-			&authretry.Bearer{Source: tokens, OnlyIfChallenged: true},
+			&authretry.Bearer{Source: tokens, NotAhead: true},
 			&authretry.Digest{Username: "Mufasa", Password: "Circle of Life"},
 			&authretry.Basic{Username: "Mufasa", Password: "Circle of Life"},
 		},
@@ -91,13 +91,13 @@ func mask(authorization string) string {
 // decision prints what the Transport decided.
 func decision(_ context.Context, e authretry.Event) {
 	switch e.Kind {
-	case authretry.Authorized:
+	case authretry.EventAuthorized:
 		how := "ahead"
 		if e.Attempt == 2 {
 			how = "in answer to the challenge"
 		}
 		fmt.Printf("    credentials for %s are sent %s\n", e.Scheme, how)
-	case authretry.Refreshed:
+	case authretry.EventRefreshed:
 		fmt.Println("    a new token has been fetched")
 	}
 }

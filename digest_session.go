@@ -1,0 +1,307 @@
+package authretry
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+// A digestSession is a nonce and the credentials for its realm. It is lent to one request at a time: so its nonce
+// count rises in order, and it needs no lock.
+//
+// One cnonce serves the whole session. It keeps the server from having tables made in advance for the nonce it chose
+// (RFC 7616 §5.8), for which it need only be unpredictable; the nonce count makes each response differ; and the
+// -sess algorithms demand the same cnonce for as long as the nonce lasts (RFC 7616 §3.4.2).
+//
+// Sessions are kept by the thousand, so what they keep is small: text that is the same for each request, made once.
+type digestSession struct {
+	algorithm digestAlgorithm
+	qop       digestQOP
+	sess      bool
+	mutual    bool // Digest.RequireMutualAuth
+	nc        uint32
+
+	realm  string
+	nonce  string
+	cnonce string
+	key    string // H(username ":" realm ":" password)
+	ha1    string // H(A1), which is key unless sess
+
+	head string // of the header's value, up to the nonce
+	tail string // of the header's value, after the response
+
+	uri   string       // of the request that is out, for rspauth
+	space *digestSpace // nil: the whole origin
+}
+
+// newDigestSession returns the session that answers o. It holds on to nothing of o: its strings may be parts of
+// a large header.
+func newDigestSession(o *digestOffer, username, password, cnonce string) *digestSession {
+	s := &digestSession{
+		algorithm: o.algorithm,
+		qop:       o.qop,
+		sess:      o.sess,
+		realm:     strings.Clone(o.realm),
+		cnonce:    cnonce,
+		key:       o.algorithm.hex(username, o.realm, password),
+	}
+
+	// RFC 7616 §3.4 says which values are quoted and which must not be.
+	switch {
+	case o.userhash: // in the header only: A1 has the plain name (RFC 7616 §3.4.4)
+		s.head = `Digest username="` + o.algorithm.hex(username, o.realm) + `"`
+	case o.utf8 && !isASCII(username) && utf8.ValidString(username):
+		s.head = "Digest username*=UTF-8''" + encodeExtValue(username)
+	default:
+		s.head = `Digest username="` + escapeQuoted(username) + `"`
+	}
+	s.head += `, realm="` + escapeQuoted(o.realm) + `", nonce="`
+	s.setNonce(o.nonce)
+
+	s.tail = `"`
+	if o.qop != qopNone {
+		s.tail += `, cnonce="` + escapeQuoted(cnonce) + `", qop=` + o.qop.String()
+	}
+	if o.hasOpaque {
+		s.tail += `, opaque="` + escapeQuoted(o.opaque) + `"`
+	}
+	if o.algorithmSent != "" {
+		s.tail += ", algorithm=" + o.algorithmSent
+	}
+	if o.userhash {
+		s.tail += ", userhash=true"
+	}
+	return s
+}
+
+// setNonce begins to use a nonce, of which it keeps a copy.
+func (s *digestSession) setNonce(nonce string) {
+	s.nonce = strings.Clone(nonce)
+	s.nc = 0
+	s.ha1 = s.key
+	if s.sess {
+		s.ha1 = s.algorithm.hex(s.key, s.nonce, s.cnonce)
+	}
+}
+
+// Exclusive marks the session as lent to one request at a time.
+func (s *digestSession) Exclusive() {}
+
+// Authorize sets the Authorization header of req, with the next nonce count.
+func (s *digestSession) Authorize(req *http.Request) error {
+	uri := digestURI(req)
+	if hasControl(uri) {
+		return errors.New("authretry: the request's URL has a control character in it")
+	}
+	method := req.Method
+	if method == "" {
+		method = http.MethodGet
+	}
+	var buf [320]byte // enough for most; append goes elsewhere with the rest
+	a2 := append(buf[:0], method...)
+	a2 = append(a2, ':')
+	a2 = append(a2, uri...)
+	if s.qop == qopAuthInt {
+		sum, err := s.hashBody(req)
+		if err != nil {
+			return err
+		}
+		a2 = append(a2, ':')
+		a2 = append(a2, sum...)
+	}
+	s.uri = uri
+	s.nc++ // after 2³² requests it is 0, which a server refuses as a replay, with a new nonce
+	response := s.response(buf[:0], a2)
+
+	var value string
+	nonce := escapeQuoted(s.nonce)
+	if uri = escapeQuoted(uri); s.qop == qopNone {
+		value = s.head + nonce + `", uri="` + uri + `", response="` + string(response) + s.tail
+	} else {
+		var nc [8]byte
+		appendNonceCount(nc[:0], s.nc)
+		value = s.head + nonce + `", uri="` + uri + `", nc=` + string(nc[:]) + `, response="` + string(response) + s.tail
+	}
+	req.Header["Authorization"] = []string{value}
+	return nil
+}
+
+// response returns the response for A2 (RFC 7616 §3.4.1), or the rspauth for its A2. It works in scratch, in which a2
+// may be, and returns a part of it.
+func (s *digestSession) response(scratch, a2 []byte) []byte {
+	var sum [maxDigestHex]byte
+	ha2 := s.algorithm.appendHex(sum[:0], a2)
+	b := append(scratch[:0], s.ha1...)
+	b = append(b, ':')
+	b = append(b, s.nonce...)
+	b = append(b, ':')
+	if s.qop != qopNone {
+		b = appendNonceCount(b, s.nc)
+		b = append(b, ':')
+		b = append(b, s.cnonce...)
+		b = append(b, ':')
+		b = append(b, s.qop.String()...)
+		b = append(b, ':')
+	}
+	b = append(b, ha2...)
+	return s.algorithm.appendHex(b[:0], b)
+}
+
+// hashBody returns the hash of a copy of req's body, for auth-int.
+func (s *digestSession) hashBody(req *http.Request) ([]byte, error) {
+	h := s.algorithm.newHash()
+	if req.Body != nil && req.Body != http.NoBody {
+		if req.GetBody == nil {
+			return nil, fmt.Errorf("authretry: the server wants the body hashed (Digest qop=auth-int): %w", errBodyNotReplayable)
+		}
+		body, err := req.GetBody()
+		if err != nil {
+			return nil, fmt.Errorf("authretry: getting the body for Digest qop=auth-int: %w", err)
+		}
+		defer body.Close()
+		if _, err := io.Copy(h, contextReader{req.Context(), body}); err != nil {
+			return nil, fmt.Errorf("authretry: hashing the body for Digest qop=auth-int: %w", err)
+		}
+	}
+	return hex.AppendEncode(nil, h.Sum(nil)), nil
+}
+
+// A contextReader reads until its context is done.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// Learn obeys the response's Authentication-Info: it checks rspauth, if that matters to anybody, and goes on with
+// nextnonce.
+func (s *digestSession) Learn(resp *http.Response, refused bool) (keep bool, err error) {
+	if refused {
+		return false, nil
+	}
+	info := readAuthInfo(resp.Header["Authentication-Info"])
+	if err := s.checkServer(resp.Request, info.rspauth); err != nil {
+		return false, err
+	}
+	s.uri = ""
+	// A server may name the nonce in use again: then the count goes on. One that cannot be sent is left alone; at
+	// worst the server refuses the old one, and gives another.
+	if n := info.nextnonce; n != "" && n != s.nonce && len(n) <= maxDigestText && !hasControl(n) {
+		s.setNonce(n)
+	}
+	return true, nil
+}
+
+// checkServer compares rspauth with what a server that knows H(A1) sends (RFC 7616 §3.5). If they differ it tells
+// the listener; it returns an error only if mutual authentication is required.
+//
+// The rspauth of auth-int is not checked: it covers the response's body, and servers get that wrong.
+func (s *digestSession) checkServer(req *http.Request, rspauth string) error {
+	ctx, origin := context.Background(), "the server"
+	if req != nil {
+		ctx = req.Context()
+	}
+	listen := listener(ctx)
+	if s.qop == qopAuthInt || listen == nil && !s.mutual {
+		return nil
+	}
+	if subtle.ConstantTimeCompare(s.response(nil, []byte(":"+s.uri)), []byte(rspauth)) == 1 {
+		return nil
+	}
+	if req != nil && req.URL != nil {
+		origin = originOf(req.URL).String()
+	}
+	err := fmt.Errorf("%w: the rspauth of %s, realm %q, is wrong", ErrMutualAuth, origin, s.realm)
+	if rspauth == "" {
+		err = fmt.Errorf("%w: %s, realm %q, sent no rspauth", ErrMutualAuth, origin, s.realm)
+	}
+	if listen != nil {
+		listen(ctx, Event{Kind: EventUnverified, Origin: origin, Scheme: "Digest", Realm: s.realm, Err: err})
+	}
+	if s.mutual {
+		return err
+	}
+	return nil
+}
+
+// Covers reports whether u is in the session's protection space. It may be called while the session is lent, since a
+// session's space never changes.
+func (s *digestSession) Covers(u *url.URL) bool { return s.space == nil || s.space.covers(u) }
+
+// Format writes s without its keys, whatever the verb.
+func (s digestSession) Format(f fmt.State, verb rune) {
+	formatShown(f, "authretry.digestSession", shown("realm", s.realm), shown("nc", int(s.nc)))
+}
+
+// digestURI returns the request-target as the origin sees it (RFC 7616 §3.4.6), which through a forward proxy is path
+// and query all the same; for CONNECT, host and port.
+func digestURI(req *http.Request) string {
+	if req.Method != http.MethodConnect || req.URL.Path != "" {
+		return req.URL.RequestURI()
+	}
+	switch {
+	case req.URL.Opaque != "":
+		return req.URL.Opaque
+	case req.Host != "":
+		return req.Host
+	default:
+		return req.URL.Host
+	}
+}
+
+// appendNonceCount appends nc as eight hexadecimal digits.
+func appendNonceCount(dst []byte, nc uint32) []byte {
+	for shift := 28; shift >= 0; shift -= 4 {
+		dst = append(dst, "0123456789abcdef"[nc>>shift&0xf])
+	}
+	return dst
+}
+
+// A digestSpace is a protection space that a challenge's domain parameter limits to a part of the origin.
+type digestSpace struct {
+	challenged string   // the path that was challenged, which is in the space whatever domain says
+	prefixes   []string // of request URIs
+}
+
+// readDigestDomain returns the space that domain describes (RFC 7616 §3.3), or nil for the whole origin of the URL that
+// was challenged. URIs of other origins are left out: nothing but that origin gets to see this session.
+func readDigestDomain(domain string, challenged *url.URL) *digestSpace {
+	var prefixes []string
+	for uri := range strings.FieldsSeq(domain) {
+		u, err := url.Parse(uri)
+		if err != nil {
+			continue
+		}
+		absolutePath := u.Scheme == "" && u.Host == "" && strings.HasPrefix(u.Path, "/")
+		if absolutePath || u.Scheme != "" && originOf(u) == originOf(challenged) {
+			prefixes = append(prefixes, strings.Clone(u.RequestURI()))
+		}
+	}
+	if prefixes == nil {
+		return nil
+	}
+	return &digestSpace{challenged: challenged.EscapedPath(), prefixes: prefixes}
+}
+
+func (d *digestSpace) covers(u *url.URL) bool {
+	uri := u.RequestURI()
+	for _, prefix := range d.prefixes {
+		if strings.HasPrefix(uri, prefix) {
+			return true
+		}
+	}
+	return u.EscapedPath() == d.challenged
+}
