@@ -2,7 +2,10 @@ package authretry
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -11,11 +14,12 @@ import (
 type Event struct {
 	Kind     EventKind
 	Origin   string        // "https://api.example.com"; empty where it is not known, as for a background refresh
-	Scheme   string        // "Digest"; empty where no scheme is involved
-	Realm    string        // of the challenge; empty if there was none
+	Scheme   string        // "Digest"; empty where no scheme is involved; "Digest, Basic" if both are asked for
+	Realm    string        // of the first challenge, cut to 100 bytes; empty if there was none
 	Attempt  int           // 1 for the first send of the request, 2 for the retry; 0 for a refresh in the background
-	Status   int           // of the response, for Challenged, Refused and Done
-	Duration time.Duration // Refreshed: of the refresh; Done: from the call of RoundTrip to the response's headers
+	Status   int           // of the response, for EventChallenged, EventRefused and EventDone
+	Reason   Reason        // why the request was refused or not sent, for EventRefused and EventDone; 0 if it was not
+	Duration time.Duration // EventRefreshed: of the refresh; EventDone: from the call of RoundTrip to the response's headers
 	Err      error         // what went wrong, if anything did; its text carries no secret of ours
 }
 
@@ -25,13 +29,13 @@ type EventKind int
 // The kinds of [Event], in the order in which a request meets them.
 const (
 	EventAuthorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or in answer (Attempt 2)
-	EventChallenged                      // the server refused and said what it wants
+	EventChallenged                      // the server refused; Scheme and Realm are what it asks for
 	EventRefreshing                      // a new token is being fetched
 	EventRefreshed                       // the fetch has ended, with a token or with Err
 	EventReplayed                        // the request is being sent again
 	EventRefused                         // the response returned to the caller is a refusal; Explain says why
 	EventUnverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
-	EventDone                            // RoundTrip returns
+	EventDone                            // RoundTrip returns: once for each request
 )
 
 var eventNames = [...]string{"", "authorized", "challenged", "refreshing", "refreshed", "replayed", "refused", "unverified", "done"}
@@ -47,7 +51,7 @@ func (k EventKind) String() string {
 // LogEvents returns a function for [Transport.OnEvent] that logs each event to l, or to slog.Default() if l is nil: what
 // happens with every request at level Debug, a new token at Info, and refusals and failures at Warn.
 //
-// The attributes are origin, scheme, realm, attempt, status, duration and error, those that the event has. A realm is
+// The attributes are origin, scheme, realm, reason, attempt, status, duration and error, those that the event has. A realm is
 // the server's word, so it is cut to 100 bytes, and left to the handler to quote.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
@@ -72,9 +76,8 @@ func (e Event) level() slog.Level {
 }
 
 func (e Event) attrs() []slog.Attr {
-	const maxRealm = 100
 	var attrs []slog.Attr
-	for _, a := range []struct{ name, value string }{{"origin", e.Origin}, {"scheme", e.Scheme}, {"realm", e.Realm[:min(len(e.Realm), maxRealm)]}} {
+	for _, a := range []struct{ name, value string }{{"origin", e.Origin}, {"scheme", cut(e.Scheme)}, {"realm", cut(e.Realm)}, {"reason", e.Reason.name()}} {
 		if a.value != "" {
 			attrs = append(attrs, slog.String(a.name, a.value))
 		}
@@ -94,52 +97,76 @@ func (e Event) attrs() []slog.Attr {
 	return attrs
 }
 
-// A reporter tells OnEvent what becomes of one request.
-type reporter struct {
-	onEvent  func(context.Context, Event) // nil: nobody listens, and nothing is computed
-	schemes  []Scheme
-	ctx      context.Context // of the request
-	origin   origin          // which asks for credentials
-	start    time.Time
-	attempts int // sends
-}
-
 // listen arranges for everything below to report, too.
-func (r *reporter) listen() {
-	if r.onEvent != nil {
-		r.start = time.Now()
-		r.ctx = withListener(r.ctx, r.onEvent)
+func (x *exchange) listen() {
+	if x.onEvent != nil {
+		x.start = time.Now()
+		x.ctx = withListener(x.ctx, x.onEvent)
 	}
 }
 
 // report tells what happened with which Session.
-func (r *reporter) report(e Event, l lease) {
-	if r.onEvent == nil {
+func (x *exchange) report(e Event, l lease) {
+	if x.onEvent == nil {
 		return
 	}
-	e.Origin = r.origin.String()
+	if x.origin.host != "" {
+		e.Origin = x.origin.String()
+	}
 	if l.Session != nil {
-		e.Scheme, e.Realm = r.schemes[l.scheme].Name(), l.realm
+		e.Scheme, e.Realm = x.schemes[l.scheme].Name(), cut(l.realm)
 	}
-	if e.Kind == EventDone {
-		e.Duration = time.Since(r.start)
-	}
-	r.onEvent(r.ctx, e)
+	x.onEvent(x.ctx, e)
 }
 
 // reportChallenges tells what a refusal asks for.
-func (r *reporter) reportChallenges(status int, challenges []Challenge) {
-	if r.onEvent == nil {
+func (x *exchange) reportChallenges(status int, challenges []Challenge) {
+	if x.onEvent == nil {
 		return
 	}
-	e := Event{Kind: EventChallenged, Origin: r.origin.String(), Attempt: r.attempts, Status: status}
-	for _, c := range challenges {
-		e.Scheme, e.Realm = c.Scheme, c.Params.Get("realm")
-		r.onEvent(r.ctx, e)
+	e := Event{Kind: EventChallenged, Attempt: x.attempts, Status: status}
+	var names []string
+	for i := range challenges {
+		if name := cut(challenges[i].Scheme); !slices.Contains(names, name) && len(names) < 4 {
+			names = append(names, name)
+		}
 	}
-	if len(challenges) == 0 {
-		r.onEvent(r.ctx, e)
+	e.Scheme = strings.Join(names, ", ")
+	if len(challenges) > 0 {
+		e.Realm = cut(challenges[0].Params.Get("realm"))
 	}
+	x.report(e, lease{})
+}
+
+// done tells how the request ended: with a response of that status, or with an error. There is one for each request.
+func (x *exchange) done(status int, r *Rejection, err error) {
+	if x.onEvent == nil || x.ended {
+		return
+	}
+	x.ended = true
+	e := Event{Kind: EventDone, Attempt: x.attempts, Status: status, Err: err}
+	if r != nil {
+		e.Reason = r.Reason
+	}
+	if !x.start.IsZero() {
+		e.Duration = time.Since(x.start)
+	}
+	x.report(e, lease{})
+}
+
+// lost returns the error with which a send has ended.
+func (x *exchange) lost(err error) error {
+	if x.onEvent != nil {
+		r, _ := errors.AsType[*Rejection](err)
+		x.done(0, r, withoutQuery(err, x.req.URL))
+	}
+	return err
+}
+
+// cut returns a text of the server's for an event, which may end up in a log.
+func cut(s string) string {
+	const limit = 100
+	return s[:min(len(s), limit)]
 }
 
 type listenerKey struct{}

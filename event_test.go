@@ -35,7 +35,7 @@ level=WARN msg="authretry: refused" realm=`+strings.Repeat("r", 100)+` status=40
 // An Event cannot hold a secret, for it has no field for headers, queries or bodies.
 func TestEventHasNoPlaceForSecrets(t *testing.T) {
 	for f := range reflect.TypeFor[Event]().Fields() {
-		require.Contains(t, []string{"Kind", "Origin", "Scheme", "Realm", "Attempt", "Status", "Duration", "Err"}, f.Name,
+		require.Contains(t, []string{"Kind", "Origin", "Scheme", "Realm", "Attempt", "Status", "Reason", "Duration", "Err"}, f.Name,
 			"a new field needs a look at what it can hold")
 	}
 }

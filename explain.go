@@ -4,202 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"slices"
 	"strings"
 )
 
-// Explain says why resp is a refusal: a 401 (Unauthorized), a 407 (Proxy Authentication Required), or a 403
-// (Forbidden) with a Bearer challenge of insufficient_scope. It returns nil for any other response, and otherwise a
-// [*Rejection], also for a response that did not come through a [Transport]: then the Rejection says just that.
+// Explain says why resp is a refusal: a 401 (Unauthorized), a 407 (Proxy Authentication Required), a 403
+// (Forbidden) with a Bearer challenge of insufficient_scope, or whatever [Transport.Refused] calls one. It returns nil
+// for any other response, and otherwise a [*Rejection], also for a response that did not come through a [Transport]: then
+// the Rejection says just that.
+//
+// Where Transports are nested, the one that has sent credentials has the word: the innermost, if several have. If none
+// has, it is the outermost that looked for an answer, else the outermost.
 //
 // The response's body is not touched, and Explain may be called more than once, until somebody replaces
 // resp.Request.
 func Explain(resp *http.Response) error {
-	if resp == nil || !isRefusal(resp) {
+	if resp == nil {
 		return nil
 	}
 	if rejection := rejectionOf(resp); rejection != nil {
 		return rejection
 	}
+	if !isRefusal(resp) {
+		return nil
+	}
 	return &Rejection{Reason: ReasonNotTraced, Status: resp.StatusCode, Challenges: challengesOf(resp)}
-}
-
-// A Rejection says why a request was refused, or why it was not sent. It is the error that [Explain] returns for a
-// response, and the type of all errors that [Transport.RoundTrip] makes itself. It holds no secret.
-type Rejection struct {
-	Reason     Reason
-	Origin     string      // "https://api.example.com"
-	Status     int         // of the response; 0 if there is none
-	Challenges []Challenge // what the response asks for, as far as it could be read
-	Schemes    []string    // the names of the Schemes that the Transport has
-	Tried      []string    // the names of the Schemes whose credentials were sent and refused, in that order
-	Ahead      bool        // credentials were sent with the first request
-	Refreshed  bool        // credentials that were refused were replaced by new ones of the same Scheme
-	Retried    bool        // the request was sent twice
-	Err        error       // the cause, if there is one: what a Scheme or a token endpoint said
-}
-
-// Unwrap returns the cause.
-func (r *Rejection) Unwrap() error { return r.Err }
-
-// A Reason says why a request was refused or not sent, for programs to switch on.
-type Reason int
-
-// The reasons of a [Rejection].
-const (
-	ReasonNotTraced           Reason = iota + 1 // the response did not come through a Transport
-	ReasonNoChallenge                           // the refusal has no challenge (RFC 9110 §15.5.2 demands one)
-	ReasonMalformedChallenge                    // the refusal has challenges, but none that can be read
-	ReasonUnsupportedScheme                     // no Scheme of the Transport can answer the challenges
-	ReasonCredentialsRefused                    // the server has seen the credentials, and does not want them
-	ReasonFreshTokenRefused                     // the server refuses a token that is new from the token endpoint
-	ReasonInsufficientScope                     // the token is good, but not for this (RFC 6750 §3.1)
-	ReasonBodyNotReplayable                     // the request's body cannot be sent twice
-	ReasonOwnAuthorization                      // the caller's own Authorization header went out, and was refused
-	ReasonOriginNotListed                       // no credentials: the origin is not one of Transport.Origins
-	ReasonRedirected                            // no credentials: a redirect has left the origin that the caller addressed
-	ReasonPlaintext                             // no credentials: they would have gone over plain http
-	ReasonProxyAuthentication                   // it is a proxy that refuses; see NewProxyTransport
-	ReasonNoCredentials                         // credentials could not be obtained
-	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
-	ReasonMisconfigured                         // a field of the Transport does not make sense
-)
-
-var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
-	"fresh token refused", "insufficient scope", "body not replayable", "own Authorization header", "origin not listed", "redirected",
-	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured"}
-
-// String returns the reason in a few words, such as "no challenge".
-func (r Reason) String() string {
-	if r <= 0 || int(r) >= len(reasonNames) {
-		return "unknown"
-	}
-	return reasonNames[r]
-}
-
-// Error returns one or two sentences that say what happened and what to change.
-func (r *Rejection) Error() string {
-	var s strings.Builder
-	s.WriteString("authretry: ")
-	if r.Status != 0 {
-		fmt.Fprintf(&s, "%s answered %d: ", orUnknown(r.Origin), r.Status)
-	} else if r.Origin != "" {
-		fmt.Fprintf(&s, "%s: ", r.Origin)
-	}
-	s.WriteString(r.sentence())
-	return s.String()
-}
-
-func (r *Rejection) sentence() string {
-	tried := strings.Join(slices.Compact(slices.Clone(r.Tried)), " and then ")
-	switch r.Reason {
-	case ReasonNotTraced:
-		return "the response did not come through an authretry.Transport, so nothing more is known; set one as the http.Client's Transport"
-	case ReasonNoChallenge:
-		s := "the refusal names no challenge (RFC 9110 §15.5.2), so no scheme could be chosen"
-		if r.Ahead {
-			return s + "; the " + tried + " credentials sent with the request were not accepted"
-		}
-		return s + "; if the server wants a token or an API key, let Bearer or APIKey send it ahead"
-	case ReasonMalformedChallenge:
-		return "its WWW-Authenticate header cannot be read" + because(r.Err)
-	case ReasonUnsupportedScheme:
-		if r.Err != nil {
-			return "it asks for " + describe(r.Challenges) + ", which the configured scheme cannot answer" + because(r.Err)
-		}
-		return "it asks for " + describe(r.Challenges) + ", and Transport.Schemes has only " + strings.Join(r.Schemes, ", ") + "; add what it asks for"
-	case ReasonCredentialsRefused:
-		s := "the " + tried + " credentials were refused"
-		if r.Refreshed {
-			s += ", and so were the new ones that replaced them"
-		}
-		if len(r.Challenges) > 0 {
-			s += "; it asks for " + describe(r.Challenges)
-		}
-		return s + "; check that they are right, and meant for this server" + because(r.Err)
-	case ReasonFreshTokenRefused:
-		return "it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks"
-	case ReasonInsufficientScope:
-		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
-		for i := range r.Challenges {
-			if scope := r.Challenges[i].Params.Get("scope"); scope != "" {
-				return s + fmt.Sprintf("; ask the authorization server for scope %.200q", scope)
-			}
-		}
-		return s + "; ask the authorization server for a wider one"
-	case ReasonBodyNotReplayable:
-		return "the request could be answered, but its body cannot be sent twice; set Request.GetBody, raise Transport.ReplayLimit, or send the request again yourself: it will carry credentials then" + because(r.Err)
-	case ReasonOwnAuthorization:
-		return "the request had an Authorization header of its own (URL userinfo becomes one), so the Transport did not touch it; remove the header to let the Transport authenticate"
-	case ReasonOriginNotListed:
-		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them"
-	case ReasonRedirected:
-		if r.Err != nil {
-			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
-		}
-		return "no credentials were sent, because redirects have led away from the origin that was asked first; if you trust where they lead, request that URL directly"
-	case ReasonProxyAuthentication:
-		s := "a proxy asks for " + describe(r.Challenges)
-		if r.Err == nil {
-			return s + "; give it credentials with NewProxyTransport"
-		}
-		return s + because(r.Err)
-	case ReasonPlaintext, ReasonMisconfigured:
-		if r.Err != nil {
-			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
-		}
-	case ReasonNoCredentials, ReasonUntrustedServer:
-		s := "credentials could not be obtained"
-		if r.Reason == ReasonUntrustedServer {
-			s = "the response was discarded"
-		}
-		return s + because(r.Err)
-	}
-	return "the request was refused" + because(r.Err)
-}
-
-// because appends a cause to a sentence.
-func because(err error) string {
-	if err == nil {
-		return ""
-	}
-	text, _, _ := strings.Cut(err.Error(), "\n") // the first of several will do
-	for _, prefix := range []string{"authretry: ", "challenge not supported: "} {
-		text = strings.TrimPrefix(text, prefix)
-	}
-	return ": " + text
-}
-
-func orUnknown(origin string) string {
-	if origin == "" {
-		return "the server"
-	}
-	return origin
-}
-
-// describe names what challenges ask for, such as `Digest (realm "x")`. What the server wrote is quoted and cut.
-func describe(challenges []Challenge) string {
-	const most = 4
-	var s strings.Builder
-	for i := range challenges {
-		if i == most {
-			s.WriteString(" and others")
-			break
-		}
-		if i > 0 {
-			s.WriteString(" or ")
-		}
-		fmt.Fprintf(&s, "%.40s", challenges[i].Scheme) // a token: no control characters
-		if realm := challenges[i].Params.Get("realm"); realm != "" {
-			fmt.Fprintf(&s, " (realm %.80q)", realm)
-		}
-	}
-	if s.Len() == 0 {
-		return "nothing that could be read"
-	}
-	return s.String()
 }
 
 // isRefusal reports whether resp is one of those that Explain explains.
@@ -230,62 +59,175 @@ func challengesOf(resp *http.Response) []Challenge {
 	return readChallenges(resp.Header[name])
 }
 
-// A Rejection travels with its response in the context of resp.Request: unlike the body, nobody wraps that.
-type rejectionKey struct{}
+// explained is the context of a response's request, with which the Rejection travels: unlike the body, nobody wraps that.
+type explained struct {
+	context.Context
+	rejection *Rejection
+}
 
 func rejectionOf(resp *http.Response) *Rejection {
 	if resp.Request == nil {
 		return nil
 	}
-	r, _ := resp.Request.Context().Value(rejectionKey{}).(*Rejection)
+	if e, ok := resp.Request.Context().(*explained); ok {
+		return e.rejection
+	}
+	return nil
+}
+
+// withoutExplanation returns req, or a copy of it without what Explain would say of the response that it comes from.
+func withoutExplanation(req *http.Request) *http.Request {
+	if e, ok := req.Context().(*explained); ok {
+		return req.WithContext(e.Context)
+	}
+	return req
+}
+
+// attach attaches to resp, which goes to the caller, what Explain will say of it.
+func (x *exchange) attach(resp *http.Response, r *Rejection) {
+	req := x.req
+	if resp.Request != nil {
+		req = withoutExplanation(resp.Request)
+	}
+	resp.Request = req.WithContext(&explained{req.Context(), r})
+}
+
+// wordOf returns which of two Rejections counts, that of a Transport or that of one below it. Either may be nil.
+func wordOf(outer, inner *Rejection) *Rejection {
+	switch {
+	case inner == nil:
+		return outer
+	case outer == nil, inner.weight() > outer.weight(), inner.weight() == hasTried:
+		return inner
+	}
+	return outer
+}
+
+// The weights of a Rejection, by what its Transport has done.
+const (
+	hasPassed = iota // it let the request pass
+	hasLooked        // it had no answer to the challenges
+	hasTried         // it has sent credentials, or would have
+)
+
+func (r *Rejection) weight() int {
+	switch {
+	case len(r.Tried) > 0, r.Reason == ReasonBodyNotReplayable:
+		return hasTried
+	case r.Reason == ReasonOriginNotListed, r.Reason == ReasonOwnAuthorization, r.Reason == ReasonRedirected:
+		return hasPassed
+	case r.Reason == ReasonProxyAuthentication && (r.Err == nil || r.Err == errOriginRefuses || r.Err == errOwnProxyAuthorization):
+		return hasPassed
+	}
+	return hasLooked
+}
+
+// explainPassed returns what there is to be said of the response to a request that passed without our credentials, for
+// the reason given. It is nil if the response is not a refusal.
+func (x *exchange) explainPassed(resp *http.Response, reason Reason) *Rejection {
+	if x.side == proxySide {
+		return x.explainOthers(resp)
+	}
+	if reason == 0 || !isRefusal(resp) {
+		return nil
+	}
+	r := x.rejection(resp, nil)
+	r.Reason = reason
 	return r
 }
 
-// explain attaches to the refusal resp what Explain will say of it, unless a Transport below has already done so.
-func (x *exchange) explain(resp *http.Response, reason Reason, stands *standing) {
-	if below := rejectionOf(resp); below != nil && below != x.req.Context().Value(rejectionKey{}) {
-		if x.isOwn(resp) { // and not of a request with our credentials
-			resp.Request = x.req.WithContext(context.WithValue(x.req.Context(), rejectionKey{}, below))
+// explainOthers returns what there is to be said of a response that does not refuse what we have credentials for. It is
+// nil if the response refuses nothing.
+func (x *exchange) explainOthers(resp *http.Response) *Rejection {
+	switch {
+	case x.side == proxySide && resp.StatusCode != http.StatusProxyAuthRequired, !isRefusal(resp):
+		return nil
+	case x.side == proxySide:
+		u := &unanswered{own: errOriginRefuses}
+		if x.own {
+			u.own = errOwnProxyAuthorization
 		}
-		return
+		r := x.why(resp, u)
+		if !x.own {
+			r.Origin = originOf(x.req.URL).String()
+		}
+		return r
+	case x.foreign:
+		r := x.rejection(resp, nil)
+		r.Reason = ReasonRedirected
+		return r
 	}
-	r := x.rejection(nil)
-	r.Status = resp.StatusCode
-	r.Challenges = challengesOf(resp)
-	if r.Reason = reason; reason == 0 {
-		r.Reason, r.Err = x.why(resp, r.Challenges, stands)
-	}
-	req := x.req
-	if !x.isOwn(resp) {
-		req = resp.Request // of a Base that follows redirects
-	}
-	resp.Request = req.WithContext(context.WithValue(req.Context(), rejectionKey{}, r))
+	return x.why(resp, &unanswered{})
 }
 
-// why finds the reason of a refusal that was to be answered.
-func (x *exchange) why(resp *http.Response, challenges []Challenge, stands *standing) (Reason, error) {
-	if stands == nil {
-		stands = &standing{}
+// why returns what there is to be said of the refusal resp, to which nobody had an answer.
+func (x *exchange) why(resp *http.Response, u *unanswered) *Rejection {
+	r := x.rejection(resp, nil)
+	if x.side == proxySide {
+		r.Reason, r.Err = ReasonProxyAuthentication, x.whyProxy(r, u)
+		return r
 	}
+	r.Reason, r.Err = x.whyOrigin(resp, r, u)
+	for _, err := range []error{u.refused, u.unsupported} {
+		if said, ok := errors.AsType[*Rejection](err); ok { // the Scheme's own word
+			r.Reason, r.Err = said.Reason, err
+			break
+		}
+	}
+	return r
+}
+
+func (x *exchange) whyOrigin(resp *http.Response, r *Rejection, u *unanswered) (Reason, error) {
 	switch {
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		return ReasonProxyAuthentication, nil
-	case isInsufficientScope(challenges):
+	case isInsufficientScope(r.Challenges):
 		return ReasonInsufficientScope, nil
-	case stands.body != nil:
-		return ReasonBodyNotReplayable, nil
-	case errors.Is(stands.refused, ErrTokenRefused):
-		return ReasonFreshTokenRefused, stands.refused
-	case stands.refused != nil:
-		return ReasonCredentialsRefused, detail(stands.refused, ErrCredentialsRefused)
-	case len(challenges) == 0:
-		if _, err := ParseChallenges(resp.Header["Www-Authenticate"]); err != nil {
+	case u.body != nil:
+		return ReasonBodyNotReplayable, u.body
+	case errors.Is(u.refused, ErrTokenRefused):
+		return ReasonFreshTokenRefused, u.refused
+	case u.refused != nil:
+		return ReasonCredentialsRefused, detail(u.refused, ErrCredentialsRefused)
+	case len(r.Challenges) == 0:
+		if _, err := ParseChallenges(resp.Header[x.challenge]); err != nil {
 			return ReasonMalformedChallenge, err
 		}
 		return ReasonNoChallenge, nil
 	}
-	return ReasonUnsupportedScheme, detail(stands.unsupported, ErrUnsupportedChallenge)
+	return ReasonUnsupportedScheme, detail(u.unsupported, ErrUnsupportedChallenge)
 }
+
+// whyProxy returns the cause of a 407 in the words of a proxy's user.
+func (x *exchange) whyProxy(r *Rejection, u *unanswered) error {
+	switch {
+	case u.own != nil:
+		return u.own
+	case u.body != nil:
+		return u.body
+	case u.refused != nil:
+		return &proxyCause{"the " + strings.Join(r.Tried, " and then ") + " credentials were refused; check them", u.refused}
+	case len(r.Challenges) == 0:
+		return &proxyCause{"the refusal names no challenge that could be read, so no scheme could be chosen", u}
+	}
+	return &proxyCause{"the configured " + strings.Join(r.Schemes, ", ") + " cannot answer that; add the scheme to ProxyTransport.Schemes" +
+		because(detail(u.unsupported, ErrUnsupportedChallenge)), u.unsupported}
+}
+
+// A proxyCause says in the words of a proxy's user why a request was refused.
+type proxyCause struct {
+	text  string
+	cause error
+}
+
+func (c *proxyCause) Error() string { return "authretry: " + c.text }
+func (c *proxyCause) Unwrap() error { return c.cause }
+
+// The reasons for which a ProxyTransport returns a 407 as it came.
+var (
+	errOriginRefuses         = errors.New("authretry: it was not a proxy of ours that sent this, so it got no proxy's credentials")
+	errOwnProxyAuthorization = errors.New("authretry: the caller's own Proxy-Authorization went out (a user name in the proxy's URL becomes one), so it was left alone; remove it to let ProxyTransport authenticate")
+)
 
 // detail returns err if it says more than the sentinel that it wraps.
 func detail(err, sentinel error) error {
@@ -295,20 +237,28 @@ func detail(err, sentinel error) error {
 	return err
 }
 
-// rejection returns a Rejection with what the exchange knows, and the reason that an error of ours stands for.
-func (x *exchange) rejection(err error) *Rejection {
-	r := &Rejection{Reason: ReasonNoCredentials, Origin: x.origin.String(), Retried: x.attempts > 1, Err: err}
-	var plaintext plaintextError
-	switch {
-	case errors.As(err, &plaintext):
-		r.Reason = ReasonPlaintext
-	case errors.Is(err, ErrMutualAuth):
-		r.Reason = ReasonUntrustedServer
-	case errors.Is(err, errFollowsRedirects):
-		r.Reason = ReasonRedirected
+// misconfiguration is what is wrong with the fields of a Transport.
+type misconfiguration struct{ error }
+
+func (m misconfiguration) Unwrap() error { return m.error }
+
+// rejection returns a Rejection with what the exchange knows, and the reason that an error of ours stands for. Resp is
+// the response that refused; nil if there is none.
+func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
+	r := &Rejection{Reason: reasonOf(err), Retried: x.attempts > 1, Err: err}
+	if x.origin.host != "" {
+		r.Origin = x.origin.String()
 	}
-	n := x.t.negotiator
-	for _, s := range n.schemes {
+	if plaintext, ok := errors.AsType[plaintextError](err); ok && x.side == proxySide {
+		r.Err = &proxyCause{string(plaintext) + " credentials are not sent over plain http to a proxy on another host: use a proxy with an https:// URL, or set ProxyTransport.AllowPlaintext", plaintext}
+	}
+	if m, ok := err.(misconfiguration); ok {
+		r.Err = m.error
+	}
+	if resp != nil {
+		r.Status, r.Challenges = resp.StatusCode, challengesOf(resp)
+	}
+	for _, s := range x.schemes {
 		r.Schemes = append(r.Schemes, s.Name())
 	}
 	if x.ahead.Session != nil && x.attempts > 0 {
@@ -322,14 +272,42 @@ func (x *exchange) rejection(err error) *Rejection {
 	return r
 }
 
-// mayPass reports whether the same request may succeed later without anybody changing anything.
-func (r *Rejection) mayPass() bool {
-	if r.Reason != ReasonNoCredentials || errors.Is(r.Err, ErrLoginRequired) {
-		return false
+// reasonOf returns the reason that an error of ours, or of a Scheme, stands for.
+func reasonOf(err error) Reason {
+	if said, ok := errors.AsType[*Rejection](err); ok {
+		return said.Reason
 	}
-	if _, ok := errors.AsType[net.Error](r.Err); ok {
-		return true
+	if _, ok := errors.AsType[plaintextError](err); ok {
+		return ReasonPlaintext
 	}
-	_, isToken := errors.AsType[*tokenError](r.Err)
-	return isToken
+	if _, ok := errors.AsType[*followsRedirects](err); ok {
+		return ReasonRedirected
+	}
+	if errors.Is(err, ErrMutualAuth) {
+		return ReasonUntrustedServer
+	}
+	switch err.(type) {
+	case misconfiguration, *panicError:
+		return ReasonMisconfigured
+	}
+	return ReasonNoCredentials
+}
+
+// fail returns the error of a request for which credentials could not be obtained. Resp is the response that refused; nil
+// if there is none.
+func (x *exchange) fail(resp *http.Response, err error) error {
+	r := x.rejection(resp, err)
+	x.done(0, r, r)
+	return r
+}
+
+// failTunnel returns the error of a request whose CONNECT the proxy has refused, which is what resp says.
+func (x *exchange) failTunnel(resp *http.Response, u *unanswered) error {
+	r := x.why(resp, u)
+	if x.hook != nil {
+		r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, x.hook)
+	}
+	x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: r.Status, Reason: r.Reason}, lease{})
+	x.done(0, r, r)
+	return r
 }

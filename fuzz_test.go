@@ -70,7 +70,7 @@ func FuzzRoundTrip(f *testing.F) {
 			}
 			return resp, nil
 		})
-		transport := &Transport{Base: base, Schemes: schemes, Jar: jar, RetryForbidden: choice&0x80 != 0, OnEvent: func(_ context.Context, e Event) {
+		transport := &Transport{Base: base, Schemes: schemes, Jar: jar, Refused: forbidden[choice&0x80 != 0], OnEvent: func(_ context.Context, e Event) {
 			if e.Err != nil {
 				require.NotContains(t, e.Err.Error(), secret)
 			}

@@ -8,14 +8,22 @@ import (
 	"reflect"
 )
 
-// A negotiator knows the Schemes and what they have agreed on with servers. A Transport has one for the origins; a
-// proxy Transport has one for the proxies.
-type negotiator struct {
+// An authenticator is what a Transport has for origins, and a ProxyTransport for proxies: the Schemes, what they have
+// agreed on with servers, and what else is the same for all exchanges.
+type authenticator struct {
+	*side
 	schemes        []Scheme
 	starters       []starter
 	hasOthers      bool // some scheme is not of this package
 	allowPlaintext bool
-	spaces         spaces
+
+	replayLimit int64
+	refused     func(*http.Response) bool              // Transport.Refused
+	jar         http.CookieJar                         // Transport.Jar
+	onEvent     func(ctx context.Context, event Event) // nil: nobody listens, and nothing is computed
+
+	spaces spaces
+	nonces nonces
 }
 
 // A starter is a Starter among the schemes.
@@ -24,57 +32,56 @@ type starter struct {
 	scheme int // its index
 }
 
-func newNegotiator(schemes []Scheme, allowPlaintext bool) (*negotiator, error) {
+// setSchemes checks the Schemes of a Transport or ProxyTransport, whose name is for the error.
+func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 	if len(schemes) == 0 {
-		return nil, errors.New("authretry: Transport.Schemes is empty: there is nothing to answer a 401 with")
+		return fmt.Errorf("authretry: %s.Schemes is empty: there is nothing to answer a %d with", name, a.status)
 	}
-	n := &negotiator{schemes: schemes, allowPlaintext: allowPlaintext}
 	for i, s := range schemes {
 		if s == nil || reflect.ValueOf(s).Kind() == reflect.Pointer && reflect.ValueOf(s).IsNil() {
-			return nil, fmt.Errorf("authretry: Transport.Schemes[%d] is nil", i)
+			return fmt.Errorf("authretry: %s.Schemes[%d] is nil", name, i)
 		}
 		if s, ok := s.(Starter); ok {
-			n.starters = append(n.starters, starter{s, i})
+			a.starters = append(a.starters, starter{s, i})
 		}
 		switch s.(type) {
 		case *Basic, *Bearer, *Digest, *APIKey:
 		default:
-			n.hasOthers = true
+			a.hasOthers = true
 		}
 	}
-	return n, nil
+	a.schemes = schemes
+	return nil
 }
 
-// ahead returns what to send with the first request: the Session that was challenged for at this path before, else
-// what a Starter sends, else a Session that says it covers the path. The lease's Session is nil if there is none.
-func (n *negotiator) ahead(ctx context.Context, o origin, req *http.Request) (lease, error) {
-	l, exact := n.spaces.lend(o, req.URL)
-	if exact {
-		return l, nil
-	}
-	for _, s := range n.starters {
-		session, err := s.Start(ctx, req)
-		if err == nil && session != nil && !n.mayGo(s.scheme, o) {
+// lend returns what to send with the first request: a Session for the space that was challenged at this path before,
+// else what a Starter sends, else a Session that says it covers the path. The lease's Session is nil if there is none.
+//
+// A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
+func (x *exchange) lend() (lease, error) {
+	known, exact := x.spaces.lend(x.origin, x.at)
+	for _, s := range x.starters {
+		if exact && s.scheme != known.scheme {
+			continue
+		}
+		session, err := s.Start(x.ctx, x.shown(x.req, false))
+		if err == nil && session != nil && !x.mayGo(s.scheme) {
 			err = plaintextError(s.Name())
 		}
-		if err != nil {
-			n.spaces.keep(o, req.URL, l)
-			return lease{scheme: s.scheme}, err
-		}
-		if session != nil {
-			n.spaces.keep(o, req.URL, l)
-			return lease{Session: session, scheme: s.scheme, started: true}, nil
+		if err != nil || session != nil {
+			x.keep(known)
+			return lease{held: held{Session: session}, scheme: s.scheme, started: true}, err
 		}
 	}
-	return l, nil
+	return known, nil
 }
 
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says.
-func (n *negotiator) mayGo(scheme int, o origin) bool {
-	if n.allowPlaintext || o.isConfidential() {
+func (x *exchange) mayGo(scheme int) bool {
+	if x.allowPlaintext || x.origin.isConfidential() {
 		return true
 	}
-	safe, ok := n.schemes[scheme].(PlaintextSafe)
+	safe, ok := x.schemes[scheme].(PlaintextSafe)
 	return ok && safe.PlaintextSafe()
 }
 
@@ -88,82 +95,99 @@ func readChallenges(values []string) []Challenge {
 	return challenges[:min(len(challenges), maxChallenges)]
 }
 
-// answer chooses the first Scheme, in the order of preference, that has a Session for one of the challenges; among
-// several challenges of one scheme the first, for the server's order is its preference (RFC 7616 §3.7). A Scheme that
-// sent credentials ahead is asked at last even if none of the challenges is its own.
+// choose returns a Session of the first Scheme, in the order of preference, that has one for a challenge of the
+// refusal; among several challenges of one scheme it is the first, for the server's order is its preference
+// (RFC 7616 §3.7). A Scheme whose credentials were refused is asked at last even if no challenge is its own.
 //
-// A lease without Session means that the refusal stands, for the reasons in the error. An error without a reason to
-// let it stand, that is, one which is not a *standing, fails the request.
-func (n *negotiator) answer(ctx context.Context, o origin, challenges []Challenge, rejected *http.Request, sent lease) (lease, error) {
-	stands := &standing{}
+// An *unanswered error means that the refusal goes to the caller, any other that the request fails.
+func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *http.Request, refused lease) (lease, error) {
+	u := &unanswered{}
 	own := false
-	for i, s := range n.schemes {
+	for i, s := range x.schemes {
 		for c := range challenges {
 			if !equalFoldASCII(challenges[c].Scheme, s.Name()) {
 				continue
 			}
-			own = own || i == sent.scheme
-			if !n.mayGo(i, o) {
-				stands.plaintext = plaintextError(s.Name())
+			own = own || i == refused.scheme
+			if !x.mayGo(i) {
+				u.plaintext = plaintextError(s.Name())
 				continue
 			}
-			session, err := s.Answer(ctx, &challenges[c], &http.Response{Request: rejected})
-			if err = stands.note(err); err != nil {
-				return lease{scheme: i}, err
-			}
-			if session != nil {
-				return lease{Session: session, scheme: i, realm: challenges[c].Params.Get("realm")}, nil
+			if l, err := x.ask(u, i, &challenges[c], resp, sent, refused); l.Session != nil || err != nil {
+				return l, err
 			}
 		}
 	}
-	if sent.Session != nil && !own {
-		session, err := n.schemes[sent.scheme].Answer(ctx, nil, &http.Response{Request: rejected})
-		if err = stands.note(err); err != nil {
-			return lease{scheme: sent.scheme}, err
-		}
-		if session != nil {
-			return lease{Session: session, scheme: sent.scheme, realm: sent.realm, started: sent.started}, nil
+	if refused.Session != nil && !own {
+		if l, err := x.ask(u, refused.scheme, nil, resp, sent, refused); l.Session != nil || err != nil {
+			return l, err
 		}
 	}
-	if stands.plaintext != nil && stands.refused == nil {
-		return lease{}, stands.plaintext
+	if u.plaintext != nil && u.refused == nil {
+		return lease{}, u.plaintext
 	}
-	return lease{}, stands
+	return lease{}, u
 }
 
-// A standing says why a refusal stands: what each Scheme that was asked had to say.
-type standing struct {
+// ask asks a Scheme for its answer to a challenge. It returns neither a Session nor an error if there is none, and why is
+// noted in u.
+func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Response, sent *http.Request, refused lease) (lease, error) {
+	l := lease{scheme: scheme, realm: refused.realm}
+	isSender := refused.Session != nil && refused.scheme == scheme
+	l.started = isSender && refused.started
+	if c != nil {
+		l.realm = c.Params.Get("realm")
+	}
+	ctx := context.WithValue(x.ctx, noncesKey{}, &x.nonces)
+	refusal := x.shownResponse(resp, sent, isSender)
+	refusal.Request = refusal.Request.WithContext(ctx)
+	session, err := x.schemes[scheme].Answer(ctx, c, refusal)
+	switch {
+	case errors.Is(err, ErrCredentialsRefused):
+		u.refused = err
+	case errors.Is(err, ErrUnsupportedChallenge):
+		u.unsupported = err
+	case err != nil:
+		return l, err
+	default:
+		l.Session = session
+		return l, nil
+	}
+	if isSender && (c == nil || u.refused != nil) {
+		x.spaces.forget(x.origin, refused) // the server does not want these credentials
+	}
+	return lease{}, nil
+}
+
+// carry has a Carrier's Session say by which RoundTripper its requests go.
+func (x *exchange) carry(l *lease) error {
+	c, ok := l.Session.(Carrier)
+	if !ok || l.by != nil {
+		return nil
+	}
+	base, err := x.way.carrying()
+	if err == nil {
+		l.by, err = c.Carry(x.ctx, base)
+	}
+	if err == nil && l.by == nil {
+		err = errors.New("Carry returned neither a RoundTripper nor an error")
+	}
+	if err != nil {
+		return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)
+	}
+	return nil
+}
+
+// An unanswered says why a refusal is returned to the caller: what each Scheme that was asked had to say.
+type unanswered struct {
 	refused     error // wraps ErrCredentialsRefused
 	unsupported error // wraps ErrUnsupportedChallenge
 	plaintext   error
 	body        error // why the body cannot be sent again
+	own         error // the caller's own credentials were refused
 }
 
-func (s *standing) Error() string { return "authretry: the refusal stands" }
-
-// note sorts out what a Scheme's Answer returned; what it returns itself fails the request.
-func (s *standing) note(err error) error {
-	switch {
-	case errors.Is(err, ErrCredentialsRefused):
-		s.refused = err
-	case errors.Is(err, ErrUnsupportedChallenge):
-		s.unsupported = err
-	default:
-		return err
-	}
-	return nil
-}
-
-// learn lets a Session learn from a response that is not a refusal, and remembers it.
-func (n *negotiator) learn(o origin, req *http.Request, resp *http.Response, l lease) error {
-	if learner, ok := l.Session.(Learner); ok {
-		if _, err := learner.Learn(resp, false); err != nil {
-			return err
-		}
-	}
-	n.spaces.keep(o, req.URL, l)
-	return nil
-}
+func (u *unanswered) Error() string { return "authretry: there is no answer to the refusal" }
 
 // plaintextError is the error of a Scheme whose credentials must not go over plain http.
 type plaintextError string

@@ -2,82 +2,9 @@ package authretry
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 )
-
-// tunnel sends a request for an https URL. If that takes a CONNECT, and the proxy refuses it, it is answered once. The
-// body has not been read by then, but may have been closed.
-func (x *proxyExchange) tunnel() (*http.Response, error) {
-	defer x.takeBody(-1)()
-	req := x.req.WithContext(x.ctx)
-	x.body.first(req)
-	resp, err := x.send(req, &proxySend{x: x})
-	refusal, refused := errors.AsType[*connectRefusal](err)
-	if !refused {
-		return x.end(resp, err, lease{})
-	}
-	x.ahead = refusal.lease
-	second, err := x.secondConnect(refusal)
-	if err == nil {
-		req = x.req.WithContext(x.ctx)
-		if err = x.body.replay(req); err != nil {
-			err = &standing{body: err}
-		}
-	}
-	if err != nil {
-		x.body.abandon()
-		return nil, x.failConnect(refusal, err)
-	}
-	resp, err = x.send(req, second)
-	if unused := second.takeAnswer(); unused.Session != nil {
-		x.keep(unused) // another request's connection was free by then
-	}
-	again, refused := errors.AsType[*connectRefusal](err)
-	switch {
-	case refused:
-		refusal, x.answer = again, again.lease
-		x.learnRefusal(http.MethodConnect, refusal.header, refusal.sent)
-	case err == errRefusedBefore:
-		x.attempts = 1
-	default:
-		return x.end(resp, err, lease{})
-	}
-	x.body.abandon()
-	return nil, x.failConnect(refusal, &standing{refused: ErrCredentialsRefused})
-}
-
-// secondConnect returns the send that answers a refused CONNECT.
-func (x *proxyExchange) secondConnect(refusal *connectRefusal) (*proxySend, error) {
-	if refusal.own {
-		return nil, errOwnProxyAuthorization
-	}
-	answer, err := x.choose(http.MethodConnect, refusal.header, refusal.sent, refusal.lease)
-	if err != nil {
-		return nil, err
-	}
-	x.report(Event{Kind: EventReplayed, Attempt: 2}, answer)
-	return &proxySend{x: x, answer: answer, refused: refusal.sent}, nil
-}
-
-// failConnect returns the error of a request whose CONNECT the proxy has refused.
-func (x *proxyExchange) failConnect(refusal *connectRefusal, err error) error {
-	challenges := readChallenges(refusal.header["Proxy-Authenticate"])
-	r := x.refusal(challenges, err)
-	if r.Reason == ReasonProxyAuthentication {
-		if refusal.hook != nil {
-			r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, refusal.hook)
-		}
-		x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: r.Status}, lease{})
-	}
-	x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: r}, lease{})
-	return r
-}
-
-// errRefusedBefore ends a dial that would send what the proxy has just refused.
-var errRefusedBefore = errors.New("authretry: the proxy has refused these credentials before")
 
 // A connectRefusal is the proxy's 407 to a CONNECT, on its way from the hook to RoundTrip.
 type connectRefusal struct {
@@ -126,22 +53,24 @@ func (t *ProxyTransport) headerForConnect(ctx context.Context, proxyURL *url.URL
 
 // authorizeConnect returns the Proxy-Authorization of a CONNECT to target, or "" if nothing is known yet.
 func (s *proxySend) authorizeConnect(ctx context.Context, target string) (string, error) {
-	x := s.x
+	x := s.x.connecting(ctx, target)
 	l := s.takeAnswer()
 	if l.Session == nil {
 		var err error
-		if l, err = x.t.negotiator.ahead(ctx, x.origin, x.asked(ctx, http.MethodConnect, "")); err != nil {
-			return "", x.rejection(err)
+		if l, err = x.lend(); err == nil {
+			err = x.carry(&l)
+		}
+		if err != nil {
+			return "", x.rejection(nil, err)
 		}
 	}
 	if l.Session == nil {
 		return "", nil
 	}
-	scratch := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
-	value, err := authorization(l, scratch.WithContext(ctx))
-	if err != nil {
-		return "", x.rejection(err)
+	if err := x.authorize(x.req, l); err != nil {
+		return "", x.rejection(nil, err)
 	}
+	value := x.req.Header.Get(x.credentials)
 	if value == s.refused {
 		return "", errRefusedBefore // never again unchanged, whatever the Scheme says
 	}
@@ -150,6 +79,12 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (string
 	s.mu.Unlock()
 	x.report(Event{Kind: EventAuthorized, Attempt: s.attempt}, l)
 	return value, nil
+}
+
+// connecting returns what an exchange for a CONNECT to target is, in the hands of a dial that may outlive x.
+func (x *exchange) connecting(ctx context.Context, target string) *exchange {
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
+	return &exchange{authenticator: x.authenticator, way: x.way, ctx: ctx, req: req.WithContext(ctx), origin: x.origin, at: x.at}
 }
 
 func (s *proxySend) takeAnswer() lease {
@@ -191,9 +126,14 @@ func (s *proxySend) connected(ctx context.Context, connectReq *http.Request, con
 	if !ours {
 		return nil
 	}
-	if err := s.x.learn(ctx, http.MethodConnect, sent, connectRes, l); err != nil {
-		return s.x.rejection(err)
+	x := s.x.connecting(ctx, connectReq.Host)
+	x.req.Header["Proxy-Authorization"] = []string{sent}
+	seen := *connectRes
+	seen.Request = x.req
+	if _, err := x.learn(&seen, x.req, l, false); err != nil {
+		return x.rejection(nil, err)
 	}
+	x.keep(l)
 	return nil
 }
 

@@ -1175,7 +1175,7 @@ func TestProxyAnswerThatIsNotNeeded(t *testing.T) {
 	require.Equal(t, []string{"407 CONNECT -", "407 CONNECT -", "200 CONNECT Digest"}, proxy.requests())
 
 	transport := client.Transport.(*ProxyTransport)
-	known := transport.negotiator.spaces.at(originOf(proxy.proxyURL())).spaces
+	known := transport.auth.spaces.at(originOf(proxy.proxyURL())).spaces
 	require.Len(t, known, 1)
 	require.Len(t, known[0].idle, 2)
 	for range 2 {

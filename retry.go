@@ -1,353 +1,426 @@
 package authretry
 
 import (
-	"bytes"
+	"context"
 	"errors"
-	"io"
-	"math"
+	"fmt"
+	"maps"
 	"net/http"
-	"net/http/httptrace"
-	"sync"
-	"sync/atomic"
+	"net/url"
+	"slices"
 	"time"
 )
 
-const (
-	// defaultReplayLimit is how much of a one-shot body is kept for a replay if Transport.ReplayLimit is 0.
-	defaultReplayLimit = 1 << 20
-
-	// expectTimeout is how long a body waits for "100 Continue": servers that know nothing of it say nothing.
-	expectTimeout = time.Second
-
-	// What is read of a refusal's body so that its connection can serve the retry; beyond that, a new connection
-	// costs less.
-	drainLimit   = 64 << 10
-	drainTimeout = 200 * time.Millisecond
-)
+// A side is one of the two that refuse requests for want of credentials: an origin (RFC 9110 §11.6) or a proxy
+// (RFC 9110 §11.7). The headers are those with which it challenges, is answered, and informs.
+type side struct {
+	status                       int
+	challenge, credentials, info string
+}
 
 var (
-	errBodyNotReplayable = errors.New("authretry: the body cannot be read twice; set Request.GetBody or raise Transport.ReplayLimit")
-	errSuperseded        = errors.New("authretry: the body has been taken over by the retry")
+	originSide = &side{http.StatusUnauthorized, "Www-Authenticate", "Authorization", "Authentication-Info"}
+	proxySide  = &side{http.StatusProxyAuthRequired, "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Authentication-Info"}
 )
 
-// A body is the body of the caller's request, made safe to send twice.
-//
-// http.Transport may still read a body, and will close it, after its RoundTrip has returned. So each send gets a
-// sender of its own; only the current one reads the caller's body, and what it reads is recorded up to a limit. The
-// retry supersedes the first sender, replays the record, and goes on with the rest of the caller's body. That is
-// closed once, by whoever is the last to send it.
-type body struct {
-	src    io.ReadCloser                 // the caller's Request.Body
-	rewind func() (io.ReadCloser, error) // the caller's Request.GetBody, or nil: then src is recorded
-	size   int64                         // of src; -1 or 0: unknown
-	limit  int64                         // of the record
+// An exchange is one call of RoundTrip: a send with what is remembered, and if that is refused, an answer to the
+// challenges and one more send. It is the same for an origin's 401, a proxy's 407, and a proxy's 407 to a CONNECT.
+type exchange struct {
+	*authenticator
+	way    way
+	ctx    context.Context
+	req    *http.Request // the caller's
+	origin origin        // which asks for credentials
+	at     *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
+	body   *body         // nil: none
 
-	reading sync.Mutex // held over a Read of src, which may take long; guards err
-	err     error      // what the last Read of src returned
+	copied   http.Request // the first send, which is a part of the exchange to save an allocation
+	ahead    lease        // what went with the first send
+	answer   lease        // what went with the second
+	attempts int          // sends
+	expects  bool         // we had the first send ask for 100 Continue
 
-	mu       sync.Mutex // guards what is below, never over I/O
-	record   []byte     // all that was read of src
-	overflow bool       // more was read than the limit: there is no record
-	current  *sender
-	settled  bool // there will be no other sender
-	closed   bool // src is
+	resp    *http.Response // the latest
+	foreign bool           // it does not come from the side that we authenticate to
+	own     bool           // a proxy refuses a CONNECT with the caller's own credentials
+	hook    error          // what the caller's OnProxyConnectResponse says of that refusal
+
+	start time.Time // if anybody listens
+	ended bool      // EventDone was reported
 }
 
-// newBody takes over the body of req. It returns nil if there is none.
-func newBody(req *http.Request, limit int64) *body {
-	if req.Body == nil || req.Body == http.NoBody {
-		return nil
+// A way is how the requests of an exchange are sent.
+type way interface {
+	// send sends req, which carries the credentials of l. Those of a tunnel go with its CONNECT instead: then
+	// it is send that authorizes them, and puts into l what the proxy has refused.
+	send(x *exchange, req *http.Request, l *lease) (*http.Response, error)
+
+	// isTunnel reports whether what is to be authorized is a CONNECT, before the request is sent.
+	isTunnel() bool
+
+	// carrying returns what a Carrier may make its own RoundTripper from.
+	carrying() (http.RoundTripper, error)
+}
+
+// errRefusedBefore ends a dial that would send what the proxy has just refused.
+var errRefusedBefore = errors.New("authretry: the proxy has refused these credentials before")
+
+// run sends the request, and once more with an answer if it is refused.
+func (x *exchange) run() (resp *http.Response, err error) {
+	defer x.contain(&resp, &err)
+	x.listen()
+	limit := x.replayLimit
+	if x.way.isTunnel() {
+		limit = -1 // a CONNECT is refused before anything of the body is read
+	}
+	if x.body = newBody(x.req, limit); x.body != nil && !x.body.inMemory {
+		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
+		defer context.AfterFunc(x.ctx, x.body.abandon)()
+	}
+	first, err := x.first()
+	if err != nil {
+		x.body.abandon()
+		return nil, x.fail(nil, err)
+	}
+	if resp, err = x.send(first, &x.ahead); err != nil {
+		return nil, err
+	}
+	if x.expects && resp.StatusCode == http.StatusExpectationFailed {
+		return x.insist(resp)
+	}
+	if !x.isRefusal(resp) {
+		return x.accept(resp, first, x.ahead)
+	}
+	second, err := x.second(first, resp)
+	if err != nil {
+		return x.refuse(resp, first, err)
+	}
+	discard(resp)
+	again, err := x.send(second, &x.answer)
+	if err == errRefusedBefore {
+		x.attempts--
+		return x.refuse(resp, second, &unanswered{refused: ErrCredentialsRefused})
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !x.isRefusal(again) {
+		return x.accept(again, second, x.answer)
+	}
+	return x.refuse(again, second, x.learnRefusal(again, second))
+}
+
+// pass sends the request as it is, without credentials of ours, for the reason given; 0 if it cannot be sent anyway.
+func (x *exchange) pass(reason Reason) (resp *http.Response, err error) {
+	defer x.contain(&resp, &err)
+	x.listen()
+	x.attempts++
+	resp, err = x.way.send(x, x.req, &lease{})
+	if err != nil || resp == nil {
+		return resp, x.lost(err)
+	}
+	return x.release(resp, x.req, x.explainPassed(resp, reason)), nil
+}
+
+// first returns the request with what can be sent ahead.
+func (x *exchange) first() (*http.Request, error) {
+	req := x.copy(&x.copied)
+	x.body.first(req)
+	if x.way.isTunnel() {
+		return req, nil
+	}
+	l, err := x.lend()
+	if err == nil {
+		err = x.carry(&l)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if l.Session != nil {
+		err := x.authorize(req, l)
+		if err == nil {
+			x.ahead = l
+			x.report(Event{Kind: EventAuthorized, Attempt: 1}, l)
+			return req, nil
+		}
+		if !errors.Is(err, errBodyNotReplayable) {
+			return nil, err
+		}
+		x.keep(l) // let the server say what it wants of a body like this
+	}
+	if x.body != nil && !x.body.inMemory && x.body.isLarge() {
+		x.expects = req.Header.Get("Expect") == ""
+		req = x.body.expect(req)
+	}
+	return req, nil
+}
+
+// second returns the request with an answer to the challenges of resp. An error says why there is none: an *unanswered
+// that the refusal goes to the caller, any other that the request fails.
+func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Request, error) {
+	if x.own {
+		return nil, &unanswered{own: errOwnProxyAuthorization}
+	}
+	challenges := x.challenges(resp)
+	x.reportChallenges(resp.StatusCode, challenges)
+	x.learn(resp, first, x.ahead, true)
+	answer, err := x.choose(challenges, resp, first, x.ahead)
+	if err == nil {
+		err = x.carry(&answer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, exclusive := x.ahead.Session.(Exclusive); exclusive {
+		x.ahead.closeIdle() // its Session is not used again
+	}
+	if !x.body.canReplay() {
+		x.keep(answer) // the next request will need it
+		if x.ctx.Err() != nil {
+			return nil, context.Cause(x.ctx) // which has closed the body
+		}
+		return nil, &unanswered{body: errBodyNotReplayable}
+	}
+	req := x.copy(new(http.Request))
+	if !x.way.isTunnel() {
+		if err := x.authorize(req, answer); errors.Is(err, errBodyNotReplayable) {
+			return nil, &unanswered{body: err}
+		} else if err != nil {
+			return nil, err
+		}
+		if answer.by == nil && sameCredentials(first.Header, req.Header) {
+			return nil, &unanswered{refused: ErrCredentialsRefused} // never again unchanged, whatever the Scheme says
+		}
+	}
+	if err := x.body.replay(req); err != nil {
+		return nil, &unanswered{body: err}
+	}
+	x.addCookies(req, resp)
+	x.answer = answer
+	if !x.way.isTunnel() {
+		x.report(Event{Kind: EventAuthorized, Attempt: 2}, answer)
+	}
+	x.report(Event{Kind: EventReplayed, Attempt: 2}, answer)
+	return req, nil
+}
+
+// insist sends the request again without the Expect that the server does not like (RFC 9110 §10.1.1). That was the
+// retry: a refusal that comes now is returned, but remembered for the next request.
+func (x *exchange) insist(resp *http.Response) (*http.Response, error) {
+	req := x.copy(new(http.Request))
+	if err := x.body.replay(req); err != nil {
+		x.body.settle()
+		return x.release(resp, req, nil), nil
+	}
+	discard(resp)
+	resp, err := x.send(req, &lease{})
+	if err != nil {
+		return nil, err
+	}
+	x.expects = false
+	if !x.isRefusal(resp) {
+		return x.accept(resp, req, lease{})
+	}
+	challenges := x.challenges(resp)
+	x.reportChallenges(resp.StatusCode, challenges)
+	if answer, err := x.choose(challenges, resp, req, lease{}); err == nil && x.carry(&answer) == nil {
+		x.keep(answer)
+	}
+	return x.refuse(resp, req, &unanswered{body: errBodyNotReplayable})
+}
+
+// copy makes into a copy of the caller's request, with headers of its own. Their values are shared, which our own
+// Schemes and http.Transport leave alone; those of others get their own values, too.
+func (x *exchange) copy(into *http.Request) *http.Request {
+	*into = *x.req
+	if x.onEvent != nil {
+		*into = *x.req.WithContext(x.ctx)
+	}
+	if x.hasOthers {
+		into.Header = x.req.Header.Clone()
+	} else {
+		into.Header = maps.Clone(x.req.Header)
+	}
+	return into
+}
+
+// authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
+// what it puts into Authorization is the proxy's: nobody but the proxy may see it.
+func (x *exchange) authorize(req *http.Request, l lease) error {
+	scratch := req
+	if x.side == proxySide {
+		scratch = new(http.Request)
+		*scratch = *req
+		scratch.Header = make(http.Header)
+	}
+	getBody := req.GetBody
+	if x.body != nil {
+		scratch.GetBody = x.body.copies()
+	}
+	err := l.Authorize(scratch)
+	if scratch == req {
+		req.GetBody = getBody
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	value := scratch.Header.Get("Authorization")
+	if value == "" {
+		return errNoProxyCredentials
+	}
+	req.Header[x.credentials] = []string{value}
+	return nil
+}
+
+var errNoProxyCredentials = errors.New("authretry: a Session did not set Authorization, and that is all that a proxy can get")
+
+// send puts req on the wire.
+func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
+	x.attempts++
+	resp, err := x.way.send(x, req, l)
+	if err == nil && resp == nil {
+		err = errors.New("authretry: Transport.Base returned neither a response nor an error")
 	}
 	switch {
-	case limit == 0:
-		limit = defaultReplayLimit
-	case limit < 0:
-		limit = 0
-	}
-	return &body{src: req.Body, rewind: req.GetBody, size: req.ContentLength, limit: limit}
-}
-
-// isLarge reports whether a refusal had better come before the body is sent: it could not be replayed, or it is so
-// long that a server may close the connection rather than read it, and its answer would be lost.
-func (b *body) isLarge() bool {
-	if b.size <= 0 {
-		return true // of unknown length
-	}
-	if b.rewind != nil {
-		return b.size > defaultReplayLimit
-	}
-	return b.size > b.limit
-}
-
-// first puts the body on the first send.
-func (b *body) first(req *http.Request) {
-	if b == nil {
-		return
-	}
-	b.current = &sender{body: b, gone: make(chan struct{})}
-	req.Body = b.current
-}
-
-// expect makes the first send ask before it sends the body (RFC 9110 §10.1.1): no byte of the body is read until the
-// server says 100, or has said nothing for a while, or RoundTrip has its answer and there will be no retry.
-//
-// http.Transport alone does not do: without ExpectContinueTimeout it does not wait, and over HTTP/1.1 it sends the
-// body after a final status too if the server keeps the connection, as nginx and Squid do.
-func (b *body) expect(req *http.Request) *http.Request {
-	g := &gate{open: make(chan struct{})}
-	b.current.gate = g
-	req.Header["Expect"] = []string{"100-continue"}
-	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		WroteHeaders:   func() { g.asked.CompareAndSwap(0, time.Now().UnixNano()) },
-		Got100Continue: g.pass,
-	}))
-}
-
-// canReplay reports whether replay will do, as far as can be told without asking GetBody.
-func (b *body) canReplay() bool {
-	if b == nil || b.rewind != nil {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return !b.overflow && !b.closed
-}
-
-// replay puts the body on the second send, or returns an error if that is impossible; then the first send goes on
-// as if nothing had been asked.
-func (b *body) replay(req *http.Request) error {
-	if b == nil {
-		return nil
-	}
-	if b.rewind != nil {
-		again, err := b.rewind()
-		if err != nil {
-			return err
+	case err == nil:
+		if resp.Body == nil {
+			resp.Body = http.NoBody
 		}
-		req.Body = again
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.settled = true
-		b.current.leaveLocked() // nobody wants the rest of it; whoever sends it still has to close it
-		return nil
+		x.resp = resp
+		return resp, nil
+	case errors.Is(err, errRefusedBefore):
+		return nil, errRefusedBefore
+	case isFollowing(err):
+		x.body.settle()
+		return nil, x.fail(nil, err)
+	case x.body != nil && x.ctx.Err() != nil:
+		err = context.Cause(x.ctx) // rather than what came of closing the body
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.overflow || b.closed {
-		return errBodyNotReplayable
-	}
-	b.current.leaveLocked()
-	b.current = &sender{body: b, gone: make(chan struct{}), replaying: true}
-	b.settled = true
-	req.Body = b.current
-	return nil
+	x.body.settle()
+	return nil, x.lost(err)
 }
 
-// settle says that there will be no other sender than the current one.
-func (b *body) settle() {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.settled = true
-	if b.current == nil || b.current.closed {
-		b.closeLocked()
-	} else if b.current.gate != nil {
-		b.current.gate.pass()
-	}
-}
-
-// abandon closes the caller's body whoever may be reading it: the request is not sent, or not sent again.
-func (b *body) abandon() {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.settled = true
-	b.closeLocked()
-}
-
-func (b *body) closeLocked() error {
-	if b.closed {
-		return nil
-	}
-	b.closed = true
-	b.record = nil
-	return b.src.Close()
-}
-
-// copies returns a GetBody for a Session that has to read the body before it is sent, as Digest's auth-int does. A
-// one-shot body is read into the record for that, if it fits.
-func (b *body) copies() func() (io.ReadCloser, error) {
-	if b == nil {
-		return nil
-	}
-	if b.rewind != nil {
-		return b.rewind
-	}
-	return func() (io.ReadCloser, error) {
-		b.reading.Lock()
-		defer b.reading.Unlock()
-		chunk := make([]byte, 32<<10)
-		for b.err == nil {
-			var n int
-			n, b.err = b.src.Read(chunk)
-			if !b.keep(chunk[:n], true) {
-				return nil, errBodyNotReplayable
-			}
+// accept returns a response that is not a refusal, after the Session has learnt from it.
+func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*http.Response, error) {
+	// Of what a proxy refuses, the origin knows nothing.
+	if l.Session != nil && !x.foreign && resp.StatusCode != http.StatusProxyAuthRequired {
+		if _, err := x.learn(resp, sent, l, false); err != nil {
+			resp.Body.Close()
+			x.body.settle()
+			return nil, x.fail(nil, err)
 		}
-		if b.err != io.EOF {
-			return nil, b.err
-		}
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return io.NopCloser(bytes.NewReader(b.record)), nil
+		x.keep(l)
 	}
+	x.body.settle()
+	return x.release(resp, sent, x.explainOthers(resp)), nil
 }
 
-// keep records what was read of src, and reports whether all of it has been so far. If the retry has taken over
-// during the first sender's Read, nothing of that may be lost, whatever the limit.
-func (b *body) keep(p []byte, bounded bool) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.overflow {
-		return false
+// refuse returns the refusal resp, or fails the request if the error that keeps it from being answered says so. A
+// refused CONNECT has no response to return.
+func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*http.Response, error) {
+	reason, ok := err.(*unanswered)
+	if !ok {
+		discard(resp)
+		x.body.settle()
+		return nil, x.fail(resp, err)
 	}
-	limit := b.limit
-	if b.current.replaying && !bounded {
-		limit = math.MaxInt64
+	if x.way.isTunnel() {
+		x.body.abandon()
+		return nil, x.failTunnel(resp, reason)
 	}
-	if int64(len(b.record)+len(p)) > limit {
-		b.overflow, b.record = true, nil
-		return false
-	}
-	if b.record == nil && 0 < b.size && b.size <= limit {
-		b.record = make([]byte, 0, b.size)
-	}
-	b.record = append(b.record, p...)
-	return true
+	x.body.settle()
+	return x.release(resp, sent, x.why(resp, reason)), nil
 }
 
-// A sender is the body of one send.
-type sender struct {
-	*body
-	gate      *gate // nil: nothing to wait for
-	replaying bool
-	pos       int           // in the body
-	gone      chan struct{} // closed when nobody wants to send this any more
-	left      bool          // gone is closed
-	closed    bool
+// release makes resp the caller's: its request is the caller's again, without our credentials. If r is not nil, it is
+// what Explain will say of the response.
+func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection) *http.Response {
+	r = wordOf(r, rejectionOf(resp))
+	switch own := resp.Request; {
+	case own == sent:
+		resp.Request = x.req
+	case own != nil: // a Base's own copy
+		resp.Request = withoutCredentials(own, sent.Header, x.req.Header)
+	}
+	if r != nil {
+		x.attach(resp, r)
+		x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode, Reason: r.Reason}, lease{})
+	}
+	x.done(resp.StatusCode, r, nil)
+	return resp
 }
 
-func (s *sender) leaveLocked() {
-	if !s.left {
-		s.left = true
-		close(s.gone)
-	}
-}
-
-// Read reads from the record, then from the caller's body.
-func (s *sender) Read(p []byte) (int, error) {
-	if s.gate != nil && !s.gate.wait(s.gone) {
-		return 0, errSuperseded
-	}
-	b := s.body
-	if b.rewind != nil {
-		select {
-		case <-s.gone:
-			return 0, errSuperseded
-		default:
-			return b.src.Read(p)
+// learnRefusal has the Session learn from a second refusal, which decides whether it is kept for the next request. It
+// returns why the refusal is not answered any more.
+func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
+	x.reportChallenges(resp.StatusCode, x.challenges(resp))
+	u := &unanswered{refused: ErrCredentialsRefused}
+	if hinter, ok := x.answer.Session.(interface{ refusedHint() error }); ok {
+		if hint := hinter.refusedHint(); hint != nil {
+			u.refused = fmt.Errorf("%w: %w", ErrCredentialsRefused, hint)
 		}
 	}
-	b.reading.Lock()
-	defer b.reading.Unlock()
-	b.mu.Lock()
-	if s.left || b.closed {
-		b.mu.Unlock()
-		return 0, errSuperseded
+	if keep, _ := x.learn(resp, sent, x.answer, true); keep {
+		x.keep(x.answer)
+	} else {
+		x.spaces.forget(x.origin, x.answer)
 	}
-	if s.pos < len(b.record) {
-		n := copy(p, b.record[s.pos:])
-		s.pos += n
-		b.mu.Unlock()
-		return n, nil
-	}
-	if s.replaying {
-		b.record, s.pos = nil, 0 // it will not be asked for again
-	}
-	b.mu.Unlock()
-	if b.err != nil {
-		return 0, b.err
-	}
-	n, err := b.src.Read(p)
-	b.err = err
-	if !s.replaying && b.keep(p[:n], false) {
-		s.pos += n
-	}
-	return n, err
+	return u
 }
 
-// Close closes the caller's body, unless the retry has it or may need it.
-func (s *sender) Close() error {
-	b := s.body
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.current != s || s.closed {
-		return nil
+// learn lets a Session learn from the response to what it has authorized.
+func (x *exchange) learn(resp *http.Response, sent *http.Request, l lease, refused bool) (keep bool, err error) {
+	learner, ok := l.Session.(Learner)
+	if !ok {
+		return false, nil
 	}
-	s.closed = true
-	s.leaveLocked()
-	if b.settled || b.rewind != nil {
-		return b.closeLocked()
+	if refused || x.side == proxySide {
+		return learner.Learn(x.shownResponse(resp, sent, true), refused)
 	}
-	return nil
+	own := resp.Request
+	resp.Request = sent
+	keep, err = learner.Learn(resp, refused)
+	resp.Request = own
+	return keep, err
 }
 
-// A gate holds a sender back until the server has asked for the body.
-type gate struct {
-	asked atomic.Int64 // when the request's headers were written, in nanoseconds; 0 if not known
-	once  sync.Once
-	open  chan struct{}
+// challenges reads what resp asks for.
+func (x *exchange) challenges(resp *http.Response) []Challenge {
+	return readChallenges(resp.Header[x.challenge])
 }
 
-func (g *gate) pass() { g.once.Do(func() { close(g.open) }) }
+// keep remembers the lease's Session for requests like this one.
+func (x *exchange) keep(l lease) { x.spaces.keep(x.origin, x.at, l) }
 
-// wait returns true when the gate is open, false if the sender was gone before.
-func (g *gate) wait(gone <-chan struct{}) bool {
-	select {
-	case <-g.open:
-		return true
-	default:
+// withoutCredentials returns a copy of req without the headers that are in sent, but not in callers.
+func withoutCredentials(req *http.Request, sent, callers http.Header) *http.Request {
+	own := req.WithContext(req.Context())
+	own.Header = maps.Clone(req.Header)
+	for name, values := range sent {
+		if name == "Expect" || name == "Cookie" || slices.Equal(values, callers[name]) || !slices.Equal(own.Header[name], values) {
+			continue
+		}
+		if v, ok := callers[name]; ok {
+			own.Header[name] = v
+		} else {
+			delete(own.Header, name)
+		}
 	}
-	left := expectTimeout
-	if asked := g.asked.Load(); asked != 0 {
-		left -= time.Since(time.Unix(0, asked))
+	return own
+}
+
+// sameCredentials reports whether the second send says nothing to the server that the first has not said.
+func sameCredentials(first, second http.Header) bool {
+	for name, values := range first {
+		if name != "Expect" && !slices.Equal(values, second[name]) {
+			return false
+		}
 	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-gone:
-		return false
-	case <-g.open:
-	case <-timer.C:
-		g.pass()
+	for name, values := range second {
+		if name != "Expect" && !slices.Equal(values, first[name]) {
+			return false
+		}
 	}
 	return true
-}
-
-// discard reads the rest of a refusal's body, if that is short and soon done, so that its connection can be used
-// again, and closes it.
-func discard(resp *http.Response) {
-	if resp.Body == http.NoBody || resp.ContentLength > drainLimit {
-		resp.Body.Close()
-		return
-	}
-	overdue := time.AfterFunc(drainTimeout, func() { resp.Body.Close() })
-	io.CopyN(io.Discard, resp.Body, drainLimit)
-	if overdue.Stop() {
-		resp.Body.Close()
-	}
 }

@@ -1,7 +1,10 @@
 package authretry
 
 import (
+	"maps"
+	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,13 +44,26 @@ type protectionSpace struct {
 	scheme int // index in Transport.Schemes
 	realm  string
 	scopes map[string]struct{}
-	latest Session   // the latest Session: it serves all requests if it is shared, and knows what the space covers
-	idle   []Session // exclusive Sessions that are not lent at present; the one used last comes out first
+	latest held   // the latest Session: it serves all requests if it is shared, and knows what the space covers
+	idle   []held // exclusive Sessions that are not lent at present; the one used last comes out first
+}
+
+// held is a Session, and what its requests go by.
+type held struct {
+	Session
+	by http.RoundTripper // of a Carrier; nil: as all others
+}
+
+// closeIdle closes the connections of a Carrier that nobody uses at present.
+func (h held) closeIdle() {
+	if c, ok := h.by.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
 }
 
 // A lease is a Session in the hands of one request.
 type lease struct {
-	Session
+	held
 	scheme  int // index in Transport.Schemes
 	realm   string
 	started bool // by a Starter, ahead of any challenge: there is nothing to remember
@@ -83,9 +99,9 @@ func (s *spaces) lend(o origin, u *url.URL) (l lease, exact bool) {
 	if best == nil {
 		return lease{}, false
 	}
-	l = lease{Session: best.latest, scheme: best.scheme, realm: best.realm, known: known, space: best}
-	if _, exclusive := best.latest.(Exclusive); exclusive {
-		l.Session = best.takeIdle()
+	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, known: known, space: best}
+	if _, exclusive := best.latest.Session.(Exclusive); exclusive {
+		l.held = best.takeIdle()
 	}
 	return l, depth > 0
 }
@@ -100,18 +116,21 @@ func (s *spaces) keep(o origin, u *url.URL, l lease) {
 		if exclusive {
 			l.known.mu.Lock()
 			defer l.known.mu.Unlock()
-			l.space.putIdle(l.Session)
+			l.space.putIdle(l.held)
 		}
 		return
 	}
 	known := s.at(o)
+	var dropped *protectionSpace
+	defer func() { dropped.closeIdle() }()
 	known.mu.Lock()
 	defer known.mu.Unlock()
-	sp := known.space(l.scheme, l.realm)
-	sp.latest = l.Session
+	var sp *protectionSpace
+	sp, dropped = known.space(l.scheme, l.realm)
+	sp.latest = l.held
 	sp.addScopes(pathOf(u))
 	if exclusive {
-		sp.putIdle(l.Session)
+		sp.putIdle(l.held)
 	}
 }
 
@@ -123,11 +142,14 @@ func (s *spaces) forget(o origin, l lease) {
 	if known == nil {
 		return
 	}
+	var dropped *protectionSpace
+	defer func() { dropped.closeIdle() }()
 	known.mu.Lock()
 	defer known.mu.Unlock()
 	for i, sp := range known.spaces {
 		if sp.scheme == l.scheme && sp.realm == l.realm {
 			known.spaces = append(known.spaces[:i], known.spaces[i+1:]...)
+			dropped = sp
 			return
 		}
 	}
@@ -141,6 +163,8 @@ func (s *spaces) at(o origin) *originSpaces {
 	if known != nil {
 		return known
 	}
+	var dropped *originSpaces
+	defer func() { dropped.closeIdle() }()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.origins[o]; known != nil {
@@ -150,7 +174,7 @@ func (s *spaces) at(o origin) *originSpaces {
 		s.origins = make(map[origin]*originSpaces)
 	}
 	if len(s.origins) >= maxOrigins {
-		s.evict()
+		dropped = s.evict()
 	}
 	known = &originSpaces{}
 	known.lastUse.Store(s.clock.Add(1))
@@ -161,7 +185,7 @@ func (s *spaces) at(o origin) *originSpaces {
 
 // evict drops the origin that has not been used for longest among a few taken at random, which is as good as the
 // longest of all and costs lookups nothing.
-func (s *spaces) evict() {
+func (s *spaces) evict() *originSpaces {
 	var oldest origin
 	var use int64
 	n := 0
@@ -173,28 +197,62 @@ func (s *spaces) evict() {
 			break
 		}
 	}
+	dropped := s.origins[oldest]
 	delete(s.origins, oldest)
+	return dropped
 }
 
-// space returns the space of a realm, adding it if it is new.
-func (k *originSpaces) space(scheme int, realm string) *protectionSpace {
+// closeIdle closes what Carriers have open and nobody uses at present.
+func (s *spaces) closeIdle() {
+	s.mu.RLock()
+	all := slices.Collect(maps.Values(s.origins))
+	s.mu.RUnlock()
+	for _, known := range all {
+		known.closeIdle()
+	}
+}
+
+func (k *originSpaces) closeIdle() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	var all []held
 	for _, sp := range k.spaces {
+		all = append(append(all, sp.latest), sp.idle...)
+	}
+	k.mu.Unlock()
+	for _, h := range all {
+		h.closeIdle()
+	}
+}
+
+// space returns the space of a realm, adding it if it is new. It is the last one then, which counts for more than those
+// before: a server may have changed from one scheme to another. One that had to make room is returned besides.
+func (k *originSpaces) space(scheme int, realm string) (sp, dropped *protectionSpace) {
+	for i, sp := range k.spaces {
 		if sp.scheme == scheme && sp.realm == realm {
-			return sp
+			k.spaces = append(append(k.spaces[:i], k.spaces[i+1:]...), sp)
+			return sp, nil
 		}
 	}
 	if len(k.spaces) == maxSpaces {
+		dropped = k.spaces[0]
 		k.spaces = append(k.spaces[:0], k.spaces[1:]...)
 	}
 	realm = strings.Clone(realm) // it is a part of a header that may be large
-	sp := &protectionSpace{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
+	sp = &protectionSpace{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
 	k.spaces = append(k.spaces, sp)
-	return sp
+	return sp, dropped
 }
 
 // match returns how well the space fits u: the length of the path scope that u is in, 0 if only the Session says
 // that it covers u, or -1.
 func (sp *protectionSpace) match(u *url.URL) int {
+	c, knows := sp.latest.Session.(Covers)
+	if knows && !c.Covers(u) {
+		return -1
+	}
 	if !hasDotSegment(u.Path) {
 		for scope := pathOf(u); scope != ""; scope = parentScope(scope) {
 			if _, ok := sp.scopes[scope]; ok {
@@ -202,26 +260,37 @@ func (sp *protectionSpace) match(u *url.URL) int {
 			}
 		}
 	}
-	if c, ok := sp.latest.(Covers); ok && c.Covers(u) {
+	if knows {
 		return 0
 	}
 	return -1
 }
 
-func (sp *protectionSpace) takeIdle() Session {
+func (sp *protectionSpace) takeIdle() held {
 	n := len(sp.idle) - 1
 	if n < 0 {
-		return nil
+		return held{}
 	}
-	session := sp.idle[n]
-	sp.idle[n] = nil
+	h := sp.idle[n]
+	sp.idle[n] = held{}
 	sp.idle = sp.idle[:n]
-	return session
+	return h
 }
 
-func (sp *protectionSpace) putIdle(session Session) {
+func (sp *protectionSpace) putIdle(h held) {
 	if len(sp.idle) < maxIdle {
-		sp.idle = append(sp.idle, session)
+		sp.idle = append(sp.idle, h)
+	}
+}
+
+// closeIdle closes what Carriers of a space that was dropped have open and nobody uses at present.
+func (sp *protectionSpace) closeIdle() {
+	if sp == nil {
+		return
+	}
+	sp.latest.closeIdle()
+	for _, h := range sp.idle {
+		h.closeIdle()
 	}
 }
 

@@ -3,7 +3,7 @@ package authretry
 import (
 	"context"
 	"errors"
-	"maps"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -59,21 +59,23 @@ type Transport struct {
 	// goes out with the retry. It may be nil.
 	Jar http.CookieJar
 
-	// RetryForbidden treats 403 (Forbidden) as 401, for servers that send it to say that credentials have expired.
-	// A Bearer challenge of insufficient_scope is not answered even then.
-	RetryForbidden bool
+	// Refused says which responses are refusals besides those with status 401, for servers that send 400, 403 or 200
+	// where they mean 401, for a token that has expired for instance. It is asked for every response but those with
+	// status 101, 401 and 407, so it should look at the status before anything else. It may read the first 64 KiB of
+	// resp.Body, which the caller gets all the same; after these it reads EOF. A response that it calls a refusal
+	// counts as a 401 in everything: credentials that it refuses have not been accepted. If nil, only a 401 refuses.
+	Refused func(resp *http.Response) bool
 
 	// OnEvent is called with each step of each request, by the goroutine that takes it, so possibly by many at
 	// once; it should return soon. If nil, nothing is computed for it. [LogEvents] makes one for package log/slog.
 	OnEvent func(context.Context, Event)
 
-	once       sync.Once
-	negotiator *negotiator
-	origins    map[origin]bool
-	returning  *returningRedirects // in place of a Base that would follow redirects; nil: there is no need
-	follows    atomic.Bool         // Base has been seen to follow a redirect
-	sends      atomic.Int32        // by a Base of unknown type, up to probation
-	err        error               // what is wrong with the fields
+	once      sync.Once
+	auth      *authenticator
+	origins   map[origin]bool
+	returning *returningRedirects // in place of a Base that would follow redirects; nil: there is no need
+	follows   atomic.Bool         // Base has followed a redirect to another origin
+	err       error               // what is wrong with the fields
 }
 
 // New returns a Transport over http.DefaultTransport with the given schemes, in order of preference.
@@ -83,31 +85,34 @@ func New(schemes ...Scheme) *Transport {
 
 // RoundTrip implements http.RoundTripper. See [Transport].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := t.init(); err != nil {
-		if req.Body != nil {
-			req.Body.Close()
-		}
+	err := t.init()
+	if t == nil {
+		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	if req.URL == nil || req.Header == nil || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
-		return t.base().RoundTrip(req) // it knows what to say
+	x := &exchange{authenticator: t.auth, way: t, ctx: req.Context(), req: withoutExplanation(req), at: req.URL}
+	switch {
+	case err != nil:
+		closeBody(req)
+		return nil, x.fail(nil, misconfiguration{err})
+	case req.URL == nil, req.Header == nil, req.URL.Scheme != "http" && req.URL.Scheme != "https":
+		return x.pass(0) // Base returns the error for that
 	}
-	x := exchange{t: t, req: req, reporter: reporter{onEvent: t.OnEvent, schemes: t.Schemes, ctx: req.Context(), origin: originOf(req.URL)}}
+	x.origin = originOf(req.URL)
 	if reason := t.withholds(req, x.origin); reason != 0 {
-		resp, err := t.base().RoundTrip(req)
-		if err == nil && isRefusal(resp) {
-			x.explain(resp, reason, nil)
-		}
-		return resp, err
+		return x.pass(reason)
 	}
 	return x.run()
 }
 
-// CloseIdleConnections closes the idle connections of Base, if it can.
+// CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
 func (t *Transport) CloseIdleConnections() {
 	t.init()
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
+	}
+	if t != nil {
+		t.auth.spaces.closeIdle()
 	}
 }
 
@@ -119,7 +124,9 @@ func (t *Transport) init() error {
 		if rt, ok := t.Base.(*retryablehttp.RoundTripper); ok {
 			t.returning = newReturningRedirects(rt)
 		}
-		t.negotiator, t.err = newNegotiator(t.Schemes, t.AllowPlaintext)
+		t.auth = &authenticator{side: originSide, allowPlaintext: t.AllowPlaintext, replayLimit: t.ReplayLimit,
+			refused: t.Refused, jar: t.Jar, onEvent: t.OnEvent}
+		t.err = t.auth.setSchemes(t.Schemes, "Transport")
 		for _, s := range t.Origins {
 			o, err := parseOrigin(s)
 			if err != nil {
@@ -167,271 +174,67 @@ func hasOwnAuthorization(h http.Header) bool {
 	return canonical || lower
 }
 
-// An exchange is one call of RoundTrip.
-type exchange struct {
-	reporter
-	t    *Transport
-	req  *http.Request // the caller's
-	body *body         // nil: none
-
-	ahead   lease // what went with the first send
-	answer  lease // what went with the second
-	expects bool  // we had the first send ask for 100 Continue
-}
-
-// run takes the request through the house: at most two sends, the second with an answer to what the first one got.
-func (x *exchange) run() (*http.Response, error) {
-	x.listen()
-	if x.body = newBody(x.req, x.t.ReplayLimit); x.body != nil {
-		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
-		defer context.AfterFunc(x.ctx, x.body.abandon)()
+// send implements way: by Base, or by what a Carrier has for its Session.
+func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Response, error) {
+	base := t.base()
+	if l.by != nil {
+		base = l.by
 	}
-	first, err := x.first()
-	if err != nil {
-		x.body.abandon()
-		return nil, x.fail(err)
+	if l.Session != nil && t.follows.Load() {
+		return nil, &followsRedirects{base}
 	}
-	resp, err := x.send(first)
-	if err != nil {
-		return nil, err
+	resp, err := base.RoundTrip(req)
+	if resp == nil || err != nil || !x.hasStrayed(resp, req) {
+		return resp, err
 	}
-	if x.expects && resp.StatusCode == http.StatusExpectationFailed {
-		return x.insist(resp)
-	}
-	if !x.refused(resp) {
-		return x.accept(resp, first, x.ahead)
-	}
-	second, err := x.second(first, resp)
-	if second == nil {
-		return x.refuse(resp, first, err)
-	}
-	discard(resp)
-	if resp, err = x.send(second); err != nil {
-		return nil, err
-	}
-	if !x.refused(resp) {
-		return x.accept(resp, second, x.answer)
-	}
-	x.learnRefusal(resp, second)
-	return x.refuse(resp, second, &standing{refused: ErrCredentialsRefused})
-}
-
-// first returns the request with what can be sent ahead.
-func (x *exchange) first() (*http.Request, error) {
-	var err error
-	if x.ahead, err = x.t.negotiator.ahead(x.ctx, x.origin, x.req); err != nil {
-		return nil, err
-	}
-	req := x.copy()
-	x.body.first(req)
-	if x.ahead.Session != nil {
-		if err := x.authorize(req, x.ahead); err == nil {
-			x.report(Event{Kind: EventAuthorized, Attempt: 1}, x.ahead)
-			return req, nil
-		} else if !errors.Is(err, errBodyNotReplayable) {
-			return nil, err
+	t.follows.Store(true)
+	if l.Session != nil {
+		if resp.Body != nil {
+			resp.Body.Close()
 		}
-		x.ahead = lease{} // let the server say what it wants of a body like this
+		return nil, &followsRedirects{base}
 	}
-	if x.body != nil && x.body.isLarge() {
-		x.expects = req.Header.Get("Expect") == ""
-		req = x.body.expect(req)
-	}
-	return req, nil
-}
-
-// second returns the request with an answer to the challenges of resp, or nil if the refusal stands: then the error
-// says why, and fails the request unless it is a *standing.
-func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Request, error) {
-	challenges := readChallenges(resp.Header["Www-Authenticate"])
-	x.reportChallenges(resp.StatusCode, challenges)
-	if _, exclusive := x.ahead.Session.(Exclusive); x.ahead.Session != nil && !exclusive {
-		x.t.negotiator.spaces.forget(x.origin, x.ahead)
-	}
-	answer, err := x.t.negotiator.answer(x.ctx, x.origin, challenges, first, x.ahead)
-	if err != nil {
-		return nil, err
-	}
-	if !x.body.canReplay() {
-		x.t.negotiator.spaces.keep(x.origin, x.req.URL, answer) // the next request will need it
-		if x.ctx.Err() != nil {
-			return nil, context.Cause(x.ctx) // which has closed the body
-		}
-		return nil, &standing{body: errBodyNotReplayable}
-	}
-	req := x.copy()
-	if err := x.authorize(req, answer); err != nil {
-		if errors.Is(err, errBodyNotReplayable) {
-			return nil, &standing{body: err}
-		}
-		return nil, err
-	}
-	if x.ahead.Session != nil && sameHeader(first.Header, req.Header) {
-		return nil, &standing{refused: ErrCredentialsRefused} // never again unchanged, whatever the Scheme says
-	}
-	if err := x.body.replay(req); err != nil {
-		return nil, &standing{body: err}
-	}
-	x.addCookies(req, resp)
-	x.answer = answer
-	x.report(Event{Kind: EventAuthorized, Attempt: 2}, answer)
-	x.report(Event{Kind: EventReplayed, Attempt: 2}, answer)
-	return req, nil
-}
-
-// insist sends the request again without the Expect that the server does not like (RFC 9110 §10.1.1). That was the
-// retry: a refusal that comes now is returned, but remembered for the next request.
-func (x *exchange) insist(resp *http.Response) (*http.Response, error) {
-	req := x.copy()
-	if err := x.body.replay(req); err != nil {
-		x.body.settle()
-		return x.release(resp, req), nil
-	}
-	discard(resp)
-	resp, err := x.send(req)
-	if err != nil {
-		return nil, err
-	}
-	if !x.refused(resp) {
-		return x.accept(resp, req, lease{})
-	}
-	challenges := readChallenges(resp.Header["Www-Authenticate"])
-	if answer, err := x.t.negotiator.answer(x.ctx, x.origin, challenges, req, lease{}); err == nil {
-		x.t.negotiator.spaces.keep(x.origin, x.req.URL, answer)
-	}
-	return x.refuse(resp, req, &standing{body: errBodyNotReplayable})
-}
-
-// copy returns a copy of the caller's request, with headers of its own. Their values are shared, which our own Schemes
-// and http.Transport leave alone; those of others get their own values, too.
-func (x *exchange) copy() *http.Request {
-	req := x.req
-	if x.ctx != req.Context() {
-		req = req.WithContext(x.ctx)
-	} else {
-		req = new(http.Request)
-		*req = *x.req
-	}
-	if x.t.negotiator.hasOthers {
-		req.Header = x.req.Header.Clone()
-	} else {
-		req.Header = maps.Clone(x.req.Header)
-	}
-	return req
-}
-
-// authorize lets the lease's Session put its credentials on req.
-func (x *exchange) authorize(req *http.Request, l lease) error {
-	if x.body == nil {
-		return l.Authorize(req)
-	}
-	getBody := req.GetBody
-	req.GetBody = x.body.copies()
-	err := l.Authorize(req)
-	req.GetBody = getBody
-	return err
-}
-
-// send puts req on the wire.
-func (x *exchange) send(req *http.Request) (*http.Response, error) {
-	x.attempts++
-	resp, err := x.leashed(req)
-	if err == nil && resp == nil {
-		err = errors.New("authretry: Transport.Base returned neither a response nor an error")
-	}
-	if errors.Is(err, errFollowsRedirects) {
-		x.body.settle()
-		return nil, x.fail(err)
-	}
-	if err != nil {
-		if x.body != nil && x.ctx.Err() != nil {
-			err = context.Cause(x.ctx) // rather than what came of closing the body
-		}
-		x.body.settle()
-		x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: withoutQuery(err, x.req.URL)}, lease{})
-		return nil, err
-	}
+	x.foreign = true // what is said there is nothing to learn from or to answer
 	return resp, nil
 }
 
-// refused reports whether resp refuses the request for want of credentials.
-func (x *exchange) refused(resp *http.Response) bool {
-	return (resp.StatusCode == http.StatusUnauthorized || x.t.RetryForbidden && resp.StatusCode == http.StatusForbidden) && x.isOwn(resp)
+// hasStrayed reports whether Base has followed a redirect by itself, out of the origin that was asked.
+func (x *exchange) hasStrayed(resp *http.Response, sent *http.Request) bool {
+	got := resp.Request
+	if got == nil || got == sent || got.Response == x.req.Response || got.URL == nil {
+		return false
+	}
+	o := originOf(got.URL)
+	return o != x.origin && !isUpgrade(x.origin, o) || hasLeftOrigin(got, o)
 }
 
-// accept returns a response that is not a refusal, after the Session has learnt from it.
-func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*http.Response, error) {
-	if l.Session != nil && x.isOwn(resp) && resp.StatusCode != http.StatusProxyAuthRequired { // of which the origin knows nothing
-		if err := x.t.negotiator.learn(x.origin, x.req, resp, l); err != nil {
-			resp.Body.Close()
-			x.body.settle()
-			return nil, x.fail(err)
-		}
-	}
-	x.body.settle()
-	if isRefusal(resp) {
-		reason := Reason(0)
-		if !x.isOwn(resp) {
-			reason = ReasonRedirected
-		}
-		x.explain(resp, reason, nil)
-		x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode}, l)
-	}
-	return x.release(resp, sent), nil
+// followsRedirects fails a request whose Base has taken credentials along with a redirect, or has followed one before.
+type followsRedirects struct{ base http.RoundTripper }
+
+func (e *followsRedirects) Error() string {
+	return fmt.Sprintf("authretry: Transport.Base, a %T, follows redirects by itself, and was led to another origin; "+
+		"let it return redirects (http.ErrUseLastResponse), so that the http.Client outside follows them without credentials", e.base)
 }
 
-// refuse returns the refusal resp, or fails the request if the error that keeps it from being answered says so.
-func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*http.Response, error) {
-	stands, ok := err.(*standing)
-	if !ok {
-		discard(resp)
-		x.body.settle()
-		return nil, x.fail(err)
-	}
-	x.body.settle()
-	x.explain(resp, 0, stands)
-	x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
-	return x.release(resp, sent), nil
+func isFollowing(err error) bool {
+	_, ok := errors.AsType[*followsRedirects](err)
+	return ok
 }
 
-// release makes resp the caller's: its request is the caller's again, without our credentials.
-func (x *exchange) release(resp *http.Response, sent *http.Request) *http.Response {
-	if resp.Request == sent {
-		resp.Request = x.req
-	} else if resp.Request != nil { // a Base's own copy
-		resp.Request = withoutCredentials(resp.Request, sent.Header, x.req.Header)
-	}
-	x.report(Event{Kind: EventDone, Attempt: x.attempts, Status: resp.StatusCode}, lease{})
-	return resp
-}
+func (t *Transport) isTunnel() bool { return false }
 
-// learnRefusal notes what a second refusal teaches: a nonce that was stale already is followed by another for
-// the next request; other credentials are forgotten, so that a later request asks again.
-func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) {
-	n := x.t.negotiator
-	challenges := readChallenges(resp.Header["Www-Authenticate"])
-	x.reportChallenges(resp.StatusCode, challenges)
-	for _, c := range challenges {
-		if equalFoldASCII(c.Scheme, n.schemes[x.answer.scheme].Name()) && equalFoldASCII(c.Params.Get("stale"), "true") {
-			if next, err := n.answer(x.ctx, x.origin, challenges, sent, x.answer); err == nil {
-				n.spaces.keep(x.origin, x.req.URL, next)
-			}
-			return
-		}
+func (t *Transport) carrying() (http.RoundTripper, error) {
+	switch base := t.base().(type) {
+	case *http.Transport, *ProxyTransport:
+		return base, nil
+	default:
+		return nil, fmt.Errorf("Transport.Base must be an *http.Transport or a *ProxyTransport for that, and is a %T", base)
 	}
-	n.spaces.forget(x.origin, x.answer)
-}
-
-// isOwn reports whether resp is of the origin that was asked: a Base that follows redirects may have gone elsewhere,
-// and what is said there is nothing to learn from or to answer.
-func (x *exchange) isOwn(resp *http.Response) bool {
-	r := resp.Request
-	return r == nil || r.URL == x.req.URL || r.URL != nil && originOf(r.URL) == x.origin && (r.Response == x.req.Response || !hasLeftOrigin(r, x.origin))
 }
 
 // addCookies adds to the retry what the refusal's Set-Cookie put into the Jar, as http.Client would have.
 func (x *exchange) addCookies(req *http.Request, refusal *http.Response) {
-	jar := x.t.Jar
+	jar := x.jar
 	if jar == nil {
 		return
 	}
@@ -453,25 +256,14 @@ func (x *exchange) addCookies(req *http.Request, refusal *http.Response) {
 	}
 }
 
-// fail returns the error of a request for which credentials could not be obtained.
-func (x *exchange) fail(err error) error {
-	rejection := x.rejection(err)
-	x.report(Event{Kind: EventDone, Attempt: x.attempts, Err: rejection}, lease{})
-	return rejection
-}
-
 // withoutQuery returns err, or its innermost cause if its text has the query of u, which may be confidential. The
 // errors of http.Transport never have it, but those of other bases do.
 func withoutQuery(err error, u *url.URL) error {
-	if u.RawQuery == "" || !strings.Contains(err.Error(), u.RawQuery) {
+	if err == nil || u == nil || u.RawQuery == "" || !strings.Contains(err.Error(), u.RawQuery) {
 		return err
 	}
 	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
 		err = cause
 	}
 	return err
-}
-
-func sameHeader(a, b http.Header) bool {
-	return maps.EqualFunc(a, b, slices.Equal)
 }

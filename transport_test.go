@@ -441,6 +441,11 @@ func TestExplainKnowsAResponseOfSomebodyElse(t *testing.T) {
 	require.Equal(t, ReasonNotTraced, rejection.Reason)
 }
 
+// forbidden is what Transport.Refused can be: nothing, or a func that takes 403 for a refusal.
+var forbidden = map[bool]func(*http.Response) bool{
+	true: func(resp *http.Response) bool { return resp.StatusCode == http.StatusForbidden },
+}
+
 func TestForbiddenIsAnsweredOnlyIfAsked(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") == "" {
@@ -450,7 +455,7 @@ func TestForbiddenIsAnsweredOnlyIfAsked(t *testing.T) {
 	}))
 	defer srv.Close()
 	for _, retry := range []bool{false, true} {
-		transport := &Transport{RetryForbidden: retry, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+		transport := &Transport{Refused: forbidden[retry], Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
 		resp, _ := get(t, &http.Client{Transport: transport}, srv.URL)
 		require.Equal(t, map[bool]int{false: 403, true: 200}[retry], resp.StatusCode)
 	}
@@ -485,7 +490,7 @@ func TestSpacesAreBounded(t *testing.T) {
 		_, err := transport.RoundTrip(req)
 		require.NoError(t, err)
 	}
-	require.Len(t, transport.negotiator.spaces.origins, maxOrigins)
+	require.Len(t, transport.auth.spaces.origins, maxOrigins)
 }
 
 func TestNothingExportedPrintsASecret(t *testing.T) {

@@ -88,7 +88,7 @@ func (in *inquiry) forbidden() *cause {
 			"Try with credentials. If the refusal stays, the server's log or its administrator knows the rule."}
 	}
 	return &cause{"forbidden", "The status is 403: the server probably knows who you are, and does not let you do this (RFC 9110 §15.5.4). Other credentials of the same user do not help.",
-		"Have the permission granted to the user or the token. Transport.RetryForbidden is for servers that say 403 when a token has expired."}
+		"Have the permission granted to the user or the token. Transport.Refused is for servers that say 403 when a token has expired."}
 }
 
 // gave reports whether the last request carried anything that may be a credential.

@@ -1,0 +1,421 @@
+package authretry
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptrace"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// defaultReplayLimit is how much of a one-shot body is kept for a replay if Transport.ReplayLimit is 0.
+	defaultReplayLimit = 1 << 20
+
+	// expectTimeout is how long a body waits for "100 Continue": servers that know nothing of it say nothing.
+	expectTimeout = time.Second
+
+	// What is read of a refusal's body so that its connection can serve the retry; beyond that, a new connection
+	// costs less.
+	drainLimit   = 64 << 10
+	drainTimeout = 200 * time.Millisecond
+)
+
+var (
+	errBodyNotReplayable = errors.New("authretry: the body cannot be read twice; set Request.GetBody or raise Transport.ReplayLimit")
+	errBodyNotHashable   = fmt.Errorf("authretry: the server wants the body hashed (Digest qop=auth-int): %w", errBodyNotReplayable)
+	errSuperseded        = errors.New("authretry: the body has been taken over by the retry")
+)
+
+// A body is the body of the caller's request, made safe to send twice. A nil *body is that of a request without one.
+//
+// http.Transport may still read a body, and will close it, after its RoundTrip has returned. So each send gets a
+// sender of its own; only the current one reads the caller's body, and what it reads is recorded up to a limit. The
+// retry supersedes the first sender, replays the record, and goes on with the rest of the caller's body. That is
+// closed once, by whoever is the last to send it.
+//
+// A short body in memory is sent as it is: http.Transport knows such bodies by their type, and writes them together
+// with the header. Nobody needs to close it, and the retry reads its own copy.
+type body struct {
+	src      io.ReadCloser                 // the caller's Request.Body
+	rewind   func() (io.ReadCloser, error) // gives another copy of it; nil if there is no way but to record src
+	inMemory bool                          // src is sent as it is
+	size     int64                         // of src; -1 or 0: unknown
+	limit    int64                         // of the record
+
+	reading sync.Mutex // held over a Read of src, which may take long; guards err
+	err     error      // what the last Read of src returned
+
+	mu       sync.Mutex // guards what is below, never over I/O
+	record   []byte     // what was read of src and is still to be sent, or may be sent again
+	overflow bool       // no more is recorded, and src cannot be replayed: the record is incomplete, or nobody needs it
+	current  *sender
+	settled  bool // there will be no other sender
+	closed   bool // src is
+}
+
+// newBody takes over the body of req. It returns nil if there is none.
+func newBody(req *http.Request, limit int64) *body {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil
+	}
+	switch {
+	case limit == 0:
+		limit = defaultReplayLimit
+	case limit < 0:
+		limit = 0
+	}
+	b := &body{src: req.Body, rewind: req.GetBody, size: req.ContentLength, limit: limit}
+	if again, size := memoryOf(req.Body); again != nil {
+		b.size = size
+		if b.rewind == nil {
+			b.rewind = again
+		}
+		b.inMemory = size <= defaultReplayLimit
+	}
+	return b
+}
+
+// The types of what io.NopCloser returns, by which http.Transport knows a body in memory too.
+var (
+	nopCloserType         = reflect.TypeOf(io.NopCloser(nil))
+	nopCloserWriterToType = reflect.TypeOf(io.NopCloser(new(bytes.Reader)))
+)
+
+// memoryOf returns what makes copies of a body that is in memory, as those of http.NewRequest are, and its length. It
+// returns nil for any other.
+func memoryOf(body io.ReadCloser) (again func() (io.ReadCloser, error), size int64) {
+	if t := reflect.TypeOf(body); t != nopCloserType && t != nopCloserWriterToType {
+		return nil, 0
+	}
+	switch r := reflect.ValueOf(body).Field(0).Interface().(type) {
+	case *bytes.Reader:
+		start := *r
+		return func() (io.ReadCloser, error) { c := start; return io.NopCloser(&c), nil }, int64(r.Len())
+	case *strings.Reader:
+		start := *r
+		return func() (io.ReadCloser, error) { c := start; return io.NopCloser(&c), nil }, int64(r.Len())
+	case *bytes.Buffer:
+		start := r.Bytes()
+		return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(start)), nil }, int64(r.Len())
+	}
+	return nil, 0
+}
+
+// isLarge reports whether a refusal had better come before the body is sent: it could not be replayed, or it is so
+// long that a server may close the connection rather than read it, and its answer would be lost.
+func (b *body) isLarge() bool {
+	if b.size <= 0 {
+		return true // of unknown length
+	}
+	if b.rewind != nil {
+		return b.size > defaultReplayLimit
+	}
+	return b.size > b.limit
+}
+
+// first puts the body on the first send.
+func (b *body) first(req *http.Request) {
+	if b == nil || b.inMemory {
+		return
+	}
+	b.current = &sender{body: b, gone: make(chan struct{})}
+	req.Body = b.current
+}
+
+// expect makes the first send ask before it sends the body (RFC 9110 §10.1.1): no byte of the body is read until the
+// server says 100, or has said nothing for a while, or RoundTrip has its answer and there will be no retry.
+//
+// http.Transport alone does not do: without ExpectContinueTimeout it does not wait, and over HTTP/1.1 it sends the
+// body after a final status too if the server keeps the connection, as nginx and Squid do.
+func (b *body) expect(req *http.Request) *http.Request {
+	g := &gate{open: make(chan struct{})}
+	b.current.gate = g
+	req.Header["Expect"] = []string{"100-continue"}
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		WroteHeaders:   func() { g.asked.CompareAndSwap(0, time.Now().UnixNano()) },
+		Got100Continue: g.pass,
+	}))
+}
+
+// canReplay reports whether replay will do, as far as can be told without asking GetBody.
+func (b *body) canReplay() bool {
+	if b == nil || b.rewind != nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.overflow && !b.closed
+}
+
+// replay puts the body on the second send, or returns an error if that is impossible; then the first send goes on
+// as if nothing had been asked.
+func (b *body) replay(req *http.Request) error {
+	if b == nil {
+		return nil
+	}
+	if b.rewind != nil {
+		again, err := b.rewind()
+		if err == nil && again == nil {
+			err = errors.New("authretry: Request.GetBody returned neither a body nor an error")
+		}
+		if err != nil {
+			return err
+		}
+		req.Body = again
+		if b.inMemory {
+			return nil
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.settled = true
+		b.current.leaveLocked() // nobody wants the rest of it; whoever sends it still has to close it
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.overflow || b.closed {
+		return errBodyNotReplayable
+	}
+	b.current.leaveLocked()
+	b.current = &sender{body: b, gone: make(chan struct{}), replaying: true}
+	b.settled = true
+	req.Body = b.current
+	return nil
+}
+
+// settle says that there will be no other sender than the current one, so that nothing more need be recorded.
+func (b *body) settle() {
+	if b == nil || b.inMemory {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.settled = true
+	if !b.overflow && b.current != nil && !b.current.replaying {
+		b.overflow = true
+		b.record = b.record[min(b.current.pos, len(b.record)):]
+		b.current.pos = 0
+	}
+	if b.current == nil || b.current.closed {
+		b.closeLocked()
+	} else if b.current.gate != nil {
+		b.current.gate.pass()
+	}
+}
+
+// abandon closes the caller's body whoever may be reading it: the request is not sent, or not sent again.
+func (b *body) abandon() {
+	if b == nil {
+		return
+	}
+	defer func() { _ = recover() }() // a Close that panics may do so in a goroutine of package context
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.settled = true
+	b.closeLocked()
+}
+
+func (b *body) closeLocked() error {
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	b.record = nil
+	return b.src.Close()
+}
+
+// copies returns a GetBody for a Session that has to read the body before it is sent, as Digest's auth-int does. A
+// one-shot body is read into the record for that. If it does not fit, what was read of it is still sent.
+func (b *body) copies() func() (io.ReadCloser, error) {
+	if b == nil {
+		return nil
+	}
+	if b.rewind != nil {
+		return b.rewind
+	}
+	return func() (io.ReadCloser, error) {
+		b.reading.Lock()
+		defer b.reading.Unlock()
+		chunk := make([]byte, 32<<10)
+		for b.err == nil {
+			var n int
+			n, b.err = b.src.Read(chunk)
+			if !b.take(chunk[:n]) {
+				return nil, errBodyNotReplayable
+			}
+		}
+		if b.err != io.EOF {
+			return nil, b.err
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.overflow {
+			return nil, errBodyNotReplayable
+		}
+		return io.NopCloser(bytes.NewReader(b.record)), nil
+	}
+}
+
+// take records what was read of src ahead of any sender, and reports whether the record is complete. What exceeds the
+// limit is recorded too, or it would be missing from what is sent.
+func (b *body) take(p []byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.record = append(b.record, p...)
+	b.overflow = b.overflow || int64(len(b.record)) > b.limit
+	return !b.overflow
+}
+
+// A sender is the body of one send.
+type sender struct {
+	*body
+	gate      *gate // nil: nothing to wait for
+	replaying bool
+	pos       int           // in the record
+	gone      chan struct{} // closed when nobody wants to send this any more
+	left      bool          // gone is closed
+	closed    bool
+}
+
+func (s *sender) leaveLocked() {
+	if !s.left {
+		s.left = true
+		close(s.gone)
+	}
+}
+
+// Read reads from the record, then from the caller's body.
+func (s *sender) Read(p []byte) (int, error) {
+	if s.gate != nil && !s.gate.wait(s.gone) {
+		return 0, errSuperseded
+	}
+	b := s.body
+	if b.rewind != nil {
+		select {
+		case <-s.gone:
+			return 0, errSuperseded
+		default:
+			return b.src.Read(p)
+		}
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	b.mu.Lock()
+	if s.left || b.closed {
+		b.mu.Unlock()
+		return 0, errSuperseded
+	}
+	if s.pos < len(b.record) {
+		n := copy(p, b.record[s.pos:])
+		s.pos += n
+		b.mu.Unlock()
+		return n, nil
+	}
+	if s.replaying || b.overflow {
+		b.record, s.pos = nil, 0 // it will not be asked for again
+	}
+	b.mu.Unlock()
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.src.Read(p)
+	b.err = err
+	if !s.replaying {
+		s.keep(p[:n])
+	}
+	return n, err
+}
+
+// keep records what the first sender has read of src. If the retry has taken over during the Read, nothing of that may
+// be lost, whatever the limit.
+func (s *sender) keep(p []byte) {
+	b := s.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	limit := b.limit
+	if b.current.replaying {
+		limit = math.MaxInt64
+	}
+	if b.overflow || int64(len(b.record)+len(p)) > limit {
+		b.overflow, b.record = true, nil
+		return
+	}
+	if b.record == nil && 0 < b.size && b.size <= limit {
+		b.record = make([]byte, 0, b.size)
+	}
+	b.record = append(b.record, p...)
+	s.pos += len(p)
+}
+
+// Close closes the caller's body, unless the retry has it or may need it.
+func (s *sender) Close() error {
+	b := s.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.current != s || s.closed {
+		return nil
+	}
+	s.closed = true
+	s.leaveLocked()
+	if b.settled || b.rewind != nil {
+		return b.closeLocked()
+	}
+	return nil
+}
+
+// A gate holds a sender back until the server has asked for the body.
+type gate struct {
+	asked atomic.Int64 // when the request's headers were written, in nanoseconds; 0 if not known
+	once  sync.Once
+	open  chan struct{}
+}
+
+func (g *gate) pass() { g.once.Do(func() { close(g.open) }) }
+
+// wait returns true when the gate is open, false if the sender was gone before.
+func (g *gate) wait(gone <-chan struct{}) bool {
+	select {
+	case <-g.open:
+		return true
+	default:
+	}
+	left := expectTimeout
+	if asked := g.asked.Load(); asked != 0 {
+		left -= time.Since(time.Unix(0, asked))
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-gone:
+		return false
+	case <-g.open:
+	case <-timer.C:
+		g.pass()
+	}
+	return true
+}
+
+// discard reads the rest of a refusal's body, if that is short and soon done, so that its connection can be used
+// again, and closes it.
+func discard(resp *http.Response) {
+	if resp.Body == http.NoBody || resp.ContentLength > drainLimit {
+		resp.Body.Close()
+		return
+	}
+	overdue := time.AfterFunc(drainTimeout, func() {
+		defer func() { _ = recover() }() // there is no caller here whom a panic of Base's body would reach
+		resp.Body.Close()
+	})
+	io.CopyN(io.Discard, resp.Body, drainLimit)
+	if overdue.Stop() {
+		resp.Body.Close()
+	}
+}

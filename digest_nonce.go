@@ -1,0 +1,5 @@
+package authretry
+
+// temporary
+type nonces struct{}
+type noncesKey struct{}

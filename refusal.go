@@ -1,0 +1,142 @@
+package authretry
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+)
+
+// isRefusal reports whether resp refuses the request for want of credentials.
+func (x *exchange) isRefusal(resp *http.Response) bool {
+	switch {
+	case x.foreign:
+		return false
+	case resp.StatusCode == x.status:
+		return true
+	case x.refused == nil:
+		return false
+	}
+	switch resp.StatusCode {
+	case http.StatusSwitchingProtocols, http.StatusUnauthorized, http.StatusProxyAuthRequired:
+		return false
+	case http.StatusExpectationFailed:
+		return !x.expects && x.looksRefused(resp)
+	}
+	return x.looksRefused(resp)
+}
+
+// maxLook is how much of a response's body Transport.Refused may read.
+const maxLook = 64 << 10
+
+// looksRefused asks Transport.Refused whether resp is a refusal, and puts back what it has read of the body.
+func (x *exchange) looksRefused(resp *http.Response) bool {
+	seen := *resp
+	look := &looking{src: resp.Body}
+	seen.Body = look
+	refused := x.refused(&seen)
+	if len(look.read) > 0 || look.err != nil {
+		resp.Body = &putBack{ReadCloser: resp.Body, read: look.read, err: look.err}
+	}
+	return refused
+}
+
+// looking is the body of a response that Transport.Refused looks at.
+type looking struct {
+	src  io.Reader
+	read []byte
+	err  error // of src
+}
+
+func (l *looking) Read(p []byte) (int, error) {
+	if l.err != nil {
+		return 0, l.err
+	}
+	p = p[:min(len(p), maxLook-len(l.read))]
+	if len(p) == 0 {
+		return 0, io.EOF
+	}
+	n, err := l.src.Read(p)
+	l.read, l.err = append(l.read, p[:n]...), err
+	return n, err
+}
+
+func (l *looking) Close() error { return nil }
+
+// putBack is a response's body of which a part has been read already.
+type putBack struct {
+	io.ReadCloser
+	read []byte
+	err  error // what came after it; nil if there is more
+}
+
+func (b *putBack) Read(p []byte) (int, error) {
+	if len(b.read) > 0 {
+		n := copy(p, b.read)
+		b.read = b.read[n:]
+		return n, nil
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.ReadCloser.Read(p)
+}
+
+// shown returns a request as a Scheme is to see it: the caller's, or one for the root of a proxy. A proxy's protection
+// space is all of the proxy (RFC 7616 §3.3), and credentials for it must not be confused with those for the origin
+// that is behind it.
+func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request {
+	if x.side == originSide {
+		return req
+	}
+	method := x.req.Method
+	if x.way.isTunnel() {
+		method = http.MethodConnect
+	}
+	asked := &http.Request{Method: method, URL: x.at, Host: x.at.Host, Header: make(http.Header)}
+	if values := req.Header[x.credentials]; withCredentials && len(values) > 0 {
+		asked.Header["Authorization"] = values
+	}
+	return asked.WithContext(x.ctx)
+}
+
+// shownResponse returns resp as Schemes are to see it: a copy without a body, whose request was the one that was sent,
+// with our credentials or without. What a proxy says is put in an origin's words.
+func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCredentials bool) *http.Response {
+	if x.way.isTunnel() {
+		sent = resp.Request
+	}
+	c := *resp
+	c.Body = unreadable{}
+	req := *x.shown(sent, withCredentials)
+	req.Body, req.GetBody = nil, nil
+	c.Request = &req
+	if x.side == originSide {
+		c.Header = resp.Header.Clone()
+		req.Header = sent.Header.Clone()
+		if !withCredentials {
+			req.Header = x.req.Header.Clone()
+		}
+		return &c
+	}
+	c.Header = make(http.Header)
+	if resp.StatusCode == x.status { // it is all the proxy's
+		c.Header = resp.Header.Clone()
+		for _, name := range []string{"Proxy-Authenticate", "Proxy-Authentication-Info"} {
+			delete(c.Header, name)
+		}
+		c.Header["Www-Authenticate"] = slices.Clone(resp.Header[x.challenge])
+	}
+	c.Header["Authentication-Info"] = slices.Clone(resp.Header[x.info])
+	return &c
+}
+
+// unreadable is the body of a response that a Scheme looks at. The response itself goes to the caller, or to the
+// connection for the retry.
+type unreadable struct{}
+
+func (unreadable) Read([]byte) (int, error) {
+	return 0, errors.New("authretry: a Scheme must not read the body of a response")
+}
+
+func (unreadable) Close() error { return nil }

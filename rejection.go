@@ -1,0 +1,216 @@
+package authretry
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+)
+
+// A Rejection says why a request was refused, or why it was not sent. It is the error that [Explain] returns for a
+// response, and the type of the errors that [Transport.RoundTrip] makes for want of credentials. It holds no secret.
+type Rejection struct {
+	Reason     Reason
+	Origin     string      // "https://api.example.com"
+	Status     int         // of the response that refused, also if the request failed after it; 0 if there is none
+	Challenges []Challenge // what that response asks for, as far as it could be read
+	Schemes    []string    // the names of the Schemes that the Transport has
+	Tried      []string    // the names of the Schemes whose credentials were sent and refused, in that order
+	Ahead      bool        // credentials were sent with the first request
+	Refreshed  bool        // credentials that were refused were replaced by new ones of the same Scheme
+	Retried    bool        // the request was sent twice
+	Err        error       // the cause, if there is one: what a Scheme or a token endpoint said
+}
+
+// Unwrap returns the cause.
+func (r *Rejection) Unwrap() error { return r.Err }
+
+// Timeout reports whether the cause is that some time had run out, as for [net.Error]: url.Error asks for it.
+func (r *Rejection) Timeout() bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(r.Err, &timeout) && timeout.Timeout()
+}
+
+// A Reason says why a request was refused or not sent, for programs to switch on.
+type Reason int
+
+// The reasons of a [Rejection].
+const (
+	ReasonNotTraced           Reason = iota + 1 // the response did not come through a Transport
+	ReasonNoChallenge                           // the refusal has no challenge (RFC 9110 §15.5.2 demands one)
+	ReasonMalformedChallenge                    // the refusal has challenges, but none that can be read
+	ReasonUnsupportedScheme                     // no Scheme of the Transport can answer the challenges
+	ReasonCredentialsRefused                    // the server has seen the credentials, and does not want them
+	ReasonFreshTokenRefused                     // the server refuses a token that is new from the token endpoint
+	ReasonInsufficientScope                     // the token is good, but not for this (RFC 6750 §3.1)
+	ReasonBodyNotReplayable                     // the request's body cannot be sent twice
+	ReasonOwnAuthorization                      // the caller's own Authorization header went out, and was refused
+	ReasonOriginNotListed                       // no credentials: the origin is not one of Transport.Origins
+	ReasonRedirected                            // no credentials: a redirect has left the origin that the caller addressed
+	ReasonPlaintext                             // no credentials: they would have gone over plain http
+	ReasonProxyAuthentication                   // it is a proxy that refuses; see NewProxyTransport
+	ReasonNoCredentials                         // credentials could not be obtained
+	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
+	ReasonMisconfigured                         // a field of the Transport does not make sense
+)
+
+var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
+	"fresh token refused", "insufficient scope", "body not replayable", "own Authorization header", "origin not listed", "redirected",
+	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured"}
+
+// String returns the reason in a few words, such as "no challenge".
+func (r Reason) String() string {
+	if name := r.name(); name != "" {
+		return name
+	}
+	return "unknown"
+}
+
+func (r Reason) name() string {
+	if r < 0 || int(r) >= len(reasonNames) {
+		return ""
+	}
+	return reasonNames[r]
+}
+
+// Error returns one or two sentences that say what happened and what to change.
+func (r *Rejection) Error() string {
+	var s strings.Builder
+	s.WriteString("authretry: ")
+	if r.Status != 0 {
+		fmt.Fprintf(&s, "%s answered %d: ", orUnknown(r.Origin), r.Status)
+	} else if r.Origin != "" {
+		fmt.Fprintf(&s, "%s: ", r.Origin)
+	}
+	s.WriteString(r.sentence())
+	return s.String()
+}
+
+func (r *Rejection) sentence() string {
+	tried := strings.Join(slices.Compact(slices.Clone(r.Tried)), " and then ")
+	switch r.Reason {
+	case ReasonNotTraced:
+		return "the response did not come through an authretry.Transport, so nothing more is known; set one as the http.Client's Transport"
+	case ReasonNoChallenge:
+		s := "the refusal names no challenge (RFC 9110 §15.5.2), so no scheme could be chosen"
+		if r.Ahead {
+			return s + "; the " + tried + " credentials sent with the request were not accepted"
+		}
+		return s + "; if the server wants a token or an API key, let Bearer or APIKey send it ahead"
+	case ReasonMalformedChallenge:
+		return "its WWW-Authenticate header cannot be read" + because(r.Err)
+	case ReasonUnsupportedScheme:
+		if r.Err != nil {
+			return "it asks for " + describe(r.Challenges) + ", which the configured scheme cannot answer" + because(r.Err)
+		}
+		return "it asks for " + describe(r.Challenges) + ", and Transport.Schemes has only " + strings.Join(r.Schemes, ", ") + "; add what it asks for"
+	case ReasonCredentialsRefused:
+		s := "the " + tried + " credentials were refused"
+		if tried == "" {
+			s = "the credentials that the request came with were refused"
+		}
+		if r.Refreshed {
+			s += ", and so were the new ones that replaced them"
+		}
+		if len(r.Challenges) > 0 {
+			s += "; it asks for " + describe(r.Challenges)
+		}
+		return s + "; check that they are right, and meant for this server" + because(r.Err)
+	case ReasonFreshTokenRefused:
+		return "it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks"
+	case ReasonInsufficientScope:
+		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
+		for i := range r.Challenges {
+			if scope := r.Challenges[i].Params.Get("scope"); scope != "" {
+				return s + fmt.Sprintf("; ask the authorization server for scope %.200q", scope)
+			}
+		}
+		return s + "; ask the authorization server for a wider one"
+	case ReasonBodyNotReplayable:
+		if errors.Is(r.Err, errBodyNotHashable) {
+			return "the server wants the body hashed before it is sent (Digest qop=auth-int), and it cannot be read twice; set Request.GetBody, or raise Transport.ReplayLimit"
+		}
+		return "the request could be answered, but its body cannot be sent twice; set Request.GetBody, raise Transport.ReplayLimit, or send the request again yourself: it will carry credentials then" + because(r.Err)
+	case ReasonOwnAuthorization:
+		return "the request had an Authorization header of its own (URL userinfo becomes one), so the Transport did not touch it; remove the header to let the Transport authenticate"
+	case ReasonOriginNotListed:
+		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them"
+	case ReasonRedirected:
+		if r.Err != nil {
+			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
+		}
+		return "no credentials were sent, because redirects have led away from the origin that was asked first; if you trust where they lead, request that URL directly"
+	case ReasonProxyAuthentication:
+		s := "a proxy asks for " + describe(r.Challenges)
+		if r.Err == nil {
+			return s + "; give it credentials with NewProxyTransport"
+		}
+		return s + because(r.Err)
+	case ReasonPlaintext, ReasonMisconfigured:
+		if r.Err != nil {
+			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
+		}
+	case ReasonNoCredentials, ReasonUntrustedServer:
+		s := "credentials could not be obtained"
+		if r.Reason == ReasonUntrustedServer {
+			s = "the response was discarded"
+		}
+		return s + because(r.Err)
+	}
+	return "the request was refused" + because(r.Err)
+}
+
+// because appends a cause to a sentence.
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n") // the first of several will do
+	for _, prefix := range []string{"authretry: ", "challenge not supported: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return ": " + text
+}
+
+func orUnknown(origin string) string {
+	if origin == "" {
+		return "the server"
+	}
+	return origin
+}
+
+// describe names what challenges ask for, such as `Digest (realm "x")`. What the server wrote is quoted and cut.
+func describe(challenges []Challenge) string {
+	const most = 4
+	var s strings.Builder
+	for i := range challenges {
+		if i == most {
+			s.WriteString(" and others")
+			break
+		}
+		if i > 0 {
+			s.WriteString(" or ")
+		}
+		fmt.Fprintf(&s, "%.40s", challenges[i].Scheme) // a token: no control characters
+		if realm := challenges[i].Params.Get("realm"); realm != "" {
+			fmt.Fprintf(&s, " (realm %.80q)", realm)
+		}
+	}
+	if s.Len() == 0 {
+		return "nothing that could be read"
+	}
+	return s.String()
+}
+
+// mayPass reports whether the same request may succeed later without anybody changing anything.
+func (r *Rejection) mayPass() bool {
+	if r.Reason != ReasonNoCredentials || errors.Is(r.Err, ErrLoginRequired) {
+		return false
+	}
+	if _, ok := errors.AsType[net.Error](r.Err); ok {
+		return true
+	}
+	_, isToken := errors.AsType[*tokenError](r.Err)
+	return isToken
+}
