@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,16 +109,9 @@ const (
 	defaultRefusalInterval = 10 * time.Second
 	maxForced              = 32 // refreshes forced by refusals within that interval
 
-	earlyShare     = 0.45 // of the lifetime; times 0.9 to 1.1
-	maxEarly       = 5 * time.Minute
-	minRetryDelay  = 100 * time.Millisecond
-	maxRetryDelay  = 30 * time.Second
-	minRefusedWait = 30 * time.Second // after a permanent error without a refresh token
-	maxRefusedWait = 5 * time.Minute
-	maxRetryAfter  = 5 * time.Minute
-	minStoreWait   = time.Second // between looks into the Store for what another process may have put there
-	maxStoreWait   = 30 * time.Second
-	forever        = time.Duration(math.MaxInt64)
+	earlyShare = 0.45 // of the lifetime; times 0.9 to 1.1
+	maxEarly   = 5 * time.Minute
+	forever    = time.Duration(math.MaxInt64)
 )
 
 // Token returns a token that has not expired, obtaining one if need be. It implements oauth2.TokenSource. Where there
@@ -208,94 +202,6 @@ func (s *TokenSource) accepted(t *oauth2.Token) {
 	}
 }
 
-// A heldToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
-type heldToken struct {
-	token    *oauth2.Token
-	received time.Time     // with a monotonic reading
-	lifetime time.Duration // from received; 0 if the token was of no use even then
-	expiry   int64         // by the wall clock, in Unix microseconds
-
-	early  time.Duration // the age from which on it is refreshed in the background
-	forced bool          // Fetch got it because its predecessor was refused
-
-	refreshAt  atomic.Int64                 // the age, a Duration, at which the next caller starts that refresh
-	accepted   atomic.Bool                  // a server has accepted it
-	supersedes atomic.Pointer[oauth2.Token] // what the Store still has, until this one is saved
-}
-
-// hold returns t, which has just come in, ready for use. It takes a copy, so that t stays its owner's.
-func (s *TokenSource) hold(t *oauth2.Token) *heldToken {
-	own := *t
-	h := &heldToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64}
-	if !t.Expiry.IsZero() {
-		// By both clocks: the monotonic one knows nothing of time slept through, the wall clock may be set back.
-		h.lifetime = max(0, t.Expiry.Sub(h.received))
-		h.expiry = t.Expiry.UnixMicro()
-	}
-	if t.AccessToken == "" {
-		h.lifetime = 0
-	}
-	h.early = h.lifetime - s.lead(h.lifetime)
-	h.refreshAt.Store(int64(h.early))
-	return h
-}
-
-// settled reports whether there is nothing to do about the token at the time now.
-func (h *heldToken) settled(now time.Time) bool {
-	return int64(now.Sub(h.received)) < h.refreshAt.Load() && now.UnixMicro() < h.expiry
-}
-
-// usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would leave tokens that
-// live for seconds without any life: to be early is the business of RefreshBefore.
-func (h *heldToken) usable(now time.Time) bool {
-	return h != nil && now.Sub(h.received) < h.lifetime && now.UnixMicro() < h.expiry
-}
-
-// lead returns how long before the end of a token's lifetime it is to be refreshed in the background.
-func (s *TokenSource) lead(lifetime time.Duration) time.Duration {
-	if lifetime == forever || s.RefreshBefore < 0 || s.Fetch == nil && s.Store == nil {
-		return 0
-	}
-	if s.RefreshBefore > 0 {
-		return min(s.RefreshBefore, lifetime/2)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.share == 0 {
-		s.share = 0.9 + 0.2*rand.Float64()
-	}
-	return time.Duration(s.share * min(earlyShare*float64(lifetime), float64(maxEarly)))
-}
-
-// begin puts Initial to use, the first time that it is called.
-func (s *TokenSource) begin() {
-	var initial *heldToken
-	if s.current.Load() == nil && s.Initial != nil && (s.Initial.AccessToken == "" || checkToken(s.Initial) == nil) {
-		initial = s.hold(s.Initial)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.begun && s.current.Load() == nil && initial != nil {
-		s.current.Store(initial)
-	}
-	s.begun = true
-}
-
-// A demand says which token a caller needs, if the current one will not do.
-type demand struct {
-	refusal   bool   // a server has refused a token
-	rejected  string // its access token
-	forced    bool   // the current one is to be replaced, although it has not expired
-	noFetch   bool   // but only by what another process may have put into the Store
-	challenge *Challenge
-	attempt   int // of the request, for events; 0 in the background
-}
-
-// metBy reports whether h is what the caller needs.
-func (d *demand) metBy(h *heldToken, now time.Time) bool {
-	return !d.forced && h.usable(now) && (!d.refusal || h.token.AccessToken != d.rejected)
-}
-
 // renew starts a refresh in the background, unless somebody else has.
 func (s *TokenSource) renew(ctx context.Context, h *heldToken, now time.Time) {
 	due := h.refreshAt.Load()
@@ -314,13 +220,6 @@ func (s *TokenSource) renew(ctx context.Context, h *heldToken, now time.Time) {
 	default:
 		s.launch(ctx, h, demand{})
 	}
-}
-
-// retryAfter puts the refresh in the background off by a delay, at most to the end of the token's life.
-func (h *heldToken) retryAfter(now time.Time, delay time.Duration) {
-	age := now.Sub(h.received)
-	delay = min(delay, h.lifetime-age)
-	h.refreshAt.Store(int64(max(h.early, age+delay)))
 }
 
 // obtain returns a token that meets the demand: the current one, or that of a refresh for which it waits.
@@ -405,349 +304,103 @@ func (s *TokenSource) refusedWhileFresh(h *heldToken, d demand, now time.Time) b
 	return s.forced.n >= maxForced
 }
 
-// A flight is one refresh. The goroutine that performs it outlives the callers who wait for it.
-type flight struct {
-	demand
-	base    *heldToken // the current token when it started; nil if there was none
-	began   time.Time
-	failure failure                   // of the refresh before
-	fetched atomic.Pointer[heldToken] // what it has obtained
-	ended   atomic.Bool               // and reported to the listener
+// A heldToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
+type heldToken struct {
+	token    *oauth2.Token
+	received time.Time     // with a monotonic reading
+	lifetime time.Duration // from received; 0 if the token was of no use even then
+	expiry   int64         // by the wall clock, in Unix microseconds
 
-	done  chan struct{} // closed when token and err are set
-	down  bool          // done is closed; guarded by TokenSource.mu
-	token *oauth2.Token
-	err   error // if it is nil and token is, too, Set has overtaken the flight
+	early  time.Duration // the age from which on it is refreshed in the background
+	forced bool          // Fetch got it because its predecessor was refused
+
+	refreshAt  atomic.Int64                 // the age, a Duration, at which the next caller starts that refresh
+	accepted   atomic.Bool                  // a server has accepted it
+	supersedes atomic.Pointer[oauth2.Token] // what the Store still has, until this one is saved
 }
 
-// flightKey marks the context of a TokenSource's own refreshes.
-type flightKey struct{ *TokenSource }
-
-// launch starts a refresh of the token h. The caller holds mu.
-func (s *TokenSource) launch(ctx context.Context, h *heldToken, d demand) *flight {
-	f := &flight{demand: d, base: h, began: time.Now(), failure: s.failure, done: make(chan struct{})}
-	s.flight = f
-	ctx = context.WithValue(context.WithoutCancel(ctx), flightKey{s}, true)
-	ctx, cancel := context.WithTimeout(ctx, s.fetchTimeout())
-	go s.fly(ctx, cancel, f)
-	return f
+// hold returns t, which has just come in, ready for use. It takes a copy, so that t stays its owner's.
+func (s *TokenSource) hold(t *oauth2.Token) *heldToken {
+	own := *t
+	h := &heldToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64}
+	if !t.Expiry.IsZero() {
+		// By both clocks: the monotonic one knows nothing of time slept through, the wall clock may be set back.
+		h.lifetime = max(0, t.Expiry.Sub(h.received))
+		h.expiry = t.Expiry.UnixMicro()
+	}
+	if t.AccessToken == "" {
+		h.lifetime = 0
+	}
+	h.early = h.lifetime - s.lead(h.lifetime)
+	h.refreshAt.Store(int64(h.early))
+	return h
 }
 
-func (s *TokenSource) fetchTimeout() time.Duration {
-	if s.FetchTimeout > 0 {
-		return s.FetchTimeout
-	}
-	return defaultFetchTimeout
+// settled reports whether there is nothing to do about the token at the time now.
+func (h *heldToken) settled(now time.Time) bool {
+	return int64(now.Sub(h.received)) < h.refreshAt.Load() && now.UnixMicro() < h.expiry
 }
 
-// fly performs a refresh from its start to its end, which it comes to even if Fetch, Store or OnToken panic, exit the
-// goroutine, or do not heed the context.
-func (s *TokenSource) fly(ctx context.Context, cancel context.CancelFunc, f *flight) {
-	defer cancel()
-	overdue := context.AfterFunc(ctx, func() {
-		s.land(ctx, f, f.fetched.Load(), failed(context.DeadlineExceeded, nil))
-	})
-	err := error(&tokenError{text: "a callback for tokens has ended its goroutine"})
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
-		}
-		overdue()
-		s.land(ctx, f, f.fetched.Load(), err)
-	}()
-	f.report(ctx, Event{Kind: EventRefreshing})
-	err = s.perform(ctx, f)
+// usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would leave tokens that
+// live for seconds without any life: to be early is the business of RefreshBefore.
+func (h *heldToken) usable(now time.Time) bool {
+	return h != nil && now.Sub(h.received) < h.lifetime && now.UnixMicro() < h.expiry
 }
 
-// perform obtains the token and puts it in f.fetched. It may leave an error besides, if that token is without use or
-// could not be saved.
-func (s *TokenSource) perform(ctx context.Context, f *flight) error {
-	if s.Store == nil {
-		return s.fetch(ctx, f, f.baseToken())
-	}
-	if stored, ok := load(ctx, s.Store); ok {
-		if s.adopt(f, stored) {
-			return nil
-		}
-		if err := f.failure.stands(f.previous(stored), time.Now()); err != nil {
-			return err // there is nothing new: leave the lock to others
-		}
-	}
-	var fetchErr error
-	_, err := s.Store.Update(ctx, func(ctx context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
-		h := f.fetched.Load()
-		if h == nil { // as always, but if the Store has called before
-			if s.adopt(f, stored) {
-				return stored, nil
-			}
-			fetchErr = s.fetch(ctx, f, f.previous(stored))
-			if h = f.fetched.Load(); h == nil {
-				return nil, fetchErr
-			}
-		}
-		h.supersedes.CompareAndSwap(nil, stored)
-		return h.token, nil
-	})
-	h := f.fetched.Load()
-	switch {
-	case err == nil && h != nil:
-		h.supersedes.Store(nil)
-		return fetchErr
-	case fetchErr != nil:
-		return fetchErr
-	case h != nil:
-		return notSaved(err, h.token)
-	case err != nil:
-		return storeFailed(err, f.baseToken())
-	}
-	return &tokenError{text: "TokenStore.Update has neither called its function nor failed"}
+// retryAfter puts the refresh in the background off by a delay, at most to the end of the token's life.
+func (h *heldToken) retryAfter(now time.Time, delay time.Duration) {
+	age := now.Sub(h.received)
+	delay = min(delay, h.lifetime-age)
+	h.refreshAt.Store(int64(max(h.early, age+delay)))
 }
 
-// fetch calls Fetch for a successor of previous.
-func (s *TokenSource) fetch(ctx context.Context, f *flight, previous *oauth2.Token) error {
-	if err := f.failure.stands(previous, time.Now()); err != nil {
-		return err
+// lead returns how long before the end of a token's lifetime it is to be refreshed in the background.
+func (s *TokenSource) lead(lifetime time.Duration) time.Duration {
+	if lifetime == forever || s.RefreshBefore < 0 || s.Fetch == nil && s.Store == nil {
+		return 0
 	}
-	switch {
-	case f.noFetch:
-		return errRefusedWhileFresh
-	case s.Fetch == nil:
-		return errNoFetch
-	}
-	if f.forced { // and nothing new in the Store: what other processes refresh does not count
-		s.mu.Lock()
-		s.forced.n++
-		s.mu.Unlock()
-	}
-	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: f.challenge})
-	if err != nil {
-		return failed(err, previous)
-	}
-	if err := checkToken(t); err != nil {
-		return err
-	}
-	if b := f.base; b != nil && t.AccessToken == b.token.AccessToken && (f.refusal || t.Expiry.Equal(b.token.Expiry)) {
-		return errSameToken
-	}
-	h := s.hold(t)
-	h.forced = f.forced
-	f.fetched.Store(h)
-	if h.lifetime == 0 {
-		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
-	}
-	return nil
-}
-
-// adopt makes the token in the Store the flight's result, if another process has put it there since, and it is good.
-func (s *TokenSource) adopt(f *flight, stored *oauth2.Token) bool {
-	if stored == nil || checkToken(stored) != nil || f.isOld(stored) {
-		return false
-	}
-	if f.base != nil && f.base.token.AccessToken == stored.AccessToken {
-		return false
-	}
-	h := s.hold(stored)
-	if h.lifetime == 0 || f.refusal && stored.AccessToken == f.rejected {
-		return false
-	}
-	f.fetched.Store(h)
-	return true
-}
-
-// previous returns the token to refresh: that of the Store, which others may have renewed, unless ours is newer.
-func (f *flight) previous(stored *oauth2.Token) *oauth2.Token {
-	if stored == nil || f.isOld(stored) {
-		return f.baseToken()
-	}
-	return stored
-}
-
-// isOld reports whether stored is what our token was to replace, had it been possible to save it.
-func (f *flight) isOld(stored *oauth2.Token) bool {
-	if f.base == nil {
-		return false
-	}
-	old := f.base.supersedes.Load()
-	return old != nil && stored.AccessToken == old.AccessToken && stored.RefreshToken == old.RefreshToken
-}
-
-func (f *flight) baseToken() *oauth2.Token {
-	if f.base == nil {
-		return nil
-	}
-	return f.base.token
-}
-
-// land ends a flight with the token h, or with err, or both: a token that is of no use, or could not be saved.
-//
-// It is called twice if the time ran out before the work was done. Whatever token the second call brings is kept, too,
-// unless there is a newer one.
-func (s *TokenSource) land(ctx context.Context, f *flight, h *heldToken, err error) {
-	defer s.publish(f, h, err) // whatever the listener does
-	if f.ended.CompareAndSwap(false, true) {
-		f.report(ctx, Event{Kind: EventRefreshed, Duration: time.Since(f.began), Err: err})
-	}
-}
-
-// publish shows a flight's token to OnToken and settles the flight.
-func (s *TokenSource) publish(f *flight, h *heldToken, err error) {
-	if h == nil {
-		s.settle(f, nil, err)
-		return
-	}
-	s.publishing.Lock()
-	defer s.publishing.Unlock()
-	if s.current.Load() != f.base {
-		s.settle(f, nil, err) // Set was faster, or a later flight
-		return
-	}
-	if h.lifetime > 0 {
-		err = nil // that the token could not be saved is for the listener; it is good
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
-		}
-		s.settle(f, h, err)
-	}()
-	if s.OnToken != nil {
-		s.OnToken(h.token)
-	}
-}
-
-// replace puts h to use, whatever else is going on.
-func (s *TokenSource) replace(h *heldToken) {
-	s.publishing.Lock()
-	defer s.publishing.Unlock()
-	if old := s.current.Load(); old != nil {
-		h.supersedes.Store(old.token)
-	}
-	if s.OnToken != nil {
-		s.OnToken(h.token)
+	if s.RefreshBefore > 0 {
+		return min(s.RefreshBefore, lifetime/2)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current.Store(h)
-	s.failure, s.forced = failure{}, burst{}
-	if s.flight != nil {
-		s.overtake(s.flight)
-		s.flight = nil
+	if s.share == 0 {
+		s.share = 0.9 + 0.2*rand.Float64()
 	}
+	return time.Duration(s.share * min(earlyShare*float64(lifetime), float64(maxEarly)))
 }
 
-// settle publishes h, if there is one, and tells those who wait for the flight. With h, the caller holds publishing.
-func (s *TokenSource) settle(f *flight, h *heldToken, err error) {
+// begin puts Initial to use, the first time that it is called.
+func (s *TokenSource) begin() {
+	var initial *heldToken
+	if s.current.Load() == nil && s.Initial != nil && (s.Initial.AccessToken == "" || checkToken(s.Initial) == nil) {
+		initial = s.hold(s.Initial)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	if h != nil {
-		s.current.Store(h)
-		s.failure = failure{}
+	if !s.begun && s.current.Load() == nil && initial != nil {
+		s.current.Store(initial)
 	}
-	if s.flight == f {
-		s.flight = nil
+	s.begun = true
+}
+
+// checkToken returns an error if t cannot be sent as a Bearer token (RFC 6750 §2.1). Visible ASCII passes, where the
+// RFC allows less: there are issuers who need it.
+func checkToken(t *oauth2.Token) error {
+	switch {
+	case t == nil:
+		return &tokenError{text: "neither a token nor an error was returned"}
+	case t.AccessToken == "":
+		return &tokenError{text: "the new token has no access token"}
+	case t.TokenType != "" && !equalFoldASCII(t.TokenType, "Bearer"):
+		return &tokenError{text: "the new token is of the type " + strconv.Quote(printable(t.TokenType)) + ", and only Bearer can be sent (RFC 6750)"}
 	}
-	switch current := s.current.Load(); {
-	case f.down:
-	case h == nil && current != f.base:
-		s.overtake(f)
-	case err == nil:
-		f.finish(h.token, nil)
-	default:
-		if h == nil || !h.usable(now) {
-			s.failure = f.failure.next(err, current, s.Store != nil, now)
-			if current != nil {
-				current.retryAfter(now, s.failure.until.Sub(now))
-			}
+	for i := range len(t.AccessToken) {
+		if c := t.AccessToken[i]; c <= ' ' || c > '~' {
+			return &tokenError{text: "the access token has a character that cannot be sent (RFC 6750 §2.1)"}
 		}
-		f.finish(nil, err)
-	}
-}
-
-// overtake ends a flight because its base is no longer the current token. The caller holds mu.
-func (s *TokenSource) overtake(f *flight) {
-	if current := s.current.Load(); current.usable(time.Now()) {
-		f.finish(current.token, nil)
-	} else {
-		f.finish(nil, nil)
-	}
-}
-
-// finish tells those who wait. The caller holds mu.
-func (f *flight) finish(t *oauth2.Token, err error) {
-	f.token, f.err, f.down = t, err, true
-	close(f.done)
-}
-
-// report tells the listener, if there is one in the context of who started the flight.
-func (f *flight) report(ctx context.Context, e Event) {
-	if listen := listener(ctx); listen != nil {
-		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
-		e.Scheme, e.Attempt = "Bearer", f.attempt
-		listen(ctx, e)
-	}
-}
-
-// A failure is that of the last refresh, and what follows from it and from those before.
-type failure struct {
-	err   error
-	until time.Time     // no refresh is started before
-	delay time.Duration // that until was made from; grows
-
-	final   *tokenError   // the last permanent error; nil if there was none
-	finalTo time.Time     // Fetch is not called before with the grant that final is for
-	wait    time.Duration // between looks into the Store for a better one; grows
-}
-
-// stands returns the error with which a refresh of previous has failed for good, or nil if it can be tried.
-func (f *failure) stands(previous *oauth2.Token, now time.Time) error {
-	if f.final != nil && f.final.grant == grantOf(previous) && now.Before(f.finalTo) {
-		return f.final
 	}
 	return nil
-}
-
-// next returns what follows from err, when f is what followed from the refreshes before.
-func (f failure) next(err error, current *heldToken, hasStore bool, now time.Time) failure {
-	f.err = err
-	e, _ := err.(*tokenError)
-	if !e.isPermanent() {
-		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
-		if err == errRefusedWhileFresh {
-			f.delay = min(f.delay, minStoreWait) // the token endpoint had no part in it
-		}
-		wait := jittered(f.delay)
-		if current.usable(now) { // so as to be in time before it expires
-			left := current.lifetime - now.Sub(current.received)
-			wait = min(wait, max(left/4, min(current.lifetime/100, time.Second)))
-		}
-		if e != nil {
-			wait = max(wait, e.retryAfter)
-		}
-		f.until = now.Add(wait)
-		return f
-	}
-	switch {
-	case e == f.final: // it stands: the Store had nothing new
-	case e.grant != "": // RFC 6749 §5.2: the refresh token is of no use any more
-		f.final, f.finalTo = e, now.Add(forever)
-	default: // the client's own credentials, which somebody may put right
-		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
-		f.final, f.finalTo = e, now.Add(jittered(f.delay))
-	}
-	f.until = f.finalTo
-	if hasStore {
-		f.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
-		if look := now.Add(jittered(f.wait)); look.Before(f.until) {
-			f.until = look
-		}
-	}
-	return f
-}
-
-// jittered returns a duration between 0.8 and 1.2 of d.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration((0.8 + 0.4*rand.Float64()) * float64(d))
 }
 
 // Format keeps tokens out of everything that package fmt prints.
