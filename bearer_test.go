@@ -89,7 +89,7 @@ func TestBearerNotAhead(t *testing.T) {
 	require.Zero(t, i.calls.Load(), "a request without a token says nothing about the token")
 }
 
-func TestBearerStormThroughTransport(t *testing.T) {
+func TestBearerManyRefusalsAtOnce(t *testing.T) {
 	i := &issuer{delay: 20 * time.Millisecond}
 	src := &TokenSource{Fetch: i.fetch, Initial: old()}
 	s := newResource(t, "access-1", "Bearer")

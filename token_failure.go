@@ -37,8 +37,8 @@ const (
 	maxStoreWait   = 30 * time.Second
 )
 
-// stands returns the error with which a refresh of previous has failed for good, or nil if it can be tried.
-func (f *failure) stands(previous *oauth2.Token, now time.Time) error {
+// finalFor returns the error with which a refresh of previous has failed for good, or nil if it can be tried.
+func (f *failure) finalFor(previous *oauth2.Token, now time.Time) error {
 	if f.final != nil && f.final.grant == grantOf(previous) && now.Before(f.finalTo) {
 		return f.final
 	}
@@ -46,7 +46,7 @@ func (f *failure) stands(previous *oauth2.Token, now time.Time) error {
 }
 
 // next returns what follows from err, when f is what followed from the refreshes before.
-func (f failure) next(err error, current *heldToken, hasStore bool, now time.Time) failure {
+func (f failure) next(err error, current *knownToken, hasStore bool, now time.Time) failure {
 	f.err = err
 	e, _ := err.(*tokenError)
 	if !e.isPermanent() {
@@ -66,7 +66,7 @@ func (f failure) next(err error, current *heldToken, hasStore bool, now time.Tim
 		return f
 	}
 	switch {
-	case e == f.final: // it stands: the Store had nothing new
+	case e == f.final: // as before: the Store had nothing new
 	case e.grant != "": // RFC 6749 §5.2: the refresh token is of no use any more
 		f.final, f.finalTo = e, now.Add(forever)
 	default: // the client's own credentials, which somebody may put right

@@ -8,32 +8,32 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A flight is one refresh. The goroutine that performs it outlives the callers who wait for it.
-type flight struct {
+// A refreshRun is one refresh. Its goroutine may outlive the callers who wait for it.
+type refreshRun struct {
 	demand
-	base    *heldToken // the current token when it started; nil if there was none
+	base    *knownToken // the current token when it started; nil if there was none
 	began   time.Time
-	failure failure                   // of the refresh before
-	fetched atomic.Pointer[heldToken] // what it has obtained
-	ended   atomic.Bool               // and reported to the listener
+	failure failure                    // of the refresh before
+	fetched atomic.Pointer[knownToken] // what it has obtained
+	ended   atomic.Bool                // and reported to the listener
 
 	done  chan struct{} // closed when token and err are set
-	down  bool          // done is closed; guarded by TokenSource.mu
+	over  bool          // done is closed; guarded by TokenSource.mu
 	token *oauth2.Token
-	err   error // if it is nil and token is, too, Set has overtaken the flight
+	err   error // if both are nil, Set has replaced the base by a token that has to be refreshed itself
 }
 
-// flightKey marks the context of a TokenSource's own refreshes.
-type flightKey struct{ *TokenSource }
+// refreshKey marks the context of a TokenSource's own refreshes.
+type refreshKey struct{ *TokenSource }
 
-// launch starts a refresh of the token h. The caller holds mu.
-func (s *TokenSource) launch(ctx context.Context, h *heldToken, d demand) *flight {
-	f := &flight{demand: d, base: h, began: time.Now(), failure: s.failure, done: make(chan struct{})}
-	s.flight = f
-	ctx = context.WithValue(context.WithoutCancel(ctx), flightKey{s}, true)
+// start starts a refresh of the token k. The caller holds mu.
+func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
+	run := &refreshRun{demand: d, base: k, began: time.Now(), failure: s.failure, done: make(chan struct{})}
+	s.running = run
+	ctx = context.WithValue(context.WithoutCancel(ctx), refreshKey{s}, true)
 	ctx, cancel := context.WithTimeout(ctx, s.fetchTimeout())
-	go s.fly(ctx, cancel, f)
-	return f
+	go s.carryOut(ctx, cancel, run)
+	return run
 }
 
 func (s *TokenSource) fetchTimeout() time.Duration {
@@ -43,12 +43,12 @@ func (s *TokenSource) fetchTimeout() time.Duration {
 	return defaultFetchTimeout
 }
 
-// fly performs a refresh from its start to its end, which it comes to even if Fetch, Store or OnToken panic, exit the
-// goroutine, or do not heed the context.
-func (s *TokenSource) fly(ctx context.Context, cancel context.CancelFunc, f *flight) {
+// carryOut carries out a refresh, which ends even if Fetch, Store or OnToken panic, exit the goroutine, or do not heed
+// the context.
+func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, run *refreshRun) {
 	defer cancel()
 	overdue := context.AfterFunc(ctx, func() {
-		s.land(ctx, f, f.fetched.Load(), failed(context.DeadlineExceeded, nil))
+		s.end(ctx, run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
 	})
 	err := error(&tokenError{text: "a callback for tokens has ended its goroutine"})
 	defer func() {
@@ -56,237 +56,238 @@ func (s *TokenSource) fly(ctx context.Context, cancel context.CancelFunc, f *fli
 			err = panicked(p)
 		}
 		overdue()
-		s.land(ctx, f, f.fetched.Load(), err)
+		s.end(ctx, run, run.fetched.Load(), err)
 	}()
-	f.report(ctx, Event{Kind: EventRefreshing})
-	err = s.perform(ctx, f)
+	run.report(ctx, Event{Kind: EventRefreshing})
+	err = s.obtainNew(ctx, run)
 }
 
-// perform obtains the token and puts it in f.fetched. It may leave an error besides, if that token is without use or
+// obtainNew gets the token and puts it in run.fetched. It may leave an error besides, if that token is without use or
 // could not be saved.
-func (s *TokenSource) perform(ctx context.Context, f *flight) error {
+func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	if s.Store == nil {
-		return s.fetch(ctx, f, f.baseToken())
+		return s.fetch(ctx, run, run.baseToken())
 	}
 	if stored, ok := load(ctx, s.Store); ok {
-		if s.adopt(f, stored) {
+		if s.takeStored(run, stored) {
 			return nil
 		}
-		if err := f.failure.stands(f.previous(stored), time.Now()); err != nil {
+		if err := run.failure.finalFor(run.previous(stored), time.Now()); err != nil {
 			return err // there is nothing new: leave the lock to others
 		}
 	}
 	var fetchErr error
 	_, err := s.Store.Update(ctx, func(ctx context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
-		h := f.fetched.Load()
-		if h == nil { // as always, but if the Store has called before
-			if s.adopt(f, stored) {
+		k := run.fetched.Load()
+		if k == nil { // as always, but if the Store has called before
+			if s.takeStored(run, stored) {
 				return stored, nil
 			}
-			fetchErr = s.fetch(ctx, f, f.previous(stored))
-			if h = f.fetched.Load(); h == nil {
+			fetchErr = s.fetch(ctx, run, run.previous(stored))
+			if k = run.fetched.Load(); k == nil {
 				return nil, fetchErr
 			}
 		}
-		h.supersedes.CompareAndSwap(nil, stored)
-		return h.token, nil
+		k.supersedes.CompareAndSwap(nil, stored)
+		return k.token, nil
 	})
-	h := f.fetched.Load()
+	k := run.fetched.Load()
 	switch {
-	case err == nil && h != nil:
-		h.supersedes.Store(nil)
+	case err == nil && k != nil:
+		k.supersedes.Store(nil)
 		return fetchErr
 	case fetchErr != nil:
 		return fetchErr
-	case h != nil:
-		return notSaved(err, h.token)
+	case k != nil:
+		return notSaved(err, k.token)
 	case err != nil:
-		return storeFailed(err, f.baseToken())
+		return storeFailed(err, run.baseToken())
 	}
 	return &tokenError{text: "TokenStore.Update has neither called its function nor failed"}
 }
 
 // fetch calls Fetch for a successor of previous.
-func (s *TokenSource) fetch(ctx context.Context, f *flight, previous *oauth2.Token) error {
-	if err := f.failure.stands(previous, time.Now()); err != nil {
+func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oauth2.Token) error {
+	if err := run.failure.finalFor(previous, time.Now()); err != nil {
 		return err
 	}
 	switch {
-	case f.noFetch:
+	case run.noFetch:
 		return errRefusedWhileFresh
 	case s.Fetch == nil:
 		return errNoFetch
 	}
-	if f.forced { // and nothing new in the Store: what other processes refresh does not count
+	if run.forced { // and nothing new in the Store: what other processes refresh does not count
 		s.mu.Lock()
 		s.forced.n++
 		s.mu.Unlock()
 	}
-	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: f.challenge})
+	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: run.challenge})
 	if err != nil {
 		return failed(err, previous)
 	}
 	if err := checkToken(t); err != nil {
 		return err
 	}
-	if b := f.base; b != nil && t.AccessToken == b.token.AccessToken && (f.refusal || t.Expiry.Equal(b.token.Expiry)) {
+	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refusal || t.Expiry.Equal(b.token.Expiry)) {
 		return errSameToken
 	}
-	h := s.hold(t)
-	h.forced = f.forced
-	f.fetched.Store(h)
-	if h.lifetime == 0 {
+	k := s.newKnownToken(t)
+	k.forced = run.forced
+	run.fetched.Store(k)
+	if k.lifetime == 0 {
 		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
 	}
 	return nil
 }
 
-// adopt makes the token in the Store the flight's result, if another process has put it there since, and it is good.
-func (s *TokenSource) adopt(f *flight, stored *oauth2.Token) bool {
-	if stored == nil || checkToken(stored) != nil || f.isOld(stored) {
+// takeStored makes the token in the Store the result of the run, if another process has put it there since, and it is
+// good.
+func (s *TokenSource) takeStored(run *refreshRun, stored *oauth2.Token) bool {
+	if stored == nil || checkToken(stored) != nil || run.isOld(stored) {
 		return false
 	}
-	if f.base != nil && f.base.token.AccessToken == stored.AccessToken {
+	if run.base != nil && run.base.token.AccessToken == stored.AccessToken {
 		return false
 	}
-	h := s.hold(stored)
-	if h.lifetime == 0 || f.refusal && stored.AccessToken == f.rejected {
+	k := s.newKnownToken(stored)
+	if k.lifetime == 0 || run.refusal && stored.AccessToken == run.rejected {
 		return false
 	}
-	f.fetched.Store(h)
+	run.fetched.Store(k)
 	return true
 }
 
 // previous returns the token to refresh: that of the Store, which others may have renewed, unless ours is newer.
-func (f *flight) previous(stored *oauth2.Token) *oauth2.Token {
-	if stored == nil || f.isOld(stored) {
-		return f.baseToken()
+func (run *refreshRun) previous(stored *oauth2.Token) *oauth2.Token {
+	if stored == nil || run.isOld(stored) {
+		return run.baseToken()
 	}
 	return stored
 }
 
 // isOld reports whether stored is what our token was to replace, had it been possible to save it.
-func (f *flight) isOld(stored *oauth2.Token) bool {
-	if f.base == nil {
+func (run *refreshRun) isOld(stored *oauth2.Token) bool {
+	if run.base == nil {
 		return false
 	}
-	old := f.base.supersedes.Load()
+	old := run.base.supersedes.Load()
 	return old != nil && stored.AccessToken == old.AccessToken && stored.RefreshToken == old.RefreshToken
 }
 
-func (f *flight) baseToken() *oauth2.Token {
-	if f.base == nil {
+func (run *refreshRun) baseToken() *oauth2.Token {
+	if run.base == nil {
 		return nil
 	}
-	return f.base.token
+	return run.base.token
 }
 
-// land ends a flight with the token h, or with err, or both: a token that is of no use, or could not be saved.
+// end ends a run with the token k, or with err, or both: a token that is of no use, or could not be saved.
 //
-// It is called twice if the time ran out before the work was done. Whatever token the second call brings is kept, too,
+// It is called twice if the time ran out before the work was done. Whatever token the second call has is kept, too,
 // unless there is a newer one.
-func (s *TokenSource) land(ctx context.Context, f *flight, h *heldToken, err error) {
-	defer s.publish(f, h, err) // whatever the listener does
-	if f.ended.CompareAndSwap(false, true) {
-		f.report(ctx, Event{Kind: EventRefreshed, Duration: time.Since(f.began), Err: err})
+func (s *TokenSource) end(ctx context.Context, run *refreshRun, k *knownToken, err error) {
+	defer s.publish(run, k, err) // whatever the listener does
+	if run.ended.CompareAndSwap(false, true) {
+		run.report(ctx, Event{Kind: EventRefreshed, Duration: time.Since(run.began), Err: err})
 	}
 }
 
-// publish shows a flight's token to OnToken and settles the flight.
-func (s *TokenSource) publish(f *flight, h *heldToken, err error) {
-	if h == nil {
-		s.settle(f, nil, err)
+// publish shows the token of a run to OnToken, and settles the run.
+func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
+	if k == nil {
+		s.settle(run, nil, err)
 		return
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if s.current.Load() != f.base {
-		s.settle(f, nil, err) // Set was faster, or a later flight
+	if s.current.Load() != run.base {
+		s.settle(run, nil, err) // Set was faster, or a later run
 		return
 	}
-	if h.lifetime > 0 {
+	if k.lifetime > 0 {
 		err = nil // that the token could not be saved is for the listener; it is good
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked(p)
 		}
-		s.settle(f, h, err)
+		s.settle(run, k, err)
 	}()
 	if s.OnToken != nil {
-		s.OnToken(h.token)
+		s.OnToken(k.token)
 	}
 }
 
-// replace puts h to use, whatever else is going on.
-func (s *TokenSource) replace(h *heldToken) {
+// replace puts k to use, whatever else is going on.
+func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	if old := s.current.Load(); old != nil {
-		h.supersedes.Store(old.token)
+		k.supersedes.Store(old.token)
 	}
 	if s.OnToken != nil {
-		s.OnToken(h.token)
+		s.OnToken(k.token)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current.Store(h)
-	s.failure, s.forced = failure{}, burst{}
-	if s.flight != nil {
-		s.overtake(s.flight)
-		s.flight = nil
+	s.current.Store(k)
+	s.failure, s.forced = failure{}, refreshCount{}
+	if s.running != nil {
+		s.supersede(s.running)
+		s.running = nil
 	}
 }
 
-// settle publishes h, if there is one, and tells those who wait for the flight. With h, the caller holds publishing.
-func (s *TokenSource) settle(f *flight, h *heldToken, err error) {
+// settle puts k to use, if there is one, and tells those who wait for the run. With k, the caller holds publishing.
+func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if h != nil {
-		s.current.Store(h)
+	if k != nil {
+		s.current.Store(k)
 		s.failure = failure{}
 	}
-	if s.flight == f {
-		s.flight = nil
+	if s.running == run {
+		s.running = nil
 	}
 	switch current := s.current.Load(); {
-	case f.down:
-	case h == nil && current != f.base:
-		s.overtake(f)
+	case run.over:
+	case k == nil && current != run.base:
+		s.supersede(run)
 	case err == nil:
-		f.finish(h.token, nil)
+		run.finish(k.token, nil)
 	default:
-		if h == nil || !h.usable(now) {
-			s.failure = f.failure.next(err, current, s.Store != nil, now)
+		if k == nil || !k.usable(now) {
+			s.failure = run.failure.next(err, current, s.Store != nil, now)
 			if current != nil {
 				current.retryAfter(now, s.failure.until.Sub(now))
 			}
 		}
-		f.finish(nil, err)
+		run.finish(nil, err)
 	}
 }
 
-// overtake ends a flight because its base is no longer the current token. The caller holds mu.
-func (s *TokenSource) overtake(f *flight) {
+// supersede ends a run because its base is no longer the current token. The caller holds mu.
+func (s *TokenSource) supersede(run *refreshRun) {
 	if current := s.current.Load(); current.usable(time.Now()) {
-		f.finish(current.token, nil)
+		run.finish(current.token, nil)
 	} else {
-		f.finish(nil, nil)
+		run.finish(nil, nil)
 	}
 }
 
 // finish tells those who wait. The caller holds mu.
-func (f *flight) finish(t *oauth2.Token, err error) {
-	f.token, f.err, f.down = t, err, true
-	close(f.done)
+func (run *refreshRun) finish(t *oauth2.Token, err error) {
+	run.token, run.err, run.over = t, err, true
+	close(run.done)
 }
 
-// report tells the listener, if there is one in the context of who started the flight.
-func (f *flight) report(ctx context.Context, e Event) {
+// report tells the listener in the context of the caller who started the run, if there is one.
+func (run *refreshRun) report(ctx context.Context, e Event) {
 	if listen := listener(ctx); listen != nil {
 		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
-		e.Scheme, e.Attempt = "Bearer", f.attempt
+		e.Scheme, e.Attempt = "Bearer", run.attempt
 		listen(ctx, e)
 	}
 }

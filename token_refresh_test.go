@@ -18,7 +18,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-func TestFlightOutlivesItsCallers(t *testing.T) {
+func TestRefreshOutlivesItsCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type key struct{}
 		i := &issuer{delay: time.Second}
@@ -228,7 +228,7 @@ func TestOnTokenThatPanicsLosesNothing(t *testing.T) {
 	require.Equal(t, "access-1", got.AccessToken)
 }
 
-func TestSetOvertakesARefresh(t *testing.T) {
+func TestSetDuringARefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{delay: time.Second}
 		src := &TokenSource{Fetch: i.fetch, Initial: old()}

@@ -43,7 +43,7 @@ type demand struct {
 	attempt   int // of the request, for events; 0 in the background
 }
 
-// metBy reports whether h is what the caller needs.
-func (d *demand) metBy(h *heldToken, now time.Time) bool {
-	return !d.forced && h.usable(now) && (!d.refusal || h.token.AccessToken != d.rejected)
+// metBy reports whether k is what the caller needs.
+func (d *demand) metBy(k *knownToken, now time.Time) bool {
+	return !d.forced && k.usable(now) && (!d.refusal || k.token.AccessToken != d.rejected)
 }

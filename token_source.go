@@ -18,18 +18,19 @@ import (
 // expires, and at once when a server has refused it, with one token request however many ask. Give it to a
 // [Bearer], or to gRPC or anything else that takes an oauth2.TokenSource.
 //
-// A refresh belongs to nobody: it goes on when the caller who started it has gone, with the values of that caller's
-// context, bounded by FetchTimeout, and what it obtains is kept. Every caller waits under its own context. A failed
-// refresh is reported to those who waited for it, and after it the token endpoint is left alone for a growing while
-// (100 ms to 30 s, or what Retry-After says), in which callers without a usable token get the same error. A refresh token
-// that the token endpoint has refused is never sent again: the error wraps [ErrLoginRequired] until Set, or the
-// Store, brings another token. Client credentials that it refuses are tried again, but seldom (30 s to 5 min).
+// A refresh is not tied to the caller who caused it. It has the values of that caller's context, but not its end:
+// FetchTimeout bounds it, and what it obtains is kept. Every caller waits under its own context.
 //
-// Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does too: what caches the token a second
-// time does not see that it was refreshed or refused, and it writes into the token that it shares with others. A Bearer
-// given such a wrapper still works until the token is refused; then the 401 comes back to the caller.
+// The error of a failed refresh goes to all who waited for it. The token endpoint is then left alone for a time that
+// grows from 100 ms to 30 s, or for what Retry-After says, during which callers without a usable token get the same
+// error. A refresh token that the token endpoint has refused is not sent again: the error wraps [ErrLoginRequired] until
+// Set or the Store has another token. Client credentials that it has refused are tried again after 30 s to 5 min.
 //
-// A TokenSource starts no goroutine but for a refresh under way, so there is nothing to close. It is safe for
+// Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
+// refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
+// is refused; then the caller gets the 401.
+//
+// A TokenSource has no goroutine but that of a refresh under way, so there is nothing to close. It is safe for
 // concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
 // returns be modified.
 type TokenSource struct {
@@ -43,48 +44,45 @@ type TokenSource struct {
 	// Initial is not written to Store. When a user has logged in, call Set instead, which is.
 	Initial *oauth2.Token
 
-	// Store is where the token is shared with other processes, and found again by the next one. If it is nil, this
-	// process is alone with its token.
+	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
 	Store TokenStore
 
-	// OnToken is called with each token but Initial, whether it comes from Fetch, from Store or from Set, before
-	// anybody gets to use it: a place to save it, or to let other things know. It is called once for each token,
-	// never concurrently with itself. Those without a usable token wait for it. It must not call methods of
-	// the TokenSource.
+	// OnToken is called with each token from Fetch, Store or Set just before it comes into use; Initial is not shown
+	// to it. It is called once for each token, and never concurrently with itself. Callers without a usable token
+	// wait until it has returned. It must not call methods of the TokenSource.
 	OnToken func(*oauth2.Token)
 
-	// RefreshBefore is how long before its expiry a token is refreshed in the background, while callers go on
-	// using it, though not before half of its lifetime has passed. 0 means 0.45 of the lifetime or 5 minutes, whichever
-	// is less, and a tenth more or less, so that many processes do not march in step. Negative means not before it
-	// has expired.
+	// RefreshBefore is how long before its expiry a token is refreshed in the background, by the next caller, while
+	// all go on using it. It is never refreshed before half of its lifetime has passed. 0 means 0.45 of the lifetime or
+	// 5 minutes, whichever is less, and up to a tenth more or less, so that not all processes refresh at the same moment.
+	// Negative means not before it has expired.
 	RefreshBefore time.Duration
 
-	// FetchTimeout bounds a refresh, Store included. A Fetch that ignores the end of its context is left behind
-	// then, but if it still brings a token, that is kept. 0 means 30 seconds.
+	// FetchTimeout bounds a refresh, Store included. Nobody waits any longer for a Fetch that ignores the end of its
+	// context, but if it returns a token later, that is kept. 0 means 30 seconds.
 	FetchTimeout time.Duration
 
-	// MinRefreshInterval is for servers that refuse tokens although they are fresh: a token that was obtained
+	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
 	// because its predecessor was refused, and is refused itself before any server has accepted it, is not replaced
-	// before it has this age. Nor is there more than a handful of refreshes forced by refusals in this time. In the
-	// meantime Refresh returns [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
+	// before it has this age. Nor do refusals, or calls of Refresh, cause more than 32 calls of Fetch in this time. Until
+	// then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
 	MinRefreshInterval time.Duration
 
-	// current is the token in use: nil at first, then replaced as a whole. All that a caller with a good token
-	// touches. It changes only under publishing and mu.
-	current atomic.Pointer[heldToken]
+	// current is the token in use: nil at first, then replaced as a whole. A caller with a good token touches nothing
+	// else. It changes only under publishing and mu.
+	current atomic.Pointer[knownToken]
 
 	// publishing makes OnToken and the change of current one step, so that tokens are seen in the order in which they
-	// come into use. It is held while OnToken runs, and taken by nobody who only wants a token. It is taken
-	// before mu.
+	// come into use. It is held while OnToken runs. Callers who want a token do not take it. It is taken before mu.
 	publishing sync.Mutex
 
-	// mu guards what follows. It is held for a few instructions, never while anything is called that could wait.
+	// mu guards what follows. It is never held while anything is called that could wait.
 	mu      sync.Mutex
-	begun   bool    // Initial has been looked at
-	flight  *flight // the refresh under way; nil if there is none
-	failure failure // of the last refresh; zero if it succeeded
-	forced  burst   // refreshes that refusals have caused lately
-	share   float64 // of a token's lifetime, in which it is refreshed early; 0: not chosen yet
+	begun   bool         // Initial has been looked at
+	running *refreshRun  // the refresh under way; nil if there is none
+	failure failure      // of the last refresh; zero if it succeeded
+	forced  refreshCount // refreshes that refusals have caused lately
+	share   float64      // of a token's lifetime, in which it is refreshed early; 0: not chosen yet
 }
 
 // Errors of a [TokenSource].
@@ -100,7 +98,7 @@ var (
 
 var (
 	errRefusedWhileFresh = fmt.Errorf("%w (see TokenSource.MinRefreshInterval)", ErrTokenRefused)
-	errRecursion         = errors.New("authretry: the request for a token needs that very token: keep the token endpoint out of the reach of the Transport that uses this TokenSource")
+	errRecursion         = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
 	errNoFetch           = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
 )
 
@@ -145,38 +143,38 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 			return err
 		}
 	}
-	s.begin()
-	h := s.hold(t)
-	s.replace(h)
+	s.useInitial()
+	k := s.newKnownToken(t)
+	s.replace(k)
 	if s.Store == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), flightKey{s}, true), s.fetchTimeout())
+	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), refreshKey{s}, true), s.fetchTimeout())
 	defer cancel()
 	_, err := s.Store.Update(ctx, func(_ context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
-		h.supersedes.Store(stored)
-		return h.token, nil
+		k.supersedes.Store(stored)
+		return k.token, nil
 	})
 	if err != nil {
-		return notSaved(err, h.token)
+		return notSaved(err, k.token)
 	}
-	h.supersedes.Store(nil)
+	k.supersedes.Store(nil)
 	return nil
 }
 
 // token returns a token that has not expired. With one at hand it neither locks nor allocates.
 func (s *TokenSource) token(ctx context.Context) (*oauth2.Token, error) {
-	if h := s.current.Load(); h != nil {
-		if h.lifetime == forever {
-			return h.token, nil
+	if k := s.current.Load(); k != nil {
+		if k.lifetime == forever {
+			return k.token, nil
 		}
 		now := time.Now()
-		if h.settled(now) {
-			return h.token, nil
+		if k.settled(now) {
+			return k.token, nil
 		}
-		if h.usable(now) {
-			s.renew(ctx, h, now)
-			return h.token, nil
+		if k.usable(now) {
+			s.renew(ctx, k, now)
+			return k.token, nil
 		}
 	}
 	return s.obtain(ctx, demand{attempt: 1})
@@ -189,42 +187,42 @@ func (s *TokenSource) refresh(ctx context.Context, rejected string, c *Challenge
 
 // unproven returns the current token if no server is known to have accepted it yet, and otherwise nil.
 func (s *TokenSource) unproven() *oauth2.Token {
-	if h := s.current.Load(); h != nil && !h.accepted.Load() {
-		return h.token
+	if k := s.current.Load(); k != nil && !k.accepted.Load() {
+		return k.token
 	}
 	return nil
 }
 
 // accepted notes that a server has accepted t: if it is refused later, it has probably been revoked.
 func (s *TokenSource) accepted(t *oauth2.Token) {
-	if h := s.current.Load(); h != nil && h.token == t {
-		h.accepted.Store(true)
+	if k := s.current.Load(); k != nil && k.token == t {
+		k.accepted.Store(true)
 	}
 }
 
 // renew starts a refresh in the background, unless somebody else has.
-func (s *TokenSource) renew(ctx context.Context, h *heldToken, now time.Time) {
-	due := h.refreshAt.Load()
-	if int64(now.Sub(h.received)) < due || !h.refreshAt.CompareAndSwap(due, int64(h.lifetime)) {
+func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
+	due := k.refreshAt.Load()
+	if int64(now.Sub(k.received)) < due || !k.refreshAt.CompareAndSwap(due, int64(k.lifetime)) {
 		return
 	}
-	if ctx.Value(flightKey{s}) != nil {
+	if ctx.Value(refreshKey{s}) != nil {
 		return // it is the refresh itself that asks
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.flight != nil || s.current.Load() != h:
+	case s.running != nil || s.current.Load() != k:
 	case now.Before(s.failure.until):
-		h.retryAfter(now, s.failure.until.Sub(now))
+		k.retryAfter(now, s.failure.until.Sub(now))
 	default:
-		s.launch(ctx, h, demand{})
+		s.start(ctx, k, demand{})
 	}
 }
 
 // obtain returns a token that meets the demand: the current one, or that of a refresh for which it waits.
 func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, error) {
-	if ctx.Value(flightKey{s}) != nil {
+	if ctx.Value(refreshKey{s}) != nil {
 		return nil, errRecursion
 	}
 	if s.Initial != nil && s.Initial.AccessToken != "" && s.current.Load() == nil {
@@ -232,39 +230,39 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 			return nil, fmt.Errorf("%w (TokenSource.Initial)", err)
 		}
 	}
-	s.begin()
+	s.useInitial()
 	for {
-		f, t, err := s.join(ctx, d)
-		if f == nil {
+		run, t, err := s.join(ctx, d)
+		if run == nil {
 			return t, err
 		}
 		select {
-		case <-f.done:
+		case <-run.done:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("authretry: gave up waiting for a token: %w", ctx.Err())
 		}
 		switch {
-		case f.err != nil:
-			return nil, f.err
-		case f.token == nil:
-			continue // Set has overtaken the refresh, with a token that needs one itself
-		case d.refusal && f.token.AccessToken == d.rejected:
+		case run.err != nil:
+			return nil, run.err
+		case run.token == nil:
+			continue // what Set has put in its place has to be refreshed itself
+		case d.refusal && run.token.AccessToken == d.rejected:
 			return nil, errSameToken
 		}
-		return f.token, nil
+		return run.token, nil
 	}
 }
 
 // join returns the refresh to wait for, starting it if need be; or else the token or the error that there is already.
-func (s *TokenSource) join(ctx context.Context, d demand) (*flight, *oauth2.Token, error) {
+func (s *TokenSource) join(ctx context.Context, d demand) (*refreshRun, *oauth2.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h, now := s.current.Load(), time.Now()
+	k, now := s.current.Load(), time.Now()
 	switch {
-	case d.metBy(h, now):
-		return nil, h.token, nil
-	case s.flight != nil:
-		return s.flight, nil, nil
+	case d.metBy(k, now):
+		return nil, k.token, nil
+	case s.running != nil:
+		return s.running, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: no token, and no time to get one: %w", ctx.Err())
 	case s.Fetch == nil && s.Store == nil:
@@ -272,43 +270,43 @@ func (s *TokenSource) join(ctx context.Context, d demand) (*flight, *oauth2.Toke
 	case now.Before(s.failure.until):
 		return nil, nil, s.failure.err
 	}
-	if h.usable(now) {
+	if k.usable(now) {
 		d.forced = true
-		d.noFetch = s.refusedWhileFresh(h, d, now)
+		d.noFetch = s.refusedWhileFresh(k, d, now)
 		if d.noFetch && s.Store == nil {
 			return nil, nil, errRefusedWhileFresh
 		}
 	}
-	return s.launch(ctx, h, d), nil, nil
+	return s.start(ctx, k, d), nil, nil
 }
 
-// A burst counts refreshes since a point in time.
-type burst struct {
+// A refreshCount counts refreshes since a point in time.
+type refreshCount struct {
 	since time.Time
 	n     int
 }
 
-// refusedWhileFresh reports whether a refresh of the token h would be one too many for the token endpoint, which
-// answers a server's refusal of h. The caller holds mu.
-func (s *TokenSource) refusedWhileFresh(h *heldToken, d demand, now time.Time) bool {
+// refusedWhileFresh reports whether a refresh of the token k would be one too many for the token endpoint, which
+// answers a server's refusal of k. The caller holds mu.
+func (s *TokenSource) refusedWhileFresh(k *knownToken, d demand, now time.Time) bool {
 	interval := s.MinRefreshInterval
 	if interval == 0 {
 		interval = defaultRefusalInterval
 	}
-	if d.refusal && h.forced && !h.accepted.Load() && now.Sub(h.received) < interval {
+	if d.refusal && k.forced && !k.accepted.Load() && now.Sub(k.received) < interval {
 		return true
 	}
 	if now.Sub(s.forced.since) >= interval {
-		s.forced = burst{since: now}
+		s.forced = refreshCount{since: now}
 	}
 	return s.forced.n >= maxForced
 }
 
-// A heldToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
-type heldToken struct {
+// A knownToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
+type knownToken struct {
 	token    *oauth2.Token
 	received time.Time     // with a monotonic reading
-	lifetime time.Duration // from received; 0 if the token was of no use even then
+	lifetime time.Duration // from received; 0 if it had expired by then
 	expiry   int64         // by the wall clock, in Unix microseconds
 
 	early  time.Duration // the age from which on it is refreshed in the background
@@ -319,43 +317,43 @@ type heldToken struct {
 	supersedes atomic.Pointer[oauth2.Token] // what the Store still has, until this one is saved
 }
 
-// hold returns t, which has just come in, ready for use. It takes a copy, so that t stays its owner's.
-func (s *TokenSource) hold(t *oauth2.Token) *heldToken {
+// newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.
+func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
 	own := *t
-	h := &heldToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64}
+	k := &knownToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64}
 	if !t.Expiry.IsZero() {
-		// By both clocks: the monotonic one knows nothing of time slept through, the wall clock may be set back.
-		h.lifetime = max(0, t.Expiry.Sub(h.received))
-		h.expiry = t.Expiry.UnixMicro()
+		// By both clocks: the monotonic one does not count the time that the machine sleeps, and the wall clock may be set back.
+		k.lifetime = max(0, t.Expiry.Sub(k.received))
+		k.expiry = t.Expiry.UnixMicro()
 	}
 	if t.AccessToken == "" {
-		h.lifetime = 0
+		k.lifetime = 0
 	}
-	h.early = h.lifetime - s.lead(h.lifetime)
-	h.refreshAt.Store(int64(h.early))
-	return h
+	k.early = k.lifetime - s.leadTime(k.lifetime)
+	k.refreshAt.Store(int64(k.early))
+	return k
 }
 
 // settled reports whether there is nothing to do about the token at the time now.
-func (h *heldToken) settled(now time.Time) bool {
-	return int64(now.Sub(h.received)) < h.refreshAt.Load() && now.UnixMicro() < h.expiry
+func (k *knownToken) settled(now time.Time) bool {
+	return int64(now.Sub(k.received)) < k.refreshAt.Load() && now.UnixMicro() < k.expiry
 }
 
-// usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would leave tokens that
-// live for seconds without any life: to be early is the business of RefreshBefore.
-func (h *heldToken) usable(now time.Time) bool {
-	return h != nil && now.Sub(h.received) < h.lifetime && now.UnixMicro() < h.expiry
+// usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would make tokens
+// useless that live for seconds; RefreshBefore sees to it that a token is replaced in time.
+func (k *knownToken) usable(now time.Time) bool {
+	return k != nil && now.Sub(k.received) < k.lifetime && now.UnixMicro() < k.expiry
 }
 
 // retryAfter puts the refresh in the background off by a delay, at most to the end of the token's life.
-func (h *heldToken) retryAfter(now time.Time, delay time.Duration) {
-	age := now.Sub(h.received)
-	delay = min(delay, h.lifetime-age)
-	h.refreshAt.Store(int64(max(h.early, age+delay)))
+func (k *knownToken) retryAfter(now time.Time, delay time.Duration) {
+	age := now.Sub(k.received)
+	delay = min(delay, k.lifetime-age)
+	k.refreshAt.Store(int64(max(k.early, age+delay)))
 }
 
-// lead returns how long before the end of a token's lifetime it is to be refreshed in the background.
-func (s *TokenSource) lead(lifetime time.Duration) time.Duration {
+// leadTime returns how long before the end of a token's lifetime it is to be refreshed in the background.
+func (s *TokenSource) leadTime(lifetime time.Duration) time.Duration {
 	if lifetime == forever || s.RefreshBefore < 0 || s.Fetch == nil && s.Store == nil {
 		return 0
 	}
@@ -370,11 +368,11 @@ func (s *TokenSource) lead(lifetime time.Duration) time.Duration {
 	return time.Duration(s.share * min(earlyShare*float64(lifetime), float64(maxEarly)))
 }
 
-// begin puts Initial to use, the first time that it is called.
-func (s *TokenSource) begin() {
-	var initial *heldToken
+// useInitial puts Initial to use, the first time that it is called.
+func (s *TokenSource) useInitial() {
+	var initial *knownToken
 	if s.current.Load() == nil && s.Initial != nil && (s.Initial.AccessToken == "" || checkToken(s.Initial) == nil) {
-		initial = s.hold(s.Initial)
+		initial = s.newKnownToken(s.Initial)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -123,7 +123,7 @@ func (s *rotatingServer) source() *TokenSource {
 	}
 }
 
-func TestStorms(t *testing.T) {
+func TestManyRefusalsAtOnce(t *testing.T) {
 	const n = 1000
 	run := func(t *testing.T, s *rotatingServer, src *TokenSource, call func(i int, rejected *oauth2.Token) error) {
 		rejected, err := src.Token()
@@ -178,7 +178,7 @@ func TestStorms(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		leader := make(chan error)
 		go func() { _, err := src.Refresh(ctx, rejected); leader <- err }()
-		require.Eventually(t, func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.flight != nil }, time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.running != nil }, time.Second, time.Millisecond)
 		time.AfterFunc(10*time.Millisecond, cancel)
 		errs := make(chan error)
 		for i := range 99 {
@@ -377,7 +377,7 @@ func TestTokenIsACopy(t *testing.T) {
 func TestTokenExpiresByEitherClock(t *testing.T) {
 	now := time.Now()
 	src := &TokenSource{RefreshBefore: -1}
-	h := src.hold(&oauth2.Token{AccessToken: "a", Expiry: now.Add(time.Minute)})
+	h := src.newKnownToken(&oauth2.Token{AccessToken: "a", Expiry: now.Add(time.Minute)})
 	require.True(t, h.usable(now))
 	h.expiry = now.Add(-time.Second).UnixMicro() // the machine has slept
 	require.False(t, h.usable(now))
