@@ -75,12 +75,9 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 		return nil, fmt.Errorf("%w: the token is good, but its scope is insufficient", ErrUnsupportedChallenge)
 	}
 	refused := bearerToken(refusal.Request.Header)
-	if refused == "" {
-		return (*bearerSession)(b), nil
-	}
 	t, err := b.successor(ctx, refused, c)
-	if errors.Is(err, ErrTokenRefused) {
-		return nil, fmt.Errorf("%w: %w", ErrCredentialsRefused, err)
+	if err == nil {
+		err = checkToken(t)
 	}
 	if err != nil {
 		return nil, err
@@ -88,11 +85,9 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if t.AccessToken == refused {
 		return nil, ErrCredentialsRefused
 	}
-	if _, ok := b.Source.(*TokenSource); ok {
-		return (*bearerSession)(b), nil
-	}
-	s := &primedSession{bearerSession: (*bearerSession)(b)}
-	s.first.Store(t)
+	s := &bearerAnswer{bearerSession: (*bearerSession)(b)}
+	s.unsent.Store(t)
+	s.untested.Store(t)
 	return s, nil
 }
 
@@ -111,30 +106,29 @@ func (b *Bearer) hasNoSource() bool {
 	return b.Source == nil || ok && src == nil
 }
 
-// successor returns the token that takes the place of a refused one.
+// successor returns the token that answers the challenge c, in place of the refused one if that is not "".
 func (b *Bearer) successor(ctx context.Context, refused string, c *Challenge) (*oauth2.Token, error) {
+	if refused == "" {
+		return b.token(ctx, TokenRequest{Challenge: c})
+	}
+	previous := &oauth2.Token{AccessToken: refused}
 	switch src := b.Source.(type) {
 	case *TokenSource:
-		t, err := src.refresh(ctx, refused, c)
-		if err == errNoFetch { // there never was a way to get another one
-			return nil, fmt.Errorf("%w, and TokenSource.Fetch is nil", ErrCredentialsRefused)
-		}
-		return t, err
+		return src.Obtain(ctx, TokenRequest{Previous: previous, Challenge: c})
 	case refresher:
-		t, err := src.Refresh(ctx, &oauth2.Token{AccessToken: refused})
+		t, err := src.Refresh(ctx, previous)
 		if err != nil {
 			return nil, sourceFailed(err)
 		}
-		return t, checkToken(t)
-	default:
-		return b.ask(ctx)
+		return t, nil
 	}
+	return b.ask(ctx)
 }
 
-// token returns the token to send.
-func (b *Bearer) token(ctx context.Context) (*oauth2.Token, error) {
+// token returns the token to send where none was refused.
+func (b *Bearer) token(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
 	if src, ok := b.Source.(*TokenSource); ok {
-		return src.token(ctx)
+		return src.Obtain(ctx, r)
 	}
 	if h := b.header.Load(); ctx.Done() == nil || h != nil && h.stable.Load() && isLasting(h.token) {
 		t, err := b.Source.Token()
@@ -172,7 +166,7 @@ func (b *Bearer) ask(ctx context.Context) (*oauth2.Token, error) {
 	if failure != nil {
 		return nil, sourceFailed(failure)
 	}
-	return asked, checkToken(asked)
+	return asked, nil
 }
 
 // headerFor returns the header for a token that Source has returned.
@@ -192,17 +186,21 @@ func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
 	return h, nil
 }
 
-// A bearerSession is a Bearer at work: one for all origins, as all there is to remember of any is the token.
+// A bearerSession sends the current token. One serves all requests, since there is nothing to remember of any but the
+// token, which the source has.
 type bearerSession Bearer
 
 // Authorize implements [Session].
 func (s *bearerSession) Authorize(req *http.Request) error {
-	b := (*Bearer)(s)
-	t, err := b.token(req.Context())
+	t, err := (*Bearer)(s).token(req.Context(), TokenRequest{})
 	if err != nil {
 		return err
 	}
-	h, err := b.headerFor(t)
+	return s.send(req, t)
+}
+
+func (s *bearerSession) send(req *http.Request, t *oauth2.Token) error {
+	h, err := (*Bearer)(s).headerFor(t)
 	if err != nil {
 		return err
 	}
@@ -216,37 +214,42 @@ func (s *bearerSession) Format(f fmt.State, verb rune) { (*Bearer)(s).Format(f, 
 // Covers reports true: a Bearer token is for the whole origin.
 func (s *bearerSession) Covers(*url.URL) bool { return true }
 
-// Learn notes that a server has accepted the token, so that its refusal will mean that it has been revoked.
-func (s *bearerSession) Learn(resp *http.Response, refused bool) (keep bool, err error) {
-	src, ok := s.Source.(*TokenSource)
-	if !ok || refused || resp.StatusCode >= 500 {
-		return false, nil
-	}
-	t := src.unproven()
-	if t != nil && resp.Request != nil && bearerToken(resp.Request.Header) == t.AccessToken {
-		src.accepted(t)
-	}
-	return true, nil
-}
-
-// A primedSession sends the token that was obtained in answer to a challenge before it asks the Source again.
-type primedSession struct {
+// A bearerAnswer sends the token that was obtained in answer to a challenge, and after that the current token.
+type bearerAnswer struct {
 	*bearerSession
-	first atomic.Pointer[oauth2.Token]
+	unsent   atomic.Pointer[oauth2.Token] // what was obtained, until it is sent
+	untested atomic.Pointer[oauth2.Token] // and until the server's answer to it is here
 }
 
 // Authorize implements [Session].
-func (s *primedSession) Authorize(req *http.Request) error {
-	t := s.first.Load()
-	if t == nil || !s.first.CompareAndSwap(t, nil) {
-		return s.bearerSession.Authorize(req)
+func (s *bearerAnswer) Authorize(req *http.Request) error {
+	if s.unsent.Load() != nil { // which says no at less cost than Swap
+		if t := s.unsent.Swap(nil); t != nil {
+			return s.send(req, t)
+		}
 	}
-	h, err := (*Bearer)(s.bearerSession).headerFor(t)
-	if err != nil {
-		return err
+	return s.bearerSession.Authorize(req)
+}
+
+// Learn notes that the server has accepted the token for which it asked, so that a later refusal will mean that it has been
+// revoked. What is said to a request that carried a token unasked, or to a later one, proves nothing: it may not need
+// credentials.
+//
+// After a refusal, keep is true: that the server asks for a token is as true as before, and which one is sent next is for the
+// source to say.
+func (s *bearerAnswer) Learn(resp *http.Response, refused bool) (keep bool, err error) {
+	t := s.untested.Load()
+	if t == nil || !s.untested.CompareAndSwap(t, nil) || refused {
+		return true, nil
 	}
-	req.Header["Authorization"] = h.values
-	return nil
+	if resp.StatusCode == http.StatusProxyAuthRequired || resp.StatusCode >= 500 { // it did not come as far as that
+		return true, nil
+	}
+	src, ok := s.Source.(*TokenSource)
+	if ok && resp.Request != nil && bearerToken(resp.Request.Header) == t.AccessToken {
+		src.Accepted(t)
+	}
+	return true, nil
 }
 
 // bearerToken returns the token in a request's Authorization header, or "".

@@ -264,6 +264,43 @@ func TestBearerForeignSource(t *testing.T) {
 	}
 }
 
+// A token is accepted by a server that has asked for it, and only by its own answer.
+func TestBearerLearn(t *testing.T) {
+	for _, c := range []struct {
+		status  int
+		refused bool
+		sent    string
+		want    bool
+	}{
+		{200, false, "Bearer access-1", true},
+		{403, false, "bearer access-1", true},
+		{404, false, "Bearer access-1", true},
+		{401, true, "Bearer access-1", false},
+		{400, true, "Bearer access-1", false},
+		{407, false, "Bearer access-1", false},
+		{500, false, "Bearer access-1", false},
+		{502, false, "Bearer access-1", false},
+		{200, false, "Bearer old", false},
+		{200, false, "", false},
+	} {
+		src := &TokenSource{Fetch: (&issuer{}).fetch, Initial: old()}
+		b := &Bearer{Source: src}
+		ahead, err := b.Start(t.Context(), newRequest())
+		require.NoError(t, err)
+		require.NotImplements(t, (*Learner)(nil), ahead, "nobody has asked")
+		answer, err := b.Answer(t.Context(), nil, refusalOf(newRequest("Bearer old")))
+		require.NoError(t, err)
+		req := newRequest(c.sent)
+		keep, err := answer.(Learner).Learn(&http.Response{StatusCode: c.status, Request: req}, c.refused)
+		require.NoError(t, err)
+		require.True(t, keep, "a server that asks for a token will ask again")
+		answer.(Learner).Learn(&http.Response{StatusCode: 200, Request: newRequest("Bearer access-1")}, false) // to another request
+
+		_, err = src.Refresh(t.Context(), &oauth2.Token{AccessToken: "access-1"})
+		require.Equal(t, c.want, err == nil, c)
+	}
+}
+
 func TestBearerForeignSourceThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) {
@@ -301,13 +338,21 @@ func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {
 				if err := session.Authorize(req); err != nil {
 					panic(err)
 				}
-				if err := learn(session.(Learner), resp); err != nil {
-					panic(err)
-				}
 			}
 			steady()
 			steady()
 			require.Zero(t, testing.AllocsPerRun(100, steady))
+
+			answer, err := b.Answer(req.Context(), nil, refusalOf(newRequest())) // as it is remembered if NotAhead is set
+			require.NoError(t, err)
+			require.Zero(t, testing.AllocsPerRun(100, func() {
+				if err := answer.Authorize(req); err != nil {
+					panic(err)
+				}
+				if err := learn(answer.(Learner), resp); err != nil {
+					panic(err)
+				}
+			}))
 			require.Equal(t, "Bearer a", req.Header.Get("Authorization"))
 			require.Equal(t, 1, cap(req.Header["Authorization"]))
 		})

@@ -51,7 +51,7 @@ func (f failure) next(err error, current *knownToken, hasStore bool, now time.Ti
 	e, _ := err.(*tokenError)
 	if !e.isPermanent() {
 		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
-		if err == errRefusedWhileFresh {
+		if err == error(errRefusedWhileFresh) {
 			f.delay = min(f.delay, minStoreWait) // the token endpoint had no part in it
 		}
 		wait := jittered(f.delay)
@@ -114,10 +114,37 @@ func (e *tokenError) isPermanent() bool {
 	return e != nil && errors.Is(e, ErrLoginRequired)
 }
 
-var errSameToken = &tokenError{
-	text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
-	causes: []error{ErrTokenRefused},
+// A refusedError says why there is no other token than the one that a server has refused.
+type refusedError struct {
+	text string
+	also error // what it wraps besides ErrCredentialsRefused; nil: nothing
 }
+
+func (e *refusedError) Error() string { return "authretry: " + e.text }
+
+func (e *refusedError) Unwrap() []error {
+	if e.also == nil {
+		return []error{ErrCredentialsRefused}
+	}
+	return []error{ErrCredentialsRefused, e.also}
+}
+
+var (
+	errRefusedWhileFresh = &refusedError{
+		text: "the server refuses a token fresh from the token endpoint (see TokenSource.MinRefreshInterval)",
+		also: ErrTokenRefused,
+	}
+	errNoOtherToken = &refusedError{
+		text: "there is no other token than the one that was refused, and TokenSource.Fetch is nil",
+		also: ErrLoginRequired,
+	}
+	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
+	errSameToken = &tokenError{
+		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
+		causes: []error{ErrCredentialsRefused},
+	}
+	errRecursion = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
+)
 
 // failed is the error for a Fetch of a successor of previous that failed with err.
 func failed(err error, previous *oauth2.Token) error {

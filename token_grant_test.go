@@ -88,7 +88,7 @@ func TestFetchThatCachesIsCalledSeldom(t *testing.T) {
 	require.NoError(t, err)
 	for range 1000 {
 		_, err = src.Refresh(context.Background(), got)
-		require.ErrorIs(t, err, ErrTokenRefused)
+		require.ErrorIs(t, err, ErrCredentialsRefused)
 	}
 	require.Less(t, calls, 5)
 }

@@ -17,8 +17,8 @@ type knownToken struct {
 	lifetime time.Duration // from received; 0 if it had expired by then
 	expiry   int64         // by the wall clock, in Unix microseconds
 
-	early  time.Duration // the age from which on it is refreshed in the background
-	forced bool          // Fetch got it because its predecessor was refused
+	early     time.Duration // the age from which on it is refreshed in the background
+	successor bool          // Fetch got it because its predecessor was refused
 
 	refreshAt  atomic.Int64                 // the age, a Duration, at which the next caller starts that refresh
 	accepted   atomic.Bool                  // a server has accepted it

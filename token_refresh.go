@@ -115,7 +115,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	case run.noFetch:
 		return errRefusedWhileFresh
 	case s.Fetch == nil:
-		return errNoFetch
+		return run.noFetchError()
 	}
 	if run.forced { // and nothing new in the Store: what other processes refresh does not count
 		s.mu.Lock()
@@ -129,11 +129,11 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	if err := checkToken(t); err != nil {
 		return err
 	}
-	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refusal || t.Expiry.Equal(b.token.Expiry)) {
+	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refused != "" || t.Expiry.Equal(b.token.Expiry)) {
 		return errSameToken
 	}
 	k := s.newKnownToken(t)
-	k.forced = run.forced
+	k.successor = run.forced && run.refused != ""
 	run.fetched.Store(k)
 	if k.lifetime == 0 {
 		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
@@ -151,7 +151,7 @@ func (s *TokenSource) takeStored(run *refreshRun, stored *oauth2.Token) bool {
 		return false
 	}
 	k := s.newKnownToken(stored)
-	if k.lifetime == 0 || run.refusal && stored.AccessToken == run.rejected {
+	if k.lifetime == 0 || run.isRefused(stored) {
 		return false
 	}
 	run.fetched.Store(k)

@@ -155,10 +155,10 @@ func TestFetchThatIgnoresItsContext(t *testing.T) {
 func TestFetchThatNeedsItsOwnToken(t *testing.T) {
 	src := &TokenSource{}
 	src.Fetch = func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-		if _, err := src.refresh(ctx, "x", nil); !errors.Is(err, errRecursion) {
-			return nil, errors.New("refresh did not notice")
+		if _, err := src.Obtain(ctx, TokenRequest{Previous: &oauth2.Token{AccessToken: "x"}}); !errors.Is(err, errRecursion) {
+			return nil, errors.New("Obtain did not notice")
 		}
-		return src.token(ctx)
+		return src.Obtain(ctx, TokenRequest{})
 	}
 	_, err := src.Token()
 	require.ErrorIs(t, err, errRecursion)

@@ -90,14 +90,8 @@ var (
 	ErrLoginRequired = errors.New("authretry: a new login is required")
 
 	// ErrTokenRefused means that a server refuses a token although it is fresh from the token endpoint, so that
-	// another refresh would not help now.
-	ErrTokenRefused = errors.New("authretry: the server refuses a token fresh from the token endpoint")
-)
-
-var (
-	errRefusedWhileFresh = fmt.Errorf("%w (see TokenSource.MinRefreshInterval)", ErrTokenRefused)
-	errRecursion         = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
-	errNoFetch           = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
+	// another refresh would not help now. It wraps [ErrCredentialsRefused].
+	ErrTokenRefused error = &refusedError{text: "the server refuses a token fresh from the token endpoint"}
 )
 
 const (
@@ -110,23 +104,49 @@ const (
 	forever    = time.Duration(math.MaxInt64)
 )
 
-// Token returns a token that has not expired, obtaining one if need be. It implements oauth2.TokenSource. Where there
-// is a context to obey, use [TokenSource.Refresh] or a [Bearer].
-func (s *TokenSource) Token() (*oauth2.Token, error) {
-	return s.token(context.Background())
+// Obtain returns a token that meets r: one that has not expired and, if r.Previous is set, is another than that one, which
+// a server has refused. So the zero TokenRequest asks for a usable token. If there is one, it is returned at once.
+//
+// If the current token does not meet r, Obtain waits for a refresh, of which there is never more than one under way.
+// If it is Obtain that starts it, Fetch gets r.Challenge. If the source has replaced r.Previous already, however long
+// ago, nothing is refreshed.
+//
+// The error wraps [ErrLoginRequired] if nothing but a new login can help, and context.Cause(ctx) if ctx ended first. It
+// wraps [ErrCredentialsRefused] if there is no other token than r.Previous; one of these errors is [ErrTokenRefused]. So
+// the Answer of a [Scheme] can return it as it is.
+func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	if r.Previous == nil {
+		if t := s.atHand(ctx); t != nil {
+			return t, nil
+		}
+	}
+	return s.obtain(ctx, newDemand(r))
 }
 
-// Refresh returns a token other than rejected, which a server has refused. If the source has moved on from that token
-// already, however long ago, it returns the current one at once; otherwise it waits for a refresh, of which there
-// is never more than one under way. If rejected is nil, the current token is replaced in any case.
+// Token returns a token that has not expired, obtaining one if need be. It implements oauth2.TokenSource. Where there
+// is a context to obey, use [TokenSource.Obtain].
+func (s *TokenSource) Token() (*oauth2.Token, error) {
+	return s.Obtain(context.Background(), TokenRequest{})
+}
+
+// Refresh returns another token than rejected, which a server has refused: it is Obtain without a challenge. If rejected
+// is nil, the current token is replaced in any case.
 //
-// The error wraps [ErrLoginRequired] if nothing but a new login can help, [ErrTokenRefused] if the refused token
-// is itself fresh (see MinRefreshInterval), and ctx's error if that ended first.
+// It is also the method that a [Bearer] looks for in sources that are not a TokenSource.
 func (s *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
 	if rejected == nil {
 		return s.obtain(ctx, demand{forced: true, attempt: 2})
 	}
-	return s.refresh(ctx, rejected.AccessToken, nil)
+	return s.Obtain(ctx, TokenRequest{Previous: rejected})
+}
+
+// Accepted notes that a server has accepted t after it had asked for credentials. If t is refused later, it must have been
+// revoked, and MinRefreshInterval does not hold up its successor. Of t only the AccessToken counts; if that is not the
+// current one, Accepted does nothing. A [Scheme] calls it from Learn.
+func (s *TokenSource) Accepted(t *oauth2.Token) {
+	if k := s.current.Load(); k != nil && t != nil && k.token.AccessToken == t.AccessToken && !k.accepted.Load() {
+		k.accepted.Store(true)
+	}
 }
 
 // Set puts t to use, after a login: it replaces the current token and forgets all failures. It is written to Store, too:
@@ -160,42 +180,24 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	return nil
 }
 
-// token returns a token that has not expired. With one at hand it neither locks nor allocates.
-func (s *TokenSource) token(ctx context.Context) (*oauth2.Token, error) {
-	if k := s.current.Load(); k != nil {
-		if k.lifetime == forever {
-			return k.token, nil
-		}
-		now := time.Now()
-		if k.settled(now) {
-			return k.token, nil
-		}
-		if k.usable(now) {
-			s.renew(ctx, k, now)
-			return k.token, nil
-		}
+// atHand returns the current token, or nil if there is none that is usable. It neither locks nor allocates.
+func (s *TokenSource) atHand(ctx context.Context) *oauth2.Token {
+	k := s.current.Load()
+	if k == nil {
+		return nil
 	}
-	return s.obtain(ctx, demand{attempt: 1})
-}
-
-// refresh is Refresh for the access token that a server refused with the challenge c.
-func (s *TokenSource) refresh(ctx context.Context, rejected string, c *Challenge) (*oauth2.Token, error) {
-	return s.obtain(ctx, demand{rejected: rejected, refusal: true, challenge: c, attempt: 2})
-}
-
-// unproven returns the current token if no server is known to have accepted it yet, and otherwise nil.
-func (s *TokenSource) unproven() *oauth2.Token {
-	if k := s.current.Load(); k != nil && !k.accepted.Load() {
+	if k.lifetime == forever {
+		return k.token
+	}
+	now := time.Now()
+	if k.settled(now) {
+		return k.token
+	}
+	if k.usable(now) {
+		s.renew(ctx, k, now)
 		return k.token
 	}
 	return nil
-}
-
-// accepted notes that a server has accepted t: if it is refused later, it has probably been revoked.
-func (s *TokenSource) accepted(t *oauth2.Token) {
-	if k := s.current.Load(); k != nil && k.token == t {
-		k.accepted.Store(true)
-	}
 }
 
 // renew starts a refresh in the background, unless somebody else has.
@@ -244,7 +246,7 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 			return nil, run.err
 		case run.token == nil:
 			continue // what Set has put in its place has to be refreshed itself
-		case d.refusal && run.token.AccessToken == d.rejected:
+		case d.isRefused(run.token):
 			return nil, errSameToken
 		}
 		return run.token, nil
@@ -264,7 +266,7 @@ func (s *TokenSource) join(ctx context.Context, d demand) (*refreshRun, *oauth2.
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: no token, and no time to get one: %w", ctx.Err())
 	case s.Fetch == nil && s.Store == nil:
-		return nil, nil, errNoFetch
+		return nil, nil, d.noFetchError()
 	case now.Before(s.failure.until):
 		return nil, nil, s.failure.err
 	}
@@ -291,7 +293,7 @@ func (s *TokenSource) refusedWhileFresh(k *knownToken, d demand, now time.Time) 
 	if interval == 0 {
 		interval = defaultRefusalInterval
 	}
-	if d.refusal && k.forced && !k.accepted.Load() && now.Sub(k.received) < interval {
+	if d.refused != "" && k.successor && !k.accepted.Load() && now.Sub(k.received) < interval {
 		return true
 	}
 	if now.Sub(s.forced.since) >= interval {

@@ -217,6 +217,81 @@ func TestRefreshComparesWithTheRejectedToken(t *testing.T) {
 	require.EqualValues(t, 2, i.calls.Load())
 }
 
+func TestObtain(t *testing.T) {
+	ctx := context.Background()
+	c := &Challenge{Scheme: "Bearer", Params: Params{{"scope", "read"}}}
+	var asked []TokenRequest
+	fetch := func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+		asked = append(asked, r)
+		n := len(asked)
+		return &oauth2.Token{AccessToken: fmt.Sprintf("access-%d", n), RefreshToken: fmt.Sprintf("refresh-%d", n)}, nil
+	}
+	src := &TokenSource{Fetch: fetch}
+	for _, step := range []struct {
+		name    string
+		request TokenRequest
+		want    string
+		fetches int
+	}{
+		{"the first, for a challenge", TokenRequest{Challenge: c}, "access-1", 1},
+		{"what is at hand", TokenRequest{}, "access-1", 1},
+		{"what is at hand, whatever the challenge", TokenRequest{Challenge: c}, "access-1", 1},
+		{"the successor of what was refused", TokenRequest{Previous: &oauth2.Token{AccessToken: "access-1"}, Challenge: c}, "access-2", 2},
+		{"which is there now", TokenRequest{Previous: &oauth2.Token{AccessToken: "access-1"}}, "access-2", 2},
+		{"another than one from long ago", TokenRequest{Previous: &oauth2.Token{AccessToken: "x"}}, "access-2", 2},
+		{"nothing was refused", TokenRequest{Previous: &oauth2.Token{}}, "access-2", 2},
+	} {
+		got, err := src.Obtain(ctx, step.request)
+		require.NoError(t, err, step.name)
+		require.Equal(t, step.want, got.AccessToken, step.name)
+		require.Len(t, asked, step.fetches, step.name)
+	}
+	require.Equal(t, TokenRequest{Challenge: c}, asked[0])
+	require.Equal(t, c, asked[1].Challenge)
+	require.Equal(t, "refresh-1", asked[1].Previous.RefreshToken, "with the refresh token, which the caller need not know")
+
+	_, err := src.Obtain(ctx, TokenRequest{Previous: &oauth2.Token{AccessToken: "access-2"}})
+	require.ErrorIs(t, err, ErrTokenRefused)
+	require.ErrorIs(t, err, ErrCredentialsRefused)
+	static := &TokenSource{Initial: old()}
+	_, err = static.Obtain(ctx, TokenRequest{Previous: old()})
+	require.ErrorIs(t, err, ErrCredentialsRefused)
+	require.ErrorIs(t, err, ErrLoginRequired)
+	_, err = (&TokenSource{}).Obtain(ctx, TokenRequest{})
+	require.NotErrorIs(t, err, ErrCredentialsRefused, "nothing was refused")
+	require.ErrorIs(t, err, ErrLoginRequired)
+}
+
+func TestAccepted(t *testing.T) {
+	ctx := context.Background()
+	i := &issuer{}
+	src := &TokenSource{Fetch: i.fetch, Initial: old()}
+	src.Accepted(old()) // before it is known
+	fresh, err := src.Refresh(ctx, old())
+	require.NoError(t, err)
+	for _, other := range []*oauth2.Token{nil, {}, old()} {
+		src.Accepted(other)
+		_, err = src.Refresh(ctx, fresh)
+		require.ErrorIs(t, err, ErrTokenRefused)
+	}
+	src.Accepted(&oauth2.Token{AccessToken: fresh.AccessToken})
+	_, err = src.Refresh(ctx, fresh)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, i.calls.Load())
+}
+
+// That somebody wanted another token says nothing against the one that he got.
+func TestRefusedAfterItWasReplacedByRequest(t *testing.T) {
+	ctx := context.Background()
+	i := &issuer{}
+	src := &TokenSource{Fetch: i.fetch, Initial: old()}
+	fresh, err := src.Refresh(ctx, nil)
+	require.NoError(t, err)
+	next, err := src.Refresh(ctx, fresh)
+	require.NoError(t, err)
+	require.Equal(t, "access-2", next.AccessToken)
+}
+
 func TestEarlyRefreshNobodyWaits(t *testing.T) {
 	for range 5 { // the jitter differs
 		synctest.Test(t, func(t *testing.T) {
@@ -337,7 +412,7 @@ func TestRevokedAfterItWasAccepted(t *testing.T) {
 			}
 			refreshes++
 			current = next
-			src.accepted(current)
+			src.Accepted(current)
 		}
 		require.Equal(t, maxForced, refreshes)
 		require.EqualValues(t, maxForced, i.calls.Load())
