@@ -40,9 +40,11 @@ type Bearer struct {
 
 // A bearerHeader is the value of an Authorization header for a token, made once.
 type bearerHeader struct {
-	token  *oauth2.Token
-	values []string    // shared by all requests; its capacity is 1
-	stable atomic.Bool // the source has returned it more than once
+	token  *oauth2.Token // as the source has returned it, which may change what it points to
+	access string        // its AccessToken
+	expiry time.Time     // its Expiry
+	values []string      // shared by all requests; its capacity is 1
+	stable atomic.Bool   // the source has returned it more than once
 }
 
 // A refresher is an oauth2.TokenSource that can be told that a token was refused.
@@ -130,7 +132,7 @@ func (b *Bearer) token(ctx context.Context, r TokenRequest) (*oauth2.Token, erro
 	if src, ok := b.Source.(*TokenSource); ok {
 		return src.Obtain(ctx, r)
 	}
-	if h := b.header.Load(); ctx.Done() == nil || h != nil && h.stable.Load() && isLasting(h.token) {
+	if h := b.header.Load(); ctx.Done() == nil || h != nil && h.stable.Load() && isLasting(h.expiry) {
 		t, err := b.Source.Token()
 		if err != nil {
 			return nil, sourceFailed(err)
@@ -140,8 +142,8 @@ func (b *Bearer) token(ctx context.Context, r TokenRequest) (*oauth2.Token, erro
 	return b.ask(ctx)
 }
 
-func isLasting(t *oauth2.Token) bool {
-	return t.Expiry.IsZero() || time.Until(t.Expiry) > time.Minute
+func isLasting(expiry time.Time) bool {
+	return expiry.IsZero() || time.Until(expiry) > time.Minute
 }
 
 // ask calls Source.Token, for no longer than ctx allows.
@@ -172,7 +174,7 @@ func (b *Bearer) ask(ctx context.Context) (*oauth2.Token, error) {
 // headerFor returns the header for a token that Source has returned.
 func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
 	h := b.header.Load()
-	if h != nil && h.token == t {
+	if h != nil && h.token == t && h.access == t.AccessToken && h.expiry.Equal(t.Expiry) {
 		if !h.stable.Load() {
 			h.stable.Store(true)
 		}
@@ -181,7 +183,8 @@ func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
 	if err := checkToken(t); err != nil {
 		return nil, err
 	}
-	h = &bearerHeader{token: t, values: []string{"Bearer " + t.AccessToken}}
+	h = &bearerHeader{token: t, access: t.AccessToken, expiry: t.Expiry}
+	h.values = []string{"Bearer " + h.access}
 	b.header.Store(h)
 	return h, nil
 }

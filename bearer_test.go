@@ -319,6 +319,23 @@ func TestBearerForeignSourceThatBlocks(t *testing.T) {
 	})
 }
 
+// A source may renew its token in place.
+func TestBearerSourceThatChangesItsToken(t *testing.T) {
+	mine := &oauth2.Token{AccessToken: "a"}
+	b := &Bearer{Source: oauth2.StaticTokenSource(mine)}
+	for _, access := range []string{"a", "a", "b", "b"} {
+		mine.AccessToken = access
+		req := newRequest()
+		require.NoError(t, (*bearerSession)(b).Authorize(req))
+		require.Equal(t, "Bearer "+access, req.Header.Get("Authorization"))
+	}
+	session, err := b.Answer(context.Background(), nil, refusalOf(newRequest("Bearer a")))
+	require.NoError(t, err)
+	req := newRequest()
+	require.NoError(t, session.Authorize(req))
+	require.Equal(t, "Bearer b", req.Header.Get("Authorization"))
+}
+
 func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {
 	expiring := &oauth2.Token{AccessToken: "a", Expiry: time.Now().Add(time.Hour)}
 	for name, source := range map[string]oauth2.TokenSource{
