@@ -42,6 +42,7 @@ type Bearer struct {
 type bearerHeader struct {
 	token  *oauth2.Token // as the source has returned it, which may change what it points to
 	access string        // its AccessToken
+	kind   string        // its TokenType
 	expiry time.Time     // its Expiry
 	values []string      // shared by all requests; its capacity is 1
 	stable atomic.Bool   // the source has returned it more than once
@@ -174,7 +175,7 @@ func (b *Bearer) ask(ctx context.Context) (*oauth2.Token, error) {
 // headerFor returns the header for a token that Source has returned.
 func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
 	h := b.header.Load()
-	if h != nil && h.token == t && h.access == t.AccessToken && h.expiry.Equal(t.Expiry) {
+	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry.Equal(t.Expiry) {
 		if !h.stable.Load() {
 			h.stable.Store(true)
 		}
@@ -183,10 +184,21 @@ func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
 	if err := checkToken(t); err != nil {
 		return nil, err
 	}
-	h = &bearerHeader{token: t, access: t.AccessToken, expiry: t.Expiry}
+	if err := b.checkType(t.TokenType); err != nil {
+		return nil, err
+	}
+	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: t.Expiry}
 	h.values = []string{"Bearer " + h.access}
 	b.header.Store(h)
 	return h, nil
+}
+
+// checkType returns an error for a token of a type that is used in another way, such as DPoP (RFC 6749 §7.1).
+func (b *Bearer) checkType(kind string) error {
+	if kind == "" || equalFoldASCII(kind, "Bearer") {
+		return nil
+	}
+	return fmt.Errorf("authretry: the token is of type %q, and only Bearer tokens can be sent as such (RFC 6749 §7.1); it needs a Scheme for its type", printable(kind))
 }
 
 // A bearerSession sends the current token. One serves all requests, since there is nothing to remember of any but the

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -319,6 +320,23 @@ func TestBearerForeignSourceThatBlocks(t *testing.T) {
 	})
 }
 
+func TestBearerSendsNoOtherTypeOfToken(t *testing.T) {
+	for kind, ok := range map[string]bool{"": true, "bEARER": true, "DPoP": false, "N_A": false, "Bearer\nX": false} {
+		b := &Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: "s3cret", TokenType: kind}}}
+		req := newRequest()
+		err := (*bearerSession)(b).Authorize(req)
+		require.Equal(t, ok, req.Header["Authorization"] != nil)
+		if ok {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, "authretry: the token is of type "+strconv.Quote(printable(kind)))
+		require.NotContains(t, err.Error(), "s3cret")
+		_, err = (&http.Client{Transport: New(b)}).Get("http://127.0.0.1:1/")
+		require.ErrorContains(t, err, "only Bearer tokens")
+	}
+}
+
 // A source may renew its token in place.
 func TestBearerSourceThatChangesItsToken(t *testing.T) {
 	mine := &oauth2.Token{AccessToken: "a"}
@@ -334,6 +352,8 @@ func TestBearerSourceThatChangesItsToken(t *testing.T) {
 	req := newRequest()
 	require.NoError(t, session.Authorize(req))
 	require.Equal(t, "Bearer b", req.Header.Get("Authorization"))
+	mine.TokenType = "DPoP"
+	require.Error(t, session.Authorize(req))
 }
 
 func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {

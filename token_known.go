@@ -3,7 +3,6 @@ package authretry
 import (
 	"math"
 	"math/rand/v2"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -76,16 +75,14 @@ func (s *TokenSource) leadTime(lifetime time.Duration) time.Duration {
 	return time.Duration(s.share * min(earlyShare*float64(lifetime), float64(maxEarly)))
 }
 
-// checkToken returns an error if t cannot be sent as a Bearer token (RFC 6750 §2.1). Visible ASCII passes, where the
-// RFC allows less: there are issuers who need it.
+// checkToken returns an error if t cannot be sent in a header (RFC 6750 §2.1). Visible ASCII passes, where the RFC allows
+// less, because some issuers need it. Which type of token can be sent is for the Scheme to judge.
 func checkToken(t *oauth2.Token) error {
 	switch {
 	case t == nil:
 		return &tokenError{text: "neither a token nor an error was returned"}
 	case t.AccessToken == "":
 		return &tokenError{text: "the new token has no access token"}
-	case t.TokenType != "" && !equalFoldASCII(t.TokenType, "Bearer"):
-		return &tokenError{text: "the new token is of the type " + strconv.Quote(printable(t.TokenType)) + ", and only Bearer can be sent (RFC 6750)"}
 	}
 	for i := range len(t.AccessToken) {
 		if c := t.AccessToken[i]; c <= ' ' || c > '~' {
