@@ -35,16 +35,24 @@ type Bearer struct {
 	// NotAhead waits for a challenge before the token is sent to an origin for the first time.
 	NotAhead bool
 
+	// Header is the name of the header that carries the token, such as "X-Auth-Token". If empty, it is Authorization. A
+	// request that has the header already keeps its own, and gets no token.
+	Header string
+
+	// Prefix is put before the token, with a space. If empty, it is "Bearer" for Authorization, nothing for any other
+	// header.
+	Prefix string
+
 	header atomic.Pointer[bearerHeader] // for the last token
 }
 
-// A bearerHeader is the value of an Authorization header for a token, made once.
+// A bearerHeader is the header for a token, made once. All requests share its values, whose capacity is 1.
 type bearerHeader struct {
+	headerSession
 	token  *oauth2.Token // as the source has returned it, which may change what it points to
 	access string        // its AccessToken
 	kind   string        // its TokenType
 	expiry time.Time     // its Expiry
-	values []string      // shared by all requests; its capacity is 1
 	stable atomic.Bool   // the source has returned it more than once
 }
 
@@ -55,15 +63,20 @@ type refresher interface {
 
 var errNoSource = errors.New("authretry: Bearer.Source is nil: there is no token to send")
 
-// Name returns "Bearer".
-func (b *Bearer) Name() string { return "Bearer" }
+// Name returns "Bearer", or the Prefix if that is set.
+func (b *Bearer) Name() string {
+	if b.Prefix != "" {
+		return b.Prefix
+	}
+	return "Bearer"
+}
 
 // Start implements [Starter]: it returns nothing if NotAhead is set.
 func (b *Bearer) Start(ctx context.Context, req *http.Request) (Session, error) {
-	switch {
-	case b.hasNoSource():
-		return nil, errNoSource
-	case b.NotAhead:
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	if b.NotAhead || b.Header != "" && isCallers(req.Header, b.Header) {
 		return nil, nil
 	}
 	return (*bearerSession)(b), nil
@@ -71,13 +84,13 @@ func (b *Bearer) Start(ctx context.Context, req *http.Request) (Session, error) 
 
 // Answer implements [Scheme].
 func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
-	if b.hasNoSource() {
-		return nil, errNoSource
+	if err := b.check(); err != nil {
+		return nil, err
 	}
 	if c != nil && c.Params.Get("error") == "insufficient_scope" { // RFC 6750 §3.1
 		return nil, fmt.Errorf("%w: the token is good, but its scope is insufficient", ErrUnsupportedChallenge)
 	}
-	refused := bearerToken(refusal.Request.Header)
+	refused := b.place().secret(refusal.Request.Header)
 	t, err := b.successor(ctx, refused, c)
 	if err == nil {
 		err = checkToken(t)
@@ -96,17 +109,29 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 
 // Format keeps the Source, and with it tokens, out of everything that package fmt prints.
 func (b *Bearer) Format(f fmt.State, verb rune) {
-	formatShown(f, "authretry.Bearer", shown("NotAhead", b.NotAhead))
+	formatShown(f, "authretry.Bearer", b.shown()...)
 }
 
 // MarshalJSON keeps the Source, and with it tokens, out of JSON.
 func (b *Bearer) MarshalJSON() ([]byte, error) {
-	return marshalShown(shown("NotAhead", b.NotAhead))
+	return marshalShown(b.shown()...)
 }
 
-func (b *Bearer) hasNoSource() bool {
-	src, ok := b.Source.(*TokenSource)
-	return b.Source == nil || ok && src == nil
+func (b *Bearer) shown() []shownField {
+	return []shownField{shown("NotAhead", b.NotAhead), shown("Header", b.Header), shown("Prefix", b.Prefix)}
+}
+
+func (b *Bearer) place() headerPlace { return placeOf(b.Header, b.Prefix, "Bearer") }
+
+// check returns what is wrong with the fields.
+func (b *Bearer) check() error {
+	if src, ok := b.Source.(*TokenSource); b.Source == nil || ok && src == nil {
+		return errNoSource
+	}
+	if b.Header == "" && b.Prefix == "" {
+		return nil
+	}
+	return b.place().check("Bearer")
 }
 
 // successor returns the token that answers the challenge c, in place of the refused one if that is not "".
@@ -188,14 +213,14 @@ func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
 		return nil, err
 	}
 	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: t.Expiry}
-	h.values = []string{"Bearer " + h.access}
+	h.headerSession = b.place().session(h.access)
 	b.header.Store(h)
 	return h, nil
 }
 
 // checkType returns an error for a token of a type that is used in another way, such as DPoP (RFC 6749 §7.1).
 func (b *Bearer) checkType(kind string) error {
-	if kind == "" || equalFoldASCII(kind, "Bearer") {
+	if kind == "" || equalFoldASCII(kind, "Bearer") || equalFoldASCII(kind, b.Prefix) {
 		return nil
 	}
 	return fmt.Errorf("authretry: the token is of type %q, and only Bearer tokens can be sent as such (RFC 6749 §7.1); it needs a Scheme for its type", printable(kind))
@@ -219,8 +244,7 @@ func (s *bearerSession) send(req *http.Request, t *oauth2.Token) error {
 	if err != nil {
 		return err
 	}
-	req.Header["Authorization"] = h.values
-	return nil
+	return h.Authorize(req)
 }
 
 // Format keeps the Source, and with it tokens, out of everything that package fmt prints.
@@ -261,18 +285,8 @@ func (s *bearerAnswer) Learn(resp *http.Response, refused bool) (keep bool, err 
 		return true, nil
 	}
 	src, ok := s.Source.(*TokenSource)
-	if ok && resp.Request != nil && bearerToken(resp.Request.Header) == t.AccessToken {
+	if ok && resp.Request != nil && (*Bearer)(s.bearerSession).place().secret(resp.Request.Header) == t.AccessToken {
 		src.Accepted(t)
 	}
 	return true, nil
-}
-
-// bearerToken returns the token in a request's Authorization header, or "".
-func bearerToken(h http.Header) string {
-	values := h["Authorization"]
-	const prefix = "Bearer "
-	if len(values) == 0 || len(values[0]) < len(prefix) || !equalFoldASCII(values[0][:len(prefix)], prefix) {
-		return ""
-	}
-	return values[0][len(prefix):]
 }

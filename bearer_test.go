@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -320,6 +321,99 @@ func TestBearerForeignSourceThatBlocks(t *testing.T) {
 	})
 }
 
+func TestBearerHeaderAndPrefix(t *testing.T) {
+	for _, c := range []struct {
+		header, prefix string
+		wantHeader     string
+		want           string // of the token "T"
+		wantName       string
+	}{
+		{"", "", "Authorization", "Bearer T", "Bearer"},
+		{"", "token", "Authorization", "token T", "token"},
+		{"authorization", "", "Authorization", "Bearer T", "Bearer"},
+		{"X-Auth-Token", "", "X-Auth-Token", "T", "Bearer"},
+		{"X-API-Key", "", "X-Api-Key", "T", "Bearer"},
+		{"X-Auth-Token", "v1", "X-Auth-Token", "v1 T", "v1"},
+	} {
+		t.Run(c.header+" "+c.prefix, func(t *testing.T) {
+			i := &issuer{}
+			var requests atomic.Int32
+			accepted := "T"
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				requests.Add(1)
+				want := strings.TrimSuffix(c.want, "T") + accepted
+				if got := r.Header.Values(c.wantHeader); len(got) != 1 || got[0] != want {
+					w.WriteHeader(http.StatusUnauthorized)
+				}
+			}))
+			defer server.Close()
+			b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: &oauth2.Token{AccessToken: "T"}}, Header: c.header, Prefix: c.prefix}
+			require.Equal(t, c.wantName, b.Name())
+			client := &http.Client{Transport: New(b)}
+			for n, want := range []string{"T", "access-1", "access-2"} { // the second is accepted, so the third can come at once
+				accepted = want
+				resp, err := client.Get(server.URL)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, 200, resp.StatusCode, want)
+				require.EqualValues(t, n, i.calls.Load())
+				require.EqualValues(t, 1+2*n, requests.Load())
+			}
+
+			req := newRequest()
+			steady := func() {
+				session, err := b.Start(t.Context(), req)
+				if err != nil {
+					panic(err)
+				}
+				if session != nil {
+					session.Authorize(req)
+				}
+			}
+			steady()
+			require.Zero(t, testing.AllocsPerRun(100, steady))
+		})
+	}
+	for _, b := range []*Bearer{{Header: "X Auth"}, {Header: "X\r\nY"}, {Prefix: "a\r\nb"}, {Header: "X-Auth-Token", Prefix: "\x00"}} {
+		b.Source = &TokenSource{Initial: old()}
+		_, err := b.Start(t.Context(), newRequest())
+		require.ErrorContains(t, err, "authretry: Bearer.")
+		require.False(t, hasControl(err.Error()))
+		_, again := b.Answer(t.Context(), nil, refusalOf(newRequest()))
+		require.Equal(t, err, again)
+	}
+}
+
+// A header that is the caller's own stays, and no credentials of ours are tried in its place.
+func TestHeaderOfTheCallersOwnStays(t *testing.T) {
+	for name, scheme := range map[string]Scheme{
+		"Bearer":            &Bearer{Source: &TokenSource{Initial: old()}, Header: "X-Auth-Token"},
+		"Bearer, NotAhead":  &Bearer{Source: &TokenSource{Initial: old()}, Header: "X-Auth-Token", NotAhead: true},
+		"Bearer of another": &Bearer{Source: oauth2.StaticTokenSource(old()), Header: "X-Auth-Token"},
+		"APIKey":            &APIKey{Key: "old", Header: "X-Auth-Token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			remembered, err := scheme.Answer(t.Context(), nil, refusalOf(newRequest()))
+			require.NoError(t, err)
+			for _, spelling := range []string{"X-Auth-Token", "x-auth-token", "X-AUTH-Token"} {
+				req := newRequest()
+				req.Header[spelling] = []string{"mine"}
+				session, err := scheme.(Starter).Start(t.Context(), req)
+				require.NoError(t, err)
+				require.Nil(t, session)
+				require.NoError(t, remembered.Authorize(req))
+				answer, err := scheme.Answer(t.Context(), nil, refusalOf(req))
+				require.NoError(t, err)
+				require.NoError(t, answer.Authorize(req))
+				require.Equal(t, http.Header{spelling: {"mine"}}, req.Header)
+			}
+			req := newRequest()
+			require.NoError(t, remembered.Authorize(req))
+			require.Equal(t, "old", req.Header.Get("X-Auth-Token"))
+		})
+	}
+}
+
 func TestBearerSendsNoOtherTypeOfToken(t *testing.T) {
 	for kind, ok := range map[string]bool{"": true, "bEARER": true, "DPoP": false, "N_A": false, "Bearer\nX": false} {
 		b := &Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: "s3cret", TokenType: kind}}}
@@ -352,8 +446,11 @@ func TestBearerSourceThatChangesItsToken(t *testing.T) {
 	req := newRequest()
 	require.NoError(t, session.Authorize(req))
 	require.Equal(t, "Bearer b", req.Header.Get("Authorization"))
-	mine.TokenType = "DPoP"
+	mine.TokenType = "token"
 	require.Error(t, session.Authorize(req))
+	b.Prefix = "Token"
+	require.NoError(t, session.Authorize(req))
+	require.Equal(t, "Token b", req.Header.Get("Authorization"))
 }
 
 func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {
@@ -400,7 +497,7 @@ func BenchmarkBearerAuthorize(b *testing.B) {
 	bearer := &Bearer{Source: &TokenSource{
 		Initial: &oauth2.Token{AccessToken: "a", Expiry: time.Now().Add(time.Hour)}, Fetch: new(issuer).fetch,
 	}}
-	session, err := bearer.Start(context.Background(), nil)
+	session, err := bearer.Start(context.Background(), newRequest())
 	require.NoError(b, err)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

@@ -476,7 +476,7 @@ func TestTokenTypesShowNoSecret(t *testing.T) {
 	_, err := src.Token()
 	require.NoError(t, err)
 	request := TokenRequest{Previous: src.Initial}
-	for _, v := range []any{src, request, &request, &Bearer{Source: src}, &Bearer{Source: oauth2.StaticTokenSource(src.Initial)}} {
+	for _, v := range []any{src, request, &request, &Bearer{Source: src, Header: "X-Auth-Token", Prefix: "token"}, &Bearer{Source: oauth2.StaticTokenSource(src.Initial)}} {
 		j, err := json.Marshal(v)
 		require.NoError(t, err)
 		var logged strings.Builder
