@@ -6,26 +6,27 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
 )
 
-// Bearer is the Bearer authentication scheme (RFC 6750). The token is sent with the first request already; when a
-// server refuses it, whatever the challenge says of it or if there is none, it is refreshed and the request sent
-// again. A challenge of insufficient_scope is not answered: another token of the same kind would not help.
+// Bearer is the Bearer authentication scheme (RFC 6750). The token is sent with the first request already. When a
+// server refuses it, with whatever challenge or with none, it is refreshed, and the request is sent again. A challenge
+// of insufficient_scope is not answered, since another token of the same kind would not help.
 //
 // Source should be a [TokenSource]. Others work, too:
 //
-//   - One with a method Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error), such as TokenSource has, is asked by
-//     it for another token than the one that was refused.
-//   - One without is asked for its token again. If it still has the same, as oauth2.ReuseTokenSource does until it
+//   - One with a method Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error), such as TokenSource has, is asked
+//     for another token than the one that was refused.
+//   - One without is asked for its token again. If that is the same, as it is with oauth2.ReuseTokenSource until it
 //     expires, the 401 is returned to the caller.
 //
-// Any other source than a TokenSource is called by the goroutine that needs the token while it returns the same token
-// again and that is good for another minute. Otherwise it might block, without a context to obey: then it is called in
-// a goroutine of its own, and the request leaves it behind when its own context ends.
+// The Token method of such a source has no context to obey. So it is called in a goroutine of its own, for which a request
+// waits no longer than its own context lasts. It is called directly if that context cannot end, or if the source has
+// just returned the same token twice and that is good for another minute.
 //
 // A Bearer is safe for concurrent use. It must not be copied after its first use.
 type Bearer struct {
@@ -99,11 +100,14 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 		return nil, err
 	}
 	if t.AccessToken == refused {
-		return nil, ErrCredentialsRefused
+		return nil, b.sameTokenError()
 	}
 	s := &bearerAnswer{bearerSession: (*bearerSession)(b)}
-	s.unsent.Store(t)
-	s.untested.Store(t)
+	if _, ok := b.Source.(*TokenSource); ok {
+		s.untested.Store(t)
+	} else {
+		s.unsent.Store(t) // what the source returns next may be yet another one
+	}
 	return s, nil
 }
 
@@ -132,6 +136,18 @@ func (b *Bearer) check() error {
 		return nil
 	}
 	return b.place().check("Bearer")
+}
+
+// sameTokenError says why the token that was refused is all that Source has, and what to change.
+func (b *Bearer) sameTokenError() error {
+	text := fmt.Sprintf("Bearer.Source, of type %T, returned the refused token again; give Bearer a TokenSource, which refreshes it", b.Source)
+	switch reflect.TypeOf(b.Source) {
+	case reflect.TypeOf(oauth2.ReuseTokenSource(nil, nil)):
+		text = "Bearer.Source is an oauth2.ReuseTokenSource, which returns the refused token until it expires; give Bearer a TokenSource"
+	case reflect.TypeOf(oauth2.StaticTokenSource(nil)):
+		text = "Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource"
+	}
+	return &refusedError{text: text}
 }
 
 // successor returns the token that answers the challenge c, in place of the refused one if that is not "".
@@ -253,11 +269,11 @@ func (s *bearerSession) Format(f fmt.State, verb rune) { (*Bearer)(s).Format(f, 
 // Covers reports true: a Bearer token is for the whole origin.
 func (s *bearerSession) Covers(*url.URL) bool { return true }
 
-// A bearerAnswer sends the token that was obtained in answer to a challenge, and after that the current token.
+// A bearerAnswer is a bearerSession for a server that has asked for a token.
 type bearerAnswer struct {
 	*bearerSession
-	unsent   atomic.Pointer[oauth2.Token] // what was obtained, until it is sent
-	untested atomic.Pointer[oauth2.Token] // and until the server's answer to it is here
+	unsent   atomic.Pointer[oauth2.Token] // what was obtained for the challenge, until it is sent; nil for a TokenSource
+	untested atomic.Pointer[oauth2.Token] // the same, until the server has said what it thinks of it; for a TokenSource
 }
 
 // Authorize implements [Session].

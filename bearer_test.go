@@ -303,6 +303,33 @@ func TestBearerLearn(t *testing.T) {
 	}
 }
 
+// Where the source has no other token than the refused one, it is said what to change.
+func TestBearerSaysWhyThereIsNoOtherToken(t *testing.T) {
+	same := foreignSource(func() (*oauth2.Token, error) { return old(), nil })
+	for want, source := range map[string]oauth2.TokenSource{
+		"Bearer.Source is an oauth2.ReuseTokenSource, which returns the refused token until it expires; give Bearer a TokenSource": oauth2.ReuseTokenSource(old(), same),
+		"Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource":                        oauth2.StaticTokenSource(old()),
+		"Bearer.Source, of type authretry.foreignSource, returned the refused token again; give Bearer a TokenSource":              same,
+		"there is no other token than the one that was refused, and TokenSource.Fetch is nil; set it, or call TokenSource.Set":     &TokenSource{Initial: old()},
+		"TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens": &TokenSource{
+			Initial: old(), Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return old(), nil },
+		},
+	} {
+		b := &Bearer{Source: source}
+		_, err := b.Answer(t.Context(), nil, refusalOf(newRequest("Bearer old")))
+		require.ErrorIs(t, err, ErrCredentialsRefused)
+		require.ErrorContains(t, err, "authretry: "+want)
+		require.NotContains(t, err.Error(), "old")
+		s := newResource(t, "", "Bearer")
+		resp, err := (&http.Client{Transport: New(b)}).Get(s.URL)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 401, resp.StatusCode)
+		require.ErrorContains(t, Explain(resp), want)
+		require.EqualValues(t, 1, s.requests.Load())
+	}
+}
+
 func TestBearerForeignSourceThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) {

@@ -135,7 +135,7 @@ var (
 		also: ErrTokenRefused,
 	}
 	errNoOtherToken = &refusedError{
-		text: "there is no other token than the one that was refused, and TokenSource.Fetch is nil",
+		text: "there is no other token than the one that was refused, and TokenSource.Fetch is nil; set it, or call TokenSource.Set",
 		also: ErrLoginRequired,
 	}
 	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
