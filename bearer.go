@@ -161,7 +161,10 @@ func (b *Bearer) successor(ctx context.Context, refused string, c *Challenge) (*
 		return src.Obtain(ctx, TokenRequest{Previous: previous, Challenge: c})
 	case refresher:
 		t, err := src.Refresh(ctx, previous)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, waitError(ctx, "Bearer.Source")
+		case err != nil:
 			return nil, sourceFailed(err)
 		}
 		return t, nil
@@ -205,7 +208,7 @@ func (b *Bearer) ask(ctx context.Context) (*oauth2.Token, error) {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("authretry: gave up waiting for a token: %w", ctx.Err())
+		return nil, waitError(ctx, "Bearer.Source")
 	}
 	if failure != nil {
 		return nil, sourceFailed(failure)

@@ -341,6 +341,7 @@ func TestBearerForeignSourceThatBlocks(t *testing.T) {
 			start := time.Now()
 			err := (*bearerSession)(b).Authorize(newRequest().WithContext(ctx))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.EqualError(t, err, "authretry: gave up waiting for Bearer.Source: context deadline exceeded")
 			require.Equal(t, time.Second, time.Since(start))
 			cancel()
 		}

@@ -197,6 +197,11 @@ func isPermanentAnswer(r *oauth2.RetrieveError) bool {
 	}
 }
 
+// waitError is the error for a wait that ended with ctx. Its cause is what net/http returns, too.
+func waitError(ctx context.Context, what string) error {
+	return fmt.Errorf("authretry: gave up waiting for %s: %w", what, context.Cause(ctx))
+}
+
 // notSaved is the error for a token that the Store failed to save.
 func notSaved(err error, t *oauth2.Token) error {
 	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, t), causes: []error{err}}

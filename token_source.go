@@ -239,7 +239,7 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 		select {
 		case <-run.done:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("authretry: gave up waiting for a token: %w", ctx.Err())
+			return nil, waitError(ctx, "a token")
 		}
 		switch {
 		case run.err != nil:
@@ -264,7 +264,7 @@ func (s *TokenSource) join(ctx context.Context, d demand) (*refreshRun, *oauth2.
 	case s.running != nil:
 		return s.running, nil, nil
 	case ctx.Err() != nil:
-		return nil, nil, fmt.Errorf("authretry: no token, and no time to get one: %w", ctx.Err())
+		return nil, nil, fmt.Errorf("authretry: there is no token, and no time to get one: %w", context.Cause(ctx))
 	case s.Fetch == nil && s.Store == nil:
 		return nil, nil, d.noFetchError()
 	case now.Before(s.failure.until):

@@ -292,6 +292,42 @@ func TestRefusedAfterItWasReplacedByRequest(t *testing.T) {
 	require.Equal(t, "access-2", next.AccessToken)
 }
 
+func TestWaitThatEndsSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("the user has left")
+		i := &issuer{delay: time.Second}
+		src := &TokenSource{Fetch: i.fetch, Initial: old()}
+		for name, refresh := range map[string]func(context.Context) error{
+			"Obtain":  func(ctx context.Context) error { _, err := src.Obtain(ctx, TokenRequest{Previous: old()}); return err },
+			"Refresh": func(ctx context.Context) error { _, err := src.Refresh(ctx, old()); return err },
+			"Bearer": func(ctx context.Context) error {
+				_, err := (&Bearer{Source: src}).Answer(ctx, nil, refusalOf(newRequest("Bearer old")))
+				return err
+			},
+			"Bearer, with a source of others": func(ctx context.Context) error {
+				_, err := (&Bearer{Source: foreignRefresher{src}}).Answer(ctx, nil, refusalOf(newRequest("Bearer old")))
+				return err
+			},
+		} {
+			ctx, cancel := context.WithCancelCause(context.Background())
+			time.AfterFunc(time.Millisecond, func() { cancel(cause) })
+			err := refresh(ctx)
+			require.ErrorIs(t, err, cause, name)
+			require.ErrorContains(t, err, "authretry: gave up waiting for ", name)
+			ended, cancelled := context.WithCancelCause(context.Background())
+			cancelled(cause)
+			fresh := &TokenSource{Fetch: i.fetch}
+			_, err = fresh.Obtain(ended, TokenRequest{})
+			require.ErrorIs(t, err, cause, name)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		_, err := src.Obtain(ctx, TokenRequest{Previous: old()})
+		require.EqualError(t, err, "authretry: gave up waiting for a token: context deadline exceeded")
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestEarlyRefreshNobodyWaits(t *testing.T) {
 	for range 5 { // the jitter differs
 		synctest.Test(t, func(t *testing.T) {
