@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/textproto"
 )
 
 // APIKey sends an API key ahead with every request: as "Authorization: ApiKey K" by default, with another word
@@ -33,25 +32,18 @@ type APIKey struct {
 // Name returns the Prefix that goes into Authorization, "ApiKey" by default. It returns the header's name for a
 // key in a header of its own, for which there are no challenges.
 func (k *APIKey) Name() string {
-	switch {
-	case k.header() != "Authorization":
-		return k.header()
-	case k.Prefix != "":
-		return k.Prefix
+	place := k.place()
+	if place.isAuthorization() {
+		return place.prefix
 	}
-	return "ApiKey"
+	return place.name()
 }
 
-func (k *APIKey) header() string {
-	if k.Header == "" {
-		return "Authorization"
-	}
-	return textproto.CanonicalMIMEHeaderKey(k.Header)
-}
+func (k *APIKey) place() headerPlace { return placeOf(k.Header, k.Prefix, "ApiKey") }
 
 // Start implements [Starter].
 func (k *APIKey) Start(ctx context.Context, req *http.Request) (Session, error) {
-	if _, own := req.Header[k.header()]; own {
+	if isCallers(req.Header, k.place().header) {
 		return nil, nil
 	}
 	return k.session(ctx)
@@ -63,7 +55,7 @@ func (k *APIKey) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if err != nil {
 		return nil, err
 	}
-	if refusal.Request.Header.Get(k.header()) == session.(headerSession).values[0] {
+	if refusal.Request.Header.Get(k.place().header) == session.(headerSession).values[0] {
 		return nil, ErrCredentialsRefused
 	}
 	return session, nil
@@ -83,17 +75,11 @@ func (k *APIKey) session(ctx context.Context) (Session, error) {
 	case !isVisible(key):
 		return nil, errors.New("authretry: APIKey has a key with a space, a control character or a character outside ASCII")
 	}
-	name, prefix := k.header(), k.Prefix
-	if !isToken(name) || hasControl(prefix) {
-		return nil, errors.New("authretry: APIKey has a Header that is not a header's name, or a Prefix with a control character")
+	place := k.place()
+	if err := place.check("APIKey"); err != nil {
+		return nil, err
 	}
-	if prefix == "" && name == "Authorization" {
-		prefix = "ApiKey"
-	}
-	if prefix != "" {
-		key = prefix + " " + key
-	}
-	return headerSession{name: name, values: []string{key}}, nil
+	return place.session(key), nil
 }
 
 // Format keeps the key out of everything that package fmt prints.

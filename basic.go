@@ -90,19 +90,3 @@ func (b Basic) shown() []shownField {
 		shown("Ahead", b.Ahead),
 	}
 }
-
-// A headerSession puts the same header on every request.
-type headerSession struct {
-	name   string // canonical
-	values []string
-}
-
-func (s headerSession) Authorize(req *http.Request) error {
-	req.Header[s.name] = s.values
-	return nil
-}
-
-// Format keeps the header's value, which is a secret, out of everything that package fmt prints.
-func (s headerSession) Format(f fmt.State, verb rune) {
-	fmt.Fprintf(f, "%s: (secret)", s.name)
-}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,7 +91,7 @@ func TestBearerNotAhead(t *testing.T) {
 	require.Zero(t, i.calls.Load(), "a request without a token says nothing about the token")
 }
 
-func TestBearerStormThroughTransport(t *testing.T) {
+func TestBearerManyRefusalsAtOnce(t *testing.T) {
 	i := &issuer{delay: 20 * time.Millisecond}
 	src := &TokenSource{Fetch: i.fetch, Initial: old()}
 	s := newResource(t, "access-1", "Bearer")
@@ -264,6 +266,70 @@ func TestBearerForeignSource(t *testing.T) {
 	}
 }
 
+// A token is accepted by a server that has asked for it, and only by its own answer.
+func TestBearerLearn(t *testing.T) {
+	for _, c := range []struct {
+		status  int
+		refused bool
+		sent    string
+		want    bool
+	}{
+		{200, false, "Bearer access-1", true},
+		{403, false, "bearer access-1", true},
+		{404, false, "Bearer access-1", true},
+		{401, true, "Bearer access-1", false},
+		{400, true, "Bearer access-1", false},
+		{407, false, "Bearer access-1", false},
+		{500, false, "Bearer access-1", false},
+		{502, false, "Bearer access-1", false},
+		{200, false, "Bearer old", false},
+		{200, false, "", false},
+	} {
+		src := &TokenSource{Fetch: (&issuer{}).fetch, Initial: old()}
+		b := &Bearer{Source: src}
+		ahead, err := b.Start(t.Context(), newRequest())
+		require.NoError(t, err)
+		require.NotImplements(t, (*Learner)(nil), ahead, "nobody has asked")
+		answer, err := b.Answer(t.Context(), nil, refusalOf(newRequest("Bearer old")))
+		require.NoError(t, err)
+		req := newRequest(c.sent)
+		keep, err := answer.(Learner).Learn(&http.Response{StatusCode: c.status, Request: req}, c.refused)
+		require.NoError(t, err)
+		require.True(t, keep, "a server that asks for a token will ask again")
+		answer.(Learner).Learn(&http.Response{StatusCode: 200, Request: newRequest("Bearer access-1")}, false) // to another request
+
+		_, err = src.Refresh(t.Context(), &oauth2.Token{AccessToken: "access-1"})
+		require.Equal(t, c.want, err == nil, c)
+	}
+}
+
+// Where the source has no other token than the refused one, it is said what to change.
+func TestBearerSaysWhyThereIsNoOtherToken(t *testing.T) {
+	same := foreignSource(func() (*oauth2.Token, error) { return old(), nil })
+	for want, source := range map[string]oauth2.TokenSource{
+		"Bearer.Source is an oauth2.ReuseTokenSource, which returns the refused token until it expires; give Bearer a TokenSource": oauth2.ReuseTokenSource(old(), same),
+		"Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource":                        oauth2.StaticTokenSource(old()),
+		"Bearer.Source, of type authretry.foreignSource, returned the refused token again; give Bearer a TokenSource":              same,
+		"there is no other token than the one that was refused, and TokenSource.Fetch is nil; set it, or call TokenSource.Set":     &TokenSource{Initial: old()},
+		"TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens": &TokenSource{
+			Initial: old(), Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return old(), nil },
+		},
+	} {
+		b := &Bearer{Source: source}
+		_, err := b.Answer(t.Context(), nil, refusalOf(newRequest("Bearer old")))
+		require.ErrorIs(t, err, ErrCredentialsRefused)
+		require.ErrorContains(t, err, "authretry: "+want)
+		require.NotContains(t, err.Error(), "old")
+		s := newResource(t, "", "Bearer")
+		resp, err := (&http.Client{Transport: New(b)}).Get(s.URL)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 401, resp.StatusCode)
+		require.ErrorContains(t, Explain(resp), want)
+		require.EqualValues(t, 1, s.requests.Load())
+	}
+}
+
 func TestBearerForeignSourceThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) {
@@ -275,11 +341,144 @@ func TestBearerForeignSourceThatBlocks(t *testing.T) {
 			start := time.Now()
 			err := (*bearerSession)(b).Authorize(newRequest().WithContext(ctx))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.EqualError(t, err, "authretry: gave up waiting for Bearer.Source: context deadline exceeded")
 			require.Equal(t, time.Second, time.Since(start))
 			cancel()
 		}
 		time.Sleep(time.Hour)
 	})
+}
+
+func TestBearerHeaderAndPrefix(t *testing.T) {
+	for _, c := range []struct {
+		header, prefix string
+		wantHeader     string
+		want           string // of the token "T"
+		wantName       string
+	}{
+		{"", "", "Authorization", "Bearer T", "Bearer"},
+		{"", "token", "Authorization", "token T", "token"},
+		{"authorization", "", "Authorization", "Bearer T", "Bearer"},
+		{"X-Auth-Token", "", "X-Auth-Token", "T", "Bearer"},
+		{"X-API-Key", "", "X-Api-Key", "T", "Bearer"},
+		{"X-Auth-Token", "v1", "X-Auth-Token", "v1 T", "v1"},
+	} {
+		t.Run(c.header+" "+c.prefix, func(t *testing.T) {
+			i := &issuer{}
+			var requests atomic.Int32
+			accepted := "T"
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				requests.Add(1)
+				want := strings.TrimSuffix(c.want, "T") + accepted
+				if got := r.Header.Values(c.wantHeader); len(got) != 1 || got[0] != want {
+					w.WriteHeader(http.StatusUnauthorized)
+				}
+			}))
+			defer server.Close()
+			b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: &oauth2.Token{AccessToken: "T"}}, Header: c.header, Prefix: c.prefix}
+			require.Equal(t, c.wantName, b.Name())
+			client := &http.Client{Transport: New(b)}
+			for n, want := range []string{"T", "access-1", "access-2"} { // the second is accepted, so the third can come at once
+				accepted = want
+				resp, err := client.Get(server.URL)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, 200, resp.StatusCode, want)
+				require.EqualValues(t, n, i.calls.Load())
+				require.EqualValues(t, 1+2*n, requests.Load())
+			}
+
+			req := newRequest()
+			steady := func() {
+				session, err := b.Start(t.Context(), req)
+				if err != nil {
+					panic(err)
+				}
+				if session != nil {
+					session.Authorize(req)
+				}
+			}
+			steady()
+			require.Zero(t, testing.AllocsPerRun(100, steady))
+		})
+	}
+	for _, b := range []*Bearer{{Header: "X Auth"}, {Header: "X\r\nY"}, {Prefix: "a\r\nb"}, {Header: "X-Auth-Token", Prefix: "\x00"}} {
+		b.Source = &TokenSource{Initial: old()}
+		_, err := b.Start(t.Context(), newRequest())
+		require.ErrorContains(t, err, "authretry: Bearer.")
+		require.False(t, hasControl(err.Error()))
+		_, again := b.Answer(t.Context(), nil, refusalOf(newRequest()))
+		require.Equal(t, err, again)
+	}
+}
+
+// A header that is the caller's own stays, and no credentials of ours are tried in its place.
+func TestHeaderOfTheCallersOwnStays(t *testing.T) {
+	for name, scheme := range map[string]Scheme{
+		"Bearer":            &Bearer{Source: &TokenSource{Initial: old()}, Header: "X-Auth-Token"},
+		"Bearer, NotAhead":  &Bearer{Source: &TokenSource{Initial: old()}, Header: "X-Auth-Token", NotAhead: true},
+		"Bearer of another": &Bearer{Source: oauth2.StaticTokenSource(old()), Header: "X-Auth-Token"},
+		"APIKey":            &APIKey{Key: "old", Header: "X-Auth-Token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			remembered, err := scheme.Answer(t.Context(), nil, refusalOf(newRequest()))
+			require.NoError(t, err)
+			for _, spelling := range []string{"X-Auth-Token", "x-auth-token", "X-AUTH-Token"} {
+				req := newRequest()
+				req.Header[spelling] = []string{"mine"}
+				session, err := scheme.(Starter).Start(t.Context(), req)
+				require.NoError(t, err)
+				require.Nil(t, session)
+				require.NoError(t, remembered.Authorize(req))
+				answer, err := scheme.Answer(t.Context(), nil, refusalOf(req))
+				require.NoError(t, err)
+				require.NoError(t, answer.Authorize(req))
+				require.Equal(t, http.Header{spelling: {"mine"}}, req.Header)
+			}
+			req := newRequest()
+			require.NoError(t, remembered.Authorize(req))
+			require.Equal(t, "old", req.Header.Get("X-Auth-Token"))
+		})
+	}
+}
+
+func TestBearerSendsNoOtherTypeOfToken(t *testing.T) {
+	for kind, ok := range map[string]bool{"": true, "bEARER": true, "DPoP": false, "N_A": false, "Bearer\nX": false} {
+		b := &Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: "s3cret", TokenType: kind}}}
+		req := newRequest()
+		err := (*bearerSession)(b).Authorize(req)
+		require.Equal(t, ok, req.Header["Authorization"] != nil)
+		if ok {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, "authretry: the token is of type "+strconv.Quote(printable(kind)))
+		require.NotContains(t, err.Error(), "s3cret")
+		_, err = (&http.Client{Transport: New(b)}).Get("http://127.0.0.1:1/")
+		require.ErrorContains(t, err, "only Bearer tokens")
+	}
+}
+
+// A source may renew its token in place.
+func TestBearerSourceThatChangesItsToken(t *testing.T) {
+	mine := &oauth2.Token{AccessToken: "a"}
+	b := &Bearer{Source: oauth2.StaticTokenSource(mine)}
+	for _, access := range []string{"a", "a", "b", "b"} {
+		mine.AccessToken = access
+		req := newRequest()
+		require.NoError(t, (*bearerSession)(b).Authorize(req))
+		require.Equal(t, "Bearer "+access, req.Header.Get("Authorization"))
+	}
+	session, err := b.Answer(context.Background(), nil, refusalOf(newRequest("Bearer a")))
+	require.NoError(t, err)
+	req := newRequest()
+	require.NoError(t, session.Authorize(req))
+	require.Equal(t, "Bearer b", req.Header.Get("Authorization"))
+	mine.TokenType = "token"
+	require.Error(t, session.Authorize(req))
+	b.Prefix = "Token"
+	require.NoError(t, session.Authorize(req))
+	require.Equal(t, "Token b", req.Header.Get("Authorization"))
 }
 
 func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {
@@ -301,13 +500,21 @@ func TestBearerSteadyStateDoesNotAllocate(t *testing.T) {
 				if err := session.Authorize(req); err != nil {
 					panic(err)
 				}
-				if err := learn(session.(Learner), resp); err != nil {
-					panic(err)
-				}
 			}
 			steady()
 			steady()
 			require.Zero(t, testing.AllocsPerRun(100, steady))
+
+			answer, err := b.Answer(req.Context(), nil, refusalOf(newRequest())) // as it is remembered if NotAhead is set
+			require.NoError(t, err)
+			require.Zero(t, testing.AllocsPerRun(100, func() {
+				if err := answer.Authorize(req); err != nil {
+					panic(err)
+				}
+				if err := learn(answer.(Learner), resp); err != nil {
+					panic(err)
+				}
+			}))
 			require.Equal(t, "Bearer a", req.Header.Get("Authorization"))
 			require.Equal(t, 1, cap(req.Header["Authorization"]))
 		})
@@ -318,7 +525,7 @@ func BenchmarkBearerAuthorize(b *testing.B) {
 	bearer := &Bearer{Source: &TokenSource{
 		Initial: &oauth2.Token{AccessToken: "a", Expiry: time.Now().Add(time.Hour)}, Fetch: new(issuer).fetch,
 	}}
-	session, err := bearer.Start(context.Background(), nil)
+	session, err := bearer.Start(context.Background(), newRequest())
 	require.NoError(b, err)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

@@ -489,7 +489,7 @@ func TestFaultsOfTheTokenEndpoint(t *testing.T) {
 		"has no token":                {answer("application/json", `{}`), "no new token could be obtained"},
 		"answers null":                {answer("application/json", `null`), "no new token could be obtained"},
 		"answers nothing":             {answer("application/json", ``), "no new token could be obtained"},
-		"has a token of another type": {answer("application/json", `{"access_token":"`+secret+`","token_type":"mac"}`), "only Bearer"},
+		"has a token of another type": {answer("application/json", `{"access_token":"other-`+secret+`","token_type":"mac"}`), "only Bearer"},
 		"has a token with a newline":  {answer("application/json", `{"access_token":"`+secret+`\r\nX: y","token_type":"bearer"}`), "cannot be sent"},
 		"says text/plain for JSON":    {answer("text/plain", good), "no new token could be obtained"}, // a form, to package oauth2
 		"says nothing of its type":    {answer("", good), ""},

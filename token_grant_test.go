@@ -78,7 +78,7 @@ func TestClientCredentialsGrant(t *testing.T) {
 	require.Equal(t, []url.Values{{"grant_type": {"client_credentials"}, "scope": {"a b"}, "audience": {"x"}}}, e.forms)
 }
 
-func TestSourceThatCachesIsNotStormed(t *testing.T) {
+func TestFetchThatCachesIsCalledSeldom(t *testing.T) {
 	calls := 0
 	src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
 		calls++
@@ -88,7 +88,7 @@ func TestSourceThatCachesIsNotStormed(t *testing.T) {
 	require.NoError(t, err)
 	for range 1000 {
 		_, err = src.Refresh(context.Background(), got)
-		require.ErrorIs(t, err, ErrTokenRefused)
+		require.ErrorIs(t, err, ErrCredentialsRefused)
 	}
 	require.Less(t, calls, 5)
 }

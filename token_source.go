@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,18 +16,19 @@ import (
 // expires, and at once when a server has refused it, with one token request however many ask. Give it to a
 // [Bearer], or to gRPC or anything else that takes an oauth2.TokenSource.
 //
-// A refresh belongs to nobody: it goes on when the caller who started it has gone, with the values of that caller's
-// context, bounded by FetchTimeout, and what it obtains is kept. Every caller waits under its own context. A failed
-// refresh is reported to those who waited for it, and after it the token endpoint is left alone for a growing while
-// (100 ms to 30 s, or what Retry-After says), in which callers without a usable token get the same error. A refresh token
-// that the token endpoint has refused is never sent again: the error wraps [ErrLoginRequired] until Set, or the
-// Store, brings another token. Client credentials that it refuses are tried again, but seldom (30 s to 5 min).
+// A refresh is not tied to the caller who caused it. It has the values of that caller's context, but not its end:
+// FetchTimeout bounds it, and what it obtains is kept. Every caller waits under its own context.
 //
-// Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does too: what caches the token a second
-// time does not see that it was refreshed or refused, and it writes into the token that it shares with others. A Bearer
-// given such a wrapper still works until the token is refused; then the 401 comes back to the caller.
+// The error of a failed refresh goes to all who waited for it. The token endpoint is then left alone for a time that
+// grows from 100 ms to 30 s, or for what Retry-After says, during which callers without a usable token get the same
+// error. A refresh token that the token endpoint has refused is not sent again: the error wraps [ErrLoginRequired] until
+// Set or the Store has another token. Client credentials that it has refused are tried again after 30 s to 5 min.
 //
-// A TokenSource starts no goroutine but for a refresh under way, so there is nothing to close. It is safe for
+// Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
+// refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
+// is refused; then the caller gets the 401.
+//
+// A TokenSource has no goroutine but that of a refresh under way, so there is nothing to close. It is safe for
 // concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
 // returns be modified.
 type TokenSource struct {
@@ -42,48 +42,45 @@ type TokenSource struct {
 	// Initial is not written to Store. When a user has logged in, call Set instead, which is.
 	Initial *oauth2.Token
 
-	// Store is where the token is shared with other processes, and found again by the next one. If it is nil, this
-	// process is alone with its token.
+	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
 	Store TokenStore
 
-	// OnToken is called with each token but Initial, whether it comes from Fetch, from Store or from Set, before
-	// anybody gets to use it: a place to save it, or to let other things know. It is called once for each token,
-	// never concurrently with itself. Those without a usable token wait for it. It must not call methods of
-	// the TokenSource.
+	// OnToken is called with each token from Fetch, Store or Set just before it comes into use; Initial is not shown
+	// to it. It is called once for each token, and never concurrently with itself. Callers without a usable token
+	// wait until it has returned. It must not call methods of the TokenSource.
 	OnToken func(*oauth2.Token)
 
-	// RefreshBefore is how long before its expiry a token is refreshed in the background, while callers go on
-	// using it, though not before half of its lifetime has passed. 0 means 0.45 of the lifetime or 5 minutes, whichever
-	// is less, and a tenth more or less, so that many processes do not march in step. Negative means not before it
-	// has expired.
+	// RefreshBefore is how long before its expiry a token is refreshed in the background, by the next caller, while
+	// all go on using it. It is never refreshed before half of its lifetime has passed. 0 means 0.45 of the lifetime or
+	// 5 minutes, whichever is less, and up to a tenth more or less, so that not all processes refresh at the same moment.
+	// Negative means not before it has expired.
 	RefreshBefore time.Duration
 
-	// FetchTimeout bounds a refresh, Store included. A Fetch that ignores the end of its context is left behind
-	// then, but if it still brings a token, that is kept. 0 means 30 seconds.
+	// FetchTimeout bounds a refresh, Store included. Nobody waits any longer for a Fetch that ignores the end of its
+	// context, but if it returns a token later, that is kept. 0 means 30 seconds.
 	FetchTimeout time.Duration
 
-	// MinRefreshInterval is for servers that refuse tokens although they are fresh: a token that was obtained
+	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
 	// because its predecessor was refused, and is refused itself before any server has accepted it, is not replaced
-	// before it has this age. Nor is there more than a handful of refreshes forced by refusals in this time. In the
-	// meantime Refresh returns [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
+	// before it has this age. Nor do refusals, or calls of Refresh, cause more than 32 calls of Fetch in this time. Until
+	// then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
 	MinRefreshInterval time.Duration
 
-	// current is the token in use: nil at first, then replaced as a whole. All that a caller with a good token
-	// touches. It changes only under publishing and mu.
-	current atomic.Pointer[heldToken]
+	// current is the token in use: nil at first, then replaced as a whole. A caller with a good token touches nothing
+	// else. It changes only under publishing and mu.
+	current atomic.Pointer[knownToken]
 
 	// publishing makes OnToken and the change of current one step, so that tokens are seen in the order in which they
-	// come into use. It is held while OnToken runs, and taken by nobody who only wants a token. It is taken
-	// before mu.
+	// come into use. It is held while OnToken runs. Callers who want a token do not take it. It is taken before mu.
 	publishing sync.Mutex
 
-	// mu guards what follows. It is held for a few instructions, never while anything is called that could wait.
+	// mu guards what follows. It is never held while anything is called that could wait.
 	mu      sync.Mutex
-	begun   bool    // Initial has been looked at
-	flight  *flight // the refresh under way; nil if there is none
-	failure failure // of the last refresh; zero if it succeeded
-	forced  burst   // refreshes that refusals have caused lately
-	share   float64 // of a token's lifetime, in which it is refreshed early; 0: not chosen yet
+	begun   bool         // Initial has been looked at
+	running *refreshRun  // the refresh under way; nil if there is none
+	failure failure      // of the last refresh; zero if it succeeded
+	forced  refreshCount // refreshes that refusals have caused lately
+	share   float64      // of a token's lifetime, in which it is refreshed early; 0: not chosen yet
 }
 
 // Errors of a [TokenSource].
@@ -93,14 +90,8 @@ var (
 	ErrLoginRequired = errors.New("authretry: a new login is required")
 
 	// ErrTokenRefused means that a server refuses a token although it is fresh from the token endpoint, so that
-	// another refresh would not help now.
-	ErrTokenRefused = errors.New("authretry: the server refuses a token fresh from the token endpoint")
-)
-
-var (
-	errRefusedWhileFresh = fmt.Errorf("%w (see TokenSource.MinRefreshInterval)", ErrTokenRefused)
-	errRecursion         = errors.New("authretry: the request for a token needs that very token: keep the token endpoint out of the reach of the Transport that uses this TokenSource")
-	errNoFetch           = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
+	// another refresh would not help now. It wraps [ErrCredentialsRefused].
+	ErrTokenRefused error = &refusedError{text: "the server refuses a token fresh from the token endpoint"}
 )
 
 const (
@@ -108,35 +99,54 @@ const (
 	defaultRefusalInterval = 10 * time.Second
 	maxForced              = 32 // refreshes forced by refusals within that interval
 
-	earlyShare     = 0.45 // of the lifetime; times 0.9 to 1.1
-	maxEarly       = 5 * time.Minute
-	minRetryDelay  = 100 * time.Millisecond
-	maxRetryDelay  = 30 * time.Second
-	minRefusedWait = 30 * time.Second // after a permanent error without a refresh token
-	maxRefusedWait = 5 * time.Minute
-	maxRetryAfter  = 5 * time.Minute
-	minStoreWait   = time.Second // between looks into the Store for what another process may have put there
-	maxStoreWait   = 30 * time.Second
-	forever        = time.Duration(math.MaxInt64)
+	earlyShare = 0.45 // of the lifetime; times 0.9 to 1.1
+	maxEarly   = 5 * time.Minute
+	forever    = time.Duration(math.MaxInt64)
 )
 
-// Token returns a token that has not expired, obtaining one if need be. It implements oauth2.TokenSource. Where there
-// is a context to obey, use [TokenSource.Refresh] or a [Bearer].
-func (s *TokenSource) Token() (*oauth2.Token, error) {
-	return s.token(context.Background())
+// Obtain returns a token that meets r: one that has not expired and, if r.Previous is set, is another than that one, which
+// a server has refused. So the zero TokenRequest asks for a usable token. If there is one, it is returned at once.
+//
+// If the current token does not meet r, Obtain waits for a refresh, of which there is never more than one under way.
+// If it is Obtain that starts it, Fetch gets r.Challenge. If the source has replaced r.Previous already, however long
+// ago, nothing is refreshed.
+//
+// The error wraps [ErrLoginRequired] if nothing but a new login can help, and context.Cause(ctx) if ctx ended first. It
+// wraps [ErrCredentialsRefused] if there is no other token than r.Previous; one of these errors is [ErrTokenRefused]. So
+// the Answer of a [Scheme] can return it as it is.
+func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	if r.Previous == nil {
+		if t := s.atHand(ctx); t != nil {
+			return t, nil
+		}
+	}
+	return s.obtain(ctx, newDemand(r))
 }
 
-// Refresh returns a token other than rejected, which a server has refused. If the source has moved on from that token
-// already, however long ago, it returns the current one at once; otherwise it waits for a refresh, of which there
-// is never more than one under way. If rejected is nil, the current token is replaced in any case.
+// Token returns a token that has not expired, obtaining one if need be. It implements oauth2.TokenSource. Where there
+// is a context to obey, use [TokenSource.Obtain].
+func (s *TokenSource) Token() (*oauth2.Token, error) {
+	return s.Obtain(context.Background(), TokenRequest{})
+}
+
+// Refresh returns another token than rejected, which a server has refused: it is Obtain without a challenge. If rejected
+// is nil, the current token is replaced in any case.
 //
-// The error wraps [ErrLoginRequired] if nothing but a new login can help, [ErrTokenRefused] if the refused token
-// is itself fresh (see MinRefreshInterval), and ctx's error if that ended first.
+// It is also the method that a [Bearer] looks for in sources that are not a TokenSource.
 func (s *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
 	if rejected == nil {
 		return s.obtain(ctx, demand{forced: true, attempt: 2})
 	}
-	return s.refresh(ctx, rejected.AccessToken, nil)
+	return s.Obtain(ctx, TokenRequest{Previous: rejected})
+}
+
+// Accepted notes that a server has accepted t after it had asked for credentials. If t is refused later, it must have been
+// revoked, and MinRefreshInterval does not hold up its successor. Of t only the AccessToken counts; if that is not the
+// current one, Accepted does nothing. A [Scheme] calls it from Learn.
+func (s *TokenSource) Accepted(t *oauth2.Token) {
+	if k := s.current.Load(); k != nil && t != nil && k.token.AccessToken == t.AccessToken && !k.accepted.Load() {
+		k.accepted.Store(true)
+	}
 }
 
 // Set puts t to use, after a login: it replaces the current token and forgets all failures. It is written to Store, too:
@@ -151,181 +161,68 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 			return err
 		}
 	}
-	s.begin()
-	h := s.hold(t)
-	s.replace(h)
+	s.useInitial()
+	k := s.newKnownToken(t)
+	s.replace(k)
 	if s.Store == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), flightKey{s}, true), s.fetchTimeout())
+	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), refreshKey{s}, true), s.fetchTimeout())
 	defer cancel()
 	_, err := s.Store.Update(ctx, func(_ context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
-		h.supersedes.Store(stored)
-		return h.token, nil
+		k.supersedes.Store(stored)
+		return k.token, nil
 	})
 	if err != nil {
-		return notSaved(err, h.token)
+		return notSaved(err, k.token)
 	}
-	h.supersedes.Store(nil)
+	k.supersedes.Store(nil)
 	return nil
 }
 
-// token returns a token that has not expired. With one at hand it neither locks nor allocates.
-func (s *TokenSource) token(ctx context.Context) (*oauth2.Token, error) {
-	if h := s.current.Load(); h != nil {
-		if h.lifetime == forever {
-			return h.token, nil
-		}
-		now := time.Now()
-		if h.settled(now) {
-			return h.token, nil
-		}
-		if h.usable(now) {
-			s.renew(ctx, h, now)
-			return h.token, nil
-		}
+// atHand returns the current token, or nil if there is none that is usable. It neither locks nor allocates.
+func (s *TokenSource) atHand(ctx context.Context) *oauth2.Token {
+	k := s.current.Load()
+	if k == nil {
+		return nil
 	}
-	return s.obtain(ctx, demand{attempt: 1})
-}
-
-// refresh is Refresh for the access token that a server refused with the challenge c.
-func (s *TokenSource) refresh(ctx context.Context, rejected string, c *Challenge) (*oauth2.Token, error) {
-	return s.obtain(ctx, demand{rejected: rejected, refusal: true, challenge: c, attempt: 2})
-}
-
-// unproven returns the current token if no server is known to have accepted it yet, and otherwise nil.
-func (s *TokenSource) unproven() *oauth2.Token {
-	if h := s.current.Load(); h != nil && !h.accepted.Load() {
-		return h.token
+	if k.lifetime == forever {
+		return k.token
+	}
+	now := time.Now()
+	if k.settled(now) {
+		return k.token
+	}
+	if k.usable(now) {
+		s.renew(ctx, k, now)
+		return k.token
 	}
 	return nil
-}
-
-// accepted notes that a server has accepted t: if it is refused later, it has probably been revoked.
-func (s *TokenSource) accepted(t *oauth2.Token) {
-	if h := s.current.Load(); h != nil && h.token == t {
-		h.accepted.Store(true)
-	}
-}
-
-// A heldToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
-type heldToken struct {
-	token    *oauth2.Token
-	received time.Time     // with a monotonic reading
-	lifetime time.Duration // from received; 0 if the token was of no use even then
-	expiry   int64         // by the wall clock, in Unix microseconds
-
-	early  time.Duration // the age from which on it is refreshed in the background
-	forced bool          // Fetch got it because its predecessor was refused
-
-	refreshAt  atomic.Int64                 // the age, a Duration, at which the next caller starts that refresh
-	accepted   atomic.Bool                  // a server has accepted it
-	supersedes atomic.Pointer[oauth2.Token] // what the Store still has, until this one is saved
-}
-
-// hold returns t, which has just come in, ready for use. It takes a copy, so that t stays its owner's.
-func (s *TokenSource) hold(t *oauth2.Token) *heldToken {
-	own := *t
-	h := &heldToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64}
-	if !t.Expiry.IsZero() {
-		// By both clocks: the monotonic one knows nothing of time slept through, the wall clock may be set back.
-		h.lifetime = max(0, t.Expiry.Sub(h.received))
-		h.expiry = t.Expiry.UnixMicro()
-	}
-	if t.AccessToken == "" {
-		h.lifetime = 0
-	}
-	h.early = h.lifetime - s.lead(h.lifetime)
-	h.refreshAt.Store(int64(h.early))
-	return h
-}
-
-// settled reports whether there is nothing to do about the token at the time now.
-func (h *heldToken) settled(now time.Time) bool {
-	return int64(now.Sub(h.received)) < h.refreshAt.Load() && now.UnixMicro() < h.expiry
-}
-
-// usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would leave tokens that
-// live for seconds without any life: to be early is the business of RefreshBefore.
-func (h *heldToken) usable(now time.Time) bool {
-	return h != nil && now.Sub(h.received) < h.lifetime && now.UnixMicro() < h.expiry
-}
-
-// lead returns how long before the end of a token's lifetime it is to be refreshed in the background.
-func (s *TokenSource) lead(lifetime time.Duration) time.Duration {
-	if lifetime == forever || s.RefreshBefore < 0 || s.Fetch == nil && s.Store == nil {
-		return 0
-	}
-	if s.RefreshBefore > 0 {
-		return min(s.RefreshBefore, lifetime/2)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.share == 0 {
-		s.share = 0.9 + 0.2*rand.Float64()
-	}
-	return time.Duration(s.share * min(earlyShare*float64(lifetime), float64(maxEarly)))
-}
-
-// begin puts Initial to use, the first time that it is called.
-func (s *TokenSource) begin() {
-	var initial *heldToken
-	if s.current.Load() == nil && s.Initial != nil && (s.Initial.AccessToken == "" || checkToken(s.Initial) == nil) {
-		initial = s.hold(s.Initial)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.begun && s.current.Load() == nil && initial != nil {
-		s.current.Store(initial)
-	}
-	s.begun = true
-}
-
-// A demand says which token a caller needs, if the current one will not do.
-type demand struct {
-	refusal   bool   // a server has refused a token
-	rejected  string // its access token
-	forced    bool   // the current one is to be replaced, although it has not expired
-	noFetch   bool   // but only by what another process may have put into the Store
-	challenge *Challenge
-	attempt   int // of the request, for events; 0 in the background
-}
-
-// metBy reports whether h is what the caller needs.
-func (d *demand) metBy(h *heldToken, now time.Time) bool {
-	return !d.forced && h.usable(now) && (!d.refusal || h.token.AccessToken != d.rejected)
 }
 
 // renew starts a refresh in the background, unless somebody else has.
-func (s *TokenSource) renew(ctx context.Context, h *heldToken, now time.Time) {
-	due := h.refreshAt.Load()
-	if int64(now.Sub(h.received)) < due || !h.refreshAt.CompareAndSwap(due, int64(h.lifetime)) {
+func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
+	due := k.refreshAt.Load()
+	if int64(now.Sub(k.received)) < due || !k.refreshAt.CompareAndSwap(due, int64(k.lifetime)) {
 		return
 	}
-	if ctx.Value(flightKey{s}) != nil {
+	if ctx.Value(refreshKey{s}) != nil {
 		return // it is the refresh itself that asks
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.flight != nil || s.current.Load() != h:
+	case s.running != nil || s.current.Load() != k:
 	case now.Before(s.failure.until):
-		h.retryAfter(now, s.failure.until.Sub(now))
+		k.retryAfter(now, s.failure.until.Sub(now))
 	default:
-		s.launch(ctx, h, demand{})
+		s.start(ctx, k, demand{})
 	}
-}
-
-// retryAfter puts the refresh in the background off by a delay, at most to the end of the token's life.
-func (h *heldToken) retryAfter(now time.Time, delay time.Duration) {
-	age := now.Sub(h.received)
-	delay = min(delay, h.lifetime-age)
-	h.refreshAt.Store(int64(max(h.early, age+delay)))
 }
 
 // obtain returns a token that meets the demand: the current one, or that of a refresh for which it waits.
 func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, error) {
-	if ctx.Value(flightKey{s}) != nil {
+	if ctx.Value(refreshKey{s}) != nil {
 		return nil, errRecursion
 	}
 	if s.Initial != nil && s.Initial.AccessToken != "" && s.current.Load() == nil {
@@ -333,421 +230,90 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 			return nil, fmt.Errorf("%w (TokenSource.Initial)", err)
 		}
 	}
-	s.begin()
+	s.useInitial()
 	for {
-		f, t, err := s.join(ctx, d)
-		if f == nil {
+		run, t, err := s.join(ctx, d)
+		if run == nil {
 			return t, err
 		}
 		select {
-		case <-f.done:
+		case <-run.done:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("authretry: gave up waiting for a token: %w", ctx.Err())
+			return nil, waitError(ctx, "a token")
 		}
 		switch {
-		case f.err != nil:
-			return nil, f.err
-		case f.token == nil:
-			continue // Set has overtaken the refresh, with a token that needs one itself
-		case d.refusal && f.token.AccessToken == d.rejected:
+		case run.err != nil:
+			return nil, run.err
+		case run.token == nil:
+			continue // what Set has put in its place has to be refreshed itself
+		case d.isRefused(run.token):
 			return nil, errSameToken
 		}
-		return f.token, nil
+		return run.token, nil
 	}
 }
 
 // join returns the refresh to wait for, starting it if need be; or else the token or the error that there is already.
-func (s *TokenSource) join(ctx context.Context, d demand) (*flight, *oauth2.Token, error) {
+func (s *TokenSource) join(ctx context.Context, d demand) (*refreshRun, *oauth2.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h, now := s.current.Load(), time.Now()
+	k, now := s.current.Load(), time.Now()
 	switch {
-	case d.metBy(h, now):
-		return nil, h.token, nil
-	case s.flight != nil:
-		return s.flight, nil, nil
+	case d.metBy(k, now):
+		return nil, k.token, nil
+	case s.running != nil:
+		return s.running, nil, nil
 	case ctx.Err() != nil:
-		return nil, nil, fmt.Errorf("authretry: no token, and no time to get one: %w", ctx.Err())
+		return nil, nil, fmt.Errorf("authretry: there is no token, and no time to get one: %w", context.Cause(ctx))
 	case s.Fetch == nil && s.Store == nil:
-		return nil, nil, errNoFetch
+		return nil, nil, d.noFetchError()
 	case now.Before(s.failure.until):
 		return nil, nil, s.failure.err
 	}
-	if h.usable(now) {
+	if k.usable(now) {
 		d.forced = true
-		d.noFetch = s.refusedWhileFresh(h, d, now)
+		d.noFetch = s.refusedWhileFresh(k, d, now)
 		if d.noFetch && s.Store == nil {
 			return nil, nil, errRefusedWhileFresh
 		}
 	}
-	return s.launch(ctx, h, d), nil, nil
+	return s.start(ctx, k, d), nil, nil
 }
 
-// A burst counts refreshes since a point in time.
-type burst struct {
+// A refreshCount counts refreshes since a point in time.
+type refreshCount struct {
 	since time.Time
 	n     int
 }
 
-// refusedWhileFresh reports whether a refresh of the token h would be one too many for the token endpoint, which
-// answers a server's refusal of h. The caller holds mu.
-func (s *TokenSource) refusedWhileFresh(h *heldToken, d demand, now time.Time) bool {
+// refusedWhileFresh reports whether a refresh of the token k would be one too many for the token endpoint, which
+// answers a server's refusal of k. The caller holds mu.
+func (s *TokenSource) refusedWhileFresh(k *knownToken, d demand, now time.Time) bool {
 	interval := s.MinRefreshInterval
 	if interval == 0 {
 		interval = defaultRefusalInterval
 	}
-	if d.refusal && h.forced && !h.accepted.Load() && now.Sub(h.received) < interval {
+	if d.refused != "" && k.successor && !k.accepted.Load() && now.Sub(k.received) < interval {
 		return true
 	}
 	if now.Sub(s.forced.since) >= interval {
-		s.forced = burst{since: now}
+		s.forced = refreshCount{since: now}
 	}
 	return s.forced.n >= maxForced
 }
 
-// A flight is one refresh. The goroutine that performs it outlives the callers who wait for it.
-type flight struct {
-	demand
-	base    *heldToken // the current token when it started; nil if there was none
-	began   time.Time
-	failure failure                   // of the refresh before
-	fetched atomic.Pointer[heldToken] // what it has obtained
-	ended   atomic.Bool               // and reported to the listener
-
-	done  chan struct{} // closed when token and err are set
-	down  bool          // done is closed; guarded by TokenSource.mu
-	token *oauth2.Token
-	err   error // if it is nil and token is, too, Set has overtaken the flight
-}
-
-// flightKey marks the context of a TokenSource's own refreshes.
-type flightKey struct{ *TokenSource }
-
-// launch starts a refresh of the token h. The caller holds mu.
-func (s *TokenSource) launch(ctx context.Context, h *heldToken, d demand) *flight {
-	f := &flight{demand: d, base: h, began: time.Now(), failure: s.failure, done: make(chan struct{})}
-	s.flight = f
-	ctx = context.WithValue(context.WithoutCancel(ctx), flightKey{s}, true)
-	ctx, cancel := context.WithTimeout(ctx, s.fetchTimeout())
-	go s.fly(ctx, cancel, f)
-	return f
-}
-
-func (s *TokenSource) fetchTimeout() time.Duration {
-	if s.FetchTimeout > 0 {
-		return s.FetchTimeout
-	}
-	return defaultFetchTimeout
-}
-
-// fly performs a refresh from its start to its end, which it comes to even if Fetch, Store or OnToken panic, exit the
-// goroutine, or do not heed the context.
-func (s *TokenSource) fly(ctx context.Context, cancel context.CancelFunc, f *flight) {
-	defer cancel()
-	overdue := context.AfterFunc(ctx, func() {
-		s.land(ctx, f, f.fetched.Load(), failed(context.DeadlineExceeded, nil))
-	})
-	err := error(&tokenError{text: "a callback for tokens has ended its goroutine"})
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
-		}
-		overdue()
-		s.land(ctx, f, f.fetched.Load(), err)
-	}()
-	f.report(ctx, Event{Kind: EventRefreshing})
-	err = s.perform(ctx, f)
-}
-
-// perform obtains the token and puts it in f.fetched. It may leave an error besides, if that token is without use or
-// could not be saved.
-func (s *TokenSource) perform(ctx context.Context, f *flight) error {
-	if s.Store == nil {
-		return s.fetch(ctx, f, f.baseToken())
-	}
-	if stored, ok := load(ctx, s.Store); ok {
-		if s.adopt(f, stored) {
-			return nil
-		}
-		if err := f.failure.stands(f.previous(stored), time.Now()); err != nil {
-			return err // there is nothing new: leave the lock to others
-		}
-	}
-	var fetchErr error
-	_, err := s.Store.Update(ctx, func(ctx context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
-		h := f.fetched.Load()
-		if h == nil { // as always, but if the Store has called before
-			if s.adopt(f, stored) {
-				return stored, nil
-			}
-			fetchErr = s.fetch(ctx, f, f.previous(stored))
-			if h = f.fetched.Load(); h == nil {
-				return nil, fetchErr
-			}
-		}
-		h.supersedes.CompareAndSwap(nil, stored)
-		return h.token, nil
-	})
-	h := f.fetched.Load()
-	switch {
-	case err == nil && h != nil:
-		h.supersedes.Store(nil)
-		return fetchErr
-	case fetchErr != nil:
-		return fetchErr
-	case h != nil:
-		return notSaved(err, h.token)
-	case err != nil:
-		return storeFailed(err, f.baseToken())
-	}
-	return &tokenError{text: "TokenStore.Update has neither called its function nor failed"}
-}
-
-// fetch calls Fetch for a successor of previous.
-func (s *TokenSource) fetch(ctx context.Context, f *flight, previous *oauth2.Token) error {
-	if err := f.failure.stands(previous, time.Now()); err != nil {
-		return err
-	}
-	switch {
-	case f.noFetch:
-		return errRefusedWhileFresh
-	case s.Fetch == nil:
-		return errNoFetch
-	}
-	if f.forced { // and nothing new in the Store: what other processes refresh does not count
-		s.mu.Lock()
-		s.forced.n++
-		s.mu.Unlock()
-	}
-	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: f.challenge})
-	if err != nil {
-		return failed(err, previous)
-	}
-	if err := checkToken(t); err != nil {
-		return err
-	}
-	if b := f.base; b != nil && t.AccessToken == b.token.AccessToken && (f.refusal || t.Expiry.Equal(b.token.Expiry)) {
-		return errSameToken
-	}
-	h := s.hold(t)
-	h.forced = f.forced
-	f.fetched.Store(h)
-	if h.lifetime == 0 {
-		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
-	}
-	return nil
-}
-
-// adopt makes the token in the Store the flight's result, if another process has put it there since, and it is good.
-func (s *TokenSource) adopt(f *flight, stored *oauth2.Token) bool {
-	if stored == nil || checkToken(stored) != nil || f.isOld(stored) {
-		return false
-	}
-	if f.base != nil && f.base.token.AccessToken == stored.AccessToken {
-		return false
-	}
-	h := s.hold(stored)
-	if h.lifetime == 0 || f.refusal && stored.AccessToken == f.rejected {
-		return false
-	}
-	f.fetched.Store(h)
-	return true
-}
-
-// previous returns the token to refresh: that of the Store, which others may have renewed, unless ours is newer.
-func (f *flight) previous(stored *oauth2.Token) *oauth2.Token {
-	if stored == nil || f.isOld(stored) {
-		return f.baseToken()
-	}
-	return stored
-}
-
-// isOld reports whether stored is what our token was to replace, had it been possible to save it.
-func (f *flight) isOld(stored *oauth2.Token) bool {
-	if f.base == nil {
-		return false
-	}
-	old := f.base.supersedes.Load()
-	return old != nil && stored.AccessToken == old.AccessToken && stored.RefreshToken == old.RefreshToken
-}
-
-func (f *flight) baseToken() *oauth2.Token {
-	if f.base == nil {
-		return nil
-	}
-	return f.base.token
-}
-
-// land ends a flight with the token h, or with err, or both: a token that is of no use, or could not be saved.
-//
-// It is called twice if the time ran out before the work was done. Whatever token the second call brings is kept, too,
-// unless there is a newer one.
-func (s *TokenSource) land(ctx context.Context, f *flight, h *heldToken, err error) {
-	defer s.publish(f, h, err) // whatever the listener does
-	if f.ended.CompareAndSwap(false, true) {
-		f.report(ctx, Event{Kind: EventRefreshed, Duration: time.Since(f.began), Err: err})
-	}
-}
-
-// publish shows a flight's token to OnToken and settles the flight.
-func (s *TokenSource) publish(f *flight, h *heldToken, err error) {
-	if h == nil {
-		s.settle(f, nil, err)
-		return
-	}
-	s.publishing.Lock()
-	defer s.publishing.Unlock()
-	if s.current.Load() != f.base {
-		s.settle(f, nil, err) // Set was faster, or a later flight
-		return
-	}
-	if h.lifetime > 0 {
-		err = nil // that the token could not be saved is for the listener; it is good
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
-		}
-		s.settle(f, h, err)
-	}()
-	if s.OnToken != nil {
-		s.OnToken(h.token)
-	}
-}
-
-// replace puts h to use, whatever else is going on.
-func (s *TokenSource) replace(h *heldToken) {
-	s.publishing.Lock()
-	defer s.publishing.Unlock()
-	if old := s.current.Load(); old != nil {
-		h.supersedes.Store(old.token)
-	}
-	if s.OnToken != nil {
-		s.OnToken(h.token)
+// useInitial puts Initial to use, the first time that it is called.
+func (s *TokenSource) useInitial() {
+	var initial *knownToken
+	if s.current.Load() == nil && s.Initial != nil && (s.Initial.AccessToken == "" || checkToken(s.Initial) == nil) {
+		initial = s.newKnownToken(s.Initial)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current.Store(h)
-	s.failure, s.forced = failure{}, burst{}
-	if s.flight != nil {
-		s.overtake(s.flight)
-		s.flight = nil
+	if !s.begun && s.current.Load() == nil && initial != nil {
+		s.current.Store(initial)
 	}
-}
-
-// settle publishes h, if there is one, and tells those who wait for the flight. With h, the caller holds publishing.
-func (s *TokenSource) settle(f *flight, h *heldToken, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if h != nil {
-		s.current.Store(h)
-		s.failure = failure{}
-	}
-	if s.flight == f {
-		s.flight = nil
-	}
-	switch current := s.current.Load(); {
-	case f.down:
-	case h == nil && current != f.base:
-		s.overtake(f)
-	case err == nil:
-		f.finish(h.token, nil)
-	default:
-		if h == nil || !h.usable(now) {
-			s.failure = f.failure.next(err, current, s.Store != nil, now)
-			if current != nil {
-				current.retryAfter(now, s.failure.until.Sub(now))
-			}
-		}
-		f.finish(nil, err)
-	}
-}
-
-// overtake ends a flight because its base is no longer the current token. The caller holds mu.
-func (s *TokenSource) overtake(f *flight) {
-	if current := s.current.Load(); current.usable(time.Now()) {
-		f.finish(current.token, nil)
-	} else {
-		f.finish(nil, nil)
-	}
-}
-
-// finish tells those who wait. The caller holds mu.
-func (f *flight) finish(t *oauth2.Token, err error) {
-	f.token, f.err, f.down = t, err, true
-	close(f.done)
-}
-
-// report tells the listener, if there is one in the context of who started the flight.
-func (f *flight) report(ctx context.Context, e Event) {
-	if listen := listener(ctx); listen != nil {
-		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
-		e.Scheme, e.Attempt = "Bearer", f.attempt
-		listen(ctx, e)
-	}
-}
-
-// A failure is that of the last refresh, and what follows from it and from those before.
-type failure struct {
-	err   error
-	until time.Time     // no refresh is started before
-	delay time.Duration // that until was made from; grows
-
-	final   *tokenError   // the last permanent error; nil if there was none
-	finalTo time.Time     // Fetch is not called before with the grant that final is for
-	wait    time.Duration // between looks into the Store for a better one; grows
-}
-
-// stands returns the error with which a refresh of previous has failed for good, or nil if it can be tried.
-func (f *failure) stands(previous *oauth2.Token, now time.Time) error {
-	if f.final != nil && f.final.grant == grantOf(previous) && now.Before(f.finalTo) {
-		return f.final
-	}
-	return nil
-}
-
-// next returns what follows from err, when f is what followed from the refreshes before.
-func (f failure) next(err error, current *heldToken, hasStore bool, now time.Time) failure {
-	f.err = err
-	e, _ := err.(*tokenError)
-	if !e.isPermanent() {
-		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
-		if err == errRefusedWhileFresh {
-			f.delay = min(f.delay, minStoreWait) // the token endpoint had no part in it
-		}
-		wait := jittered(f.delay)
-		if current.usable(now) { // so as to be in time before it expires
-			left := current.lifetime - now.Sub(current.received)
-			wait = min(wait, max(left/4, min(current.lifetime/100, time.Second)))
-		}
-		if e != nil {
-			wait = max(wait, e.retryAfter)
-		}
-		f.until = now.Add(wait)
-		return f
-	}
-	switch {
-	case e == f.final: // it stands: the Store had nothing new
-	case e.grant != "": // RFC 6749 §5.2: the refresh token is of no use any more
-		f.final, f.finalTo = e, now.Add(forever)
-	default: // the client's own credentials, which somebody may put right
-		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
-		f.final, f.finalTo = e, now.Add(jittered(f.delay))
-	}
-	f.until = f.finalTo
-	if hasStore {
-		f.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
-		if look := now.Add(jittered(f.wait)); look.Before(f.until) {
-			f.until = look
-		}
-	}
-	return f
-}
-
-// jittered returns a duration between 0.8 and 1.2 of d.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration((0.8 + 0.4*rand.Float64()) * float64(d))
+	s.begun = true
 }
 
 // Format keeps tokens out of everything that package fmt prints.

@@ -9,8 +9,6 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,7 +18,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
 )
 
 // An issuer is a token endpoint in memory: it counts what it is asked, takes its time, and fails on demand.
@@ -126,7 +123,7 @@ func (s *rotatingServer) source() *TokenSource {
 	}
 }
 
-func TestStorms(t *testing.T) {
+func TestManyRefusalsAtOnce(t *testing.T) {
 	const n = 1000
 	run := func(t *testing.T, s *rotatingServer, src *TokenSource, call func(i int, rejected *oauth2.Token) error) {
 		rejected, err := src.Token()
@@ -181,7 +178,7 @@ func TestStorms(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		leader := make(chan error)
 		go func() { _, err := src.Refresh(ctx, rejected); leader <- err }()
-		require.Eventually(t, func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.flight != nil }, time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.running != nil }, time.Second, time.Millisecond)
 		time.AfterFunc(10*time.Millisecond, cancel)
 		errs := make(chan error)
 		for i := range 99 {
@@ -220,39 +217,115 @@ func TestRefreshComparesWithTheRejectedToken(t *testing.T) {
 	require.EqualValues(t, 2, i.calls.Load())
 }
 
-func TestFlightOutlivesItsCallers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		type key struct{}
-		i := &issuer{delay: time.Second}
-		var value any
-		src := &TokenSource{Initial: old(), Fetch: func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-			value = ctx.Value(key{})
-			return i.fetch(ctx, r)
-		}}
-		ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), key{}, "kept"), 10*time.Millisecond)
-		defer cancel()
-		start := time.Now()
-		_, err := src.Refresh(ctx, old())
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, 10*time.Millisecond, time.Since(start))
-		time.Sleep(time.Second)
-		synctest.Wait()
-		got, err := src.Token()
-		require.NoError(t, err)
-		require.Equal(t, "access-1", got.AccessToken)
-		require.Equal(t, "kept", value)
-		require.EqualValues(t, 1, i.calls.Load())
-	})
+func TestObtain(t *testing.T) {
+	ctx := context.Background()
+	c := &Challenge{Scheme: "Bearer", Params: Params{{"scope", "read"}}}
+	var asked []TokenRequest
+	fetch := func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+		asked = append(asked, r)
+		n := len(asked)
+		return &oauth2.Token{AccessToken: fmt.Sprintf("access-%d", n), RefreshToken: fmt.Sprintf("refresh-%d", n)}, nil
+	}
+	src := &TokenSource{Fetch: fetch}
+	for _, step := range []struct {
+		name    string
+		request TokenRequest
+		want    string
+		fetches int
+	}{
+		{"the first, for a challenge", TokenRequest{Challenge: c}, "access-1", 1},
+		{"what is at hand", TokenRequest{}, "access-1", 1},
+		{"what is at hand, whatever the challenge", TokenRequest{Challenge: c}, "access-1", 1},
+		{"the successor of what was refused", TokenRequest{Previous: &oauth2.Token{AccessToken: "access-1"}, Challenge: c}, "access-2", 2},
+		{"which is there now", TokenRequest{Previous: &oauth2.Token{AccessToken: "access-1"}}, "access-2", 2},
+		{"another than one from long ago", TokenRequest{Previous: &oauth2.Token{AccessToken: "x"}}, "access-2", 2},
+		{"nothing was refused", TokenRequest{Previous: &oauth2.Token{}}, "access-2", 2},
+	} {
+		got, err := src.Obtain(ctx, step.request)
+		require.NoError(t, err, step.name)
+		require.Equal(t, step.want, got.AccessToken, step.name)
+		require.Len(t, asked, step.fetches, step.name)
+	}
+	require.Equal(t, TokenRequest{Challenge: c}, asked[0])
+	require.Equal(t, c, asked[1].Challenge)
+	require.Equal(t, "refresh-1", asked[1].Previous.RefreshToken, "with the refresh token, which the caller need not know")
+
+	_, err := src.Obtain(ctx, TokenRequest{Previous: &oauth2.Token{AccessToken: "access-2"}})
+	require.ErrorIs(t, err, ErrTokenRefused)
+	require.ErrorIs(t, err, ErrCredentialsRefused)
+	static := &TokenSource{Initial: old()}
+	_, err = static.Obtain(ctx, TokenRequest{Previous: old()})
+	require.ErrorIs(t, err, ErrCredentialsRefused)
+	require.ErrorIs(t, err, ErrLoginRequired)
+	_, err = (&TokenSource{}).Obtain(ctx, TokenRequest{})
+	require.NotErrorIs(t, err, ErrCredentialsRefused, "nothing was refused")
+	require.ErrorIs(t, err, ErrLoginRequired)
 }
 
-func TestCancelledCallerStartsNothing(t *testing.T) {
+func TestAccepted(t *testing.T) {
+	ctx := context.Background()
 	i := &issuer{}
 	src := &TokenSource{Fetch: i.fetch, Initial: old()}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err := src.Refresh(ctx, old())
-	require.ErrorIs(t, err, context.Canceled)
-	require.Zero(t, i.calls.Load())
+	src.Accepted(old()) // before it is known
+	fresh, err := src.Refresh(ctx, old())
+	require.NoError(t, err)
+	for _, other := range []*oauth2.Token{nil, {}, old()} {
+		src.Accepted(other)
+		_, err = src.Refresh(ctx, fresh)
+		require.ErrorIs(t, err, ErrTokenRefused)
+	}
+	src.Accepted(&oauth2.Token{AccessToken: fresh.AccessToken})
+	_, err = src.Refresh(ctx, fresh)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, i.calls.Load())
+}
+
+// That somebody wanted another token says nothing against the one that he got.
+func TestRefusedAfterItWasReplacedByRequest(t *testing.T) {
+	ctx := context.Background()
+	i := &issuer{}
+	src := &TokenSource{Fetch: i.fetch, Initial: old()}
+	fresh, err := src.Refresh(ctx, nil)
+	require.NoError(t, err)
+	next, err := src.Refresh(ctx, fresh)
+	require.NoError(t, err)
+	require.Equal(t, "access-2", next.AccessToken)
+}
+
+func TestWaitThatEndsSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("the user has left")
+		i := &issuer{delay: time.Second}
+		src := &TokenSource{Fetch: i.fetch, Initial: old()}
+		for name, refresh := range map[string]func(context.Context) error{
+			"Obtain":  func(ctx context.Context) error { _, err := src.Obtain(ctx, TokenRequest{Previous: old()}); return err },
+			"Refresh": func(ctx context.Context) error { _, err := src.Refresh(ctx, old()); return err },
+			"Bearer": func(ctx context.Context) error {
+				_, err := (&Bearer{Source: src}).Answer(ctx, nil, refusalOf(newRequest("Bearer old")))
+				return err
+			},
+			"Bearer, with a source of others": func(ctx context.Context) error {
+				_, err := (&Bearer{Source: foreignRefresher{src}}).Answer(ctx, nil, refusalOf(newRequest("Bearer old")))
+				return err
+			},
+		} {
+			ctx, cancel := context.WithCancelCause(context.Background())
+			time.AfterFunc(time.Millisecond, func() { cancel(cause) })
+			err := refresh(ctx)
+			require.ErrorIs(t, err, cause, name)
+			require.ErrorContains(t, err, "authretry: gave up waiting for ", name)
+			ended, cancelled := context.WithCancelCause(context.Background())
+			cancelled(cause)
+			fresh := &TokenSource{Fetch: i.fetch}
+			_, err = fresh.Obtain(ended, TokenRequest{})
+			require.ErrorIs(t, err, cause, name)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		_, err := src.Obtain(ctx, TokenRequest{Previous: old()})
+		require.EqualError(t, err, "authretry: gave up waiting for a token: context deadline exceeded")
+		time.Sleep(time.Minute)
+	})
 }
 
 func TestEarlyRefreshNobodyWaits(t *testing.T) {
@@ -375,7 +448,7 @@ func TestRevokedAfterItWasAccepted(t *testing.T) {
 			}
 			refreshes++
 			current = next
-			src.accepted(current)
+			src.Accepted(current)
 		}
 		require.Equal(t, maxForced, refreshes)
 		require.EqualValues(t, maxForced, i.calls.Load())
@@ -383,336 +456,6 @@ func TestRevokedAfterItWasAccepted(t *testing.T) {
 		_, err = src.Refresh(ctx, current)
 		require.NoError(t, err)
 	})
-}
-
-func TestTransientFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		i := &issuer{delay: time.Second}
-		cause := errors.New("no route")
-		i.failWith(cause)
-		src := &TokenSource{Fetch: i.fetch}
-		errs := make(chan error)
-		for range 100 {
-			go func() { _, err := src.Token(); errs <- err }()
-		}
-		for range 100 {
-			err := <-errs
-			require.ErrorIs(t, err, cause)
-			require.NotErrorIs(t, err, ErrLoginRequired)
-		}
-		require.EqualValues(t, 1, i.calls.Load())
-
-		start := time.Now() // within the back-off: the same error at once
-		_, err := src.Token()
-		require.ErrorIs(t, err, cause)
-		require.Zero(t, time.Since(start))
-		require.EqualValues(t, 1, i.calls.Load())
-
-		i.delay = 0 // the back-off grows
-		for time.Since(start) < time.Hour {
-			src.Token()
-			time.Sleep(100 * time.Millisecond)
-		}
-		calls := i.calls.Load()
-		require.Greater(t, calls, int32(3600/37))
-		require.Less(t, calls, int32(3600/23))
-
-		i.failWith(nil) // and is over within its bound
-		time.Sleep(37 * time.Second)
-		_, err = src.Token()
-		require.NoError(t, err)
-	})
-}
-
-func TestRetryAfterIsHeeded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fail := refusal(http.StatusTooManyRequests, "")
-		fail.Response.Header.Set("Retry-After", "20")
-		i := &issuer{}
-		i.failWith(fail)
-		src := &TokenSource{Fetch: i.fetch}
-		for range 199 {
-			_, err := src.Token()
-			require.Error(t, err)
-			require.NotErrorIs(t, err, ErrLoginRequired)
-			time.Sleep(100 * time.Millisecond)
-		}
-		require.EqualValues(t, 1, i.calls.Load())
-		time.Sleep(time.Second)
-		i.failWith(nil)
-		_, err := src.Token()
-		require.NoError(t, err)
-	})
-}
-
-func TestBackgroundFailureIsRetriedBeforeExpiry(t *testing.T) {
-	for _, lifetime := range []time.Duration{time.Second, time.Hour} {
-		synctest.Test(t, func(t *testing.T) {
-			i := &issuer{lifetime: lifetime}
-			src := &TokenSource{Fetch: i.fetch}
-			first, err := src.Token()
-			require.NoError(t, err)
-			i.failWith(refusal(http.StatusServiceUnavailable, ""))
-			for time.Until(first.Expiry) > lifetime/30 {
-				got, err := src.Token()
-				require.NoError(t, err)
-				require.Same(t, first, got)
-				time.Sleep(lifetime / 1000)
-			}
-			require.GreaterOrEqual(t, i.calls.Load(), int32(3))
-			require.Less(t, i.calls.Load(), int32(40))
-			i.failWith(nil)
-			for time.Now().Before(first.Expiry) {
-				_, err := src.Token()
-				require.NoError(t, err)
-				time.Sleep(lifetime / 1000)
-			}
-			synctest.Wait()
-			next, err := src.Token()
-			require.NoError(t, err)
-			require.NotEqual(t, first.AccessToken, next.AccessToken)
-		})
-	}
-}
-
-func TestPermanentFailure(t *testing.T) {
-	for _, fail := range []error{
-		refusal(http.StatusBadRequest, "invalid_grant"),
-		refusal(http.StatusUnauthorized, "invalid_client"),
-		refusal(http.StatusForbidden, ""),
-		refusal(http.StatusOK, "bad_refresh_token"),
-		fmt.Errorf("custom: %w", ErrLoginRequired),
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			ctx := context.Background()
-			i := &issuer{}
-			i.failWith(fail)
-			src := &TokenSource{Fetch: i.fetch, Initial: old()}
-			for range 100 {
-				_, err := src.Refresh(ctx, old())
-				require.ErrorIs(t, err, ErrLoginRequired)
-				require.NotContains(t, err.Error(), "s3cret")
-				time.Sleep(time.Hour)
-			}
-			require.EqualValues(t, 1, i.calls.Load())
-			i.failWith(nil)
-			require.NoError(t, src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}))
-			got, err := src.Refresh(ctx, old())
-			require.NoError(t, err)
-			require.Equal(t, "login", got.AccessToken)
-			_, err = src.Refresh(ctx, got)
-			require.NoError(t, err)
-			require.Equal(t, []string{"refresh-0", "refresh-login"}, i.previous)
-		})
-	}
-}
-
-func TestPermanentFailureInTheBackgroundKeepsTheToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		i := &issuer{lifetime: time.Hour}
-		src := &TokenSource{Fetch: i.fetch}
-		first, err := src.Token()
-		require.NoError(t, err)
-		i.failWith(refusal(http.StatusBadRequest, "invalid_grant"))
-		for time.Until(first.Expiry) > 0 {
-			_, err := src.Token()
-			require.NoError(t, err)
-			time.Sleep(time.Second)
-		}
-		_, err = src.Token()
-		require.ErrorIs(t, err, ErrLoginRequired)
-		require.EqualValues(t, 2, i.calls.Load())
-	})
-}
-
-func TestRefusedClientCredentialsAreTriedSeldom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		calls, fail := 0, true
-		src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
-			if calls++; fail {
-				return nil, refusal(http.StatusUnauthorized, "invalid_client")
-			}
-			return &oauth2.Token{AccessToken: "a"}, nil
-		}}
-		start := time.Now()
-		for time.Since(start) < time.Hour {
-			_, err := src.Token()
-			require.ErrorIs(t, err, ErrLoginRequired)
-			time.Sleep(time.Second)
-		}
-		require.Greater(t, calls, 8)
-		require.Less(t, calls, 24)
-		fail = false
-		time.Sleep(6 * time.Minute)
-		_, err := src.Token()
-		require.NoError(t, err)
-	})
-}
-
-func TestErrorsSayWhatToDoAndNoSecret(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest)
-		fmt.Fprint(w, `{"error":"invalid_grant","error_description":"s3cret refresh-0","x":"s3cret"}`)
-	}))
-	defer server.Close()
-	refused := (&rotatingServer{Server: server}).source()
-	_, refusedErr := refused.Refresh(context.Background(), nil)
-	require.ErrorIs(t, refusedErr, ErrLoginRequired)
-	retrieve, ok := errors.AsType[*oauth2.RetrieveError](refusedErr)
-	require.True(t, ok)
-	require.Contains(t, string(retrieve.Body), "s3cret")
-	require.Equal(t, `authretry: no new token could be obtained: the token endpoint answered 400 "invalid_grant"; log in again and call TokenSource.Set`, refusedErr.Error())
-
-	fail := func(err error) error {
-		src := &TokenSource{Initial: old(), Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, err }}
-		_, err = src.Refresh(context.Background(), old())
-		return err
-	}
-	for _, err := range []error{
-		refusedErr,
-		fail(&url.Error{Op: "Post", URL: "https://idp.example/token?key=s3cret", Err: errors.New("connection refused")}),
-		fail(fmt.Errorf("wrapped: %w", refusal(http.StatusInternalServerError, "server_error"))),
-		fail(fmt.Errorf("oauth2: cannot parse json: invalid s3cret")),
-		fail(errors.New("the refresh token refresh-0 (s3cret) is no good")),
-	} {
-		var logged strings.Builder
-		slog.New(slog.NewTextHandler(&logged, nil)).Error("failed", "err", err)
-		slog.New(slog.NewJSONHandler(&logged, nil)).Error("failed", "err", err)
-		for _, text := range []string{err.Error(), fmt.Sprintf("%v %+v %#v %s %q", err, err, err, err, err), logged.String()} {
-			require.NotContains(t, text, "s3cret")
-			require.NotContains(t, text, "refresh-0")
-			require.Contains(t, text, "authretry: no new token could be obtained: ")
-		}
-	}
-}
-
-func TestFetchThatReturnsNonsense(t *testing.T) {
-	for want, token := range map[string]*oauth2.Token{
-		"neither a token nor an error": nil,
-		"has no access token":          {RefreshToken: "r"},
-		`of the type "DPoP"`:           {AccessToken: "a", TokenType: "DPoP"},
-		"cannot be sent":               {AccessToken: "a\r\nX-Evil: 1"},
-		"expired already":              {AccessToken: "a", Expiry: time.Now().Add(-time.Minute)},
-	} {
-		t.Run(want, func(t *testing.T) {
-			calls := 0
-			src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { calls++; return token, nil }}
-			for range 100 {
-				_, err := src.Token()
-				require.ErrorContains(t, err, want)
-			}
-			require.Less(t, calls, 5)
-		})
-	}
-	src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
-		return &oauth2.Token{AccessToken: "a", TokenType: "bEARER"}, nil
-	}}
-	_, err := src.Token()
-	require.NoError(t, err)
-}
-
-func TestExpiredTokenFromFetchKeepsItsRefreshToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var previous []string
-		src := &TokenSource{Initial: &oauth2.Token{RefreshToken: "refresh-0"}, Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
-			previous = append(previous, r.Previous.RefreshToken)
-			n := len(previous)
-			return &oauth2.Token{AccessToken: fmt.Sprint("a", n), RefreshToken: fmt.Sprint("refresh-", n), Expiry: time.Now().Add(time.Duration(n-2) * time.Minute)}, nil
-		}}
-		for len(previous) < 3 {
-			src.Token()
-			time.Sleep(time.Second)
-		}
-		got, err := src.Token()
-		require.NoError(t, err)
-		require.Equal(t, "a3", got.AccessToken)
-		require.Equal(t, []string{"refresh-0", "refresh-1", "refresh-2"}, previous)
-	})
-}
-
-func TestFetchThatDoesNotReturn(t *testing.T) {
-	for name, end := range map[string]func(){
-		"panics":       func() { panic("s3cret") },
-		"dereferences": func() { var t *oauth2.Token; _ = t.AccessToken },
-		"exits":        runtime.Goexit,
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ended := false
-				src := &TokenSource{Initial: old()}
-				src.Fetch = func(context.Context, TokenRequest) (*oauth2.Token, error) {
-					if !ended {
-						ended = true
-						time.Sleep(time.Second)
-						end()
-					}
-					return &oauth2.Token{AccessToken: "new"}, nil
-				}
-				errs := make(chan error)
-				for range 10 {
-					go func() { _, err := src.Refresh(context.Background(), old()); errs <- err }()
-				}
-				for range 10 {
-					err := <-errs
-					require.ErrorContains(t, err, "callback")
-					require.NotContains(t, err.Error(), "s3cret")
-				}
-				time.Sleep(time.Second)
-				got, err := src.Refresh(context.Background(), old())
-				require.NoError(t, err)
-				require.Equal(t, "new", got.AccessToken)
-			})
-		})
-	}
-}
-
-func TestFetchThatIgnoresItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src := &TokenSource{Initial: old(), FetchTimeout: 5 * time.Second, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
-			time.Sleep(time.Minute)
-			return &oauth2.Token{AccessToken: "late"}, nil
-		}}
-		start := time.Now()
-		_, err := src.Refresh(context.Background(), old())
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, "FetchTimeout")
-		require.Equal(t, 5*time.Second, time.Since(start))
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		got, err := src.Token()
-		require.NoError(t, err)
-		require.Equal(t, "late", got.AccessToken)
-	})
-}
-
-func TestFetchThatNeedsItsOwnToken(t *testing.T) {
-	src := &TokenSource{}
-	src.Fetch = func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-		if _, err := src.refresh(ctx, "x", nil); !errors.Is(err, errRecursion) {
-			return nil, errors.New("refresh did not notice")
-		}
-		return src.token(ctx)
-	}
-	_, err := src.Token()
-	require.ErrorIs(t, err, errRecursion)
-}
-
-func TestTokenEndpointBehindItsOwnTransport(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-		w.WriteHeader(http.StatusUnauthorized)
-	}))
-	defer server.Close()
-	for _, initial := range []*oauth2.Token{nil, {AccessToken: "a", RefreshToken: "r"}} {
-		src := &TokenSource{Initial: initial, Fetch: ClientCredentialsGrant(&clientcredentials.Config{ClientID: "id", TokenURL: server.URL})}
-		client := &http.Client{Transport: New(&Bearer{Source: src})}
-		ctx := context.WithValue(context.Background(), oauth2.HTTPClient, client)
-		req, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
-		require.NoError(t, err)
-		_, err = client.Do(req)
-		require.ErrorIs(t, err, errRecursion)
-	}
 }
 
 func TestMisconfiguredSource(t *testing.T) {
@@ -733,92 +476,6 @@ func TestMisconfiguredSource(t *testing.T) {
 	require.Error(t, src.Set(&oauth2.Token{AccessToken: "ö"}))
 }
 
-func TestOnTokenSeesEachTokenFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		i := &issuer{lifetime: time.Second, delay: time.Millisecond}
-		var seen sync.Map
-		var running, calls atomic.Int32
-		src := &TokenSource{Fetch: i.fetch, OnToken: func(t *oauth2.Token) {
-			if running.Add(1) != 1 {
-				panic("concurrent OnToken")
-			}
-			calls.Add(1)
-			time.Sleep(time.Millisecond)
-			if _, twice := seen.LoadOrStore(t.AccessToken, true); twice {
-				panic("twice: " + t.AccessToken)
-			}
-			running.Add(-1)
-		}}
-		var wg sync.WaitGroup
-		for n := range 20 {
-			wg.Go(func() {
-				for range 100 {
-					got, err := src.Token()
-					require.NoError(t, err)
-					_, ok := seen.Load(got.AccessToken)
-					require.True(t, ok)
-					time.Sleep(time.Duration(30+n) * time.Millisecond)
-				}
-			})
-			wg.Go(func() {
-				time.Sleep(time.Duration(n) * 100 * time.Millisecond)
-				require.NoError(t, src.Set(&oauth2.Token{AccessToken: fmt.Sprintf("set-%d", n), Expiry: time.Now().Add(time.Second)}))
-			})
-		}
-		wg.Wait()
-		require.GreaterOrEqual(t, calls.Load(), int32(22))
-	})
-}
-
-func TestOnTokenThatPanicsLosesNothing(t *testing.T) {
-	i := &issuer{}
-	src := &TokenSource{Fetch: i.fetch, OnToken: func(*oauth2.Token) { panic("s3cret") }}
-	_, err := src.Token()
-	require.ErrorContains(t, err, "panicked")
-	got, err := src.Token()
-	require.NoError(t, err)
-	require.Equal(t, "access-1", got.AccessToken)
-}
-
-func TestSetOvertakesARefresh(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		i := &issuer{delay: time.Second}
-		src := &TokenSource{Fetch: i.fetch, Initial: old()}
-		type result struct {
-			token *oauth2.Token
-			err   error
-		}
-		done := make(chan result)
-		go func() {
-			got, err := src.Refresh(context.Background(), old())
-			done <- result{got, err}
-		}()
-		synctest.Wait()
-		start := time.Now()
-		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "login"}))
-		r := <-done
-		require.NoError(t, r.err)
-		require.Equal(t, "login", r.token.AccessToken)
-		require.Zero(t, time.Since(start))
-		time.Sleep(2 * time.Second)
-		got, err := src.Token()
-		require.NoError(t, err)
-		require.Equal(t, "login", got.AccessToken)
-
-		// One that has only a refresh token makes those who wait wait for another refresh.
-		go func() {
-			got, err := src.Refresh(context.Background(), got)
-			done <- result{got, err}
-		}()
-		synctest.Wait()
-		require.NoError(t, src.Set(&oauth2.Token{RefreshToken: "refresh-login"}))
-		r = <-done
-		require.NoError(t, r.err)
-		require.Equal(t, "access-3", r.token.AccessToken)
-		require.Equal(t, "refresh-login", i.previous[2])
-	})
-}
-
 func TestTokenIsACopy(t *testing.T) {
 	mine := old()
 	src := &TokenSource{Initial: mine}
@@ -831,7 +488,7 @@ func TestTokenIsACopy(t *testing.T) {
 func TestTokenExpiresByEitherClock(t *testing.T) {
 	now := time.Now()
 	src := &TokenSource{RefreshBefore: -1}
-	h := src.hold(&oauth2.Token{AccessToken: "a", Expiry: now.Add(time.Minute)})
+	h := src.newKnownToken(&oauth2.Token{AccessToken: "a", Expiry: now.Add(time.Minute)})
 	require.True(t, h.usable(now))
 	h.expiry = now.Add(-time.Second).UnixMicro() // the machine has slept
 	require.False(t, h.usable(now))
@@ -839,42 +496,6 @@ func TestTokenExpiresByEitherClock(t *testing.T) {
 	h.expiry = math.MaxInt64 // the wall clock was set back
 	require.False(t, h.usable(now.Add(time.Hour)))
 	require.False(t, h.settled(now.Add(time.Hour)))
-}
-
-func TestTokenSourceEvents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var events []Event
-		ctx := withListener(context.Background(), func(_ context.Context, e Event) { events = append(events, e) })
-		i := &issuer{delay: time.Second}
-		src := &TokenSource{Fetch: i.fetch, Initial: old()}
-		_, err := src.Refresh(ctx, old())
-		require.NoError(t, err)
-		require.Equal(t, []Event{
-			{Kind: EventRefreshing, Scheme: "Bearer", Attempt: 2},
-			{Kind: EventRefreshed, Scheme: "Bearer", Attempt: 2, Duration: time.Second},
-		}, events)
-		i.failWith(refusal(400, "invalid_grant"))
-		_, err = src.Refresh(ctx, nil)
-		require.Error(t, err)
-		require.Equal(t, err, events[3].Err)
-	})
-}
-
-func TestListenerThatExitsHangsNobody(t *testing.T) {
-	for _, end := range []func(){runtime.Goexit, func() { panic("listener") }} {
-		for _, kind := range []EventKind{EventRefreshing, EventRefreshed} {
-			src := &TokenSource{Fetch: new(issuer).fetch, Initial: old()}
-			ctx := withListener(context.Background(), func(_ context.Context, e Event) {
-				if e.Kind == kind {
-					end()
-				}
-			})
-			got, err := src.Refresh(ctx, old())
-			if err == nil {
-				require.Equal(t, "access-1", got.AccessToken)
-			}
-		}
-	}
 }
 
 func TestExpiryInTheFarFuture(t *testing.T) {
@@ -891,7 +512,7 @@ func TestTokenTypesShowNoSecret(t *testing.T) {
 	_, err := src.Token()
 	require.NoError(t, err)
 	request := TokenRequest{Previous: src.Initial}
-	for _, v := range []any{src, request, &request, &Bearer{Source: src}, &Bearer{Source: oauth2.StaticTokenSource(src.Initial)}} {
+	for _, v := range []any{src, request, &request, &Bearer{Source: src, Header: "X-Auth-Token", Prefix: "token"}, &Bearer{Source: oauth2.StaticTokenSource(src.Initial)}} {
 		j, err := json.Marshal(v)
 		require.NoError(t, err)
 		var logged strings.Builder

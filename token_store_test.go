@@ -317,7 +317,7 @@ func TestStoreBringsANewLogin(t *testing.T) {
 		require.EqualValues(t, 1, i.calls.Load())
 		require.Less(t, s.updates.Load(), int32(160))
 
-		// A Store that fails in between does not revive the refresh token.
+		// A Store that fails in between does not make the refresh token good again.
 		s.failLock = errors.New("connection refused")
 		for range 100 {
 			_, err := src.Token()

@@ -302,7 +302,9 @@ func (in *inquiry) settle() {
 		r.Outcome = outcomeRefused
 		r.Summary = fmt.Sprintf("%s refused: %s.", where, status)
 		if in.schemes != nil || in.proxyUser.given {
-			errors.As(authretry.Explain(in.resp), &in.rejected)
+			if errors.As(authretry.Explain(in.resp), &in.rejected) && in.token != "" && in.rejected.Reason == authretry.ReasonCredentialsRefused {
+				in.rejected.Err = nil // what else a Bearer needs than one token is for who writes a program
+			}
 		}
 	default:
 		r.Outcome = outcomePassed

@@ -1,0 +1,280 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A failure is that of the last refresh, and what follows from it and from those before.
+type failure struct {
+	err   error
+	until time.Time     // no refresh is started before
+	delay time.Duration // that until was made from; grows
+
+	final   *tokenError   // the last permanent error; nil if there was none
+	finalTo time.Time     // Fetch is not called before with the grant that final is for
+	wait    time.Duration // between looks into the Store for a better one; grows
+}
+
+const (
+	minRetryDelay  = 100 * time.Millisecond
+	maxRetryDelay  = 30 * time.Second
+	minRefusedWait = 30 * time.Second // after a permanent error without a refresh token
+	maxRefusedWait = 5 * time.Minute
+	maxRetryAfter  = 5 * time.Minute
+	minStoreWait   = time.Second // between looks into the Store for what another process may have put there
+	maxStoreWait   = 30 * time.Second
+)
+
+// finalFor returns the error with which a refresh of previous has failed for good, or nil if it can be tried.
+func (f *failure) finalFor(previous *oauth2.Token, now time.Time) error {
+	if f.final != nil && f.final.grant == grantOf(previous) && now.Before(f.finalTo) {
+		return f.final
+	}
+	return nil
+}
+
+// next returns what follows from err, when f is what followed from the refreshes before.
+func (f failure) next(err error, current *knownToken, hasStore bool, now time.Time) failure {
+	f.err = err
+	e, _ := err.(*tokenError)
+	if !e.isPermanent() {
+		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
+		if err == error(errRefusedWhileFresh) {
+			f.delay = min(f.delay, minStoreWait) // the token endpoint had no part in it
+		}
+		wait := jittered(f.delay)
+		if current.usable(now) { // so as to be in time before it expires
+			left := current.lifetime - now.Sub(current.received)
+			wait = min(wait, max(left/4, min(current.lifetime/100, time.Second)))
+		}
+		if e != nil {
+			wait = max(wait, e.retryAfter)
+		}
+		f.until = now.Add(wait)
+		return f
+	}
+	switch {
+	case e == f.final: // as before: the Store had nothing new
+	case e.grant != "": // RFC 6749 §5.2: the refresh token is of no use any more
+		f.final, f.finalTo = e, now.Add(forever)
+	default: // the client's own credentials, which somebody may put right
+		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
+		f.final, f.finalTo = e, now.Add(jittered(f.delay))
+	}
+	f.until = f.finalTo
+	if hasStore {
+		f.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
+		if look := now.Add(jittered(f.wait)); look.Before(f.until) {
+			f.until = look
+		}
+	}
+	return f
+}
+
+// jittered returns a duration between 0.8 and 1.2 of d.
+func jittered(d time.Duration) time.Duration {
+	return time.Duration((0.8 + 0.4*rand.Float64()) * float64(d))
+}
+
+// A tokenError says why there is no token. Its text is all that any formatting shows: what it wraps can have the token
+// endpoint's answer and its URL in it, and the secrets that are in those.
+type tokenError struct {
+	text       string
+	causes     []error
+	grant      string        // the refresh token that was tried
+	retryAfter time.Duration // the server's wish
+}
+
+func (e *tokenError) Error() string   { return "authretry: " + e.text }
+func (e *tokenError) Unwrap() []error { return e.causes }
+
+// Format keeps the causes out of everything that package fmt prints.
+func (e *tokenError) Format(f fmt.State, verb rune) {
+	if verb == 'q' {
+		fmt.Fprintf(f, "%q", e.Error())
+		return
+	}
+	io.WriteString(f, e.Error())
+}
+
+// isPermanent reports whether only a new login can help.
+func (e *tokenError) isPermanent() bool {
+	return e != nil && errors.Is(e, ErrLoginRequired)
+}
+
+// A refusedError says why there is no other token than the one that a server has refused.
+type refusedError struct {
+	text string
+	also error // what it wraps besides ErrCredentialsRefused; nil: nothing
+}
+
+func (e *refusedError) Error() string { return "authretry: " + e.text }
+
+func (e *refusedError) Unwrap() []error {
+	if e.also == nil {
+		return []error{ErrCredentialsRefused}
+	}
+	return []error{ErrCredentialsRefused, e.also}
+}
+
+var (
+	errRefusedWhileFresh = &refusedError{
+		text: "the server refuses a token fresh from the token endpoint (see TokenSource.MinRefreshInterval)",
+		also: ErrTokenRefused,
+	}
+	errNoOtherToken = &refusedError{
+		text: "there is no other token than the one that was refused, and TokenSource.Fetch is nil; set it, or call TokenSource.Set",
+		also: ErrLoginRequired,
+	}
+	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
+	errSameToken = &tokenError{
+		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
+		causes: []error{ErrCredentialsRefused},
+	}
+	errRecursion = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
+)
+
+// failed is the error for a Fetch of a successor of previous that failed with err.
+func failed(err error, previous *oauth2.Token) error {
+	e := &tokenError{text: "no new token could be obtained: " + describeCause(err, previous), causes: []error{err}, grant: grantOf(previous)}
+	permanent := errors.Is(err, ErrLoginRequired)
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		e.retryAfter = retryAfter(r.Response)
+		if isPermanentAnswer(r) {
+			permanent = true
+			e.causes = []error{ErrLoginRequired, err}
+		}
+	}
+	if permanent {
+		e.text += "; log in again and call TokenSource.Set"
+		if e.grant == "" {
+			e.text += ", or put the client's credentials right"
+		}
+	}
+	return e
+}
+
+// sourceFailed is the error for a Bearer.Source, other than a TokenSource, that failed.
+func sourceFailed(err error) error {
+	e := &tokenError{text: "Bearer.Source has no token: " + describeCause(err, nil), causes: []error{err}}
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && isPermanentAnswer(r) {
+		e.causes = []error{ErrLoginRequired, err}
+	}
+	return e
+}
+
+// isPermanentAnswer reports whether the token endpoint has refused the grant for good (RFC 6749 §5.2). Some servers do
+// so with a status of 200.
+func isPermanentAnswer(r *oauth2.RetrieveError) bool {
+	switch r.ErrorCode {
+	case "temporarily_unavailable", "server_error", "slow_down":
+		return false
+	case "invalid_grant", "invalid_client", "unauthorized_client":
+		return true
+	}
+	if r.Response == nil {
+		return r.ErrorCode != ""
+	}
+	switch status := r.Response.StatusCode; {
+	case status == http.StatusRequestTimeout || status == http.StatusTooEarly || status == http.StatusTooManyRequests:
+		return false
+	case 200 <= status && status < 300:
+		return r.ErrorCode != ""
+	default:
+		return 400 <= status && status < 500
+	}
+}
+
+// waitError is the error for a wait that ended with ctx. Its cause is what net/http returns, too.
+func waitError(ctx context.Context, what string) error {
+	return fmt.Errorf("authretry: gave up waiting for %s: %w", what, context.Cause(ctx))
+}
+
+// notSaved is the error for a token that the Store failed to save.
+func notSaved(err error, t *oauth2.Token) error {
+	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, t), causes: []error{err}}
+}
+
+// storeFailed is the error for a Store that could not be read or locked.
+func storeFailed(err error, t *oauth2.Token) error {
+	return &tokenError{text: "the TokenStore failed: " + describeCause(err, t), causes: []error{err}}
+}
+
+// panicked is the error for a panic in a callback. Its text leaves out values that could be secrets.
+func panicked(value any) error {
+	text := fmt.Sprintf("a callback for tokens panicked with a value of type %T", value)
+	if err, ok := value.(runtime.Error); ok {
+		text = "a callback for tokens panicked: " + err.Error()
+	}
+	return &tokenError{text: text}
+}
+
+// describeCause returns a text for err that has no secret: neither what the token endpoint has answered, but for the
+// error code, nor URLs, nor anything of the token t.
+func describeCause(err error, t *oauth2.Token) string {
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		return describeAnswer(r)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "it took too long (see TokenSource.FetchTimeout)"
+	}
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return "the token endpoint could not be reached: " + describeCause(u.Err, t)
+	}
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
+		return "the token endpoint's answer could not be read"
+	case t != nil && (contains(text, t.AccessToken) || contains(text, t.RefreshToken)):
+		return fmt.Sprintf("an error of type %T that carries a token in its text", err)
+	}
+	return strings.TrimPrefix(printable(text), "authretry: ")
+}
+
+// describeAnswer names the status and the error code of a token endpoint's answer.
+func describeAnswer(r *oauth2.RetrieveError) string {
+	text := "the token endpoint answered"
+	if r.Response != nil {
+		text += " " + strconv.Itoa(r.Response.StatusCode)
+	}
+	if r.ErrorCode != "" {
+		text += " " + strconv.Quote(printable(r.ErrorCode))
+	}
+	return text
+}
+
+func contains(text, secret string) bool { return secret != "" && strings.Contains(text, secret) }
+
+// printable cuts a text of others down to one line of printable ASCII.
+func printable(s string) string {
+	const limit = 300
+	if len(s) > limit {
+		s = s[:limit] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// grantOf returns what a refresh of t is tried with.
+func grantOf(t *oauth2.Token) string {
+	if t == nil {
+		return ""
+	}
+	return t.RefreshToken
+}

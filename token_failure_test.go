@@ -1,0 +1,220 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+func TestTransientFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{delay: time.Second}
+		cause := errors.New("no route")
+		i.failWith(cause)
+		src := &TokenSource{Fetch: i.fetch}
+		errs := make(chan error)
+		for range 100 {
+			go func() { _, err := src.Token(); errs <- err }()
+		}
+		for range 100 {
+			err := <-errs
+			require.ErrorIs(t, err, cause)
+			require.NotErrorIs(t, err, ErrLoginRequired)
+		}
+		require.EqualValues(t, 1, i.calls.Load())
+
+		start := time.Now() // within the back-off: the same error at once
+		_, err := src.Token()
+		require.ErrorIs(t, err, cause)
+		require.Zero(t, time.Since(start))
+		require.EqualValues(t, 1, i.calls.Load())
+
+		i.delay = 0 // the back-off grows
+		for time.Since(start) < time.Hour {
+			src.Token()
+			time.Sleep(100 * time.Millisecond)
+		}
+		calls := i.calls.Load()
+		require.Greater(t, calls, int32(3600/37))
+		require.Less(t, calls, int32(3600/23))
+
+		i.failWith(nil) // and is over within its bound
+		time.Sleep(37 * time.Second)
+		_, err = src.Token()
+		require.NoError(t, err)
+	})
+}
+
+func TestRetryAfterIsHeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fail := refusal(http.StatusTooManyRequests, "")
+		fail.Response.Header.Set("Retry-After", "20")
+		i := &issuer{}
+		i.failWith(fail)
+		src := &TokenSource{Fetch: i.fetch}
+		for range 199 {
+			_, err := src.Token()
+			require.Error(t, err)
+			require.NotErrorIs(t, err, ErrLoginRequired)
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.EqualValues(t, 1, i.calls.Load())
+		time.Sleep(time.Second)
+		i.failWith(nil)
+		_, err := src.Token()
+		require.NoError(t, err)
+	})
+}
+
+func TestBackgroundFailureIsRetriedBeforeExpiry(t *testing.T) {
+	for _, lifetime := range []time.Duration{time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			i := &issuer{lifetime: lifetime}
+			src := &TokenSource{Fetch: i.fetch}
+			first, err := src.Token()
+			require.NoError(t, err)
+			i.failWith(refusal(http.StatusServiceUnavailable, ""))
+			for time.Until(first.Expiry) > lifetime/30 {
+				got, err := src.Token()
+				require.NoError(t, err)
+				require.Same(t, first, got)
+				time.Sleep(lifetime / 1000)
+			}
+			require.GreaterOrEqual(t, i.calls.Load(), int32(3))
+			require.Less(t, i.calls.Load(), int32(40))
+			i.failWith(nil)
+			for time.Now().Before(first.Expiry) {
+				_, err := src.Token()
+				require.NoError(t, err)
+				time.Sleep(lifetime / 1000)
+			}
+			synctest.Wait()
+			next, err := src.Token()
+			require.NoError(t, err)
+			require.NotEqual(t, first.AccessToken, next.AccessToken)
+		})
+	}
+}
+
+func TestPermanentFailure(t *testing.T) {
+	for _, fail := range []error{
+		refusal(http.StatusBadRequest, "invalid_grant"),
+		refusal(http.StatusUnauthorized, "invalid_client"),
+		refusal(http.StatusForbidden, ""),
+		refusal(http.StatusOK, "bad_refresh_token"),
+		fmt.Errorf("custom: %w", ErrLoginRequired),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := context.Background()
+			i := &issuer{}
+			i.failWith(fail)
+			src := &TokenSource{Fetch: i.fetch, Initial: old()}
+			for range 100 {
+				_, err := src.Refresh(ctx, old())
+				require.ErrorIs(t, err, ErrLoginRequired)
+				require.NotContains(t, err.Error(), "s3cret")
+				time.Sleep(time.Hour)
+			}
+			require.EqualValues(t, 1, i.calls.Load())
+			i.failWith(nil)
+			require.NoError(t, src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}))
+			got, err := src.Refresh(ctx, old())
+			require.NoError(t, err)
+			require.Equal(t, "login", got.AccessToken)
+			_, err = src.Refresh(ctx, got)
+			require.NoError(t, err)
+			require.Equal(t, []string{"refresh-0", "refresh-login"}, i.previous)
+		})
+	}
+}
+
+func TestPermanentFailureInTheBackgroundKeepsTheToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{lifetime: time.Hour}
+		src := &TokenSource{Fetch: i.fetch}
+		first, err := src.Token()
+		require.NoError(t, err)
+		i.failWith(refusal(http.StatusBadRequest, "invalid_grant"))
+		for time.Until(first.Expiry) > 0 {
+			_, err := src.Token()
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+		}
+		_, err = src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.EqualValues(t, 2, i.calls.Load())
+	})
+}
+
+func TestRefusedClientCredentialsAreTriedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls, fail := 0, true
+		src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			if calls++; fail {
+				return nil, refusal(http.StatusUnauthorized, "invalid_client")
+			}
+			return &oauth2.Token{AccessToken: "a"}, nil
+		}}
+		start := time.Now()
+		for time.Since(start) < time.Hour {
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			time.Sleep(time.Second)
+		}
+		require.Greater(t, calls, 8)
+		require.Less(t, calls, 24)
+		fail = false
+		time.Sleep(6 * time.Minute)
+		_, err := src.Token()
+		require.NoError(t, err)
+	})
+}
+
+func TestErrorsSayWhatToDoAndNoSecret(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"error":"invalid_grant","error_description":"s3cret refresh-0","x":"s3cret"}`)
+	}))
+	defer server.Close()
+	refused := (&rotatingServer{Server: server}).source()
+	_, refusedErr := refused.Refresh(context.Background(), nil)
+	require.ErrorIs(t, refusedErr, ErrLoginRequired)
+	retrieve, ok := errors.AsType[*oauth2.RetrieveError](refusedErr)
+	require.True(t, ok)
+	require.Contains(t, string(retrieve.Body), "s3cret")
+	require.Equal(t, `authretry: no new token could be obtained: the token endpoint answered 400 "invalid_grant"; log in again and call TokenSource.Set`, refusedErr.Error())
+
+	fail := func(err error) error {
+		src := &TokenSource{Initial: old(), Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, err }}
+		_, err = src.Refresh(context.Background(), old())
+		return err
+	}
+	for _, err := range []error{
+		refusedErr,
+		fail(&url.Error{Op: "Post", URL: "https://idp.example/token?key=s3cret", Err: errors.New("connection refused")}),
+		fail(fmt.Errorf("wrapped: %w", refusal(http.StatusInternalServerError, "server_error"))),
+		fail(fmt.Errorf("oauth2: cannot parse json: invalid s3cret")),
+		fail(errors.New("the refresh token refresh-0 (s3cret) is no good")),
+	} {
+		var logged strings.Builder
+		slog.New(slog.NewTextHandler(&logged, nil)).Error("failed", "err", err)
+		slog.New(slog.NewJSONHandler(&logged, nil)).Error("failed", "err", err)
+		for _, text := range []string{err.Error(), fmt.Sprintf("%v %+v %#v %s %q", err, err, err, err, err), logged.String()} {
+			require.NotContains(t, text, "s3cret")
+			require.NotContains(t, text, "refresh-0")
+			require.Contains(t, text, "authretry: no new token could be obtained: ")
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package authretry
+
+import (
+	"math"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A knownToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
+type knownToken struct {
+	token    *oauth2.Token
+	received time.Time     // with a monotonic reading
+	lifetime time.Duration // from received; 0 if it had expired by then
+	expiry   int64         // by the wall clock, in Unix microseconds
+
+	early     time.Duration // the age from which on it is refreshed in the background
+	successor bool          // Fetch got it because its predecessor was refused
+
+	refreshAt  atomic.Int64                 // the age, a Duration, at which the next caller starts that refresh
+	accepted   atomic.Bool                  // a server has accepted it
+	supersedes atomic.Pointer[oauth2.Token] // what the Store still has, until this one is saved
+}
+
+// newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.
+func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
+	own := *t
+	k := &knownToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64}
+	if !t.Expiry.IsZero() {
+		// By both clocks: the monotonic one does not count the time that the machine sleeps, and the wall clock may be set back.
+		k.lifetime = max(0, t.Expiry.Sub(k.received))
+		k.expiry = t.Expiry.UnixMicro()
+	}
+	if t.AccessToken == "" {
+		k.lifetime = 0
+	}
+	k.early = k.lifetime - s.leadTime(k.lifetime)
+	k.refreshAt.Store(int64(k.early))
+	return k
+}
+
+// settled reports whether there is nothing to do about the token at the time now.
+func (k *knownToken) settled(now time.Time) bool {
+	return int64(now.Sub(k.received)) < k.refreshAt.Load() && now.UnixMicro() < k.expiry
+}
+
+// usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would make tokens
+// useless that live for seconds; RefreshBefore sees to it that a token is replaced in time.
+func (k *knownToken) usable(now time.Time) bool {
+	return k != nil && now.Sub(k.received) < k.lifetime && now.UnixMicro() < k.expiry
+}
+
+// retryAfter puts the refresh in the background off by a delay, at most to the end of the token's life.
+func (k *knownToken) retryAfter(now time.Time, delay time.Duration) {
+	age := now.Sub(k.received)
+	delay = min(delay, k.lifetime-age)
+	k.refreshAt.Store(int64(max(k.early, age+delay)))
+}
+
+// leadTime returns how long before the end of a token's lifetime it is to be refreshed in the background.
+func (s *TokenSource) leadTime(lifetime time.Duration) time.Duration {
+	if lifetime == forever || s.RefreshBefore < 0 || s.Fetch == nil && s.Store == nil {
+		return 0
+	}
+	if s.RefreshBefore > 0 {
+		return min(s.RefreshBefore, lifetime/2)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.share == 0 {
+		s.share = 0.9 + 0.2*rand.Float64()
+	}
+	return time.Duration(s.share * min(earlyShare*float64(lifetime), float64(maxEarly)))
+}
+
+// checkToken returns an error if t cannot be sent in a header (RFC 6750 §2.1). Visible ASCII passes, where the RFC allows
+// less, because some issuers need it. Which type of token can be sent is for the Scheme to judge.
+func checkToken(t *oauth2.Token) error {
+	switch {
+	case t == nil:
+		return &tokenError{text: "neither a token nor an error was returned"}
+	case t.AccessToken == "":
+		return &tokenError{text: "the new token has no access token"}
+	}
+	for i := range len(t.AccessToken) {
+		if c := t.AccessToken[i]; c <= ' ' || c > '~' {
+			return &tokenError{text: "the access token has a character that cannot be sent (RFC 6750 §2.1)"}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,293 @@
+package authretry
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A refreshRun is one refresh. Its goroutine may outlive the callers who wait for it.
+type refreshRun struct {
+	demand
+	base    *knownToken // the current token when it started; nil if there was none
+	began   time.Time
+	failure failure                    // of the refresh before
+	fetched atomic.Pointer[knownToken] // what it has obtained
+	ended   atomic.Bool                // and reported to the listener
+
+	done  chan struct{} // closed when token and err are set
+	over  bool          // done is closed; guarded by TokenSource.mu
+	token *oauth2.Token
+	err   error // if both are nil, Set has replaced the base by a token that has to be refreshed itself
+}
+
+// refreshKey marks the context of a TokenSource's own refreshes.
+type refreshKey struct{ *TokenSource }
+
+// start starts a refresh of the token k. The caller holds mu.
+func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
+	run := &refreshRun{demand: d, base: k, began: time.Now(), failure: s.failure, done: make(chan struct{})}
+	s.running = run
+	ctx = context.WithValue(context.WithoutCancel(ctx), refreshKey{s}, true)
+	ctx, cancel := context.WithTimeout(ctx, s.fetchTimeout())
+	go s.carryOut(ctx, cancel, run)
+	return run
+}
+
+func (s *TokenSource) fetchTimeout() time.Duration {
+	if s.FetchTimeout > 0 {
+		return s.FetchTimeout
+	}
+	return defaultFetchTimeout
+}
+
+// carryOut carries out a refresh, which ends even if Fetch, Store or OnToken panic, exit the goroutine, or do not heed
+// the context.
+func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, run *refreshRun) {
+	defer cancel()
+	overdue := context.AfterFunc(ctx, func() {
+		s.end(ctx, run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
+	})
+	err := error(&tokenError{text: "a callback for tokens has ended its goroutine"})
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+		overdue()
+		s.end(ctx, run, run.fetched.Load(), err)
+	}()
+	run.report(ctx, Event{Kind: EventRefreshing})
+	err = s.obtainNew(ctx, run)
+}
+
+// obtainNew gets the token and puts it in run.fetched. It may leave an error besides, if that token is without use or
+// could not be saved.
+func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
+	if s.Store == nil {
+		return s.fetch(ctx, run, run.baseToken())
+	}
+	if stored, ok := load(ctx, s.Store); ok {
+		if s.takeStored(run, stored) {
+			return nil
+		}
+		if err := run.failure.finalFor(run.previous(stored), time.Now()); err != nil {
+			return err // there is nothing new: leave the lock to others
+		}
+	}
+	var fetchErr error
+	_, err := s.Store.Update(ctx, func(ctx context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
+		k := run.fetched.Load()
+		if k == nil { // as always, but if the Store has called before
+			if s.takeStored(run, stored) {
+				return stored, nil
+			}
+			fetchErr = s.fetch(ctx, run, run.previous(stored))
+			if k = run.fetched.Load(); k == nil {
+				return nil, fetchErr
+			}
+		}
+		k.supersedes.CompareAndSwap(nil, stored)
+		return k.token, nil
+	})
+	k := run.fetched.Load()
+	switch {
+	case err == nil && k != nil:
+		k.supersedes.Store(nil)
+		return fetchErr
+	case fetchErr != nil:
+		return fetchErr
+	case k != nil:
+		return notSaved(err, k.token)
+	case err != nil:
+		return storeFailed(err, run.baseToken())
+	}
+	return &tokenError{text: "TokenStore.Update has neither called its function nor failed"}
+}
+
+// fetch calls Fetch for a successor of previous.
+func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oauth2.Token) error {
+	if err := run.failure.finalFor(previous, time.Now()); err != nil {
+		return err
+	}
+	switch {
+	case run.noFetch:
+		return errRefusedWhileFresh
+	case s.Fetch == nil:
+		return run.noFetchError()
+	}
+	if run.forced { // and nothing new in the Store: what other processes refresh does not count
+		s.mu.Lock()
+		s.forced.n++
+		s.mu.Unlock()
+	}
+	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: run.challenge})
+	if err != nil {
+		return failed(err, previous)
+	}
+	if err := checkToken(t); err != nil {
+		return err
+	}
+	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refused != "" || t.Expiry.Equal(b.token.Expiry)) {
+		return errSameToken
+	}
+	k := s.newKnownToken(t)
+	k.successor = run.forced && run.refused != ""
+	run.fetched.Store(k)
+	if k.lifetime == 0 {
+		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
+	}
+	return nil
+}
+
+// takeStored makes the token in the Store the result of the run, if another process has put it there since, and it is
+// good.
+func (s *TokenSource) takeStored(run *refreshRun, stored *oauth2.Token) bool {
+	if stored == nil || checkToken(stored) != nil || run.isOld(stored) {
+		return false
+	}
+	if run.base != nil && run.base.token.AccessToken == stored.AccessToken {
+		return false
+	}
+	k := s.newKnownToken(stored)
+	if k.lifetime == 0 || run.isRefused(stored) {
+		return false
+	}
+	run.fetched.Store(k)
+	return true
+}
+
+// previous returns the token to refresh: that of the Store, which others may have renewed, unless ours is newer.
+func (run *refreshRun) previous(stored *oauth2.Token) *oauth2.Token {
+	if stored == nil || run.isOld(stored) {
+		return run.baseToken()
+	}
+	return stored
+}
+
+// isOld reports whether stored is what our token was to replace, had it been possible to save it.
+func (run *refreshRun) isOld(stored *oauth2.Token) bool {
+	if run.base == nil {
+		return false
+	}
+	old := run.base.supersedes.Load()
+	return old != nil && stored.AccessToken == old.AccessToken && stored.RefreshToken == old.RefreshToken
+}
+
+func (run *refreshRun) baseToken() *oauth2.Token {
+	if run.base == nil {
+		return nil
+	}
+	return run.base.token
+}
+
+// end ends a run with the token k, or with err, or both: a token that is of no use, or could not be saved.
+//
+// It is called twice if the time ran out before the work was done. Whatever token the second call has is kept, too,
+// unless there is a newer one.
+func (s *TokenSource) end(ctx context.Context, run *refreshRun, k *knownToken, err error) {
+	defer s.publish(run, k, err) // whatever the listener does
+	if run.ended.CompareAndSwap(false, true) {
+		run.report(ctx, Event{Kind: EventRefreshed, Duration: time.Since(run.began), Err: err})
+	}
+}
+
+// publish shows the token of a run to OnToken, and settles the run.
+func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
+	if k == nil {
+		s.settle(run, nil, err)
+		return
+	}
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if s.current.Load() != run.base {
+		s.settle(run, nil, err) // Set was faster, or a later run
+		return
+	}
+	if k.lifetime > 0 {
+		err = nil // that the token could not be saved is for the listener; it is good
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+		s.settle(run, k, err)
+	}()
+	if s.OnToken != nil {
+		s.OnToken(k.token)
+	}
+}
+
+// replace puts k to use, whatever else is going on.
+func (s *TokenSource) replace(k *knownToken) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if old := s.current.Load(); old != nil {
+		k.supersedes.Store(old.token)
+	}
+	if s.OnToken != nil {
+		s.OnToken(k.token)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current.Store(k)
+	s.failure, s.forced = failure{}, refreshCount{}
+	if s.running != nil {
+		s.supersede(s.running)
+		s.running = nil
+	}
+}
+
+// settle puts k to use, if there is one, and tells those who wait for the run. With k, the caller holds publishing.
+func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if k != nil {
+		s.current.Store(k)
+		s.failure = failure{}
+	}
+	if s.running == run {
+		s.running = nil
+	}
+	switch current := s.current.Load(); {
+	case run.over:
+	case k == nil && current != run.base:
+		s.supersede(run)
+	case err == nil:
+		run.finish(k.token, nil)
+	default:
+		if k == nil || !k.usable(now) {
+			s.failure = run.failure.next(err, current, s.Store != nil, now)
+			if current != nil {
+				current.retryAfter(now, s.failure.until.Sub(now))
+			}
+		}
+		run.finish(nil, err)
+	}
+}
+
+// supersede ends a run because its base is no longer the current token. The caller holds mu.
+func (s *TokenSource) supersede(run *refreshRun) {
+	if current := s.current.Load(); current.usable(time.Now()) {
+		run.finish(current.token, nil)
+	} else {
+		run.finish(nil, nil)
+	}
+}
+
+// finish tells those who wait. The caller holds mu.
+func (run *refreshRun) finish(t *oauth2.Token, err error) {
+	run.token, run.err, run.over = t, err, true
+	close(run.done)
+}
+
+// report tells the listener in the context of the caller who started the run, if there is one.
+func (run *refreshRun) report(ctx context.Context, e Event) {
+	if listen := listener(ctx); listen != nil {
+		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
+		e.Scheme, e.Attempt = "Bearer", run.attempt
+		listen(ctx, e)
+	}
+}
