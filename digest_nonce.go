@@ -1,5 +1,0 @@
-package authretry
-
-// temporary
-type nonces struct{}
-type noncesKey struct{}
