@@ -19,7 +19,6 @@ type digestOffer struct {
 	algorithm            digestAlgorithm
 	sess                 bool
 	qop                  digestQOP
-	utf8                 bool // charset=UTF-8
 	userhash             bool
 }
 
@@ -62,7 +61,6 @@ func readDigestChallenge(c *Challenge) (*digestOffer, error) {
 	if o.sess && o.qop == qopNone {
 		return nil, unsupportedDigest("it has a -sess algorithm but no qop")
 	}
-	o.utf8 = equalFoldASCII(c.Params.Get("charset"), "UTF-8")
 	o.userhash = equalFoldASCII(c.Params.Get("userhash"), "true")
 	return o, nil
 }
