@@ -79,7 +79,8 @@ func (d *Digest) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 		// Without qop nothing in the server's proof is fresh, and that of auth-int is not checked.
 		return nil, unsupportedDigest("Digest.RequireMutualAuth is set, and qop=auth is not offered")
 	}
-	username, password, err := d.credentials(ctx, originOf(refusal.Request.URL).String(), c)
+	origin := originOf(refusal.Request.URL).String()
+	username, password, err := d.credentials(ctx, origin, c)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func (d *Digest) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if cnonce == nil {
 		cnonce = rand.Text
 	}
-	s := newDigestSession(offer, username, password, cnonce())
+	s := newDigestSession(noncesOf(ctx), origin, offer, username, password, cnonce())
 	s.mutual = d.RequireMutualAuth
 	if refusal.Request.Method != http.MethodConnect { // a proxy's space is all of the proxy (RFC 7616 §3.3)
 		s.space = readDigestDomain(c.Params.Get("domain"), refusal.Request.URL)
