@@ -20,6 +20,7 @@ type digestOffer struct {
 	sess                 bool
 	qop                  digestQOP
 	userhash             bool
+	stale                bool
 }
 
 // maxDigestText is the most bytes of a challenge's text that a session keeps and sends back. Servers seldom take
@@ -62,6 +63,7 @@ func readDigestChallenge(c *Challenge) (*digestOffer, error) {
 		return nil, unsupportedDigest("it has a -sess algorithm but no qop")
 	}
 	o.userhash = equalFoldASCII(c.Params.Get("userhash"), "true")
+	o.stale = equalFoldASCII(c.Params.Get("stale"), "true")
 	return o, nil
 }
 

@@ -3,7 +3,6 @@ package authretry
 import (
 	"bytes"
 	"context"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -25,6 +24,7 @@ type digestSession struct {
 	algorithm digestAlgorithm
 	qop       digestQOP
 	sess      bool
+	userhash  bool
 	mutual    bool   // Digest.RequireMutualAuth
 	who       uint32 // a hash of the credentials, not 0
 	nc        uint32 // of the request that is out
@@ -50,8 +50,8 @@ type digestSession struct {
 func newDigestSession(n *nonces, origin string, o *digestOffer, username, password, cnonce string) *digestSession {
 	s := &digestSession{
 		algorithm: o.algorithm,
-		qop:       o.qop,
 		sess:      o.sess,
+		userhash:  o.userhash,
 		nonces:    n,
 		origin:    n.hash(0, []byte(origin)),
 		key:       o.algorithm.hex(username, o.realm, password),
@@ -68,8 +68,13 @@ func newDigestSession(n *nonces, origin string, o *digestOffer, username, passwo
 	s.head = `Digest username="` + escapeQuoted(name) + `", realm="`
 	s.realmAt = uint32(len(s.head))
 	s.head += escapeQuoted(o.realm) + beforeNonce
-	s.setNonce(o.nonce, cnonce)
+	s.goOn(o, cnonce)
+	return s
+}
 
+// goOn begins to use what may differ from one challenge of a realm to the next.
+func (s *digestSession) goOn(o *digestOffer, cnonce string) {
+	s.qop = o.qop
 	s.tail = `"`
 	if o.hasOpaque {
 		s.tail += `, opaque="` + escapeQuoted(o.opaque) + `"`
@@ -80,7 +85,7 @@ func newDigestSession(n *nonces, origin string, o *digestOffer, username, passwo
 	if o.userhash {
 		s.tail += ", userhash=true"
 	}
-	return s
+	s.setNonce(o.nonce, cnonce)
 }
 
 const beforeNonce = `", nonce="`
@@ -197,57 +202,6 @@ func (c contextReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.r.Read(p)
-}
-
-// Learn obeys the response's Authentication-Info: it checks rspauth, if that matters to anybody, and goes on with
-// nextnonce.
-func (s *digestSession) Learn(resp *http.Response, refused bool) (keep bool, err error) {
-	if refused {
-		return false, nil
-	}
-	info := readAuthInfo(resp.Header["Authentication-Info"])
-	if err := s.checkServer(resp.Request, info.rspauth); err != nil {
-		return false, err
-	}
-	s.uri = ""
-	// A server may name the nonce in use again: then the count goes on. One that cannot be sent is left alone; at
-	// worst the server refuses the old one, and gives another.
-	if n := info.nextnonce; n != "" && n != string(s.nonce) && len(n) <= maxDigestText && !hasControl(n) {
-		s.setNonce(n, s.use.cnonce)
-	}
-	return true, nil
-}
-
-// checkServer compares rspauth with what a server that knows H(A1) sends (RFC 7616 §3.5). If they differ it tells
-// the listener; it returns an error only if mutual authentication is required.
-//
-// The rspauth of auth-int is not checked: it covers the response's body, and servers get that wrong.
-func (s *digestSession) checkServer(req *http.Request, rspauth string) error {
-	ctx, origin := context.Background(), "the server"
-	if req != nil {
-		ctx = req.Context()
-	}
-	listen := listener(ctx)
-	if s.qop == qopAuthInt || listen == nil && !s.mutual {
-		return nil
-	}
-	if subtle.ConstantTimeCompare(s.response(nil, []byte(":"+s.uri)), []byte(rspauth)) == 1 {
-		return nil
-	}
-	if req != nil && req.URL != nil {
-		origin = originOf(req.URL).String()
-	}
-	err := fmt.Errorf("%w: the rspauth of %s, realm %q, is wrong", ErrMutualAuth, origin, s.realm())
-	if rspauth == "" {
-		err = fmt.Errorf("%w: %s, realm %q, sent no rspauth", ErrMutualAuth, origin, s.realm())
-	}
-	if listen != nil {
-		listen(ctx, Event{Kind: EventUnverified, Origin: origin, Scheme: "Digest", Realm: s.realm(), Err: err})
-	}
-	if s.mutual {
-		return err
-	}
-	return nil
 }
 
 // Covers reports whether u is in the session's protection space. It may be called while the session is lent, since a

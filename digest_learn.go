@@ -1,0 +1,65 @@
+package authretry
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+)
+
+// Learn obeys the response's Authentication-Info: it checks rspauth, if that matters to anybody, and goes on with
+// nextnonce.
+func (s *digestSession) Learn(resp *http.Response, refused bool) (keep bool, err error) {
+	if refused {
+		return false, nil
+	}
+	info := readAuthInfo(resp.Header["Authentication-Info"], s.use.cnonce)
+	next := s.canFollow(info.nextnonce)
+	listen := listener(contextOf(resp))
+	// The rspauth of auth-int is not checked: it covers the response's body, and servers get that wrong.
+	if s.qop != qopAuthInt && (s.mutual || listen != nil || next && info.rspauth != "") && !s.proves(info.rspauth) {
+		if err := s.unverified(resp, info.rspauth, listen); s.mutual {
+			return false, err
+		}
+		next = next && info.rspauth == "" // or else it may be the nextnonce of somebody else, such as a proxy
+	}
+	s.uri = ""
+	if next {
+		s.setNonce(info.nextnonce, s.use.cnonce)
+	}
+	return true, nil
+}
+
+// canFollow reports whether a nextnonce is to be taken up. A server may name the nonce in use again: then the count
+// goes on. One that cannot be sent is left alone; at worst the server refuses the old one, and gives another.
+func (s *digestSession) canFollow(nextnonce string) bool {
+	return nextnonce != "" && nextnonce != string(s.nonce) && len(nextnonce) <= maxDigestText && !hasControl(nextnonce)
+}
+
+// proves reports whether rspauth is what a server sends that knows H(A1) (RFC 7616 §3.5).
+func (s *digestSession) proves(rspauth string) bool {
+	return subtle.ConstantTimeCompare(s.response(nil, []byte(":"+s.uri)), []byte(rspauth)) == 1
+}
+
+// unverified returns an error that says what is wrong with the proof of the server, and tells the listener, if any.
+func (s *digestSession) unverified(resp *http.Response, rspauth string, listen func(context.Context, Event)) error {
+	origin := "the server"
+	if resp.Request != nil && resp.Request.URL != nil {
+		origin = originOf(resp.Request.URL).String()
+	}
+	err := fmt.Errorf("%w: the rspauth of %s, realm %q, is wrong", ErrMutualAuth, origin, s.realm())
+	if rspauth == "" {
+		err = fmt.Errorf("%w: %s, realm %q, sent no rspauth", ErrMutualAuth, origin, s.realm())
+	}
+	if listen != nil {
+		listen(contextOf(resp), Event{Kind: EventUnverified, Origin: origin, Scheme: "Digest", Realm: s.realm(), Err: err})
+	}
+	return err
+}
+
+func contextOf(resp *http.Response) context.Context {
+	if resp.Request == nil {
+		return context.Background()
+	}
+	return resp.Request.Context()
+}
