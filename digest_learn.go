@@ -3,15 +3,16 @@ package authretry
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net/http"
 )
 
-// Learn obeys the response's Authentication-Info: it checks rspauth, if that matters to anybody, and goes on with
-// nextnonce.
+// Learn learns from a refusal which nonce to go on with. From any other response it learns by Authentication-Info: it
+// checks rspauth, if that matters to anybody, and goes on with nextnonce.
 func (s *digestSession) Learn(resp *http.Response, refused bool) (keep bool, err error) {
 	if refused {
-		return false, nil
+		return s.learnRefusal(resp.Header["Www-Authenticate"]), nil
 	}
 	info := readAuthInfo(resp.Header["Authentication-Info"], s.use.cnonce)
 	next := s.canFollow(info.nextnonce)
@@ -22,6 +23,9 @@ func (s *digestSession) Learn(resp *http.Response, refused bool) (keep bool, err
 			return false, err
 		}
 		next = next && info.rspauth == "" // or else it may be the nextnonce of somebody else, such as a proxy
+	}
+	if resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusProxyAuthRequired {
+		s.use.accept(s.who)
 	}
 	s.uri = ""
 	if next {
@@ -62,4 +66,51 @@ func contextOf(resp *http.Response) context.Context {
 		return context.Background()
 	}
 	return resp.Request.Context()
+}
+
+// learnRefusal goes on with the nonce that a refusal gives, if all that is wrong with the one that was refused is
+// likely to be its age: because the server says so (stale=true), or because it has accepted these credentials with it
+// before. It needs no password: the hash of that is the same for every nonce.
+func (s *digestSession) learnRefusal(lines []string) (keep bool) {
+	s.uri, s.forgotten = "", false
+	challenges := readChallenges(lines)
+	for i := range challenges {
+		if !equalFoldASCII(challenges[i].Scheme, "Digest") {
+			continue
+		}
+		o, err := readDigestChallenge(&challenges[i])
+		if err != nil || !s.canGoOn(o) {
+			continue
+		}
+		if o.stale {
+			s.goOn(o, s.use.cnonce)
+			return true
+		}
+		var accepted bool
+		accepted, s.forgotten = s.use.refuse(s.who)
+		if accepted {
+			s.goOn(o, s.use.cnonce)
+			s.use.instead.Store(s.who)
+		}
+		return accepted
+	}
+	return false
+}
+
+// canGoOn reports whether o differs from what the session answers in nothing but what goOn changes.
+func (s *digestSession) canGoOn(o *digestOffer) bool {
+	return o.realm == s.realm() && o.algorithm == s.algorithm && o.sess == s.sess && o.userhash == s.userhash &&
+		(o.qop == qopAuth || !s.mutual)
+}
+
+// errNonceForgotten is what Explain says of a refusal that may have another cause than wrong credentials.
+var errNonceForgotten = errors.New("authretry: the server has refused a nonce that it had accepted before, without calling it stale: " +
+	"if the password is still right, the server keeps few nonces at once (Apache: raise AuthDigestShmemSize); send fewer requests at once")
+
+// refusedHint returns what there is to say of the last refusal besides that the credentials were refused, or nil.
+func (s *digestSession) refusedHint() error {
+	if s.forgotten {
+		return errNonceForgotten
+	}
+	return nil
 }

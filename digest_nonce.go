@@ -46,6 +46,21 @@ type nonceUse struct {
 	cnonce string
 }
 
+// accept notes that the server has accepted the credentials with this nonce.
+func (u *nonceUse) accept(who uint32) {
+	if u.accepted.Load() != who { // most requests write nothing that others read
+		u.accepted.Store(who)
+	}
+}
+
+// refuse notes that the server has refused the credentials with this nonce, and did not call it stale. It reports
+// whether it has accepted them with it since it last refused them; and whether it has either done that, or has given
+// this nonce in place of one with which it had.
+func (u *nonceUse) refuse(who uint32) (accepted, forgotten bool) {
+	accepted = u.accepted.CompareAndSwap(who, 0)
+	return accepted, u.instead.CompareAndSwap(who, 0) || accepted
+}
+
 // noncesKey is the key of a context that has a *nonces, with which [Digest] shares what it knows of a nonce among the
 // sessions of a Transport.
 type noncesKey struct{}

@@ -26,6 +26,7 @@ type digestSession struct {
 	sess      bool
 	userhash  bool
 	mutual    bool   // Digest.RequireMutualAuth
+	forgotten bool   // see refusedHint
 	who       uint32 // a hash of the credentials, not 0
 	nc        uint32 // of the request that is out
 	realmAt   uint32 // where the realm is in head

@@ -672,6 +672,10 @@ func FuzzDigestSession(f *testing.F) {
 				require.NoError(t, learn(session.(Learner), newInfo(`nextnonce="`+opaque+`"`)))
 			case 1:
 				require.NoError(t, learn(session.(Learner), newInfo(`nextnonce="`+nonce+`"`)))
+			case 2:
+				stale := *c
+				stale.Params = append(Params{{"stale", "true"}, {"nonce", target}}, c.Params...)
+				refuse(t, session.(Learner), stale.String())
 			}
 			session, another = another, session
 		}
