@@ -23,9 +23,9 @@ type digestOffer struct {
 	stale                bool
 }
 
-// maxDigestText is the most bytes of a challenge's text that a session keeps and sends back. Servers seldom take
-// more in a header.
-const maxDigestText = 16 << 10
+// maxDigestText is the most bytes of a challenge's text that a session keeps, most of it to be sent back. Apache and
+// nginx take no more in a header line.
+const maxDigestText = 8 << 10
 
 // readDigestChallenge returns what c asks for, or an error wrapping ErrUnsupportedChallenge.
 func readDigestChallenge(c *Challenge) (*digestOffer, error) {

@@ -232,6 +232,7 @@ func TestDigestChallengesThatCannotBeAnswered(t *testing.T) {
 		"LF in the opaque":       {params: with("opaque", "o\n"), why: "control character"},
 		"DEL in the realm":       {params: with("realm", "\x7f"), why: "control character"},
 		"too large":              {params: with("nonce", strings.Repeat("n", 1<<20)), why: "too large"},
+		"larger than a line":     {params: with("nonce", strings.Repeat("n", 4<<10), "opaque", strings.Repeat("o", 4<<10)), why: "too large"},
 		"too many domains":       {params: with("domain", strings.Repeat("/a ", 1<<20)), why: "too large"},
 		"MD5 is too weak":        {d: Digest{MinAlgorithm: "SHA-256"}, params: with("algorithm", "MD5"), why: "MinAlgorithm"},
 		"so is no algorithm":     {d: Digest{MinAlgorithm: "SHA-256"}, params: with("algorithm", "-"), why: "MinAlgorithm"},
