@@ -120,6 +120,7 @@ func TestDigestLeavesANextnonceOfOthers(t *testing.T) {
 		want  string
 	}{
 		{[]string{origin}, "n2 1"},
+		{[]string{origin + `, cnonce="not the first"`}, "n2 1"},
 		{[]string{proxy}, "n1 2"},
 		{[]string{`cnonce="not ours", nextnonce="proxy"`}, "n1 2"},
 		{[]string{proxy, origin}, "n2 1"},

@@ -182,6 +182,20 @@ func TestDigestNoncesOfTheOlderGeneration(t *testing.T) {
 	require.Len(t, n.young, 2)
 }
 
+// A nonce that was forgotten, and has been given to somebody again, is counted by what is known of it now.
+func TestDigestNonceThatWasForgotten(t *testing.T) {
+	var n nonces
+	forgotten := n.of(1, []byte("n1"), "c")
+	for i := range 2 * nonceGeneration {
+		n.of(2, fmt.Append(nil, i), "c")
+	}
+	known := n.of(1, []byte("n1"), "c")
+	require.NotSame(t, forgotten, known)
+	n.next(forgotten, 1, []byte("n1"))
+	require.Same(t, known, n.of(1, []byte("n1"), "c"))
+	require.Equal(t, n.turn.Load(), forgotten.turn.Load(), "there is nothing more to do about it for a while")
+}
+
 func TestDigestNoncesAreSafeForConcurrentUse(t *testing.T) {
 	n := &nonces{}
 	shared := n.of(1, []byte("shared"), "c")
