@@ -2,30 +2,42 @@ package authretry
 
 import "strings"
 
-// An authInfo is what we use of Authentication-Info (RFC 7616 §3.5): its qop, cnonce and nc are those of the request,
-// or else rspauth is wrong.
+// An authInfo is what we use of Authentication-Info (RFC 7616 §3.5). Its qop and nc are those of the request, or else
+// rspauth is wrong.
 type authInfo struct {
-	nextnonce string
-	rspauth   string
+	nextnonce, rspauth       string
+	hasNextnonce, hasRspauth bool
 }
 
-// readAuthInfo reads Authentication-Info as far as it makes sense. The first parameter of a name counts.
-func readAuthInfo(lines []string) authInfo {
+// readAuthInfo reads Authentication-Info as far as it makes sense. The first parameter of a name counts. A line with
+// another cnonce than that of the request answers somebody else: a proxy may pass on what it got from its own server,
+// before what the origin says.
+func readAuthInfo(lines []string, cnonce string) authInfo {
 	var info authInfo
-	var hasNextnonce, hasRspauth bool
-	for _, rest := range lines {
-		for rest != "" {
-			var name, value string
-			name, value, rest = consumeAuthInfoParam(rest)
-			switch {
-			case !hasNextnonce && equalFoldASCII(name, "nextnonce"):
-				info.nextnonce, hasNextnonce = unescape(value), true
-			case !hasRspauth && equalFoldASCII(name, "rspauth"):
-				info.rspauth, hasRspauth = unescape(value), true
-			}
+	for _, line := range lines {
+		with, theirs := readAuthInfoLine(info, line)
+		if theirs == "" || theirs == cnonce {
+			info = with
 		}
 	}
 	return info
+}
+
+// readAuthInfoLine returns info with what a line adds to it, and the line's cnonce, if it has one.
+func readAuthInfoLine(info authInfo, rest string) (with authInfo, cnonce string) {
+	for rest != "" {
+		var name, value string
+		name, value, rest = consumeAuthInfoParam(rest)
+		switch {
+		case !info.hasNextnonce && equalFoldASCII(name, "nextnonce"):
+			info.nextnonce, info.hasNextnonce = unescape(value), true
+		case !info.hasRspauth && equalFoldASCII(name, "rspauth"):
+			info.rspauth, info.hasRspauth = unescape(value), true
+		case cnonce == "" && equalFoldASCII(name, "cnonce"):
+			cnonce = unescape(value)
+		}
+	}
+	return info, cnonce
 }
 
 // consumeAuthInfoParam returns the first auth-param of s, with its value unquoted but not unescaped, and what follows the

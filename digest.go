@@ -20,8 +20,9 @@ import (
 //
 // A Digest must not be changed once it is in use. It is safe for concurrent use.
 type Digest struct {
-	// Username must not have control characters in it. One outside ASCII is sent as username* to a server that
-	// announces charset=UTF-8, and as it is to others (RFC 7616 §3.4).
+	// Username must not have control characters in it. One outside ASCII is sent as it is, also to a server that
+	// announces charset=UTF-8: all servers that were tried take that, and not all of them take username* (RFC 7616 §3.4).
+	// One that is empty is a user name if there is a Password: some cameras and printers have such an account.
 	Username string
 	Password string
 
@@ -78,7 +79,8 @@ func (d *Digest) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 		// Without qop nothing in the server's proof is fresh, and that of auth-int is not checked.
 		return nil, unsupportedDigest("Digest.RequireMutualAuth is set, and qop=auth is not offered")
 	}
-	username, password, err := d.credentials(ctx, originOf(refusal.Request.URL).String(), c)
+	origin := originOf(refusal.Request.URL).String()
+	username, password, err := d.credentials(ctx, origin, c)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +89,7 @@ func (d *Digest) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if cnonce == nil {
 		cnonce = rand.Text
 	}
-	s := newDigestSession(offer, username, password, cnonce())
+	s := newDigestSession(noncesOf(ctx), origin, offer, username, password, cnonce())
 	s.mutual = d.RequireMutualAuth
 	if refusal.Request.Method != http.MethodConnect { // a proxy's space is all of the proxy (RFC 7616 §3.3)
 		s.space = readDigestDomain(c.Params.Get("domain"), refusal.Request.URL)
@@ -104,7 +106,7 @@ func (d *Digest) credentials(ctx context.Context, origin string, c *Challenge) (
 			return "", "", fmt.Errorf("authretry: no Digest credentials for %s: %w", origin, err)
 		}
 	}
-	if username == "" {
+	if username == "" && password == "" {
 		return "", "", fmt.Errorf("authretry: no Digest user name for %s: set Digest.Username or Digest.Credentials", origin)
 	}
 	if hasControl(username) || strings.Contains(username, "\t") {

@@ -19,13 +19,13 @@ type digestOffer struct {
 	algorithm            digestAlgorithm
 	sess                 bool
 	qop                  digestQOP
-	utf8                 bool // charset=UTF-8
 	userhash             bool
+	stale                bool
 }
 
-// maxDigestText is the most bytes of a challenge's text that a session keeps and sends back. Servers seldom take
-// more in a header.
-const maxDigestText = 16 << 10
+// maxDigestText is the most bytes of a challenge's text that a session keeps, most of it to be sent back. Apache and
+// nginx take no more in a header line.
+const maxDigestText = 8 << 10
 
 // readDigestChallenge returns what c asks for, or an error wrapping ErrUnsupportedChallenge.
 func readDigestChallenge(c *Challenge) (*digestOffer, error) {
@@ -62,8 +62,8 @@ func readDigestChallenge(c *Challenge) (*digestOffer, error) {
 	if o.sess && o.qop == qopNone {
 		return nil, unsupportedDigest("it has a -sess algorithm but no qop")
 	}
-	o.utf8 = equalFoldASCII(c.Params.Get("charset"), "UTF-8")
 	o.userhash = equalFoldASCII(c.Params.Get("userhash"), "true")
+	o.stale = equalFoldASCII(c.Params.Get("stale"), "true")
 	return o, nil
 }
 

@@ -37,9 +37,9 @@ func ExampleDigest() {
 		fmt.Fprintln(os.Stderr, err)
 		return
 	}
-	before, _, _ := strings.Cut(req.Header.Get("Authorization"), ", response=")
+	before, _, _ := strings.Cut(req.Header.Get("Authorization"), ", cnonce=")
 	fmt.Println(before)
 	// Output:
 	// authretry.Digest{Username: "Mufasa", Password: "[redacted]", MinAlgorithm: "SHA-256"}
-	// Digest username="Mufasa", realm="http-auth@example.org", nonce="7ypf/xlj9XXwfDPEoM4URrv", uri="/dir/index.html", nc=00000001
+	// Digest username="Mufasa", realm="http-auth@example.org", nonce="7ypf/xlj9XXwfDPEoM4URrv", uri="/dir/index.html"
 }

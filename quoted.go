@@ -1,9 +1,6 @@
 package authretry
 
-import (
-	"strings"
-	"unicode/utf8"
-)
+import "strings"
 
 // unescape returns s without the backslashes of its quoted-pairs (RFC 9110 §5.6.4).
 func unescape(s string) string {
@@ -35,21 +32,6 @@ func escapeQuoted(s string) string {
 	return string(b)
 }
 
-// encodeExtValue returns s with all but the attr-chars of RFC 8187 §3.2.1 percent-encoded.
-func encodeExtValue(s string) string {
-	const hexDigits = "0123456789ABCDEF"
-	b := make([]byte, 0, 3*len(s))
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$&+-.^_`|~", c) >= 0 {
-			b = append(b, c)
-		} else {
-			b = append(b, '%', hexDigits[c>>4], hexDigits[c&0xf])
-		}
-	}
-	return string(b)
-}
-
 // hasControl reports whether s has a control character in it other than a tab: it must not get into a header.
 func hasControl(s string) bool {
 	for i := 0; i < len(s); i++ {
@@ -58,13 +40,4 @@ func hasControl(s string) bool {
 		}
 	}
 	return false
-}
-
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }
