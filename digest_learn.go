@@ -3,7 +3,6 @@ package authretry
 import (
 	"context"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"net/http"
 )
@@ -104,10 +103,11 @@ func (s *digestSession) canGoOn(o *digestOffer) bool {
 }
 
 // errNonceForgotten is what Explain says of a refusal that may have another cause than wrong credentials.
-var errNonceForgotten = errors.New("authretry: the server has refused a nonce that it had accepted before, without calling it stale: " +
-	"if the password is still right, the server keeps few nonces at once (Apache: raise AuthDigestShmemSize); send fewer requests at once")
+var errNonceForgotten = &refusedError{text: "the server has refused a nonce that it had accepted before, without calling it stale: " +
+	"if the password is still right, the server keeps few nonces at once (Apache: raise AuthDigestShmemSize); send fewer requests at once"}
 
-// refusedHint returns what there is to say of the last refusal besides that the credentials were refused, or nil.
+// refusedHint returns what there is to say of the last refusal besides that the credentials were refused, as an error
+// that wraps ErrCredentialsRefused, or nil.
 func (s *digestSession) refusedHint() error {
 	if s.forgotten {
 		return errNonceForgotten

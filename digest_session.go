@@ -178,9 +178,12 @@ func (s *digestSession) hashBody(req *http.Request) ([]byte, error) {
 	h := s.algorithm.newHash()
 	if req.Body != nil && req.Body != http.NoBody {
 		if req.GetBody == nil {
-			return nil, fmt.Errorf("authretry: the server wants the body hashed (Digest qop=auth-int): %w", errBodyNotReplayable)
+			return nil, errBodyNotHashable
 		}
 		body, err := req.GetBody()
+		if errors.Is(err, errBodyNotReplayable) {
+			return nil, errBodyNotHashable
+		}
 		if err != nil {
 			return nil, fmt.Errorf("authretry: getting the body for Digest qop=auth-int: %w", err)
 		}

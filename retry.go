@@ -1,9 +1,9 @@
 package authretry
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -39,6 +39,7 @@ type exchange struct {
 	answer   lease        // what went with the second
 	attempts int          // sends
 	expects  bool         // we had the first send ask for 100 Continue
+	noReplay error        // why the Session that was to go ahead could not have the body
 
 	resp    *http.Response // the latest
 	foreign bool           // it does not come from the side that we authenticate to
@@ -83,7 +84,7 @@ func (x *exchange) run() (resp *http.Response, err error) {
 		return nil, x.fail(nil, err)
 	}
 	if resp, err = x.send(first, &x.ahead); err != nil {
-		return nil, err
+		return nil, x.broken(err)
 	}
 	if x.expects && resp.StatusCode == http.StatusExpectationFailed {
 		return x.insist(resp)
@@ -97,12 +98,12 @@ func (x *exchange) run() (resp *http.Response, err error) {
 	}
 	discard(resp)
 	again, err := x.send(second, &x.answer)
-	if err == errRefusedBefore {
+	if errors.Is(err, errRefusedBefore) {
 		x.attempts--
 		return x.refuse(resp, second, &unanswered{refused: ErrCredentialsRefused})
 	}
 	if err != nil {
-		return nil, err
+		return nil, x.broken(err)
 	}
 	if !x.isRefusal(again) {
 		return x.accept(again, second, x.answer)
@@ -114,10 +115,8 @@ func (x *exchange) run() (resp *http.Response, err error) {
 func (x *exchange) pass(reason Reason) (resp *http.Response, err error) {
 	defer x.contain(&resp, &err)
 	x.listen()
-	x.attempts++
-	resp, err = x.way.send(x, x.req, &lease{})
-	if err != nil || resp == nil {
-		return resp, x.lost(err)
+	if resp, err = x.send(x.req, &lease{}); err != nil {
+		return nil, x.lost(err)
 	}
 	return x.release(resp, x.req, x.explainPassed(resp, reason)), nil
 }
@@ -143,7 +142,7 @@ func (x *exchange) first() (*http.Request, error) {
 			x.report(Event{Kind: EventAuthorized, Attempt: 1}, l)
 			return req, nil
 		}
-		if !errors.Is(err, errBodyNotReplayable) {
+		if x.noReplay = err; !errors.Is(err, errBodyNotReplayable) {
 			return nil, err
 		}
 		x.keep(l) // let the server say what it wants of a body like this
@@ -179,7 +178,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		if x.ctx.Err() != nil {
 			return nil, context.Cause(x.ctx) // which has closed the body
 		}
-		return nil, &unanswered{body: errBodyNotReplayable}
+		return nil, &unanswered{body: cmp.Or(x.noReplay, errBodyNotReplayable)}
 	}
 	req := x.copy(new(http.Request))
 	if !x.way.isTunnel() {
@@ -215,7 +214,7 @@ func (x *exchange) insist(resp *http.Response) (*http.Response, error) {
 	discard(resp)
 	resp, err := x.send(req, &lease{})
 	if err != nil {
-		return nil, err
+		return nil, x.broken(err)
 	}
 	x.expects = false
 	if !x.isRefusal(resp) {
@@ -279,26 +278,29 @@ var errNoProxyCredentials = errors.New("authretry: a Session did not set Authori
 func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
 	resp, err := x.way.send(x, req, l)
-	if err == nil && resp == nil {
-		err = errors.New("authretry: Transport.Base returned neither a response nor an error")
+	if err != nil {
+		return nil, err
 	}
+	if resp == nil {
+		return nil, errors.New("authretry: Transport.Base returned neither a response nor an error")
+	}
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
+	x.resp = resp
+	return resp, nil
+}
+
+// broken returns the error of a request that could not be sent.
+func (x *exchange) broken(err error) error {
+	defer x.body.settle()
 	switch {
-	case err == nil:
-		if resp.Body == nil {
-			resp.Body = http.NoBody
-		}
-		x.resp = resp
-		return resp, nil
-	case errors.Is(err, errRefusedBefore):
-		return nil, errRefusedBefore
 	case isFollowing(err):
-		x.body.settle()
-		return nil, x.fail(nil, err)
+		return x.fail(nil, err)
 	case x.body != nil && x.ctx.Err() != nil:
 		err = context.Cause(x.ctx) // rather than what came of closing the body
 	}
-	x.body.settle()
-	return nil, x.lost(err)
+	return x.lost(err)
 }
 
 // accept returns a response that is not a refusal, after the Session has learnt from it.
@@ -355,16 +357,16 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 // returns why the refusal is not answered any more.
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
-	u := &unanswered{refused: ErrCredentialsRefused}
-	if hinter, ok := x.answer.Session.(interface{ refusedHint() error }); ok {
-		if hint := hinter.refusedHint(); hint != nil {
-			u.refused = fmt.Errorf("%w: %w", ErrCredentialsRefused, hint)
-		}
-	}
 	if keep, _ := x.learn(resp, sent, x.answer, true); keep {
 		x.keep(x.answer)
 	} else {
 		x.spaces.forget(x.origin, x.answer)
+	}
+	u := &unanswered{refused: ErrCredentialsRefused}
+	if hinter, ok := x.answer.Session.(interface{ refusedHint() error }); ok {
+		if hint := hinter.refusedHint(); hint != nil {
+			u.refused = hint
+		}
 	}
 	return u
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,11 @@ type protectionSpace struct {
 type held struct {
 	Session
 	by http.RoundTripper // of a Carrier; nil: as all others
+}
+
+// goesBy reports whether by is what the Session's requests go by. Values of some types cannot be compared.
+func (h held) goesBy(by http.RoundTripper) bool {
+	return h.by == nil || reflect.ValueOf(h.by).Comparable() && h.by == by
 }
 
 // closeIdle closes the connections of a Carrier that nobody uses at present.
@@ -122,11 +128,18 @@ func (s *spaces) keep(o origin, u *url.URL, l lease) {
 	}
 	known := s.at(o)
 	var dropped *protectionSpace
-	defer func() { dropped.closeIdle() }()
+	var replaced held
+	defer func() {
+		dropped.closeIdle()
+		replaced.closeIdle()
+	}()
 	known.mu.Lock()
 	defer known.mu.Unlock()
 	var sp *protectionSpace
 	sp, dropped = known.space(l.scheme, l.realm)
+	if !exclusive && !sp.latest.goesBy(l.by) {
+		replaced = sp.latest
+	}
 	sp.latest = l.held
 	sp.addScopes(pathOf(u))
 	if exclusive {

@@ -1,0 +1,175 @@
+package authretry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A countingConn counts what is written to it.
+type countingConn struct {
+	net.Conn
+	writes *atomic.Int32
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+// http.Transport sends a body in memory in one write with its header, if it knows it by its type. It still does.
+func TestBodyInMemoryLeavesInOneWriteWithItsHeader(t *testing.T) {
+	bodies := map[string]func() io.Reader{
+		"bytes.Reader":   func() io.Reader { return bytes.NewReader([]byte("a body")) },
+		"bytes.Buffer":   func() io.Reader { return bytes.NewBufferString("a body") },
+		"strings.Reader": func() io.Reader { return strings.NewReader("a body") },
+	}
+	for name, newBody := range bodies {
+		for _, getBody := range []bool{true, false} {
+			for schemeName, scheme := range map[string]Scheme{
+				"ahead":    &APIKey{Key: "k"},
+				"answered": &Basic{Username: "Mufasa", Password: "secret"},
+				"refused":  &puppet{name: "Basic", answer: func(context.Context, *Challenge, *http.Response) (Session, error) { return word{text: "wrong"}, nil }},
+			} {
+				t.Run(fmt.Sprint(name, " GetBody ", getBody, " ", schemeName), func(t *testing.T) {
+					var bodies []string
+					srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						b, _ := io.ReadAll(r.Body)
+						bodies = append(bodies, string(b))
+						if _, _, ok := r.BasicAuth(); !ok && r.Header.Get("Authorization") != "ApiKey k" {
+							w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+							w.WriteHeader(401)
+						}
+					}))
+					defer srv.Close()
+					var writes atomic.Int32
+					base := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+						c, err := new(net.Dialer).DialContext(ctx, network, address)
+						return countingConn{c, &writes}, err
+					}}
+					defer base.CloseIdleConnections()
+					req, err := http.NewRequest("POST", srv.URL, newBody())
+					require.NoError(t, err)
+					if !getBody {
+						req.GetBody = nil
+					}
+					resp, err := (&Transport{Base: base, Schemes: []Scheme{scheme}}).RoundTrip(req)
+					require.NoError(t, err)
+					resp.Body.Close()
+					require.Equal(t, map[string]int{"ahead": 200, "answered": 200, "refused": 401}[schemeName], resp.StatusCode)
+					for _, b := range bodies {
+						require.Equal(t, "a body", b)
+					}
+					require.Len(t, bodies, map[string]int{"ahead": 1, "answered": 2, "refused": 2}[schemeName])
+					require.EqualValues(t, len(bodies), writes.Load(), "one write for each send")
+				})
+			}
+		}
+	}
+}
+
+// A body in memory whose reader has been read in part is sent from there, both times, whatever its length is said to be.
+func TestBodyInMemoryStartsWhereItsReaderIs(t *testing.T) {
+	g := newGuarded(t, true, false)
+	r := strings.NewReader("skipped|the body")
+	r.Seek(8, io.SeekStart)
+	for range 2 { // without a ContentLength, and read to its end by then
+		req := httptest.NewRequest("PUT", g.URL, nil)
+		req.RequestURI = ""
+		req.Body = io.NopCloser(r)
+		resp, err := g.transport().RoundTrip(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	require.EqualValues(t, 2*len("the body"), g.bytesRead.Load(), "twice for the first request, as net/http would have sent it once")
+}
+
+// What is sent after RoundTrip has returned is not recorded any more: there will be no retry.
+func TestStreamIsNotRecordedAfterTheResponse(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(200)
+		http.NewResponseController(w).Flush()
+		io.Copy(w, r.Body)
+	}))
+	defer srv.Close()
+	pr, pw := io.Pipe()
+	req, err := http.NewRequest("POST", srv.URL, pr)
+	require.NoError(t, err)
+	var b *body
+	base := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		b = r.Body.(*sender).body
+		return http.DefaultTransport.RoundTrip(r)
+	})
+	resp, err := (&Transport{Base: base, Schemes: []Scheme{&APIKey{Key: "k"}}}).RoundTrip(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	go func() {
+		for range 100 {
+			pw.Write(make([]byte, 1000))
+		}
+		pw.Close()
+	}()
+	n, err := io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	require.EqualValues(t, 100*1000, n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	require.Empty(t, b.record)
+}
+
+// A remembered session that wants the body hashed cannot have a one-shot body that is larger than what is kept of it. What
+// was read to find that out is still sent: never a part of a body as if it were all.
+func TestBodyThatIsTooLargeToBeHashedIsSentWhole(t *testing.T) {
+	for _, size := range []int{100, 1 << 10, 1<<10 + 1, 40 << 10, 200 << 10} {
+		for _, known := range []bool{true, false} {
+			t.Run(fmt.Sprint(size, " ", known), func(t *testing.T) {
+				var got []int
+				srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					b, err := io.ReadAll(r.Body)
+					if err == nil && r.Method == "POST" {
+						require.True(t, bytes.Equal(pattern(size), b), "%d of %d bytes", len(b), size)
+						got = append(got, len(b))
+					}
+					if r.Header.Get("Authorization") == "" && r.URL.Path == "/" {
+						w.Header().Set("WWW-Authenticate", `Digest realm="x", nonce="n", qop="auth-int"`)
+						w.WriteHeader(401)
+					}
+				}))
+				defer srv.Close()
+				transport := &Transport{ReplayLimit: 1 << 10, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
+				client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+				get(t, client, srv.URL) // from now on, it is known what the server wants
+				req, err := http.NewRequest("POST", srv.URL+"/", &tracked{Reader: bytes.NewReader(pattern(size))})
+				require.NoError(t, err)
+				if known {
+					req.ContentLength = int64(size)
+				}
+				resp, err := client.Do(req)
+				require.NoError(t, err)
+				resp.Body.Close()
+				if size <= 1<<10 {
+					require.Equal(t, 200, resp.StatusCode)
+					require.Equal(t, []int{size}, got)
+					return
+				}
+				require.Equal(t, 401, resp.StatusCode)
+				var r *Rejection
+				require.ErrorAs(t, Explain(resp), &r)
+				require.Equal(t, ReasonBodyNotReplayable, r.Reason)
+				require.Contains(t, r.Error(), "wants the body hashed before it is sent (Digest qop=auth-int)")
+			})
+		}
+	}
+}

@@ -1,0 +1,194 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A handshake is a Scheme that authenticates connections, as NTLM does: it proves itself once on a connection, by a
+// request of its own, and whatever comes on that connection is let in without another word.
+type handshake struct {
+	exclusive bool
+	carried   atomic.Int32
+	idle      atomic.Int32 // how often CloseIdleConnections was called
+	err       error
+}
+
+func (h *handshake) Name() string { return "Handshake" }
+func (h *handshake) Answer(_ context.Context, c *Challenge, refusal *http.Response) (Session, error) {
+	if c == nil {
+		return nil, ErrUnsupportedChallenge
+	}
+	s := &handshaken{h: h, url: refusal.Request.URL.String()}
+	if h.exclusive {
+		return &exclusiveHandshaken{s}, nil
+	}
+	return s, nil
+}
+
+type handshaken struct {
+	h   *handshake
+	url string
+}
+
+func (*handshaken) Authorize(*http.Request) error { return nil }
+func (s *handshaken) Carry(ctx context.Context, base http.RoundTripper) (http.RoundTripper, error) {
+	s.h.carried.Add(1)
+	if s.h.err != nil {
+		return nil, s.h.err
+	}
+	own := base.(*http.Transport).Clone()
+	own.MaxConnsPerHost = 1
+	req, err := http.NewRequestWithContext(ctx, "GET", s.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Handshake "+secret)
+	resp, err := own.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	return &closingIdle{own, &s.h.idle}, nil
+}
+
+type exclusiveHandshaken struct{ *handshaken }
+
+func (*exclusiveHandshaken) Exclusive() {}
+
+type closingIdle struct {
+	*http.Transport
+	n *atomic.Int32
+}
+
+func (c *closingIdle) CloseIdleConnections() { c.n.Add(1); c.Transport.CloseIdleConnections() }
+
+type connKey struct{}
+
+// A connectionServer lets in what comes on a connection that has proved itself.
+type connectionServer struct {
+	*httptest.Server
+	mu     sync.Mutex
+	proved map[net.Conn]bool
+	bodies int // of requests that were let in, or not
+	open   atomic.Int32
+}
+
+func newConnectionServer(t *testing.T) *connectionServer {
+	s := &connectionServer{proved: map[net.Conn]bool{}}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connKey{}).(net.Conn)
+		b, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(b) > 0 {
+			s.bodies++
+		}
+		if r.Header.Get("Authorization") == "Handshake "+secret {
+			s.proved[c] = true
+		}
+		if !s.proved[c] {
+			w.Header().Set("WWW-Authenticate", "Handshake")
+			w.WriteHeader(401)
+		}
+	}))
+	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			s.open.Add(1)
+		case http.StateClosed:
+			s.open.Add(-1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestCarrierKeepsWhatItsConnectionHasProved(t *testing.T) {
+	for _, exclusive := range []bool{false, true} {
+		t.Run(fmt.Sprint(exclusive), func(t *testing.T) {
+			srv := newConnectionServer(t)
+			h := &handshake{exclusive: exclusive}
+			base := &http.Transport{}
+			transport := &Transport{Base: base, Schemes: []Scheme{h}, AllowPlaintext: true}
+			client := &http.Client{Transport: transport}
+			for range 5 {
+				resp, err := client.Post(srv.URL, "text/plain", strings.NewReader("body"))
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, 200, resp.StatusCode)
+			}
+			require.EqualValues(t, 1, h.carried.Load())
+			require.Equal(t, 6, srv.bodies, "one of them was refused first")
+
+			var workers sync.WaitGroup
+			for range 16 {
+				workers.Go(func() {
+					for range 10 {
+						resp, err := client.Post(srv.URL, "text/plain", strings.NewReader("body"))
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+						if resp.StatusCode != 200 {
+							t.Error(resp.Status)
+						}
+					}
+				})
+			}
+			workers.Wait()
+			require.LessOrEqual(t, h.carried.Load(), map[bool]int32{false: 1, true: 16}[exclusive])
+
+			transport.CloseIdleConnections()
+			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+			require.Positive(t, h.idle.Load())
+
+			// A connection that was closed has proved nothing to the next one: there is another handshake.
+			resp, err := client.Post(srv.URL, "text/plain", strings.NewReader("body"))
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Equal(t, 200, resp.StatusCode)
+			transport.CloseIdleConnections()
+			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+		})
+	}
+}
+
+func TestCarrierNeedsABaseThatItCanClone(t *testing.T) {
+	srv := newConnectionServer(t)
+	for name, c := range map[string]struct {
+		base http.RoundTripper
+		err  error
+		text string
+	}{
+		"unknown Base": {roundTripFunc(http.DefaultTransport.RoundTrip), nil, "Handshake authenticates connections, and got none: Transport.Base must be an *http.Transport or a *ProxyTransport"},
+		"fails":        {&http.Transport{}, errors.New("the domain controller is away"), "the domain controller is away"},
+	} {
+		r := rejectionFor(t, &Transport{Base: c.base, Schemes: []Scheme{&handshake{err: c.err}}, AllowPlaintext: true}, srv.URL)
+		require.Equal(t, ReasonNoCredentials, r.Reason, name)
+		require.ErrorContains(t, r, c.text)
+		require.Equal(t, 401, r.Status)
+	}
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	_, err := proxyClient(t, via(proxy), &puppet{name: "Basic", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+		return &handshaken{h: &handshake{}}, nil
+	}}).Get("http://origin.test/")
+	require.ErrorContains(t, err, "a ProxyTransport has no connections to give away")
+}
