@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -214,4 +217,53 @@ func TestDigestNoncesAreSafeForConcurrentUse(t *testing.T) {
 	}
 	wg.Wait()
 	require.EqualValues(t, 8*4000, shared.count.Load())
+}
+
+// A server that gives everybody one nonce for ever, and wants each nonce count once: every call passes, whoever makes it,
+// and so does one that finds the count where another has left it.
+func TestStaticNonceForEverybody(t *testing.T) {
+	const workers, calls = 32, 20
+	for _, algorithm := range []string{"MD5", "SHA-256-sess"} {
+		t.Run(algorithm, func(t *testing.T) {
+			var mu sync.Mutex
+			used := map[string]bool{}
+			var hits atomic.Int32
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				hits.Add(1)
+				header := r.Header.Get("Authorization")
+				_, nc, _ := strings.Cut(header, "nc=")
+				nc, _, _ = strings.Cut(nc, ",")
+				mu.Lock()
+				defer mu.Unlock()
+				if header == "" || used[nc] {
+					w.Header().Set("WWW-Authenticate", `Digest realm="x", nonce="static", qop="auth", algorithm=`+algorithm)
+					w.WriteHeader(401)
+					return
+				}
+				used[nc] = true
+			}))
+			defer srv.Close()
+			base := &http.Transport{MaxIdleConnsPerHost: workers}
+			defer base.CloseIdleConnections()
+			client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}}
+			var passed atomic.Int32
+			var group sync.WaitGroup
+			for range workers {
+				group.Go(func() {
+					for range calls {
+						resp, err := client.Get(srv.URL)
+						if err == nil {
+							resp.Body.Close()
+							if resp.StatusCode == 200 {
+								passed.Add(1)
+							}
+						}
+					}
+				})
+			}
+			group.Wait()
+			require.EqualValues(t, workers*calls, passed.Load())
+			require.LessOrEqual(t, hits.Load(), int32(workers*calls+workers), "each worker is challenged once at the most")
+		})
+	}
 }

@@ -171,7 +171,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		return nil, err
 	}
 	if _, exclusive := x.ahead.Session.(Exclusive); exclusive {
-		x.ahead.closeIdle() // its Session is not used again
+		closeIdle([]held{x.ahead.held}) // its Session is not used again
 	}
 	if !x.body.canReplay() {
 		x.keep(answer) // the next request will need it

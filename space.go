@@ -60,10 +60,12 @@ func (h held) goesBy(by http.RoundTripper) bool {
 	return h.by == nil || reflect.ValueOf(h.by).Comparable() && h.by == by
 }
 
-// closeIdle closes the connections of a Carrier that nobody uses at present.
-func (h held) closeIdle() {
-	if c, ok := h.by.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
+// closeIdle closes the connections of Carriers that nobody uses at present. It must not be called under a lock.
+func closeIdle(list []held) {
+	for _, h := range list {
+		if c, ok := h.by.(interface{ CloseIdleConnections() }); ok {
+			c.CloseIdleConnections()
+		}
 	}
 }
 
@@ -127,18 +129,13 @@ func (s *spaces) keep(o origin, u *url.URL, l lease) {
 		return
 	}
 	known := s.at(o)
-	var dropped *protectionSpace
-	var replaced held
-	defer func() {
-		dropped.closeIdle()
-		replaced.closeIdle()
-	}()
+	var dropped []held
+	defer func() { closeIdle(dropped) }()
 	known.mu.Lock()
 	defer known.mu.Unlock()
-	var sp *protectionSpace
-	sp, dropped = known.space(l.scheme, l.realm)
+	sp, dropped := known.space(l.scheme, l.realm)
 	if !exclusive && !sp.latest.goesBy(l.by) {
-		replaced = sp.latest
+		dropped = append(dropped, sp.latest)
 	}
 	sp.latest = l.held
 	sp.addScopes(pathOf(u))
@@ -155,14 +152,14 @@ func (s *spaces) forget(o origin, l lease) {
 	if known == nil {
 		return
 	}
-	var dropped *protectionSpace
-	defer func() { dropped.closeIdle() }()
+	var dropped []held
+	defer func() { closeIdle(dropped) }()
 	known.mu.Lock()
 	defer known.mu.Unlock()
 	for i, sp := range known.spaces {
 		if sp.scheme == l.scheme && sp.realm == l.realm {
 			known.spaces = append(known.spaces[:i], known.spaces[i+1:]...)
-			dropped = sp
+			dropped = sp.carried(nil)
 			return
 		}
 	}
@@ -177,7 +174,7 @@ func (s *spaces) at(o origin) *originSpaces {
 		return known
 	}
 	var dropped *originSpaces
-	defer func() { dropped.closeIdle() }()
+	defer func() { closeIdle(dropped.carried(nil)) }()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.origins[o]; known != nil {
@@ -221,28 +218,27 @@ func (s *spaces) closeIdle() {
 	all := slices.Collect(maps.Values(s.origins))
 	s.mu.RUnlock()
 	for _, known := range all {
-		known.closeIdle()
+		closeIdle(known.carried(nil))
 	}
 }
 
-func (k *originSpaces) closeIdle() {
+// carried appends to list what Carriers have made for the origin, but for what is lent.
+func (k *originSpaces) carried(list []held) []held {
 	if k == nil {
-		return
+		return list
 	}
 	k.mu.Lock()
-	var all []held
+	defer k.mu.Unlock()
 	for _, sp := range k.spaces {
-		all = append(append(all, sp.latest), sp.idle...)
+		list = sp.carried(list)
 	}
-	k.mu.Unlock()
-	for _, h := range all {
-		h.closeIdle()
-	}
+	return list
 }
 
 // space returns the space of a realm, adding it if it is new. It is the last one then, which counts for more than those
-// before: a server may have changed from one scheme to another. One that had to make room is returned besides.
-func (k *originSpaces) space(scheme int, realm string) (sp, dropped *protectionSpace) {
+// before: a server may have changed from one scheme to another. What Carriers have made for
+// one that had to make room is returned besides.
+func (k *originSpaces) space(scheme int, realm string) (sp *protectionSpace, dropped []held) {
 	for i, sp := range k.spaces {
 		if sp.scheme == scheme && sp.realm == realm {
 			k.spaces = append(append(k.spaces[:i], k.spaces[i+1:]...), sp)
@@ -250,7 +246,7 @@ func (k *originSpaces) space(scheme int, realm string) (sp, dropped *protectionS
 		}
 	}
 	if len(k.spaces) == maxSpaces {
-		dropped = k.spaces[0]
+		dropped = k.spaces[0].carried(nil)
 		k.spaces = append(k.spaces[:0], k.spaces[1:]...)
 	}
 	realm = strings.Clone(realm) // it is a part of a header that may be large
@@ -296,15 +292,17 @@ func (sp *protectionSpace) putIdle(h held) {
 	}
 }
 
-// closeIdle closes what Carriers of a space that was dropped have open and nobody uses at present.
-func (sp *protectionSpace) closeIdle() {
-	if sp == nil {
-		return
+// carried appends to list what Carriers have made for the space, but for what is lent. The caller holds the lock.
+func (sp *protectionSpace) carried(list []held) []held {
+	if sp.latest.by != nil {
+		list = append(list, sp.latest)
 	}
-	sp.latest.closeIdle()
 	for _, h := range sp.idle {
-		h.closeIdle()
+		if h.by != nil {
+			list = append(list, h)
+		}
 	}
+	return list
 }
 
 // addScopes adds the path and what lies below its last slash (RFC 7617 §2.2) to the space.
