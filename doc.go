@@ -1,4 +1,4 @@
-// Package authretry makes a 401 somebody else's problem. It is an [http.RoundTripper] that detects a 401
+// Package authretry handles HTTP authentication for http.Client. It is an [http.RoundTripper] that detects a 401
 // (Unauthorized), parses its challenges, chooses a scheme it has credentials for, refreshes the OAuth 2.0 token or
 // computes the Digest or Basic answer, and retries the request once.
 //
@@ -21,7 +21,11 @@
 // credentials cannot be obtained, say because the token endpoint is down, fails the request: it is never replaced by a
 // weaker one.
 //
-// For several accounts, give Basic and Digest a [CredentialsFunc]. For a scheme that is not here, implement [Scheme].
+// For a scheme that is not here, implement [Scheme]: it sees the response that refused, may send ahead ([Starter]), learn
+// from each response ([Learner]), and authenticate connections instead of requests ([Carrier]). It gets OAuth 2.0 tokens by
+// [TokenSource.Obtain], and says by [TokenSource.Accepted] that one was good.
+//
+// For a server that says 400, 403 or 200 where it means 401, set [Transport.Refused].
 //
 // # Tokens
 //

@@ -28,17 +28,16 @@ type EventKind int
 
 // The kinds of [Event], in the order in which a request meets them.
 const (
-	EventAuthorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or in answer (Attempt 2)
+	EventAuthorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or for the retry (Attempt 2)
 	EventChallenged                      // the server refused; Scheme and Realm are what it asks for
 	EventRefreshing                      // a new token is being fetched
 	EventRefreshed                       // the fetch has ended, with a token or with Err
-	EventReplayed                        // the request is being sent again
 	EventRefused                         // the response returned to the caller is a refusal; Explain says why
 	EventUnverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
 	EventDone                            // RoundTrip returns: once for each request
 )
 
-var eventNames = [...]string{"", "authorized", "challenged", "refreshing", "refreshed", "replayed", "refused", "unverified", "done"}
+var eventNames = [...]string{"", "authorized", "challenged", "refreshing", "refreshed", "refused", "unverified", "done"}
 
 // String returns the kind's name in lower case, such as "challenged".
 func (k EventKind) String() string {

@@ -118,7 +118,6 @@ func ExampleLogEvents() {
 	// Output:
 	// level=DEBUG msg="authretry: challenged" scheme=Basic realm=authtest attempt=1 status=401
 	// level=DEBUG msg="authretry: authorized" scheme=Basic realm=authtest attempt=2
-	// level=DEBUG msg="authretry: replayed" scheme=Basic realm=authtest attempt=2
 	// level=DEBUG msg="authretry: done" attempt=2 status=200
 }
 

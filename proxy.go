@@ -35,8 +35,8 @@ type ProxyTransport struct {
 	// is http.ProxyFromEnvironment.
 	Base *http.Transport
 
-	// Schemes are the ways to authenticate to proxies, in order of preference, the strongest first. There must be
-	// one. A [CredentialsFunc] of theirs is asked for the proxy's origin, such as "http://proxy.example.com:3128".
+	// Schemes are the ways to authenticate to proxies, in order of preference, the strongest first. At least one
+	// is required. A [CredentialsFunc] of theirs is asked for the proxy's origin, such as "http://proxy.example.com:3128".
 	Schemes []Scheme
 
 	// AllowPlaintext lets Basic, Bearer and other reusable secrets go to a proxy whose URL is http://, for everybody

@@ -1033,7 +1033,7 @@ func TestProxyEvents(t *testing.T) {
 	}
 	defer transport.CloseIdleConnections()
 	get(t, &http.Client{Transport: transport}, secure.URL)
-	require.Equal(t, []string{"challenged 1 Digest 407", "replayed 2 Digest 0", "authorized 2 Digest 0", "unverified 0 Digest 0", "done 2  200"}, events)
+	require.Equal(t, []string{"challenged 1 Digest 407", "authorized 2 Digest 0", "unverified 0 Digest 0", "done 2  200"}, events)
 	events = nil
 	get(t, &http.Client{Transport: transport}, origin.URL)
 	require.Equal(t, []string{"authorized 1 Digest 0", "unverified 0 Digest 0", "done 1  200"}, events)

@@ -118,7 +118,7 @@ func (r *Rejection) sentence() string {
 		}
 		return s + "; check that they are right, and meant for this server" + because(r.Err)
 	case ReasonFreshTokenRefused:
-		return "it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks"
+		return "it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"
 	case ReasonInsufficientScope:
 		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
 		for i := range r.Challenges {

@@ -183,6 +183,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	req := x.copy(new(http.Request))
 	if !x.way.isTunnel() {
 		if err := x.authorize(req, answer); errors.Is(err, errBodyNotReplayable) {
+			x.keep(answer)
 			return nil, &unanswered{body: err}
 		} else if err != nil {
 			return nil, err
@@ -192,6 +193,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		}
 	}
 	if err := x.body.replay(req); err != nil {
+		x.keep(answer)
 		return nil, &unanswered{body: err}
 	}
 	x.addCookies(req, resp)
@@ -199,7 +201,6 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	if !x.way.isTunnel() {
 		x.report(Event{Kind: EventAuthorized, Attempt: 2}, answer)
 	}
-	x.report(Event{Kind: EventReplayed, Attempt: 2}, answer)
 	return req, nil
 }
 

@@ -23,8 +23,8 @@ import (
 // not be obtained, or must not be sent.
 //
 // Credentials stay with the origin that the caller addressed: a request that comes from a redirect to another
-// origin passes without them, and so does one that has an Authorization header (or URL userinfo, which http.Client
-// makes one of): the caller's word counts. A request whose Authorization header is present but nil is sent without.
+// origin passes without them. So does one that has an Authorization header (or URL userinfo, which http.Client
+// makes one of): it is the caller's, and stays. A request whose Authorization header is present but nil is sent without.
 //
 // A Transport remembers what servers asked for, so make one and share it: it is safe for concurrent use by any
 // number of goroutines. It must not be copied, nor its fields changed, after its first use.
@@ -32,13 +32,12 @@ type Transport struct {
 	// Base sends the requests. If nil, http.DefaultTransport does.
 	//
 	// It must not follow redirects by itself, as a wrapped http.Client does, since that takes credentials along. A
-	// retryablehttp.RoundTripper is kept from it. Another Base that is not an *http.Transport is watched during its
-	// first requests, and for good once it has followed a redirect: as far as it sends by an http.Transport, it is
-	// kept from sending credentials to another host or in clear text after TLS, and the request fails. Where that
-	// comes too late, because it sends by other means or has not followed a redirect before, the request still fails.
+	// retryablehttp.RoundTripper is kept from it. Any other is found out by its first response from another origin: if the
+	// request had credentials, it fails, but they have gone there; and from then on no credentials are sent by that Base.
 	Base http.RoundTripper
 
-	// Schemes are the ways to authenticate, in order of preference, the strongest first. There must be one.
+	// Schemes are the ways to authenticate, in order of preference, the strongest first. At least one is
+	// required.
 	Schemes []Scheme
 
 	// Origins are the origins that may have the credentials, such as "https://api.example.com". Requests to others

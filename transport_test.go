@@ -475,7 +475,6 @@ func TestEventsTellTheStory(t *testing.T) {
 	require.Equal(t, []string{
 		"1 challenged Digest films 401",
 		"2 authorized Digest films 0",
-		"2 replayed Digest films 0",
 		"2 done   200",
 		"1 authorized Digest films 0",
 		"1 done   200",

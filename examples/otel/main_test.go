@@ -19,7 +19,6 @@ GET /
    authretry.refreshing
    authretry.refreshed
    authretry.authorized
-   authretry.replayed
    authretry.done
 GET /
    authretry.authorized
@@ -27,9 +26,8 @@ GET /
    authretry.refreshing
    authretry.refreshed
    authretry.authorized
-   authretry.replayed
    authretry.done
-authretry.events map[authorized:5 challenged:2 done:3 refreshed:2 refreshing:2 replayed:2]
+authretry.events map[authorized:5 challenged:2 done:3 refreshed:2 refreshing:2]
 authretry.refresh.duration count 2
 `
 	if out.String() != want {
