@@ -7,20 +7,15 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"net/http/httptrace"
 	"reflect"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 const (
 	// defaultReplayLimit is how much of a one-shot body is kept for a replay if Transport.ReplayLimit is 0.
 	defaultReplayLimit = 1 << 20
-
-	// expectTimeout is how long a body waits for "100 Continue": servers that know nothing of it say nothing.
-	expectTimeout = time.Second
 
 	// What is read of a refusal's body so that its connection can serve the retry; beyond that, a new connection
 	// costs less.
@@ -50,8 +45,9 @@ type body struct {
 	size     int64                         // of src; -1 or 0: unknown
 	limit    int64                         // of the record
 
-	reading sync.Mutex // held over a Read of src, which may take long; guards err
-	err     error      // what the last Read of src returned
+	reading chan struct{} // has an element during a Read of src, which may take long; guards err and chunk
+	err     error         // what the last Read of src returned
+	chunk   []byte        // what src is read into while it is recorded
 
 	mu       sync.Mutex // guards what is below, never over I/O
 	record   []byte     // what was read of src and is still to be sent, or may be sent again
@@ -72,7 +68,7 @@ func newBody(req *http.Request, limit int64) *body {
 	case limit < 0:
 		limit = 0
 	}
-	b := &body{src: req.Body, rewind: req.GetBody, size: req.ContentLength, limit: limit}
+	b := &body{src: req.Body, rewind: req.GetBody, size: req.ContentLength, limit: limit, reading: make(chan struct{}, 1)}
 	if again, size := memoryOf(req.Body); again != nil {
 		b.size = size
 		if b.rewind == nil {
@@ -112,14 +108,14 @@ func memoryOf(body io.ReadCloser) (again func() (io.ReadCloser, error), size int
 // isLarge reports whether a refusal had better come before the body is sent: it could not be replayed, or it is so
 // long that a server may close the connection rather than read it, and its answer would be lost.
 func (b *body) isLarge() bool {
-	if b.size <= 0 {
-		return true // of unknown length
-	}
 	if b.rewind != nil {
 		return b.size > defaultReplayLimit
 	}
-	return b.size > b.limit
+	return b.size > 0 && b.size > b.limit
 }
+
+// isEndless reports whether the body may be more than could be replayed, for all that is known: its length is not.
+func (b *body) isEndless() bool { return b.rewind == nil && b.size <= 0 }
 
 // first puts the body on the first send.
 func (b *body) first(req *http.Request) {
@@ -130,20 +126,8 @@ func (b *body) first(req *http.Request) {
 	req.Body = b.current
 }
 
-// expect makes the first send ask before it sends the body (RFC 9110 §10.1.1): no byte of the body is read until the
-// server says 100, or has said nothing for a while, or RoundTrip has its answer and there will be no retry.
-//
-// http.Transport alone does not do: without ExpectContinueTimeout it does not wait, and over HTTP/1.1 it sends the
-// body after a final status too if the server keeps the connection, as nginx and Squid do.
-func (b *body) expect(req *http.Request) *http.Request {
-	g := &gate{open: make(chan struct{})}
-	b.current.gate = g
-	req.Header["Expect"] = []string{"100-continue"}
-	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		WroteHeaders:   func() { g.asked.CompareAndSwap(0, time.Now().UnixNano()) },
-		Got100Continue: g.pass,
-	}))
-}
+// isHeldBack reports whether the first send had to wait for the server.
+func (b *body) isHeldBack() bool { return b != nil && b.current != nil && b.current.gate != nil }
 
 // canReplay reports whether replay will do, as far as can be told without asking GetBody.
 func (b *body) canReplay() bool {
@@ -242,8 +226,8 @@ func (b *body) copies() func() (io.ReadCloser, error) {
 		return b.rewind
 	}
 	return func() (io.ReadCloser, error) {
-		b.reading.Lock()
-		defer b.reading.Unlock()
+		b.reading <- struct{}{}
+		defer func() { <-b.reading }()
 		chunk := make([]byte, 32<<10)
 		for b.err == nil {
 			var n int
@@ -280,6 +264,7 @@ type sender struct {
 	gate      *gate // nil: nothing to wait for
 	replaying bool
 	pos       int           // in the record
+	sent      int64         // how many bytes have been read
 	gone      chan struct{} // closed when nobody wants to send this any more
 	left      bool          // gone is closed
 	closed    bool
@@ -294,9 +279,18 @@ func (s *sender) leaveLocked() {
 
 // Read reads from the record, then from the caller's body.
 func (s *sender) Read(p []byte) (int, error) {
-	if s.gate != nil && !s.gate.wait(s.gone) {
-		return 0, errSuperseded
+	if s.gate != nil {
+		var ok bool
+		if p, ok = s.gate.admit(p, s.sent, s.gone); !ok {
+			return 0, errSuperseded
+		}
 	}
+	n, err := s.read(p)
+	s.sent += int64(n)
+	return n, err
+}
+
+func (s *sender) read(p []byte) (int, error) {
 	b := s.body
 	if b.rewind != nil {
 		select {
@@ -306,32 +300,77 @@ func (s *sender) Read(p []byte) (int, error) {
 			return b.src.Read(p)
 		}
 	}
-	b.reading.Lock()
-	defer b.reading.Unlock()
+	select {
+	case b.reading <- struct{}{}:
+	case <-s.gone:
+		return 0, errSuperseded
+	}
 	b.mu.Lock()
 	if s.left || b.closed {
 		b.mu.Unlock()
+		<-b.reading
 		return 0, errSuperseded
 	}
 	if s.pos < len(b.record) {
 		n := copy(p, b.record[s.pos:])
 		s.pos += n
 		b.mu.Unlock()
+		<-b.reading
 		return n, nil
 	}
 	if s.replaying || b.overflow {
 		b.record, s.pos = nil, 0 // it will not be asked for again
 	}
+	final := s.replaying || b.overflow || b.settled
 	b.mu.Unlock()
-	if b.err != nil {
-		return 0, b.err
+	if err := b.err; err != nil {
+		<-b.reading
+		return 0, err
 	}
+	if !final {
+		return s.readAside(p)
+	}
+	defer func() { <-b.reading }()
 	n, err := b.src.Read(p)
 	b.err = err
 	if !s.replaying {
 		s.keep(p[:n])
 	}
 	return n, err
+}
+
+// readAside reads from the caller's body in a goroutine of its own, as long as there may be a retry. http.Transport ends a
+// Read that blocks by closing the body, and waits for that; but the caller's body must not be closed then. So the Read is
+// left to end by itself, and what it brings is recorded for the retry. It ends the use of b.reading.
+func (s *sender) readAside(p []byte) (int, error) {
+	b := s.body
+	if b.chunk == nil {
+		b.chunk = make([]byte, 32<<10)
+	}
+	chunk := b.chunk[:min(len(p), len(b.chunk))]
+	var n int
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer func() { <-b.reading }()
+		defer close(done)
+		defer func() {
+			if v := recover(); v != nil {
+				err = &panicError{"the request's body panicked when it was read"}
+				b.err = err
+			}
+		}()
+		n, err = b.src.Read(chunk)
+		b.err = err
+		s.keep(chunk[:n])
+	}()
+	select {
+	case <-done:
+		copy(p, chunk[:n])
+		return n, err
+	case <-s.gone:
+		return 0, errSuperseded
+	}
 }
 
 // keep records what the first sender has read of src. If the retry has taken over during the Read, nothing of that may
@@ -365,42 +404,10 @@ func (s *sender) Close() error {
 	}
 	s.closed = true
 	s.leaveLocked()
-	if b.settled || b.rewind != nil {
+	if b.settled || b.overflow || b.rewind != nil {
 		return b.closeLocked()
 	}
 	return nil
-}
-
-// A gate holds a sender back until the server has asked for the body.
-type gate struct {
-	asked atomic.Int64 // when the request's headers were written, in nanoseconds; 0 if not known
-	once  sync.Once
-	open  chan struct{}
-}
-
-func (g *gate) pass() { g.once.Do(func() { close(g.open) }) }
-
-// wait returns true when the gate is open, false if the sender was gone before.
-func (g *gate) wait(gone <-chan struct{}) bool {
-	select {
-	case <-g.open:
-		return true
-	default:
-	}
-	left := expectTimeout
-	if asked := g.asked.Load(); asked != 0 {
-		left -= time.Since(time.Unix(0, asked))
-	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-gone:
-		return false
-	case <-g.open:
-	case <-timer.C:
-		g.pass()
-	}
-	return true
 }
 
 // discard reads the rest of a refusal's body, if that is short and soon done, so that its connection can be used

@@ -663,9 +663,9 @@ func TestProxyIsChosenOnceForARequest(t *testing.T) {
 		return []*url.URL{a.proxyURL(), b.proxyURL(), nil}[(calls.Add(1)-1)%3], nil
 	}
 	var asked sync.Map
-	client := proxyClient(t, base, &Basic{Credentials: func(_ context.Context, origin string, c *Challenge) (string, string, error) {
-		asked.Store(origin, true)
-		return proxyUser, map[string]string{a.URL: "a's", b.URL: "b's"}[origin], nil
+	client := proxyClient(t, base, &Basic{Credentials: func(_ context.Context, r CredentialsRequest) (string, string, error) {
+		asked.Store(r.Origin, true)
+		return proxyUser, map[string]string{a.URL: "a's", b.URL: "b's"}[r.Origin], nil
 	}})
 	for range 2 {
 		for range 3 {
@@ -692,7 +692,7 @@ func TestProxyCallersOwnCredentialsCount(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	own := "Basic " + base64.StdEncoding.EncodeToString([]byte("own:own"))
-	ahead := &Basic{Ahead: true, Credentials: func(context.Context, string, *Challenge) (string, string, error) {
+	ahead := &Basic{Ahead: true, Credentials: func(context.Context, CredentialsRequest) (string, string, error) {
 		t.Error("credentials are asked for in vain")
 		return proxyUser, goodPassword, nil
 	}}
@@ -1101,7 +1101,7 @@ func TestProxyGetsNothingTwiceThatItHasRefused(t *testing.T) {
 func TestProxyCredentialsThatCannotBeObtained(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	errDown := errors.New("the vault is sealed")
-	later := &Basic{Credentials: func(context.Context, string, *Challenge) (string, string, error) { return "", "", errDown }}
+	later := &Basic{Credentials: func(context.Context, CredentialsRequest) (string, string, error) { return "", "", errDown }}
 	for _, target := range []string{"http://origin.test/", "https://origin.test/"} {
 		for _, scheme := range []Scheme{stubborn{errDown}, later} {
 			body := &closeCounter{Reader: strings.NewReader("hello")}
@@ -1165,7 +1165,7 @@ func TestProxyAnswerThatIsNotNeeded(t *testing.T) {
 	secure := newTestOrigin(t, startTLS)
 	var client *http.Client
 	var calls atomic.Int32
-	client = proxyClient(t, via(proxy, secure), &Digest{Credentials: func(context.Context, string, *Challenge) (string, string, error) {
+	client = proxyClient(t, via(proxy, secure), &Digest{Credentials: func(context.Context, CredentialsRequest) (string, string, error) {
 		if calls.Add(1) == 1 {
 			get(t, client, secure.URL)
 		}
@@ -1175,7 +1175,7 @@ func TestProxyAnswerThatIsNotNeeded(t *testing.T) {
 	require.Equal(t, []string{"407 CONNECT -", "407 CONNECT -", "200 CONNECT Digest"}, proxy.requests())
 
 	transport := client.Transport.(*ProxyTransport)
-	known := transport.auth.spaces.at(originOf(proxy.proxyURL())).spaces
+	known := transport.auth.spaces.at(spacesKey{"", originOf(proxy.proxyURL())}).spaces
 	require.Len(t, known, 1)
 	require.Len(t, known[0].idle, 2)
 	for range 2 {
@@ -1236,7 +1236,11 @@ func TestProxyThatDoesNotLikeExpect(t *testing.T) {
 	require.NoError(t, err)
 	client := proxyClient(t, &http.Transport{Proxy: http.ProxyURL(u)}, proxySchemes(goodPassword)...)
 	send := func() (*http.Response, string) {
-		resp, err := client.Post("http://origin.test/", "text/plain", io.MultiReader(strings.NewReader("hello")))
+		large := strings.Repeat("x", defaultReplayLimit+1)
+		req, err := http.NewRequest("POST", "http://origin.test/", io.MultiReader(strings.NewReader(large)))
+		require.NoError(t, err)
+		req.ContentLength = int64(len(large))
+		resp, err := client.Do(req)
 		require.NoError(t, err)
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
@@ -1248,7 +1252,7 @@ func TestProxyThatDoesNotLikeExpect(t *testing.T) {
 	require.ErrorContains(t, Explain(resp), "body")
 	resp, body := send()
 	require.Equal(t, 200, resp.StatusCode)
-	require.Equal(t, "5", body)
+	require.Equal(t, fmt.Sprint(defaultReplayLimit+1), body)
 	require.Equal(t, []string{" Expect=100-continue", " Expect=", "Basic Expect="}, log)
 }
 

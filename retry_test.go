@@ -299,29 +299,129 @@ func TestReadInProgressBelongsToTheRetry(t *testing.T) {
 	})
 }
 
-// A server that ignores Expect gets the body after a second (RFC 9110 §10.1.1).
-func TestServerThatIgnoresExpectGetsTheBody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			require.Equal(t, "100-continue", req.Header.Get("Expect"))
-			start := time.Now()
-			b, err := io.ReadAll(req.Body)
-			require.NoError(t, err)
-			require.Equal(t, expectTimeout, time.Since(start))
-			req.Body.Close()
-			return &http.Response{StatusCode: 200, Body: io.NopCloser(bytes.NewReader(b)), Request: req}, nil
+// A large body is announced by Expect, and a server that ignores that gets it after a second (RFC 9110 §10.1.1). One of
+// unknown length waits for a moment, silently, and for a second when as much is sent as could be replayed. A server
+// that has taken such a body is not asked again, until it is known to challenge anything.
+func TestServerHasTimeToRefuseABody(t *testing.T) {
+	for name, c := range map[string]struct {
+		size   int64 // of the body
+		length int64 // as the request says
+		expect string
+		waits  time.Duration
+	}{
+		"short":                      {100, 100, "", 0},
+		"large":                      {2000, 2000, "100-continue", expectTimeout},
+		"unknown":                    {100, 0, "", pauseTimeout},
+		"unknown, and large":         {2000, 0, "", pauseTimeout + expectTimeout},
+		"unknown, and at the border": {1000, -1, "", pauseTimeout + expectTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				challenges := false
+				var waited time.Duration
+				var expect string
+				base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+					expect = req.Header.Get("Expect")
+					start := time.Now()
+					if req.Method == "POST" {
+						b, err := io.ReadAll(req.Body)
+						require.NoError(t, err)
+						require.Len(t, b, int(c.size))
+						req.Body.Close()
+					}
+					if waited = time.Since(start); challenges && req.Header["Authorization"] == nil {
+						resp.StatusCode, resp.Header["Www-Authenticate"] = 401, []string{`Basic realm="x"`}
+					}
+					return resp, nil
+				})
+				transport := &Transport{Base: base, ReplayLimit: 1000, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+				send := func(path string) {
+					body := &tracked{Reader: strings.NewReader(strings.Repeat("x", int(c.size)))}
+					req, err := http.NewRequest("POST", "http://localhost"+path, body)
+					require.NoError(t, err)
+					req.ContentLength = c.length
+					_, err = transport.RoundTrip(req)
+					require.NoError(t, err)
+					body.requireGoodUse(t)
+				}
+				send("/")
+				require.Equal(t, c.expect, expect)
+				require.Equal(t, c.waits, waited)
+				send("/")
+				require.Empty(t, expect)
+				require.Zero(t, waited)
+
+				challenges = true
+				_, err := transport.RoundTrip(httptest.NewRequest("GET", "http://localhost/locked/", nil))
+				require.NoError(t, err)
+				challenges = false
+				send("/elsewhere")
+				require.Equal(t, c.expect, expect)
+				require.Equal(t, c.waits, waited)
+			})
 		})
-		transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
-		body := &tracked{Reader: strings.NewReader("hello")}
-		req, err := http.NewRequest("POST", "http://localhost/", body)
+	}
+}
+
+// http.Transport ends a Read of the body that blocks by closing it, and waits for that. What such a Read brings later is not
+// lost: it is for the retry.
+func TestCloseEndsAReadThatBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pr, pw := io.Pipe()
+		calls := 0
+		var got string
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if calls++; calls == 2 {
+				b, err := io.ReadAll(req.Body)
+				got = string(b)
+				return &http.Response{StatusCode: 200, Body: http.NoBody, Request: req}, err
+			}
+			read := make(chan error)
+			go func() { _, err := req.Body.Read(make([]byte, 10)); read <- err }()
+			time.Sleep(time.Second)
+			synctest.Wait() // it blocks
+			req.Body.Close()
+			require.Error(t, <-read)
+			return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, nil
+		})
+		go func() {
+			time.Sleep(time.Minute)
+			io.WriteString(pw, "late, but not lost")
+			pw.Close()
+		}()
+		req, err := http.NewRequest("POST", "http://localhost/", pr)
 		require.NoError(t, err)
-		resp, err := transport.RoundTrip(req)
+		resp, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
 		require.NoError(t, err)
-		b, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		require.Equal(t, "hello", string(b))
-		body.requireGoodUse(t)
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, "late, but not lost", got)
 	})
+}
+
+// The same over HTTP/2, with a handler that gives up: RoundTrip returns at once, as that of http.Transport does.
+func TestStreamThatIsAbortedReturnsAtOnce(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	for name, scheme := range map[string]Scheme{"ahead": &APIKey{Key: "k"}, "challenged": &Basic{Username: "u", Password: "p"}} {
+		pr, pw := io.Pipe()
+		req, err := http.NewRequest("POST", srv.URL, pr)
+		require.NoError(t, err)
+		returned := make(chan error)
+		go func() {
+			_, err := (&Transport{Base: srv.Client().Transport, Schemes: []Scheme{scheme}}).RoundTrip(req)
+			returned <- err
+		}()
+		select {
+		case err := <-returned:
+			require.Error(t, err)
+		case <-time.After(20 * time.Second):
+			t.Error("RoundTrip waits for the body", name)
+		}
+		pw.Close()
+	}
 }
 
 func TestExpectationFailedIsAskedWithoutIt(t *testing.T) {
@@ -336,14 +436,16 @@ func TestExpectationFailedIsAskedWithoutIt(t *testing.T) {
 	}))
 	defer srv.Close()
 	transport := New(&Basic{Username: "u", Password: "p"})
-	body := &tracked{Reader: strings.NewReader("hello")}
+	large := strings.Repeat("x", defaultReplayLimit+1)
+	body := &tracked{Reader: strings.NewReader(large)}
 	req, err := http.NewRequest("POST", srv.URL, body)
 	require.NoError(t, err)
+	req.ContentLength = int64(len(large))
 	resp, err := transport.RoundTrip(req)
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, 200, resp.StatusCode)
-	require.Equal(t, "hello", got)
+	require.True(t, large == got)
 	body.requireGoodUse(t)
 }
 
@@ -396,7 +498,7 @@ func TestBodyIsClosedIfThereAreNoCredentialsToBeginWith(t *testing.T) {
 	body := &tracked{Reader: strings.NewReader("hello")}
 	req, err := http.NewRequest("POST", "https://a.test/", body)
 	require.NoError(t, err)
-	transport := New(&APIKey{KeyFunc: func(context.Context) (string, error) { return "", errors.New("vault is sealed") }})
+	transport := New(&APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "", errors.New("vault is sealed") }})
 	_, err = transport.RoundTrip(req)
 	require.ErrorContains(t, err, "vault is sealed")
 	require.Equal(t, int32(1), body.closed.Load())
