@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 )
 
 // APIKey sends an API key ahead with every request: as "Authorization: ApiKey K" by default, with another word
@@ -24,9 +25,11 @@ type APIKey struct {
 	// Key is the key, in visible ASCII characters.
 	Key string
 
-	// KeyFunc is asked for the key with every request instead, if it is not nil: for keys that rotate. It should be
-	// quick, obey ctx, and be safe for concurrent use.
-	KeyFunc func(context.Context) (string, error)
+	// KeyFunc is asked for the key with every request instead, if it is not nil: for keys that rotate, or that differ from
+	// user to user. It gets the request's own context, and what it returns is not remembered. For a proxy, whose
+	// connections are everybody's, the context has no values. It should be quick, obey ctx, and be safe for concurrent
+	// use.
+	KeyFunc func(ctx context.Context, r CredentialsRequest) (string, error)
 }
 
 // Name returns the Prefix that goes into Authorization, "ApiKey" by default. It returns the header's name for a
@@ -46,38 +49,59 @@ func (k *APIKey) Start(ctx context.Context, req *http.Request) (Session, error) 
 	if isCallers(req.Header, k.place().header) {
 		return nil, nil
 	}
-	return k.session(ctx)
+	session, err := k.session(ctx, req.URL, nil)
+	if err != nil {
+		return nil, err
+	}
+	return k.kept(session), nil
 }
 
 // Answer implements [Scheme].
 func (k *APIKey) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
-	session, err := k.session(ctx)
+	session, err := k.session(ctx, refusal.Request.URL, c)
 	if err != nil {
 		return nil, err
 	}
-	if refusal.Request.Header.Get(k.place().header) == session.(headerSession).values[0] {
+	if refusal.Request.Header.Get(k.place().header) == session.values[0] {
 		return nil, ErrCredentialsRefused
 	}
-	return session, nil
+	return k.kept(session), nil
 }
 
-func (k *APIKey) session(ctx context.Context) (Session, error) {
+// A keySession has a key that KeyFunc has returned for one request.
+type keySession struct{ headerSession }
+
+func (keySession) forOneRequest() {}
+
+// kept returns the Session as it may be kept for other requests, or not.
+func (k *APIKey) kept(session headerSession) Session {
+	if k.KeyFunc != nil {
+		return keySession{session}
+	}
+	return session
+}
+
+func (k *APIKey) session(ctx context.Context, u *url.URL, c *Challenge) (headerSession, error) {
 	key := k.Key
 	if k.KeyFunc != nil {
+		own, ok := ctx.Value(requestKey{}).(context.Context)
+		if !ok { // not in a Transport
+			own = ctx
+		}
 		var err error
-		if key, err = k.KeyFunc(ctx); err != nil {
-			return nil, err
+		if key, err = k.KeyFunc(own, CredentialsRequest{Account: AccountOf(ctx), Origin: originOf(u).String(), Challenge: c}); err != nil {
+			return headerSession{}, err
 		}
 	}
 	switch {
 	case key == "":
-		return nil, errors.New("authretry: APIKey has no key; set Key or KeyFunc")
+		return headerSession{}, errors.New("authretry: APIKey has no key; set Key or KeyFunc")
 	case !isVisible(key):
-		return nil, errors.New("authretry: APIKey has a key with a space, a control character or a character outside ASCII")
+		return headerSession{}, errors.New("authretry: APIKey has a key with a space, a control character or a character outside ASCII")
 	}
 	place := k.place()
 	if err := place.check("APIKey"); err != nil {
-		return nil, err
+		return headerSession{}, err
 	}
 	return place.session(key), nil
 }

@@ -342,7 +342,7 @@ func TestAttackChallengeBehindARedirectIsNotAnswered(t *testing.T) {
 	n := newInternet(t)
 	for _, target := range []string{"https://evil.test/", "https://evil.test/back", "http://api.example.com/", "https://api.example.com:8443/back"} {
 		asked := 0
-		ask := func(context.Context, string, *Challenge) (string, string, error) { asked++; return "u", secret, nil }
+		ask := func(context.Context, CredentialsRequest) (string, string, error) { asked++; return "u", secret, nil }
 		client := &http.Client{Transport: &Transport{
 			Base:    followingBase(n.transport(t, false)),
 			Schemes: []Scheme{&Digest{Credentials: ask}, &Basic{Credentials: ask}},
@@ -460,8 +460,8 @@ func TestAttackHeaderInjection(t *testing.T) {
 			"fetched": &Bearer{Source: &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
 				return &oauth2.Token{AccessToken: evil}, nil
 			}}},
-			"from the challenge": &Digest{Credentials: func(_ context.Context, _ string, c *Challenge) (string, string, error) {
-				return c.Params.Get("realm"), c.Params.Get("nonce"), nil
+			"from the challenge": &Digest{Credentials: func(_ context.Context, r CredentialsRequest) (string, string, error) {
+				return r.Challenge.Params.Get("realm"), r.Challenge.Params.Get("nonce"), nil
 			}},
 		}
 		for name, scheme := range schemes {
@@ -547,30 +547,31 @@ func specimens(t *testing.T) map[string][]any {
 	require.ErrorAs(t, parse, &parseError)
 
 	return map[string][]any{
-		"Transport":       {transport, used, New(schemes...)},
-		"ProxyTransport":  {proxied},
-		"Basic":           {basic, *basic},
-		"Digest":          {digest, *digest},
-		"Bearer":          {bearer, static},
-		"APIKey":          {key, *key},
-		"TokenSource":     {source},
-		"TokenRequest":    {TokenRequest{Previous: tok}, &TokenRequest{Previous: tok}},
-		"FetchFunc":       {FetchFunc(grant)},
-		"TokenStore":      {},
-		"CredentialsFunc": {CredentialsFunc(nil)},
-		"Scheme":          {schemes},
-		"Starter":         {Starter(basic)},
-		"PlaintextSafe":   {PlaintextSafe(digest)},
-		"Session":         sessions,
-		"Exclusive":       {sessions[2]},
-		"Learner":         covers,
-		"Covers":          covers,
-		"Carrier":         {},
-		"Event":           events,
-		"EventKind":       {EventDone},
-		"Rejection":       {failed, *rejection, mutual, Explain(refused)},
-		"Reason":          {ReasonNotTraced},
-		"ParseError":      {parse, *parseError},
+		"Transport":          {transport, used, New(schemes...)},
+		"ProxyTransport":     {proxied},
+		"Basic":              {basic, *basic},
+		"Digest":             {digest, *digest},
+		"Bearer":             {bearer, static},
+		"APIKey":             {key, *key},
+		"TokenSource":        {source},
+		"TokenRequest":       {TokenRequest{Previous: tok}, &TokenRequest{Previous: tok}},
+		"FetchFunc":          {FetchFunc(grant)},
+		"TokenStore":         {},
+		"CredentialsFunc":    {CredentialsFunc(nil)},
+		"CredentialsRequest": {},
+		"Scheme":             {schemes},
+		"Starter":            {Starter(basic)},
+		"PlaintextSafe":      {PlaintextSafe(digest)},
+		"Session":            sessions,
+		"Exclusive":          {sessions[2]},
+		"Learner":            covers,
+		"Covers":             covers,
+		"Carrier":            {},
+		"Event":              events,
+		"EventKind":          {EventDone},
+		"Rejection":          {failed, *rejection, mutual, Explain(refused)},
+		"Reason":             {ReasonNotTraced},
+		"ParseError":         {parse, *parseError},
 
 		// A server's words, in which there is nothing of ours: shown as they are.
 		"Challenge": {},
@@ -760,7 +761,7 @@ func TestAttackMemoryIsBounded(t *testing.T) { // not parallel: it measures the 
 			require.NoError(t, err)
 			resp.Body.Close()
 		}
-		for _, known := range transport.auth.spaces.origins {
+		for _, known := range transport.auth.spaces.known {
 			require.LessOrEqual(t, len(known.spaces), maxSpaces, name)
 		}
 		after := heap()
@@ -816,7 +817,7 @@ func TestAttackHugeHeaders(t *testing.T) {
 		jar, err := cookiejar.New(nil)
 		require.NoError(t, err)
 		asked, sends, events := 0, 0, 0
-		ask := func(context.Context, string, *Challenge) (string, string, error) {
+		ask := func(context.Context, CredentialsRequest) (string, string, error) {
 			asked++
 			return "", "", fmt.Errorf("%w: not for me", ErrUnsupportedChallenge)
 		}

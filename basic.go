@@ -34,7 +34,7 @@ func (b *Basic) Start(ctx context.Context, req *http.Request) (Session, error) {
 	if !b.Ahead {
 		return nil, nil
 	}
-	session, err := b.session(ctx, originOf(req.URL).String(), nil)
+	session, err := b.session(ctx, CredentialsRequest{Origin: originOf(req.URL).String()})
 	if errors.Is(err, ErrUnsupportedChallenge) {
 		return nil, nil
 	}
@@ -43,7 +43,7 @@ func (b *Basic) Start(ctx context.Context, req *http.Request) (Session, error) {
 
 // Answer implements [Scheme].
 func (b *Basic) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
-	session, err := b.session(ctx, originOf(refusal.Request.URL).String(), c)
+	session, err := b.session(ctx, CredentialsRequest{Origin: originOf(refusal.Request.URL).String(), Challenge: c})
 	if err != nil {
 		return nil, err
 	}
@@ -53,11 +53,12 @@ func (b *Basic) Answer(ctx context.Context, c *Challenge, refusal *http.Response
 	return session, nil
 }
 
-func (b *Basic) session(ctx context.Context, origin string, c *Challenge) (Session, error) {
+func (b *Basic) session(ctx context.Context, r CredentialsRequest) (Session, error) {
 	username, password := b.Username, b.Password
 	if b.Credentials != nil {
 		var err error
-		if username, password, err = b.Credentials(ctx, origin, c); err != nil {
+		r.Account = AccountOf(ctx)
+		if username, password, err = b.Credentials(ctx, r); err != nil {
 			return nil, err
 		}
 	}

@@ -30,8 +30,17 @@ import (
 //
 // A Bearer is safe for concurrent use. It must not be copied after its first use.
 type Bearer struct {
-	// Source has the token.
+	// Source has the token, for everybody.
 	Source oauth2.TokenSource
+
+	// Sources returns the source of an account's token instead, for a [Transport] whose Account tells users apart. It is
+	// asked once for each account, however many requests wait, and again after an error, after [Transport.Forget], and after
+	// an account that has not been used for long has made room for others: some 100,000 are remembered. A TokenSource
+	// that is refreshing, or that has a refresh token and no Store, is the only one to have its login: it does not make room.
+	//
+	// Its context belongs to no request: it ends after 30 seconds, and has no values but the account. It may return one
+	// source for several accounts, which then share its token.
+	Sources func(ctx context.Context, account string) (oauth2.TokenSource, error)
 
 	// NotAhead waits for a challenge before the token is sent to an origin for the first time.
 	NotAhead bool
@@ -44,7 +53,14 @@ type Bearer struct {
 	// header.
 	Prefix string
 
-	header atomic.Pointer[bearerHeader] // for the last token
+	own      atomic.Pointer[sourceInUse] // Source
+	accounts accountSources              // what Sources has returned
+}
+
+// A sourceInUse is a source of tokens, and the header for its last token.
+type sourceInUse struct {
+	oauth2.TokenSource
+	header atomic.Pointer[bearerHeader]
 }
 
 // A bearerHeader is the header for a token, made once. All requests share its values, whose capacity is 1.
@@ -62,7 +78,11 @@ type refresher interface {
 	Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error)
 }
 
-var errNoSource = errors.New("authretry: Bearer.Source is nil: there is no token to send")
+var (
+	errNoSource   = errors.New("authretry: Bearer.Source is nil: there is no token to send")
+	errTwoSources = errors.New("authretry: Bearer.Source and Bearer.Sources are both set: it is not clear whose token to send")
+	errNoAccount  = errors.New("authretry: Bearer.Sources needs an account: set Transport.Account")
+)
 
 // Name returns "Bearer", or the Prefix if that is set.
 func (b *Bearer) Name() string {
@@ -91,8 +111,12 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if c != nil && c.Params.Get("error") == "insufficient_scope" { // RFC 6750 §3.1
 		return nil, fmt.Errorf("%w: the token is good, but its scope is insufficient", ErrUnsupportedChallenge)
 	}
+	src, err := b.source(ctx)
+	if err != nil {
+		return nil, err
+	}
 	refused := b.place().secret(refusal.Request.Header)
-	t, err := b.successor(ctx, refused, c)
+	t, err := src.successor(ctx, refused, c)
 	if err == nil {
 		err = checkToken(t)
 	}
@@ -100,13 +124,13 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 		return nil, err
 	}
 	if t.AccessToken == refused {
-		return nil, b.sameTokenError()
+		return nil, src.sameTokenError()
 	}
 	s := &bearerAnswer{bearerSession: (*bearerSession)(b)}
-	if _, ok := b.Source.(*TokenSource); ok {
-		s.untested.Store(t)
+	if _, ok := src.TokenSource.(*TokenSource); ok {
+		s.untested.Store(&obtained{src, t})
 	} else {
-		s.unsent.Store(t) // what the source returns next may be yet another one
+		s.unsent.Store(&obtained{src, t}) // what the source returns next may be yet another one
 	}
 	return s, nil
 }
@@ -129,7 +153,10 @@ func (b *Bearer) place() headerPlace { return placeOf(b.Header, b.Prefix, "Beare
 
 // check returns what is wrong with the fields.
 func (b *Bearer) check() error {
-	if src, ok := b.Source.(*TokenSource); b.Source == nil || ok && src == nil {
+	switch {
+	case b.Sources != nil && b.Source != nil:
+		return errTwoSources
+	case b.Sources == nil && isNilSource(b.Source):
 		return errNoSource
 	}
 	if b.Header == "" && b.Prefix == "" {
@@ -138,10 +165,30 @@ func (b *Bearer) check() error {
 	return b.place().check("Bearer")
 }
 
+func isNilSource(src oauth2.TokenSource) bool {
+	s, ok := src.(*TokenSource)
+	return src == nil || ok && s == nil
+}
+
+// source returns the source of the token for a request, whose context, or one made for it, is ctx.
+func (b *Bearer) source(ctx context.Context) (*sourceInUse, error) {
+	if b.Sources != nil {
+		return b.accounts.of(ctx, AccountOf(ctx), b.Sources)
+	}
+	if src := b.own.Load(); src != nil {
+		return src, nil
+	}
+	b.own.CompareAndSwap(nil, &sourceInUse{TokenSource: b.Source})
+	return b.own.Load(), nil
+}
+
+// Forget forgets the source of an account's token. [Transport.Forget] calls it.
+func (b *Bearer) Forget(account string) { b.accounts.forget(account) }
+
 // sameTokenError says why the token that was refused is all that Source has, and what to change.
-func (b *Bearer) sameTokenError() error {
-	text := fmt.Sprintf("Bearer.Source, of type %T, returned the refused token again; give Bearer a TokenSource, which refreshes it", b.Source)
-	switch reflect.TypeOf(b.Source) {
+func (s *sourceInUse) sameTokenError() error {
+	text := fmt.Sprintf("Bearer.Source, of type %T, returned the refused token again; give Bearer a TokenSource, which refreshes it", s.TokenSource)
+	switch reflect.TypeOf(s.TokenSource) {
 	case reflect.TypeOf(oauth2.ReuseTokenSource(nil, nil)):
 		text = "Bearer.Source is an oauth2.ReuseTokenSource, which returns the refused token until it expires; give Bearer a TokenSource"
 	case reflect.TypeOf(oauth2.StaticTokenSource(nil)):
@@ -151,12 +198,12 @@ func (b *Bearer) sameTokenError() error {
 }
 
 // successor returns the token that answers the challenge c, in place of the refused one if that is not "".
-func (b *Bearer) successor(ctx context.Context, refused string, c *Challenge) (*oauth2.Token, error) {
+func (s *sourceInUse) successor(ctx context.Context, refused string, c *Challenge) (*oauth2.Token, error) {
 	if refused == "" {
-		return b.token(ctx, TokenRequest{Challenge: c})
+		return s.token(ctx, TokenRequest{Challenge: c})
 	}
 	previous := &oauth2.Token{AccessToken: refused}
-	switch src := b.Source.(type) {
+	switch src := s.TokenSource.(type) {
 	case *TokenSource:
 		return src.Obtain(ctx, TokenRequest{Previous: previous, Challenge: c})
 	case refresher:
@@ -169,22 +216,22 @@ func (b *Bearer) successor(ctx context.Context, refused string, c *Challenge) (*
 		}
 		return t, nil
 	}
-	return b.ask(ctx)
+	return s.ask(ctx)
 }
 
 // token returns the token to send where none was refused.
-func (b *Bearer) token(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-	if src, ok := b.Source.(*TokenSource); ok {
+func (s *sourceInUse) token(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	if src, ok := s.TokenSource.(*TokenSource); ok {
 		return src.Obtain(ctx, r)
 	}
-	if h := b.header.Load(); ctx.Done() == nil || h != nil && h.stable.Load() && isLasting(h.expiry) {
-		t, err := b.Source.Token()
+	if h := s.header.Load(); ctx.Done() == nil || h != nil && h.stable.Load() && isLasting(h.expiry) {
+		t, err := s.TokenSource.Token()
 		if err != nil {
 			return nil, sourceFailed(err)
 		}
 		return t, nil
 	}
-	return b.ask(ctx)
+	return s.ask(ctx)
 }
 
 func isLasting(expiry time.Time) bool {
@@ -192,7 +239,7 @@ func isLasting(expiry time.Time) bool {
 }
 
 // ask calls Source.Token, for no longer than ctx allows.
-func (b *Bearer) ask(ctx context.Context) (*oauth2.Token, error) {
+func (s *sourceInUse) ask(ctx context.Context) (*oauth2.Token, error) {
 	done := make(chan struct{})
 	var asked *oauth2.Token
 	failure := errors.New("it has ended its goroutine")
@@ -203,7 +250,7 @@ func (b *Bearer) ask(ctx context.Context) (*oauth2.Token, error) {
 				failure = panicked(p)
 			}
 		}()
-		asked, failure = b.Source.Token()
+		asked, failure = s.TokenSource.Token()
 	}()
 	select {
 	case <-done:
@@ -217,8 +264,8 @@ func (b *Bearer) ask(ctx context.Context) (*oauth2.Token, error) {
 }
 
 // headerFor returns the header for a token that Source has returned.
-func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
-	h := b.header.Load()
+func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, error) {
+	h := src.header.Load()
 	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry.Equal(t.Expiry) {
 		if !h.stable.Load() {
 			h.stable.Store(true)
@@ -233,7 +280,7 @@ func (b *Bearer) headerFor(t *oauth2.Token) (*bearerHeader, error) {
 	}
 	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: t.Expiry}
 	h.headerSession = b.place().session(h.access)
-	b.header.Store(h)
+	src.header.Store(h)
 	return h, nil
 }
 
@@ -245,21 +292,25 @@ func (b *Bearer) checkType(kind string) error {
 	return fmt.Errorf("authretry: the token is of type %q, and only Bearer tokens can be sent as such (RFC 6749 §7.1); it needs a Scheme for its type", printable(kind))
 }
 
-// A bearerSession sends the current token. One serves all requests, since there is nothing to remember of any but the
-// token, which the source has.
+// A bearerSession sends the current token of the request's account. One serves all requests, since there is nothing to
+// remember of any but the token, which the source has.
 type bearerSession Bearer
 
 // Authorize implements [Session].
 func (s *bearerSession) Authorize(req *http.Request) error {
-	t, err := (*Bearer)(s).token(req.Context(), TokenRequest{})
+	src, err := (*Bearer)(s).source(req.Context())
 	if err != nil {
 		return err
 	}
-	return s.send(req, t)
+	t, err := src.token(req.Context(), TokenRequest{})
+	if err != nil {
+		return err
+	}
+	return s.send(req, src, t)
 }
 
-func (s *bearerSession) send(req *http.Request, t *oauth2.Token) error {
-	h, err := (*Bearer)(s).headerFor(t)
+func (s *bearerSession) send(req *http.Request, src *sourceInUse, t *oauth2.Token) error {
+	h, err := (*Bearer)(s).headerFor(src, t)
 	if err != nil {
 		return err
 	}
@@ -275,15 +326,23 @@ func (s *bearerSession) Covers(*url.URL) bool { return true }
 // A bearerAnswer is a bearerSession for a server that has asked for a token.
 type bearerAnswer struct {
 	*bearerSession
-	unsent   atomic.Pointer[oauth2.Token] // what was obtained for the challenge, until it is sent; nil for a TokenSource
-	untested atomic.Pointer[oauth2.Token] // the same, until the server has said what it thinks of it; for a TokenSource
+	unsent   atomic.Pointer[obtained] // what was obtained for the challenge, until it is sent; nil for a TokenSource
+	untested atomic.Pointer[obtained] // the same, until the server has said what it thinks of it; for a TokenSource
 }
+
+// obtained is a token, and where it comes from.
+type obtained struct {
+	source *sourceInUse
+	token  *oauth2.Token
+}
+
+func (*bearerAnswer) size() int { return 64 }
 
 // Authorize implements [Session].
 func (s *bearerAnswer) Authorize(req *http.Request) error {
 	if s.unsent.Load() != nil { // which says no at less cost than Swap
-		if t := s.unsent.Swap(nil); t != nil {
-			return s.send(req, t)
+		if o := s.unsent.Swap(nil); o != nil {
+			return s.send(req, o.source, o.token)
 		}
 	}
 	return s.bearerSession.Authorize(req)
@@ -296,16 +355,16 @@ func (s *bearerAnswer) Authorize(req *http.Request) error {
 // After a refusal, keep is true: that the server asks for a token is as true as before, and which one is sent next is for the
 // source to say.
 func (s *bearerAnswer) Learn(resp *http.Response, refused bool) (keep bool, err error) {
-	t := s.untested.Load()
-	if t == nil || !s.untested.CompareAndSwap(t, nil) || refused {
+	o := s.untested.Load()
+	if o == nil || !s.untested.CompareAndSwap(o, nil) || refused {
 		return true, nil
 	}
 	if resp.StatusCode == http.StatusProxyAuthRequired || resp.StatusCode >= 500 { // it did not come as far as that
 		return true, nil
 	}
-	src, ok := s.Source.(*TokenSource)
-	if ok && resp.Request != nil && (*Bearer)(s.bearerSession).place().secret(resp.Request.Header) == t.AccessToken {
-		src.Accepted(t)
+	src, ok := o.source.TokenSource.(*TokenSource)
+	if ok && resp.Request != nil && (*Bearer)(s.bearerSession).place().secret(resp.Request.Header) == o.token.AccessToken {
+		src.Accepted(o.token)
 	}
 	return true, nil
 }

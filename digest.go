@@ -101,7 +101,7 @@ func (d *Digest) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 func (d *Digest) credentials(ctx context.Context, origin string, c *Challenge) (username, password string, err error) {
 	username, password = d.Username, d.Password
 	if d.Credentials != nil {
-		username, password, err = d.Credentials(ctx, origin, c)
+		username, password, err = d.Credentials(ctx, CredentialsRequest{Account: AccountOf(ctx), Origin: origin, Challenge: c})
 		if err != nil {
 			return "", "", fmt.Errorf("authretry: no Digest credentials for %s: %w", origin, err)
 		}

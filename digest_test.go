@@ -302,16 +302,16 @@ func TestDigestConfiguration(t *testing.T) {
 }
 
 func credentials(username, password string, err error) CredentialsFunc {
-	return func(context.Context, string, *Challenge) (string, string, error) { return username, password, err }
+	return func(context.Context, CredentialsRequest) (string, string, error) { return username, password, err }
 }
 
 func TestDigestCredentialsAreAskedOncePerAnswer(t *testing.T) {
 	var calls []string
-	d := &Digest{Username: "not", Password: "used", Credentials: func(ctx context.Context, origin string, c *Challenge) (string, string, error) {
+	d := &Digest{Username: "not", Password: "used", Credentials: func(ctx context.Context, r CredentialsRequest) (string, string, error) {
 		if err := ctx.Err(); err != nil {
 			return "", "", err
 		}
-		calls = append(calls, origin+" "+c.Params.Get("realm"))
+		calls = append(calls, r.Origin+" "+r.Challenge.Params.Get("realm"))
 		return "Mufasa", "Circle of Life", nil
 	}}
 	for _, url := range []string{"http://Example.com:80/a/b", "https://example.com:8443/a/b", "https://[::1]:443/a/b"} {

@@ -54,8 +54,8 @@ func ExampleBasic() {
 	defer srv.Close()
 
 	// Credentials by realm, from wherever they are kept.
-	basic := &authretry.Basic{Credentials: func(ctx context.Context, origin string, c *authretry.Challenge) (username, password string, err error) {
-		switch c.Params.Get("realm") {
+	basic := &authretry.Basic{Credentials: func(ctx context.Context, r authretry.CredentialsRequest) (username, password string, err error) {
+		switch r.Challenge.Params.Get("realm") {
 		case "letters":
 			return "Mufasa", "Circle of Life", nil
 		}

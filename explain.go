@@ -75,19 +75,28 @@ func rejectionOf(resp *http.Response) *Rejection {
 	return nil
 }
 
-// withoutExplanation returns req, or a copy of it without what Explain would say of the response that it comes from.
+// withoutExplanation returns req, or a copy of it without what is said in its context of the response that it comes from.
 func withoutExplanation(req *http.Request) *http.Request {
-	if e, ok := req.Context().(*explained); ok {
-		return req.WithContext(e.Context)
+	for {
+		switch ctx := req.Context().(type) {
+		case *explained:
+			req = req.WithContext(ctx.Context)
+		case *sentFor:
+			req = req.WithContext(ctx.Context)
+		default:
+			return req
+		}
 	}
-	return req
 }
 
 // attach attaches to resp, which goes to the caller, what Explain will say of it.
 func (x *exchange) attach(resp *http.Response, r *Rejection) {
 	req := x.req
 	if resp.Request != nil {
-		req = withoutExplanation(resp.Request)
+		req = resp.Request
+		if e, ok := req.Context().(*explained); ok {
+			req = req.WithContext(e.Context)
+		}
 	}
 	resp.Request = req.WithContext(&explained{req.Context(), r})
 }
@@ -114,7 +123,7 @@ func (r *Rejection) weight() int {
 	switch {
 	case len(r.Tried) > 0, r.Reason == ReasonBodyNotReplayable:
 		return hasTried
-	case r.Reason == ReasonOriginNotListed, r.Reason == ReasonOwnAuthorization, r.Reason == ReasonRedirected:
+	case r.Reason == ReasonOriginNotListed, r.Reason == ReasonOwnAuthorization, r.Reason == ReasonRedirected, r.Reason == ReasonNoAccount:
 		return hasPassed
 	case r.Reason == ReasonProxyAuthentication && (r.Err == nil || r.Err == errOriginRefuses || r.Err == errOwnProxyAuthorization):
 		return hasPassed
@@ -286,8 +295,10 @@ func reasonOf(err error) Reason {
 	if errors.Is(err, ErrMutualAuth) {
 		return ReasonUntrustedServer
 	}
-	switch err.(type) {
-	case misconfiguration, *panicError:
+	if _, ok := errors.AsType[*panicError](err); ok {
+		return ReasonMisconfigured
+	}
+	if _, ok := errors.AsType[misconfiguration](err); ok {
 		return ReasonMisconfigured
 	}
 	return ReasonNoCredentials

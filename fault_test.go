@@ -392,7 +392,7 @@ func TestFaultsContextEndsInEachPhase(t *testing.T) {
 			return true
 		}},
 		{name: "the answer", scheme: func(giveUp func()) Scheme {
-			return &Digest{Credentials: func(ctx context.Context, _ string, _ *Challenge) (string, string, error) {
+			return &Digest{Credentials: func(ctx context.Context, _ CredentialsRequest) (string, string, error) {
 				return "", "", hang(ctx, giveUp)
 			}}
 		}},
@@ -513,13 +513,13 @@ func TestFaultsOfTheTokenEndpoint(t *testing.T) {
 			Initial:      &oauth2.Token{AccessToken: secret, RefreshToken: secret},
 			Fetch:        RefreshGrant(&oauth2.Config{ClientID: "c", ClientSecret: secret, Endpoint: oauth2.Endpoint{TokenURL: issuer.url()}}),
 			FetchTimeout: 200 * time.Millisecond,
+			HTTPClient:   tokens,
 		}
 		if c.want == "" {
 			source.FetchTimeout = 0 // however slow this machine is
 		}
 		transport := &Transport{Base: &http.Transport{}, Schemes: []Scheme{&Bearer{Source: source}}}
-		ctx := context.WithValue(t.Context(), oauth2.HTTPClient, tokens)
-		req, err := http.NewRequestWithContext(ctx, "GET", srv.url(), nil)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", srv.url(), nil)
 		require.NoError(t, err)
 		resp, err := transport.RoundTrip(req)
 		if c.want == "" {

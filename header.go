@@ -82,6 +82,8 @@ func (s headerSession) Authorize(req *http.Request) error {
 	return nil
 }
 
+func (s headerSession) size() int { return 64 + len(s.values[0]) }
+
 // Format keeps the header's value, which is a secret, out of everything that package fmt prints.
 func (s headerSession) Format(f fmt.State, verb rune) {
 	fmt.Fprintf(f, "%s: (secret)", s.name)

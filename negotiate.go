@@ -20,6 +20,8 @@ type authenticator struct {
 	replayLimit int64
 	refused     func(*http.Response) bool              // Transport.Refused
 	jar         http.CookieJar                         // Transport.Jar
+	accountFunc func(*http.Request) string             // Transport.Account; nil: there is one user
+	asksAccount bool                                   // some scheme may ask by AccountOf for whom a request is
 	onEvent     func(ctx context.Context, event Event) // nil: nobody listens, and nothing is computed
 
 	spaces spaces
@@ -44,10 +46,14 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		if s, ok := s.(Starter); ok {
 			a.starters = append(a.starters, starter{s, i})
 		}
-		switch s.(type) {
-		case *Basic, *Bearer, *Digest, *APIKey:
+		switch s := s.(type) {
+		case *Basic, *Digest, *APIKey:
+		case *Bearer:
+			if a.asksAccount = a.asksAccount || s.Sources != nil; s.Sources != nil && a.accountFunc == nil {
+				return fmt.Errorf("authretry: Bearer.Sources needs to know for whom a request is: set Transport.Account, or Bearer.Source if there is one user; a ProxyTransport has no accounts")
+			}
 		default:
-			a.hasOthers = true
+			a.hasOthers, a.asksAccount = true, true
 		}
 	}
 	a.schemes = schemes
@@ -59,12 +65,13 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 //
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
 func (x *exchange) lend() (lease, error) {
-	known, exact := x.spaces.lend(x.origin, x.at)
+	known, exact := x.spaces.lend(x.remembered(), x.at)
 	for _, s := range x.starters {
 		if exact && s.scheme != known.scheme {
 			continue
 		}
-		session, err := s.Start(x.ctx, x.shown(x.req, false))
+		session, err := s.Start(&x.calls, x.shown(x.req, false))
+		err = x.calls.missedValues(err)
 		if err == nil && session != nil && !x.mayGo(s.scheme) {
 			err = plaintextError(s.Name())
 		}
@@ -75,6 +82,9 @@ func (x *exchange) lend() (lease, error) {
 	}
 	return known, nil
 }
+
+// remembered returns under which key there is what is remembered for the request.
+func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin} }
 
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says.
 func (x *exchange) mayGo(scheme int) bool {
@@ -138,10 +148,10 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 	if c != nil {
 		l.realm = c.Params.Get("realm")
 	}
-	ctx := context.WithValue(x.ctx, noncesKey{}, &x.nonces)
 	refusal := x.shownResponse(resp, sent, isSender)
-	refusal.Request = refusal.Request.WithContext(ctx)
-	session, err := x.schemes[scheme].Answer(ctx, c, refusal)
+	refusal.Request = refusal.Request.WithContext(&x.calls)
+	session, err := x.schemes[scheme].Answer(&x.calls, c, refusal)
+	err = x.calls.missedValues(err)
 	switch {
 	case errors.Is(err, ErrCredentialsRefused):
 		u.refused = err
@@ -154,7 +164,7 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 		return l, nil
 	}
 	if isSender && (c == nil || u.refused != nil) {
-		x.spaces.forget(x.origin, refused) // the server does not want these credentials
+		x.spaces.forget(x.remembered(), refused) // the server does not want these credentials
 	}
 	return lease{}, nil
 }
@@ -167,7 +177,7 @@ func (x *exchange) carry(l *lease) error {
 	}
 	base, err := x.way.carrying()
 	if err == nil {
-		l.by, err = c.Carry(x.ctx, base)
+		l.by, err = c.Carry(&x.calls, base)
 	}
 	if err == nil && l.by == nil {
 		err = errors.New("Carry returned neither a RoundTripper nor an error")

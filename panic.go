@@ -14,8 +14,11 @@ func (x *exchange) contain(resp **http.Response, err *error) {
 		return
 	}
 	defer func() { _ = recover() }() // as for OnEvent, if it was that
-	r := x.rejection(nil, &panicError{panicText(p)})
+	r := x.rejection(nil, x.calls.missedValues(&panicError{panicText(p)}))
 	*resp, *err = nil, r
+	if x.body == nil {
+		closeBody(x.req)
+	}
 	x.body.abandon()
 	if x.resp != nil {
 		x.resp.Body.Close()

@@ -228,7 +228,7 @@ func TestServerThatChangesItsScheme(t *testing.T) {
 func TestStarterIsNeverReplacedByWhatItReturned(t *testing.T) {
 	calls := 0
 	server := &saying{right: "ApiKey key2", challenge: "ApiKey"}
-	transport := &Transport{Base: server, Schemes: []Scheme{&APIKey{KeyFunc: func(context.Context) (string, error) {
+	transport := &Transport{Base: server, Schemes: []Scheme{&APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) {
 		calls++
 		return fmt.Sprint("key", calls), nil // a key that rotates all the time
 	}}}}
@@ -408,7 +408,8 @@ func TestRefusedIsNotAskedForEverything(t *testing.T) {
 			}
 			return resp, nil
 		})}
-	req := httptest.NewRequest("POST", "https://api.example.com/", io.MultiReader(strings.NewReader("of unknown length")))
+	req := httptest.NewRequest("POST", "https://api.example.com/", io.MultiReader(strings.NewReader("large")))
+	req.ContentLength = 1 << 30
 	resp, err := transport.RoundTrip(req)
 	require.NoError(t, err)
 	require.Equal(t, 200, resp.StatusCode, "417 was the answer to our own Expect")

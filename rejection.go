@@ -53,11 +53,12 @@ const (
 	ReasonNoCredentials                         // credentials could not be obtained
 	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
 	ReasonMisconfigured                         // a field of the Transport does not make sense
+	ReasonNoAccount                             // no credentials: Transport.Account says that the request is nobody's
 )
 
 var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
 	"fresh token refused", "insufficient scope", "body not replayable", "own Authorization header", "origin not listed", "redirected",
-	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured"}
+	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "no account"}
 
 // String returns the reason in a few words, such as "no challenge".
 func (r Reason) String() string {
@@ -136,6 +137,8 @@ func (r *Rejection) sentence() string {
 		return "the request had an Authorization header of its own (URL userinfo becomes one), so the Transport did not touch it; remove the header to let the Transport authenticate"
 	case ReasonOriginNotListed:
 		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them"
+	case ReasonNoAccount:
+		return "no credentials were sent, because Transport.Account says that the request is nobody's; have it return an account for requests that are somebody's"
 	case ReasonRedirected:
 		if r.Err != nil {
 			return strings.TrimPrefix(r.Err.Error(), "authretry: ")

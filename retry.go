@@ -30,9 +30,14 @@ type exchange struct {
 	way    way
 	ctx    context.Context
 	req    *http.Request // the caller's
+	calls  callContext   // for Schemes
+	sends  callContext   // for the requests that Sessions authorize, as far as that may be asked for whom they are
 	origin origin        // which asks for credentials
 	at     *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
 	body   *body         // nil: none
+
+	account string // for whom it is; "" if there is one user
+	changes uint32 // how often an account had been forgotten when it began
 
 	copied   http.Request // the first send, which is a part of the exchange to save an allocation
 	ahead    lease        // what went with the first send
@@ -69,7 +74,13 @@ var errRefusedBefore = errors.New("authretry: the proxy has refused these creden
 // run sends the request, and once more with an answer if it is refused.
 func (x *exchange) run() (resp *http.Response, err error) {
 	defer x.contain(&resp, &err)
-	x.listen()
+	if err := x.begin(); err != nil {
+		closeBody(x.req)
+		return nil, x.fail(nil, err)
+	}
+	if x.accountFunc != nil && x.account == "" {
+		return x.pass(ReasonNoAccount)
+	}
 	limit := x.replayLimit
 	if x.way.isTunnel() {
 		limit = -1 // a CONNECT is refused before anything of the body is read
@@ -111,6 +122,24 @@ func (x *exchange) run() (resp *http.Response, err error) {
 	return x.refuse(again, second, x.learnRefusal(again, second))
 }
 
+// begin finds out for whom the request is, and makes the contexts for what is called.
+func (x *exchange) begin() error {
+	x.changes = x.spaces.changes.Load()
+	x.calls.x, x.calls.Context, x.calls.all = x, x.ctx, x.accountFunc != nil
+	if x.accountFunc != nil {
+		if err := x.findAccount(); err != nil {
+			return err
+		}
+	}
+	x.listen()
+	x.calls.Context = x.ctx
+	x.sends.x, x.sends.Context, x.sends.all = x, x.ctx, true
+	if x.accountFunc != nil || x.asksAccount {
+		x.ctx = &x.sends
+	}
+	return nil
+}
+
 // pass sends the request as it is, without credentials of ours, for the reason given; 0 if it cannot be sent anyway.
 func (x *exchange) pass(reason Reason) (resp *http.Response, err error) {
 	defer x.contain(&resp, &err)
@@ -147,9 +176,13 @@ func (x *exchange) first() (*http.Request, error) {
 		}
 		x.keep(l) // let the server say what it wants of a body like this
 	}
-	if x.body != nil && !x.body.inMemory && x.body.isLarge() {
+	switch {
+	case x.body == nil || x.body.inMemory, x.spaces.takesBodies(x.remembered()):
+	case x.body.isLarge():
 		x.expects = req.Header.Get("Expect") == ""
 		req = x.body.expect(req)
+	case x.body.isEndless():
+		x.body.pause()
 	}
 	return req, nil
 }
@@ -233,7 +266,7 @@ func (x *exchange) insist(resp *http.Response) (*http.Response, error) {
 // Schemes and http.Transport leave alone; those of others get their own values, too.
 func (x *exchange) copy(into *http.Request) *http.Request {
 	*into = *x.req
-	if x.onEvent != nil {
+	if x.onEvent != nil || x.accountFunc != nil || x.asksAccount {
 		*into = *x.req.WithContext(x.ctx)
 	}
 	if x.hasOthers {
@@ -315,6 +348,9 @@ func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*ht
 		}
 		x.keep(l)
 	}
+	if l.Session == nil && x.body.isHeldBack() && !x.foreign {
+		x.spaces.noteTaken(x.remembered())
+	}
 	x.body.settle()
 	return x.release(resp, sent, x.explainOthers(resp)), nil
 }
@@ -346,6 +382,7 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 	case own != nil: // a Base's own copy
 		resp.Request = withoutCredentials(own, sent.Header, x.req.Header)
 	}
+	x.noteAccount(resp)
 	if r != nil {
 		x.attach(resp, r)
 		x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode, Reason: r.Reason}, lease{})
@@ -361,7 +398,7 @@ func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unansw
 	if keep, _ := x.learn(resp, sent, x.answer, true); keep {
 		x.keep(x.answer)
 	} else {
-		x.spaces.forget(x.origin, x.answer)
+		x.spaces.forget(x.remembered(), x.answer)
 	}
 	u := &unanswered{refused: ErrCredentialsRefused}
 	if hinter, ok := x.answer.Session.(interface{ refusedHint() error }); ok {
@@ -394,7 +431,11 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 }
 
 // keep remembers the lease's Session for requests like this one.
-func (x *exchange) keep(l lease) { x.spaces.keep(x.origin, x.at, l) }
+func (x *exchange) keep(l lease) {
+	if l.space != nil || x.spaces.changes.Load() == x.changes { // or else it may be of an account that was forgotten
+		x.spaces.keep(x.remembered(), x.at, l)
+	}
+}
 
 // withoutCredentials returns a copy of req without the headers that are in sent, but not in callers.
 func withoutCredentials(req *http.Request, sent, callers http.Header) *http.Request {

@@ -11,7 +11,12 @@ import (
 // a [Session]. [Basic], [Digest], [Bearer] and [APIKey] are Schemes. Implement it only for a scheme that is not here;
 // package authtest has a check for that.
 //
-// A Scheme must be safe for concurrent use. It may implement [Starter] and [PlaintextSafe] besides.
+// A Scheme must be safe for concurrent use. It may implement [Starter] and [PlaintextSafe] besides, and have a method
+// Forget(account string), which [Transport.Forget] calls.
+//
+// The contexts that it gets have the values of the request's context only if [Transport.Account] is set, since a Session
+// serves every request of its account: path, method and origin may decide what it sends, but never whose credentials. By
+// [AccountOf] it learns for whom a request is sent. Account is not asked for proxies.
 //
 // To a proxy's scheme a 407 (Proxy Authentication Required) is shown in the words of a 401: its challenges are in
 // WWW-Authenticate, its information in Authentication-Info, and what a Session sets in Authorization is sent in
@@ -130,8 +135,18 @@ var (
 	ErrCredentialsRefused = errors.New("authretry: the credentials at hand are those the server refused")
 )
 
-// A CredentialsFunc returns the user name and password for an origin, such as "https://api.example.com". The
-// challenge says which realm asks for them; it is nil if the credentials are to be sent ahead of any challenge.
-// An error wrapping [ErrUnsupportedChallenge] means that there are none for this origin or realm; any other error
-// fails the request. It is called whenever a challenge is answered, by many goroutines at once, and should obey ctx.
-type CredentialsFunc func(ctx context.Context, origin string, c *Challenge) (username, password string, err error)
+// A CredentialsRequest says which credentials are wanted.
+type CredentialsRequest struct {
+	Account   string     // for whom, as Transport.Account says; "" if that is nil, and for a proxy
+	Origin    string     // by whom, such as "https://api.example.com"
+	Challenge *Challenge // what is asked for; nil if the credentials are to be sent ahead of any challenge
+}
+
+// A CredentialsFunc returns the user name and password for an account and an origin. The challenge says which realm
+// asks for them. An error wrapping [ErrUnsupportedChallenge] means that there are none; any other error fails the
+// request. It is called whenever a challenge is answered, by many goroutines at once, and should obey ctx.
+//
+// What it returns is used for other requests of the same account, so it must depend on r alone. Unless
+// [Transport.Account] is set, ctx has no values of the request's context, so that a user who is found there cannot be taken
+// for all users. For a proxy it never has.
+type CredentialsFunc func(ctx context.Context, r CredentialsRequest) (username, password string, err error)

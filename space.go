@@ -1,42 +1,61 @@
 package authretry
 
 import (
-	"maps"
+	"cmp"
 	"net/http"
 	"net/url"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-// Bounds of what a Transport remembers, so that no server, and no walk over many of them, can fill the memory.
+// Bounds of what a Transport remembers, so that no server, no walk over many of them, and no number of users can fill
+// the memory. The sizes are estimates.
 const (
-	maxOrigins = 1 << 14 // origins
-	maxSpaces  = 32      // protection spaces of one origin
-	maxScopes  = 1 << 10 // scopes of one space
-	maxScope   = 1 << 10 // bytes of a scope; longer paths are challenged each time
-	maxRealm   = 1 << 10 // bytes of a realm; spaces with a longer one are challenged each time
-	maxIdle    = 1 << 14 // idle exclusive sessions of one space; never more than requests were in flight at once
+	maxRemembered = 64 << 20 // bytes, of all accounts and origins together
+	maxSpaces     = 32       // protection spaces of one origin
+	maxScopes     = 1 << 10  // scopes of one space
+	maxScope      = 1 << 10  // bytes of a scope; longer paths are challenged each time
+	maxRealm      = 1 << 10  // bytes of a realm; spaces with a longer one are challenged each time
+	maxIdle       = 1 << 14  // idle exclusive sessions of one space; never more than requests were in flight at once
+
+	sizeOfOrigin  = 180      // an originSpaces and its place in the map
+	sizeOfSpace   = 240      // a protectionSpace with two scopes, but not its texts
+	sizeOfScope   = 30       // one more
+	sizeOfSession = 500      // one that does not say its size
+	sizeOfCarrier = 64 << 10 // a connection with its buffers
 )
 
 // spaces remembers the Sessions that protection spaces (RFC 9110 §11.5) have accepted, so that the next request
 // carries credentials at once. The zero value is ready for use.
 type spaces struct {
-	count atomic.Int32 // of origins, so that nothing is locked while there are none
-	clock atomic.Int64 // counts uses, to find the origins that have not been used for long
+	count   atomic.Int32  // of known, so that nothing is locked while there are none
+	clock   atomic.Int64  // counts uses, to find what has not been used for long
+	size    atomic.Int64  // of all that is remembered, in bytes
+	changes atomic.Uint32 // how often an account was forgotten
+	limit   int64         // of size, for tests; 0: maxRemembered
 
-	mu      sync.RWMutex // guards origins, not what is in them
-	origins map[origin]*originSpaces
+	mu    sync.RWMutex // guards known, not what is in it
+	known map[spacesKey]*originSpaces
 }
 
-// originSpaces are the protection spaces of one origin, the latest last.
+// A spacesKey says for whom, and of whom, something is remembered.
+type spacesKey struct {
+	account string
+	origin
+}
+
+// originSpaces are the protection spaces of one origin, for one account, the latest last.
 type originSpaces struct {
+	all     *spaces
 	lastUse atomic.Int64
 
-	mu     sync.Mutex // guards everything below, for no longer than a look
-	spaces []*protectionSpace
+	mu      sync.Mutex // guards everything below, for no longer than a look
+	spaces  []*protectionSpace
+	size    int  // in bytes
+	takes   bool // a body that was large, or of unknown length, without a challenge
+	dropped bool // it is not remembered any more, and counts no more
 }
 
 // A protectionSpace is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are the
@@ -47,6 +66,7 @@ type protectionSpace struct {
 	scopes map[string]struct{}
 	latest held   // the latest Session: it serves all requests if it is shared, and knows what the space covers
 	idle   []held // exclusive Sessions that are not lent at present; the one used last comes out first
+	gone   bool   // it is not among the spaces of its origin any more
 }
 
 // held is a Session, and what its requests go by.
@@ -58,6 +78,18 @@ type held struct {
 // goesBy reports whether by is what the Session's requests go by. Values of some types cannot be compared.
 func (h held) goesBy(by http.RoundTripper) bool {
 	return h.by == nil || reflect.ValueOf(h.by).Comparable() && h.by == by
+}
+
+// size returns how many bytes the Session takes.
+func (h held) size() int {
+	n := sizeOfSession
+	if s, ok := h.Session.(interface{ size() int }); ok {
+		n = s.size()
+	}
+	if h.by != nil {
+		n += sizeOfCarrier
+	}
+	return n
 }
 
 // closeIdle closes the connections of Carriers that nobody uses at present. It must not be called under a lock.
@@ -84,13 +116,8 @@ type lease struct {
 // lend returns the remembered Session for a request to u, if there is one. The more specific scope wins, then the
 // later space. The lease is exact if a path at or above u's was challenged, and not only covered by what the
 // Session says of its extent.
-func (s *spaces) lend(o origin, u *url.URL) (l lease, exact bool) {
-	if s.count.Load() == 0 {
-		return lease{}, false
-	}
-	s.mu.RLock()
-	known := s.origins[o]
-	s.mu.RUnlock()
+func (s *spaces) lend(key spacesKey, u *url.URL) (l lease, exact bool) {
+	known := s.of(key)
 	if known == nil {
 		return lease{}, false
 	}
@@ -110,135 +137,236 @@ func (s *spaces) lend(o origin, u *url.URL) (l lease, exact bool) {
 	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, known: known, space: best}
 	if _, exclusive := best.latest.Session.(Exclusive); exclusive {
 		l.held = best.takeIdle()
+		if l.Session != nil {
+			known.grow(-l.size())
+		}
 	}
 	return l, depth > 0
 }
 
 // keep returns the lease after use, or remembers the Session of a new one for requests to u and below.
-func (s *spaces) keep(o origin, u *url.URL, l lease) {
-	if l.started || l.Session == nil || len(l.realm) > maxRealm {
+func (s *spaces) keep(key spacesKey, u *url.URL, l lease) {
+	if l.started || l.Session == nil || len(l.realm) > maxRealm || isForOneRequest(l.Session) {
 		return
 	}
 	_, exclusive := l.Session.(Exclusive)
-	if l.space != nil {
-		if exclusive {
-			l.known.mu.Lock()
-			defer l.known.mu.Unlock()
-			l.space.putIdle(l.held)
-		}
+	known := l.known
+	if l.space != nil && !exclusive {
 		return
 	}
-	known := s.at(o)
-	var dropped []held
-	defer func() { closeIdle(dropped) }()
+	if l.space == nil {
+		known = s.at(key)
+	}
+	closeIdle(known.keep(u, l, exclusive))
+	s.shrink()
+}
+
+// isForOneRequest reports whether a Session is of no use to other requests than the one that it was made for.
+func isForOneRequest(s Session) bool {
+	_, ok := s.(interface{ forOneRequest() })
+	return ok
+}
+
+// noteTaken notes that a server has taken a large body, or one of unknown length, without a challenge.
+func (s *spaces) noteTaken(key spacesKey) {
+	known := s.at(key)
+	known.mu.Lock()
+	known.takes = true
+	known.mu.Unlock()
+	s.shrink()
+}
+
+// takesBodies reports whether a server has taken such a body, and is not known to challenge anything.
+func (s *spaces) takesBodies(key spacesKey) bool {
+	known := s.of(key)
+	if known == nil {
+		return false
+	}
 	known.mu.Lock()
 	defer known.mu.Unlock()
-	sp, dropped := known.space(l.scheme, l.realm)
-	if !exclusive && !sp.latest.goesBy(l.by) {
-		dropped = append(dropped, sp.latest)
-	}
-	sp.latest = l.held
-	sp.addScopes(pathOf(u))
-	if exclusive {
-		sp.putIdle(l.held)
-	}
+	return known.takes && len(known.spaces) == 0
 }
 
 // forget drops the whole space of a lease whose credentials the server has refused for good.
-func (s *spaces) forget(o origin, l lease) {
-	s.mu.RLock()
-	known := s.origins[o]
-	s.mu.RUnlock()
-	if known == nil {
-		return
-	}
-	var dropped []held
-	defer func() { closeIdle(dropped) }()
-	known.mu.Lock()
-	defer known.mu.Unlock()
-	for i, sp := range known.spaces {
-		if sp.scheme == l.scheme && sp.realm == l.realm {
-			known.spaces = append(known.spaces[:i], known.spaces[i+1:]...)
-			dropped = sp.carried(nil)
-			return
-		}
+func (s *spaces) forget(key spacesKey, l lease) {
+	if known := s.of(key); known != nil {
+		closeIdle(known.forget(l))
 	}
 }
 
-// at returns the spaces of an origin, making room for them if need be.
-func (s *spaces) at(o origin) *originSpaces {
+// forgetAccount drops all that is remembered for an account.
+func (s *spaces) forgetAccount(account string) {
+	s.changes.Add(1)
+	s.mu.Lock()
+	var dropped []*originSpaces
+	for key, known := range s.known {
+		if key.account == account {
+			delete(s.known, key)
+			dropped = append(dropped, known)
+		}
+	}
+	s.count.Store(int32(len(s.known)))
+	s.mu.Unlock()
+	for _, known := range dropped {
+		closeIdle(known.drop())
+	}
+}
+
+// of returns what is remembered under a key, or nil.
+func (s *spaces) of(key spacesKey) *originSpaces {
+	if s.count.Load() == 0 {
+		return nil
+	}
 	s.mu.RLock()
-	known := s.origins[o]
-	s.mu.RUnlock()
-	if known != nil {
+	defer s.mu.RUnlock()
+	return s.known[key]
+}
+
+// at returns what is remembered under a key, adding it if need be.
+func (s *spaces) at(key spacesKey) *originSpaces {
+	if known := s.of(key); known != nil {
 		return known
 	}
-	var dropped *originSpaces
-	defer func() { closeIdle(dropped.carried(nil)) }()
+	// Its texts are parts of a URL, and of who knows what.
+	key.account, key.host, key.port = strings.Clone(key.account), strings.Clone(key.host), strings.Clone(key.port)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.origins[o]; known != nil {
+	if known := s.known[key]; known != nil {
 		return known
 	}
-	if s.origins == nil {
-		s.origins = make(map[origin]*originSpaces)
+	if s.known == nil {
+		s.known = make(map[spacesKey]*originSpaces)
 	}
-	if len(s.origins) >= maxOrigins {
-		dropped = s.evict()
-	}
-	known = &originSpaces{}
+	known := &originSpaces{all: s}
 	known.lastUse.Store(s.clock.Add(1))
-	s.origins[o] = known
-	s.count.Store(int32(len(s.origins)))
+	known.grow(sizeOfOrigin + len(key.account) + len(key.host))
+	s.known[key] = known
+	s.count.Store(int32(len(s.known)))
 	return known
 }
 
-// evict drops the origin that has not been used for longest among a few taken at random, which is as good as the
-// longest of all and costs lookups nothing.
-func (s *spaces) evict() *originSpaces {
-	var oldest origin
-	var use int64
-	n := 0
-	for o, known := range s.origins {
-		if last := known.lastUse.Load(); n == 0 || last < use {
-			oldest, use = o, last
+// shrink drops what has not been used for long, as long as too much is remembered. It looks for the oldest among a few
+// taken at random, which is as good as the oldest of all and costs those who only look something up nothing.
+func (s *spaces) shrink() {
+	limit := cmp.Or(s.limit, maxRemembered)
+	for s.size.Load() > limit {
+		s.mu.Lock()
+		var oldest spacesKey
+		var last int64
+		n := 0
+		for key, known := range s.known {
+			if use := known.lastUse.Load(); n == 0 || use < last {
+				oldest, last = key, use
+			}
+			if n++; n == 16 {
+				break
+			}
 		}
-		if n++; n == 16 {
-			break
+		known := s.known[oldest]
+		delete(s.known, oldest)
+		s.count.Store(int32(len(s.known)))
+		s.mu.Unlock()
+		if known == nil {
+			return // others have dropped it all
 		}
+		closeIdle(known.drop())
 	}
-	dropped := s.origins[oldest]
-	delete(s.origins, oldest)
-	return dropped
 }
 
 // closeIdle closes what Carriers have open and nobody uses at present.
 func (s *spaces) closeIdle() {
 	s.mu.RLock()
-	all := slices.Collect(maps.Values(s.origins))
+	var all []*originSpaces
+	for _, known := range s.known {
+		all = append(all, known)
+	}
 	s.mu.RUnlock()
 	for _, known := range all {
-		closeIdle(known.carried(nil))
+		known.mu.Lock()
+		carried := known.carried()
+		known.mu.Unlock()
+		closeIdle(carried)
 	}
 }
 
-// carried appends to list what Carriers have made for the origin, but for what is lent.
-func (k *originSpaces) carried(list []held) []held {
-	if k == nil {
-		return list
+// grow counts n bytes more. The caller holds mu, or knows k alone.
+func (k *originSpaces) grow(n int) {
+	if !k.dropped {
+		k.size += n
+		k.all.size.Add(int64(n))
 	}
+}
+
+// drop says that k is not remembered any more. It returns what Carriers have made for it.
+func (k *originSpaces) drop() []held {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.grow(-k.size)
+	k.dropped = true
+	return k.carried()
+}
+
+// carried returns what Carriers have made for k, but for what is lent. The caller holds mu.
+func (k *originSpaces) carried() (list []held) {
 	for _, sp := range k.spaces {
-		list = sp.carried(list)
+		list = append(list, sp.carried()...)
 	}
 	return list
 }
 
+// keep does what spaces.keep says. It returns what Carriers have made and is not used any more.
+func (k *originSpaces) keep(u *url.URL, l lease, exclusive bool) (carried []held) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	sp := l.space
+	if sp != nil && sp.gone {
+		return []held{l.held}
+	}
+	if sp == nil {
+		sp, carried = k.space(l.scheme, l.realm)
+		if old := sp.latest; old.Session != nil && !exclusive {
+			k.grow(-old.size())
+			if old.by != nil && !old.goesBy(l.by) {
+				carried = append(carried, old)
+			}
+		}
+		sp.latest = l.held
+		if !exclusive {
+			k.grow(l.size())
+		}
+		k.grow(sp.addScopes(pathOf(u)))
+	}
+	if exclusive && len(sp.idle) < maxIdle {
+		sp.idle = append(sp.idle, l.held)
+		k.grow(l.size())
+	}
+	return carried
+}
+
+// forget drops the space of a lease. It returns what Carriers have made for it.
+func (k *originSpaces) forget(l lease) []held {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i, sp := range k.spaces {
+		if sp.scheme == l.scheme && sp.realm == l.realm {
+			k.spaces = append(k.spaces[:i], k.spaces[i+1:]...)
+			return k.dismiss(sp)
+		}
+	}
+	return nil
+}
+
+// dismiss says that a space is not among those of k any more. It returns what Carriers have made for it.
+func (k *originSpaces) dismiss(sp *protectionSpace) []held {
+	k.grow(-sp.size())
+	sp.gone = true
+	return sp.carried()
+}
+
 // space returns the space of a realm, adding it if it is new. It is the last one then, which counts for more than those
-// before: a server may have changed from one scheme to another. What Carriers have made for
-// one that had to make room is returned besides.
-func (k *originSpaces) space(scheme int, realm string) (sp *protectionSpace, dropped []held) {
+// before: a server may have changed from one scheme to another. What Carriers have made for one that had to make room
+// is returned besides.
+func (k *originSpaces) space(scheme int, realm string) (sp *protectionSpace, carried []held) {
 	for i, sp := range k.spaces {
 		if sp.scheme == scheme && sp.realm == realm {
 			k.spaces = append(append(k.spaces[:i], k.spaces[i+1:]...), sp)
@@ -246,13 +374,29 @@ func (k *originSpaces) space(scheme int, realm string) (sp *protectionSpace, dro
 		}
 	}
 	if len(k.spaces) == maxSpaces {
-		dropped = k.spaces[0].carried(nil)
+		carried = k.dismiss(k.spaces[0])
 		k.spaces = append(k.spaces[:0], k.spaces[1:]...)
 	}
 	realm = strings.Clone(realm) // it is a part of a header that may be large
 	sp = &protectionSpace{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
 	k.spaces = append(k.spaces, sp)
-	return sp, dropped
+	k.grow(sp.size())
+	return sp, carried
+}
+
+// size returns how many bytes the space takes, but for Sessions that are lent.
+func (sp *protectionSpace) size() int {
+	n := sizeOfSpace + len(sp.realm)
+	for scope := range sp.scopes {
+		n += sizeOfScope + len(scope)
+	}
+	if _, exclusive := sp.latest.Session.(Exclusive); sp.latest.Session != nil && !exclusive {
+		n += sp.latest.size()
+	}
+	for _, h := range sp.idle {
+		n += h.size()
+	}
+	return n
 }
 
 // match returns how well the space fits u: the length of the path scope that u is in, 0 if only the Session says
@@ -263,7 +407,11 @@ func (sp *protectionSpace) match(u *url.URL) int {
 		return -1
 	}
 	if !hasDotSegment(u.Path) {
-		for scope := pathOf(u); scope != ""; scope = parentScope(scope) {
+		path := pathOf(u)
+		if len(path) > maxScope { // nor is any scope
+			path = path[:strings.LastIndexByte(path[:maxScope], '/')+1]
+		}
+		for scope := path; scope != ""; scope = parentScope(scope) {
 			if _, ok := sp.scopes[scope]; ok {
 				return len(scope)
 			}
@@ -286,14 +434,8 @@ func (sp *protectionSpace) takeIdle() held {
 	return h
 }
 
-func (sp *protectionSpace) putIdle(h held) {
-	if len(sp.idle) < maxIdle {
-		sp.idle = append(sp.idle, h)
-	}
-}
-
-// carried appends to list what Carriers have made for the space, but for what is lent. The caller holds the lock.
-func (sp *protectionSpace) carried(list []held) []held {
+// carried returns what Carriers have made for the space, but for what is lent.
+func (sp *protectionSpace) carried() (list []held) {
 	if sp.latest.by != nil {
 		list = append(list, sp.latest)
 	}
@@ -305,20 +447,28 @@ func (sp *protectionSpace) carried(list []held) []held {
 	return list
 }
 
-// addScopes adds the path and what lies below its last slash (RFC 7617 §2.2) to the space.
-func (sp *protectionSpace) addScopes(path string) {
+// addScopes adds the path and what lies below its last slash (RFC 7617 §2.2) to the space. It returns by how many bytes
+// the space has grown.
+func (sp *protectionSpace) addScopes(path string) (grown int) {
 	for _, scope := range []string{path, parentScope(path + "x")} {
 		if scope == "" || len(scope) > maxScope {
 			continue
 		}
-		if _, ok := sp.scopes[scope]; !ok && len(sp.scopes) >= maxScopes {
+		if _, ok := sp.scopes[scope]; ok {
+			continue
+		}
+		if len(sp.scopes) >= maxScopes {
 			for s := range sp.scopes {
 				delete(sp.scopes, s)
+				grown -= sizeOfScope + len(s)
 				break
 			}
 		}
+		scope = strings.Clone(scope)
 		sp.scopes[scope] = struct{}{}
+		grown += sizeOfScope + len(scope)
 	}
+	return grown
 }
 
 // pathOf returns the path of u as a server sees it.

@@ -157,6 +157,9 @@ func failed(err error, previous *oauth2.Token) error {
 			e.causes = []error{ErrLoginRequired, err}
 		}
 	}
+	if _, ok := errors.AsType[*unusedClientError](err); ok {
+		e.text += "; the HTTP client in the caller's context (oauth2.HTTPClient) is not used for this: set TokenSource.HTTPClient"
+	}
 	if permanent {
 		e.text += "; log in again and call TokenSource.Set"
 		if e.grant == "" {

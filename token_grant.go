@@ -18,7 +18,7 @@ import (
 // no new refresh token, the new token keeps the old one. Without one, the error wraps [ErrLoginRequired].
 //
 // The request is sent by a client that retries a few times, briefly, on connection errors, 429 and 5xx, and does not
-// follow redirects; or by the one that the context has under oauth2.HTTPClient. Of cfg, the authorization code
+// follow redirects; or by [TokenSource.HTTPClient]. Of cfg, the authorization code
 // part is not used. If cfg.Endpoint.AuthStyle is not set, the client authenticates itself by the header (RFC 6749 §2.3.1),
 // or by parameters if it has no secret; and in the other way if the server does not take that.
 func RefreshGrant(cfg *oauth2.Config) FetchFunc {

@@ -12,6 +12,7 @@ import (
 type refreshRun struct {
 	demand
 	base    *knownToken // the current token when it started; nil if there was none
+	ctx     *refreshContext
 	began   time.Time
 	failure failure                    // of the refresh before
 	fetched atomic.Pointer[knownToken] // what it has obtained
@@ -30,11 +31,60 @@ type refreshKey struct{ *TokenSource }
 func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
 	run := &refreshRun{demand: d, base: k, began: time.Now(), failure: s.failure, done: make(chan struct{})}
 	s.running = run
-	ctx = context.WithValue(context.WithoutCancel(ctx), refreshKey{s}, true)
-	ctx, cancel := context.WithTimeout(ctx, s.fetchTimeout())
+	run.ctx = newRefreshContext(ctx, s)
+	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
 	go s.carryOut(ctx, cancel, run)
 	return run
 }
+
+// A refreshContext is the context of a refresh. What it obtains serves everybody, so it has no values of the caller who
+// happened to start it, but for the listener and the marks of refreshes that led to it.
+type refreshContext struct {
+	context.Context
+	source *TokenSource
+}
+
+func newRefreshContext(caller context.Context, s *TokenSource) *refreshContext {
+	return &refreshContext{caller, s}
+}
+
+func (c *refreshContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (c *refreshContext) Done() <-chan struct{}       { return nil }
+func (c *refreshContext) Err() error                  { return nil }
+
+// Value implements context.Context.
+func (c *refreshContext) Value(key any) any {
+	switch k := key.(type) {
+	case refreshKey:
+		if k.TokenSource == c.source {
+			return true
+		}
+		return c.Context.Value(key)
+	case listenerKey:
+		return c.Context.Value(key)
+	}
+	if key == oauth2.HTTPClient && c.source.HTTPClient != nil {
+		return c.source.HTTPClient
+	}
+	return nil
+}
+
+// explain returns the error of Fetch, and says so if the caller's context has an HTTP client, which the refresh has not
+// used.
+func (c *refreshContext) explain(err error) error {
+	own, ok := c.Context.Value(requestKey{}).(context.Context)
+	if !ok { // the caller is not a Transport
+		own = c.Context
+	}
+	if c.source.HTTPClient == nil && own.Value(oauth2.HTTPClient) != nil {
+		return &unusedClientError{err}
+	}
+	return err
+}
+
+type unusedClientError struct{ error }
+
+func (e *unusedClientError) Unwrap() error { return e.error }
 
 func (s *TokenSource) fetchTimeout() time.Duration {
 	if s.FetchTimeout > 0 {
@@ -124,7 +174,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	}
 	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: run.challenge})
 	if err != nil {
-		return failed(err, previous)
+		return failed(run.ctx.explain(err), previous)
 	}
 	if err := checkToken(t); err != nil {
 		return err

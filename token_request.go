@@ -8,9 +8,9 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A FetchFunc gets a new token, from an authorization server or elsewhere. Its context has the values of the context
-// of the caller who caused the refresh, and ends when [TokenSource.FetchTimeout] is over. It must not modify what r
-// points to. A TokenSource does not call it again before it has returned, unless its context has ended or Set has been
+// A FetchFunc gets a new token, from an authorization server or elsewhere. Its context ends when
+// [TokenSource.FetchTimeout] is over. It has no values of the caller who caused the refresh, since the token is for all
+// callers; under oauth2.HTTPClient it has [TokenSource.HTTPClient]. It must not modify what r points to. A TokenSource does not call it again before it has returned, unless its context has ended or Set has been
 // called.
 //
 // An error that wraps [ErrLoginRequired] is permanent for r.Previous's refresh token. So is an *oauth2.RetrieveError that

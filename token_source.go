@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,12 @@ type TokenSource struct {
 
 	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
 	Store TokenStore
+
+	// HTTPClient is what [RefreshGrant], [ClientCredentialsGrant], and whatever else of package oauth2 Fetch calls, send their
+	// requests by: it is what the context of a refresh has under oauth2.HTTPClient. If it is nil, the grants have a client of
+	// their own. What the context of a caller has there does not count, since the token is for all callers. Its Transport
+	// must not be one that uses this TokenSource.
+	HTTPClient *http.Client
 
 	// OnToken is called with each token from Fetch, Store or Set just before it comes into use; Initial is not shown
 	// to it. It is called once for each token, and never concurrently with itself. Callers without a usable token
@@ -167,7 +174,7 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	if s.Store == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), refreshKey{s}, true), s.fetchTimeout())
+	ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
 	defer cancel()
 	_, err := s.Store.Update(ctx, func(_ context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
 		k.supersedes.Store(stored)
@@ -321,3 +328,17 @@ func (s *TokenSource) Format(f fmt.State, verb rune) { formatShown(f, "authretry
 
 // MarshalJSON keeps tokens out of JSON.
 func (s *TokenSource) MarshalJSON() ([]byte, error) { return marshalShown() }
+
+// isOnlyCopy reports whether a login would be lost, or a refresh interrupted, if s were dropped.
+func (s *TokenSource) isOnlyCopy() bool {
+	s.mu.Lock()
+	running := s.running != nil
+	s.mu.Unlock()
+	if running || s.Store != nil {
+		return running
+	}
+	if k := s.current.Load(); k != nil {
+		return k.token.RefreshToken != ""
+	}
+	return s.Initial != nil && s.Initial.RefreshToken != ""
+}

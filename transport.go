@@ -54,8 +54,20 @@ type Transport struct {
 	// "Expect: 100-continue" if a challenge is likely, so that a server can refuse before it is sent.
 	ReplayLimit int64
 
+	// Account says on whose behalf a request is sent, such as the user for whom a server calls an API. Whatever the Transport
+	// gets or remembers for a request is for those of its account only. A request that comes from a redirect is on behalf
+	// of whoever the first one was sent for. An account has at most 256 bytes. If it is "", the request is sent without
+	// credentials.
+	//
+	// Account is called by the goroutine that sends the request, so possibly by many at once; it should return at once,
+	// and must not modify the request.
+	//
+	// If it is nil, all requests are on behalf of one user. Then a [CredentialsFunc] sees no values of the request's context,
+	// since its result is used for other requests too.
+	Account func(req *http.Request) string
+
 	// Jar is the Jar of the http.Client that uses the Transport, so that a cookie that comes with a refusal
-	// goes out with the retry. It may be nil.
+	// goes out with the retry. It may be nil, and must be if Account is not, since a Jar is one user's.
 	Jar http.CookieJar
 
 	// Refused says which responses are refusals besides those with status 401, for servers that send 400, 403 or 200
@@ -104,6 +116,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return x.run()
 }
 
+// Forget forgets all that is remembered for an account, after it has got other credentials or none. Requests that are out are
+// not affected. Schemes are told, if they have a method Forget(account string), as a [Bearer] has.
+func (t *Transport) Forget(account string) {
+	if t.init() != nil {
+		return
+	}
+	t.auth.spaces.forgetAccount(account)
+	for _, s := range t.Schemes {
+		if f, ok := s.(interface{ Forget(account string) }); ok {
+			f.Forget(account)
+		}
+	}
+}
+
 // CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
 func (t *Transport) CloseIdleConnections() {
 	t.init()
@@ -124,8 +150,14 @@ func (t *Transport) init() error {
 			t.returning = newReturningRedirects(rt)
 		}
 		t.auth = &authenticator{side: originSide, allowPlaintext: t.AllowPlaintext, replayLimit: t.ReplayLimit,
-			refused: t.Refused, jar: t.Jar, onEvent: t.OnEvent}
-		t.err = t.auth.setSchemes(t.Schemes, "Transport")
+			refused: t.Refused, jar: t.Jar, accountFunc: t.Account, onEvent: t.OnEvent}
+		if t.err = t.auth.setSchemes(t.Schemes, "Transport"); t.err != nil {
+			return
+		}
+		if t.Account != nil && t.Jar != nil {
+			t.err = errors.New("authretry: Transport.Jar and Transport.Account are both set, but a Jar is one user's, and would send its cookies for another")
+			return
+		}
 		for _, s := range t.Origins {
 			o, err := parseOrigin(s)
 			if err != nil {

@@ -272,8 +272,8 @@ func TestCredentialsThatCannotBeSentFailTheRequest(t *testing.T) {
 		&APIKey{},
 		&APIKey{Key: "secret\r\nX: y"},
 		&APIKey{Key: "secret key"},
-		&APIKey{KeyFunc: func(context.Context) (string, error) { return "", errors.New("vault is sealed") }},
-		&Basic{Credentials: func(context.Context, string, *Challenge) (string, string, error) {
+		&APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "", errors.New("vault is sealed") }},
+		&Basic{Credentials: func(context.Context, CredentialsRequest) (string, string, error) {
 			return "", "", errors.New("vault is sealed")
 		}},
 	} {
@@ -479,17 +479,6 @@ func TestEventsTellTheStory(t *testing.T) {
 		"1 authorized Digest films 0",
 		"1 done   200",
 	}, events)
-}
-
-func TestSpacesAreBounded(t *testing.T) {
-	base := answering(`Basic realm="x"`)
-	transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
-	for i := range maxOrigins + 100 {
-		req := httptest.NewRequest("GET", fmt.Sprintf("https://host%d.example.com/", i), nil)
-		_, err := transport.RoundTrip(req)
-		require.NoError(t, err)
-	}
-	require.Len(t, transport.auth.spaces.origins, maxOrigins)
 }
 
 func TestNothingExportedPrintsASecret(t *testing.T) {

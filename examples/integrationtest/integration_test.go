@@ -2,7 +2,6 @@
 package integrationtest
 
 import (
-	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
-	"golang.org/x/oauth2"
 )
 
 // upload is the code under test: it stores a report.
@@ -50,10 +48,10 @@ func TestTokensAreRenewedBeforeTheyExpire(t *testing.T) {
 		bearer := &authtest.Bearer{TokenLifetime: time.Hour}
 		srv := authtest.NewPipeServer(bearer)
 		defer srv.Close()
-		grant := authretry.ClientCredentialsGrant(bearer.ClientCredentials())
-		tokens := &authretry.TokenSource{Fetch: func(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
-			return grant(context.WithValue(ctx, oauth2.HTTPClient, srv.Client()), r)
-		}}
+		tokens := &authretry.TokenSource{
+			Fetch:      authretry.ClientCredentialsGrant(bearer.ClientCredentials()),
+			HTTPClient: srv.Client(),
+		}
 		client := &http.Client{Transport: &authretry.Transport{
 			Base:    srv.Client().Transport,
 			Schemes: []authretry.Scheme{&authretry.Bearer{Source: tokens}},

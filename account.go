@@ -1,0 +1,180 @@
+package authretry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+)
+
+// maxAccount is how many bytes an account may have.
+const maxAccount = 256
+
+// AccountOf returns the account on whose behalf a request is sent, as [Transport.Account] has named it. Ctx is the
+// context that a [Scheme]'s Start or Answer gets, that of a request that a [Session] authorizes, or one derived from them. It
+// is "" if Account is nil. Only those who implement a Scheme need it.
+func AccountOf(ctx context.Context) string {
+	account, _ := ctx.Value(accountKey{}).(string)
+	return account
+}
+
+// Our own keys in a context have a method ours. The functions that a program gives us see those, whatever else they see.
+type (
+	accountKey struct{} // has the account
+	requestKey struct{} // has the context of the caller's request
+)
+
+func (accountKey) ours()   {}
+func (requestKey) ours()   {}
+func (listenerKey) ours()  {}
+func (noncesKey) ours()    {}
+func (refreshKey) ours()   {}
+func (proxySendKey) ours() {}
+
+// findAccount asks Transport.Account on whose behalf the request is sent. For a request that comes from a redirect it is
+// the one on whose behalf the first was sent: where a redirect leads is for the server to say, but not for whom.
+func (x *exchange) findAccount() error {
+	first := x.req
+	for range maxHops {
+		if first.Response == nil || first.Response.Request == nil {
+			break
+		}
+		first = first.Response.Request
+		if account, ok := accountIn(first.Context(), x.authenticator); ok {
+			x.account = account
+			return nil
+		}
+	}
+	account := x.accountFunc(first)
+	if len(account) > maxAccount {
+		return misconfiguration{fmt.Errorf("authretry: Transport.Account returned %d bytes, and an account may have %d", len(account), maxAccount)}
+	}
+	x.account = account
+	return nil
+}
+
+// sentFor is the context of the request of a redirect: it says for whom that was sent.
+type sentFor struct {
+	context.Context
+	by      *authenticator
+	account string
+}
+
+// accountIn returns for whom a request was sent whose response was a redirect.
+func accountIn(ctx context.Context, by *authenticator) (account string, ok bool) {
+	for {
+		switch c := ctx.(type) {
+		case *sentFor:
+			if c.by == by {
+				return c.account, true
+			}
+			ctx = c.Context
+		case *explained:
+			ctx = c.Context
+		default:
+			return "", false
+		}
+	}
+}
+
+// noteAccount notes in a redirect, from which the next request of the chain will come, for whom this one was sent.
+func (x *exchange) noteAccount(resp *http.Response) {
+	if x.accountFunc == nil {
+		return
+	}
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		req := x.req
+		if resp.Request != nil {
+			req = resp.Request
+		}
+		resp.Request = req.WithContext(&sentFor{req.Context(), x.authenticator, x.account})
+	}
+}
+
+// A callContext is the context that a Scheme gets, or the request that a Session authorizes. It has the deadline, the end
+// and the cause of the request's context, and our own values.
+//
+// Unless all is set, it has no others: what is got for a request is remembered for those that follow, which may be for
+// another user, and only Transport.Account tells users apart. So a func that goes by a value of the request's context
+// fails at its first call, rather than to have its result used for everybody.
+type callContext struct {
+	context.Context // of the request
+	x               *exchange
+	all             bool
+	missed          atomic.Bool // a value was asked for that the request has, and was not given
+}
+
+// Value implements context.Context.
+func (c *callContext) Value(key any) any {
+	switch key.(type) {
+	case accountKey:
+		return c.x.account
+	case noncesKey:
+		return &c.x.nonces
+	case requestKey:
+		if c.x.side == proxySide {
+			return c
+		}
+		return &c.x.sends
+	}
+	if c.all || isOurs(key) {
+		return c.Context.Value(key)
+	}
+	if c.Context.Value(key) != nil {
+		c.missed.Store(true)
+	}
+	return nil
+}
+
+// isOurs reports whether a key is one of ours, or that by which package context finds the context that a derived one
+// ends with: without it, each derived context would need a goroutine, and would not know the cause.
+func isOurs(key any) bool {
+	_, ours := key.(interface{ ours() })
+	return ours || key == contextsKey
+}
+
+// contextsKey is the key by which package context finds a parent that can be cancelled.
+var contextsKey = func() (key any) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, end := context.WithCancel(asked{ctx, &key})
+	end()
+	return key
+}()
+
+// asked is a context that notes what it is asked for first.
+type asked struct {
+	context.Context
+	key *any
+}
+
+func (a asked) Value(key any) any {
+	if *a.key == nil {
+		*a.key = key
+	}
+	return a.Context.Value(key)
+}
+
+// missedValues returns err, and how to have values if it may be for want of them.
+func (c *callContext) missedValues(err error) error {
+	if err == nil || !c.missed.Load() {
+		return err
+	}
+	hint := "authretry: it asked its context for a value of the request's, and gets none, since what it returns is used for other requests too; set Transport.Account to tell users apart, or to a func that returns a constant if there is one"
+	if c.x.side == proxySide {
+		hint = "authretry: it asked its context for a value of the request's, and gets none, since the connections of a ProxyTransport are everybody's, whatever Transport.Account says; make a ProxyTransport for each user of the proxy"
+	}
+	return &missedValue{err, hint}
+}
+
+// A missedValue is the error of a func that may have failed for want of a value.
+type missedValue struct {
+	error
+	hint string
+}
+
+func (m *missedValue) Error() string {
+	return m.error.Error() + " (" + m.hint[len("authretry: "):] + ")"
+}
+func (m *missedValue) Unwrap() error { return m.error }

@@ -1,0 +1,110 @@
+package authretry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// forUser is a request on behalf of a user, whom accountOfUser finds.
+func forUser(user string, req *http.Request) *http.Request {
+	return req.WithContext(context.WithValue(req.Context(), userKey{}, user))
+}
+
+type userKey struct{}
+
+func accountOfUser(req *http.Request) string {
+	user, _ := req.Context().Value(userKey{}).(string)
+	return user
+}
+
+func heapInUse() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// What a Transport remembers of an account with one origin is less than 1 KiB, besides the token. So the bounds, which are
+// made smaller here, let it remember some 100,000. Those who come once take no more room than that. The same goes for
+// origins.
+func TestWhatIsRememberedIsBounded(t *testing.T) { // not parallel: it measures the heap
+	const many = 3_000
+	require.Greater(t, maxRemembered, 100_000*600)
+	require.Greater(t, maxSources, 100_000*(sizeOfSource+32))
+	basic := func() Scheme {
+		return &Basic{Credentials: func(_ context.Context, r CredentialsRequest) (string, string, error) {
+			return "user-" + r.Account, "password", nil
+		}}
+	}
+	bearer := func() Scheme {
+		return &Bearer{Sources: func(_ context.Context, account string) (oauth2.TokenSource, error) {
+			return &TokenSource{Initial: &oauth2.Token{AccessToken: account}}, nil
+		}}
+	}
+	digest := func() Scheme { return &Digest{Username: "u", Password: "p"} }
+	for name, c := range map[string]struct {
+		challenge string
+		scheme    Scheme
+		account   bool
+		fits      bool // all of them
+	}{
+		"Basic, accounts":  {`Basic realm="api.example.com"`, basic(), true, true},
+		"Bearer, accounts": {`Bearer`, bearer(), true, true},
+		"Digest, accounts": {`Digest realm="api.example.com", nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", qop="auth"`, digest(), true, false},
+		"Basic, origins":   {`Basic realm="x"`, basic(), false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			transport := &Transport{Base: answering(c.challenge), Schemes: []Scheme{c.scheme}}
+			if c.account {
+				transport.Account = accountOfUser
+			}
+			require.NoError(t, transport.init())
+			transport.auth.spaces.limit = 1 << 21
+			if b, ok := c.scheme.(*Bearer); ok {
+				b.accounts.limit = 1 << 21
+			}
+			send := func(i int) {
+				url, user := "https://api.example.com/v1/things?with=a&query=that&is=long", fmt.Sprintf("user-%d@example.com", i)
+				if !c.account {
+					url = fmt.Sprintf("https://host%d.example.com/v1/things", i)
+				}
+				resp, err := transport.RoundTrip(forUser(user, httptest.NewRequest("GET", url, nil)))
+				if err != nil || resp.StatusCode != 200 {
+					t.Fatal(err, resp)
+				}
+			}
+			before := heapInUse()
+			for i := range many {
+				send(i)
+			}
+			each := (heapInUse() - before) / many
+			t.Logf("%d bytes each", each)
+			require.Less(t, each, int64(1024))
+			count := func() int {
+				if b, ok := c.scheme.(*Bearer); ok {
+					return len(b.accounts.known)
+				}
+				return len(transport.auth.spaces.known)
+			}
+			if c.fits {
+				require.Equal(t, many, count())
+			}
+			for i := range 2 * many {
+				send(many + i)
+			}
+			require.Less(t, heapInUse()-before, int64(5<<20))
+			require.Greater(t, count(), many/2, "no more is dropped than need be")
+			send(3*many - 1)
+			require.Less(t, transport.auth.spaces.size.Load(), int64(1<<21+1024))
+			runtime.KeepAlive(transport)
+		})
+	}
+}
