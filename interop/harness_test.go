@@ -1,5 +1,6 @@
-// Package interop tests authretry against servers and a client that others wrote. "go test ./..." in this folder runs
-// the tests of those servers that are installed; with AUTHRETRY_INTEROP=require in the environment, all of them.
+// Package interop tests authretry against servers and a client that others wrote, and by the tests of net/http.
+// "go test ./..." in this folder runs the tests of those servers that are installed; with AUTHRETRY_INTEROP=require in
+// the environment, all of them.
 package interop
 
 import (

@@ -65,12 +65,17 @@ func program(t testing.TB, debianPackage string, names ...string) string {
 			}
 		}
 	}
-	missing := fmt.Sprintf("%s is not installed (Debian package %s)", names[0], debianPackage)
-	if os.Getenv("AUTHRETRY_INTEROP") == "require" {
-		t.Fatal(missing)
-	}
-	t.Skip(missing)
+	Missing(t, fmt.Sprintf("%s is not installed (Debian package %s)", names[0], debianPackage))
 	return ""
+}
+
+// Missing skips the test for the reason given, or fails it if the environment says that nothing may be missing.
+func Missing(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv("AUTHRETRY_INTEROP") == "require" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
 }
 
 // folder returns a temporary folder that an unprivileged server can reach.
