@@ -38,6 +38,32 @@
 // Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error). Do not wrap a TokenSource by
 // oauth2.ReuseTokenSource: that keeps handing out a token that has been revoked.
 //
+// # Many users
+//
+// A server that calls an API on behalf of its users has two ways to do it.
+//
+// One Transport for all of them, whose Account tells them apart: whatever the Transport gets or remembers for a request is
+// for those of its account only.
+//
+//	transport := &authretry.Transport{
+//		Account: func(req *http.Request) string { return userOf(req.Context()) }, // "" is nobody: no credentials
+//		Schemes: []authretry.Scheme{
+//			&authretry.Bearer{Sources: tokensOf},       // func(ctx, account) (oauth2.TokenSource, error)
+//			&authretry.Digest{Credentials: passwordOf}, // func(ctx, CredentialsRequest) (username, password string, err error)
+//		},
+//	}
+//
+// Take it where there are many users, where they come and go, or where the http.Client is made by somebody else. Call
+// [Transport.Forget] when a user has logged in or out. The context of a request must say who the user is, as http.Request's
+// WithContext makes it do. Do not find the user in the context inside a CredentialsFunc: what it returns is used for other
+// requests, so without Account it sees no values there.
+//
+// Or one Transport for each user, over a shared Base: some 2 KiB each, and nothing that could be mixed up. Take it
+// where there are few users, or where each has a client of its own anyway, and keep it with the user's session. So it is
+// with a [ProxyTransport], which has no accounts: http.Transport keeps tunnels for everybody.
+//
+// A Jar is one user's, too: an http.Client with a Jar must not be shared by users, whatever its Transport does.
+//
 // # Redirects and origins
 //
 // An origin is scheme, host and port of a URL. Credentials go to the origin that the caller addressed, and to no other: a
@@ -53,10 +79,10 @@
 // # Bodies
 //
 // A retry needs the request's body a second time. Request.GetBody is used where there is one, as for all bodies that
-// http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]; and a body that is larger,
-// or of unknown length, is announced with "Expect: 100-continue" where a challenge is likely, so that the server can
-// refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned untouched, and what
-// it taught is used for the next request.
+// http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]. Where a challenge may come, a
+// larger body is announced with "Expect: 100-continue", so that the server can refuse before anything of it is sent; a
+// body of unknown length waits for a moment instead. If a body cannot be sent again, the refusal is returned
+// untouched, and what it taught is used for the next request.
 //
 // # Retries
 //
