@@ -61,6 +61,11 @@
 //
 // State changes by methods of the guards: GoStale, ExpireNow, Revoke, SetPassword, SetKey.
 //
+// # Schemes of your own
+//
+// Package authtest/schemetest checks that an authretry.Scheme keeps its contract: it drives it against servers that accept,
+// refuse for ever and redirect, and says which clause is broken. A [Server] can be the one that judges the credentials.
+//
 // # synctest
 //
 // In a testing/synctest bubble, connections must be made of channels rather than sockets: use [NewPipeServer], and

@@ -1,0 +1,34 @@
+package schemetest
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The clauses are quoted from the comments that they come from. If one of those was changed on purpose, change the clause
+// and what checks it.
+func TestClausesAreQuoted(t *testing.T) {
+	var contract strings.Builder
+	for _, name := range []string{"../../scheme.go", "../../transport.go", "doc.go"} {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		contract.Write(text)
+	}
+	lines := regexp.MustCompile(`\s*\n\s*//\s*`)
+	words := lines.ReplaceAllString(contract.String(), " ")
+	for _, c := range clauses {
+		require.Contains(t, words, c.text, "%s has changed", c.of)
+	}
+}
+
+// clauses are all there are.
+var clauses = []clause{
+	clauseName, clauseConcurrent, clauseAnswer, clauseObeys, clauseNil, clauseRefusal,
+	clauseNothingNew, clauseShared, clauseAuthorize, clauseCallers, clauseBody, clauseInTime,
+	clausePlaintext, clauseExclusive, clauseLearn, clauseCovers, clauseCarry, clauseFollows,
+	clauseTwice, clauseOrigin, clausePanic, clauseShown, clauseRequest, clauseSecret,
+}

@@ -1,0 +1,163 @@
+package schemetest
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/authretry/authretry"
+)
+
+// Options say what a check needs to know of a Scheme besides how to make one.
+type Options struct {
+	// Server answers as a server of the Scheme does, whatever the path and the method: with a status below 400 if a
+	// request has the right credentials, otherwise with a 401 and what it asks for. It is also asked without
+	// credentials, to see how it refuses. It must not hijack connections. An authtest.Server can be one.
+	//
+	// If nil, it is a server that accepts whatever follows the Scheme's name in Authorization.
+	Server http.Handler
+
+	// Slow returns a Scheme that has to wait for its credentials for as long as its context lasts: its source does not
+	// answer. It shows that waiting ends with the context. If nil, that is not checked.
+	Slow func() authretry.Scheme
+
+	// Secrets are what must not be seen: passwords, tokens, keys. They are looked for as they are, and in base64, hex and
+	// percent-encoding. Each must be long enough not to be found by chance, and 4 bytes at least. Package fmt prints
+	// even what is behind a pointer with some verbs, so a Scheme or Session with secrets needs a Format method.
+	Secrets []string
+
+	// AnswersAgain allows the Scheme to answer a refusal of its credentials that tells it nothing new. It is for those
+	// that replace a token or a key by themselves, as authretry.Bearer does with a TokenSource; for those that
+	// count, so that good credentials are refused if they come out of order, as those of authretry.Digest are; and for
+	// a Carrier, whose connection may have been closed. Where the Scheme has a token that is replaced and a timestamp
+	// besides, check it with one that stays the same, too. If false, see Scheme.Answer.
+	AnswersAgain bool
+
+	limit time.Duration // how long anything may take; 0: defaultLimit
+}
+
+// defaultLimit is far more than anything takes on the loopback interface, also with -race on a busy machine.
+const defaultLimit = 5 * time.Second
+
+// Check checks the Schemes that newScheme returns: each time a new one, with its credentials at hand. It returns nil, or
+// an error for each thing that is wrong, all joined by [errors.Join].
+//
+// If something hangs, it is left behind, and nothing more is checked.
+func Check(newScheme func() authretry.Scheme, o Options) error {
+	k := newCheck(newScheme, o)
+	for _, c := range cases {
+		k.run(c)
+	}
+	return errors.Join(k.errs()...)
+}
+
+// Run is [Check] with a subtest for each part. What several parts find fails the first of them only.
+func Run(t *testing.T, newScheme func() authretry.Scheme, o Options) {
+	k := newCheck(newScheme, o)
+	for _, err := range k.errs() {
+		t.Error(err)
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			for _, err := range k.run(c) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A testCase is one part of the check.
+type testCase struct {
+	name string
+	run  func(*check)
+}
+
+// A check is one call of Check or Run.
+type check struct {
+	Options
+	newScheme func() authretry.Scheme
+	name      string // of the Scheme
+
+	mu      sync.Mutex // guards everything below
+	found   []error
+	stopped bool // nothing more can be found out
+}
+
+func newCheck(newScheme func() authretry.Scheme, o Options) *check {
+	k := &check{Options: o, newScheme: newScheme}
+	if k.limit == 0 {
+		k.limit = defaultLimit
+	}
+	s := newScheme()
+	if s == nil {
+		k.misused("newScheme returned nil")
+		return k
+	}
+	k.name = s.Name()
+	if k.Server == nil {
+		k.Server = acceptingAll(k.name)
+	}
+	if k.refusal() == nil {
+		k.misused("Options.Server answered a request without credentials with another status than 401")
+	}
+	for _, secret := range k.Secrets {
+		if len(secret) < 4 {
+			k.misused("Options.Secrets has one of less than 4 bytes")
+		}
+	}
+	return k
+}
+
+// run runs a case, and returns the errors that are new.
+func (k *check) run(c testCase) []error {
+	known := len(k.errs())
+	if !k.isStopped() {
+		c.run(k)
+	}
+	return k.errs()[known:]
+}
+
+// broken reports that a clause is broken, once for each thing that was seen.
+func (k *check) broken(c clause, format string, args ...any) {
+	k.report(&breach{c, fmt.Sprintf(format, args...)})
+}
+
+// misused reports that the check cannot be made.
+func (k *check) misused(format string, args ...any) {
+	k.report(fmt.Errorf("schemetest: "+format, args...))
+	k.stop()
+}
+
+func (k *check) report(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, known := range k.found {
+		if known.Error() == err.Error() {
+			return
+		}
+	}
+	k.found = append(k.found, err)
+}
+
+// errs returns what was found so far.
+func (k *check) errs() []error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.found)
+}
+
+func (k *check) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped = true
+}
+
+func (k *check) isStopped() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stopped
+}

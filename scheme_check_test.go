@@ -1,0 +1,113 @@
+package authretry_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/authtest/schemetest"
+	"golang.org/x/oauth2"
+)
+
+const checkedSecret = "a-secret-of-the-check"
+
+// waiting is a source of credentials that answers nobody.
+func waiting(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestOwnSchemesKeepTheContract holds the Schemes of this package to what is asked of those of others.
+func TestOwnSchemesKeepTheContract(t *testing.T) {
+	type testCase struct {
+		guard        authtest.Guard
+		scheme, slow func() authretry.Scheme
+		answersAgain bool
+	}
+	token := &oauth2.Token{AccessToken: checkedSecret}
+	credentials := func(ctx context.Context, _ authretry.CredentialsRequest) (string, string, error) {
+		return "", "", waiting(ctx)
+	}
+	basic := &authtest.Basic{Username: "Mufasa", Password: checkedSecret}
+	slowDigest := func() authretry.Scheme { return &authretry.Digest{Credentials: credentials} }
+	bearer := &authtest.APIKey{Key: checkedSecret, Prefix: "Bearer"}
+	slowBearer := func() authretry.Scheme {
+		return &authretry.Bearer{Source: &authretry.TokenSource{
+			Fetch: func(ctx context.Context, _ authretry.TokenRequest) (*oauth2.Token, error) { return nil, waiting(ctx) },
+		}}
+	}
+	cases := map[string]testCase{
+		"Basic": {basic,
+			func() authretry.Scheme { return &authretry.Basic{Username: "Mufasa", Password: checkedSecret} },
+			func() authretry.Scheme { return &authretry.Basic{Credentials: credentials} }, false},
+		"Basic, ahead": {basic,
+			func() authretry.Scheme {
+				return &authretry.Basic{Username: "Mufasa", Password: checkedSecret, Ahead: true}
+			},
+			func() authretry.Scheme { return &authretry.Basic{Credentials: credentials, Ahead: true} }, false},
+		"Bearer, static": {bearer,
+			func() authretry.Scheme { return &authretry.Bearer{Source: oauth2.StaticTokenSource(token)} }, nil, false},
+		"Bearer, not ahead": {bearer,
+			func() authretry.Scheme {
+				return &authretry.Bearer{Source: oauth2.StaticTokenSource(token), NotAhead: true}
+			}, nil, false},
+		"Bearer, TokenSource": {bearer, func() authretry.Scheme { return &authretry.Bearer{Source: renewing()} }, slowBearer, true},
+		"Bearer, written outside": {bearer, func() authretry.Scheme { return &outsideBearer{tokens: renewing()} },
+			func() authretry.Scheme {
+				return &outsideBearer{tokens: slowBearer().(*authretry.Bearer).Source.(*authretry.TokenSource)}
+			}, true},
+		"Bearer, in a header of its own": {&authtest.APIKey{Key: checkedSecret, Header: "X-Auth-Token"},
+			func() authretry.Scheme {
+				return &authretry.Bearer{Source: oauth2.StaticTokenSource(token), Header: "X-Auth-Token"}
+			}, nil, false},
+		"APIKey, in a header of its own": {&authtest.APIKey{Key: checkedSecret, Header: "X-API-Key"},
+			func() authretry.Scheme { return &authretry.APIKey{Key: checkedSecret, Header: "X-API-Key"} }, nil, false},
+		"APIKey": {&authtest.APIKey{Key: checkedSecret},
+			func() authretry.Scheme { return &authretry.APIKey{Key: checkedSecret} },
+			func() authretry.Scheme {
+				return &authretry.APIKey{KeyFunc: func(ctx context.Context, _ authretry.CredentialsRequest) (string, error) { return "", waiting(ctx) }}
+			}, false},
+	}
+	for name, guard := range map[string]*authtest.Digest{
+		"auth":          {},
+		"auth-int":      {QOP: "auth-int"},
+		"MD5-sess":      {Algorithms: []string{"MD5-sess"}},
+		"without qop":   {QOP: authtest.NoQOP, Algorithms: []string{"MD5"}},
+		"nextnonce":     {NextNonce: authtest.NextNonceAlways, Opaque: "opaque"},
+		"few uses":      {NonceUses: 2},
+		"several, hash": {Algorithms: []string{"SHA-512-256", "MD5"}, Userhash: true},
+	} {
+		guard.Username, guard.Password = "Mufasa", checkedSecret
+		cases["Digest, "+name] = testCase{guard, func() authretry.Scheme {
+			return &authretry.Digest{Username: "Mufasa", Password: checkedSecret}
+		}, slowDigest, true} // whoever counts may have been refused for a count that came too late
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			server := authtest.NewServer(c.guard)
+			defer server.Close()
+			schemetest.Run(t, c.scheme, schemetest.Options{
+				Server: http.Handler(server), Slow: c.slow, Secrets: []string{checkedSecret}, AnswersAgain: c.answersAgain,
+			})
+		})
+	}
+}
+
+// renewing returns a source whose first token has been revoked.
+func renewing() *authretry.TokenSource {
+	return &authretry.TokenSource{
+		Initial: &oauth2.Token{AccessToken: "revoked", RefreshToken: "refresh"},
+		Fetch: func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+			return &oauth2.Token{AccessToken: checkedSecret, RefreshToken: "refresh"}, nil
+		},
+	}
+}
+
+// Without these, package fmt would show the token that is in the TokenSource.
+
+func (b *outsideBearer) Format(f fmt.State, _ rune) { io.WriteString(f, "outsideBearer") }
+func (s outsideSession) Format(f fmt.State, _ rune) { io.WriteString(f, "outsideSession") }
