@@ -180,7 +180,7 @@ func (x *exchange) carry(l *lease) error {
 		l.by, err = c.Carry(&x.calls, base)
 	}
 	if err == nil && l.by == nil {
-		err = errors.New("Carry returned neither a RoundTripper nor an error")
+		err = errors.New("neither a RoundTripper nor an error was returned")
 	}
 	if err != nil {
 		return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)

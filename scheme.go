@@ -9,9 +9,11 @@ import (
 
 // A Scheme is an HTTP authentication scheme together with the credentials for it: it turns a [Challenge] into
 // a [Session]. [Basic], [Digest], [Bearer] and [APIKey] are Schemes. Implement it only for a scheme that is not here;
-// package authtest has a check for that.
+// package authtest/schemetest has a check for that.
 //
-// A Scheme must be safe for concurrent use. It may implement [Starter] and [PlaintextSafe] besides, and have a method
+// A Scheme must be safe for concurrent use. It must not change the requests, responses and challenges that it is shown,
+// but for what Authorize is there for. The texts of its errors, and of itself in package fmt, must not show a secret. It may
+// implement [Starter] and [PlaintextSafe] besides, and have a method
 // Forget(account string), which [Transport.Forget] calls.
 //
 // The contexts that it gets have the values of the request's context only if [Transport.Account] is set, since a Session
@@ -40,7 +42,8 @@ type Scheme interface {
 	//
 	// The exchange itself sees to it that the same headers are not sent again. A Scheme whose credentials differ each time
 	// they are made, by a timestamp or a serial number, must return ErrCredentialsRefused itself unless something that
-	// counts has changed: a nonce, a token or a key.
+	// counts has changed: a nonce, a token or a key. (Digest does answer: good credentials are refused if their nonce
+	// counts arrive in another order.)
 	Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error)
 }
 

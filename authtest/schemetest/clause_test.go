@@ -21,7 +21,7 @@ func TestClausesAreQuoted(t *testing.T) {
 	lines := regexp.MustCompile(`\s*\n\s*//\s*`)
 	words := lines.ReplaceAllString(contract.String(), " ")
 	for _, c := range clauses {
-		require.Contains(t, words, c.text, "%s has changed", c.of)
+		require.True(t, strings.Contains(words, c.text), "%s has changed: it says no more %q", c.of, c.text)
 	}
 }
 
