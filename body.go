@@ -264,7 +264,6 @@ type sender struct {
 	gate      *gate // nil: nothing to wait for
 	replaying bool
 	pos       int           // in the record
-	sent      int64         // how many bytes have been read
 	gone      chan struct{} // closed when nobody wants to send this any more
 	left      bool          // gone is closed
 	closed    bool
@@ -279,18 +278,9 @@ func (s *sender) leaveLocked() {
 
 // Read reads from the record, then from the caller's body.
 func (s *sender) Read(p []byte) (int, error) {
-	if s.gate != nil {
-		var ok bool
-		if p, ok = s.gate.admit(p, s.sent, s.gone); !ok {
-			return 0, errSuperseded
-		}
+	if s.gate != nil && !s.gate.wait(s.gone) {
+		return 0, errSuperseded
 	}
-	n, err := s.read(p)
-	s.sent += int64(n)
-	return n, err
-}
-
-func (s *sender) read(p []byte) (int, error) {
 	b := s.body
 	if b.rewind != nil {
 		select {
@@ -354,14 +344,8 @@ func (s *sender) readAside(p []byte) (int, error) {
 	go func() {
 		defer func() { <-b.reading }()
 		defer close(done)
-		defer func() {
-			if v := recover(); v != nil {
-				err = &panicError{"the request's body panicked when it was read"}
-				b.err = err
-			}
-		}()
-		n, err = b.src.Read(chunk)
-		b.err = err
+		n = b.readInto(chunk)
+		err = b.err
 		s.keep(chunk[:n])
 	}()
 	select {
@@ -371,6 +355,17 @@ func (s *sender) readAside(p []byte) (int, error) {
 	case <-s.gone:
 		return 0, errSuperseded
 	}
+}
+
+// readInto reads from the caller's body in a goroutine of ours, where nobody else would catch a panic. It sets b.err.
+func (b *body) readInto(p []byte) (n int) {
+	defer func() {
+		if v := recover(); v != nil {
+			n, b.err = 0, &panicError{"the request's body panicked when it was read"}
+		}
+	}()
+	n, b.err = b.src.Read(p)
+	return n
 }
 
 // keep records what the first sender has read of src. If the retry has taken over during the Read, nothing of that may

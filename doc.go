@@ -80,8 +80,7 @@
 //
 // A retry needs the request's body a second time. Request.GetBody is used where there is one, as for all bodies that
 // http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]. Where a challenge may come, a
-// larger body is announced with "Expect: 100-continue", so that the server can refuse before anything of it is sent; a
-// body of unknown length waits for a moment instead. If a body cannot be sent again, the refusal is returned
+// larger body is announced with "Expect: 100-continue", so that the server can refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned
 // untouched, and what it taught is used for the next request.
 //
 // # Retries

@@ -12,15 +12,13 @@ const (
 	// expectTimeout is how long a body waits for "100 Continue": servers that know nothing of it say nothing.
 	expectTimeout = time.Second
 
-	// pauseTimeout is how long a body of unknown length waits for a refusal before any of it is sent.
-	pauseTimeout = 200 * time.Millisecond
+	// How much of a body of unknown length is read ahead, and for how long, to see whether it is large.
+	peekSize    = 64 << 10
+	peekTimeout = 50 * time.Millisecond
 )
 
 // A gate holds the first sender of a body back until the server has asked for it, or has had time to refuse it.
 type gate struct {
-	after  int64         // how many bytes pass before the gate is closed
-	moment time.Duration // how long the first of them wait
-
 	asked atomic.Int64 // when the request's headers were written, in nanoseconds; 0 if not known
 	once  sync.Once
 	open  chan struct{}
@@ -41,55 +39,69 @@ func (b *body) expect(req *http.Request) *http.Request {
 	}))
 }
 
-// pause gives a server a moment to refuse the first send before the body comes, and more time before there is more of
-// it than could be replayed.
-//
-// A body of unknown length is not announced by Expect. It may be empty, or a stream whose server answers while it comes;
-// and of a request with Expect http.Transport drops the body if an answer comes first.
-func (b *body) pause() {
-	b.current.gate = &gate{open: make(chan struct{}), after: b.limit, moment: pauseTimeout}
+// peek reads ahead what there is of a body of unknown length, and reports whether that is so much that a refusal had
+// better come before it is sent. What a reader has not at hand within a moment is taken for a stream, which must not be
+// announced: its server may answer while it comes, and http.Transport drops the body of a request with Expect if an answer
+// comes first. Neither must a body that turns out to be empty or short.
+func (b *body) peek() (large bool) {
+	most := min(b.limit, peekSize)
+	over := make(chan struct{}) // closed when nothing more is to be read
+	done := make(chan struct{})
+	b.reading <- struct{}{}
+	go func() {
+		defer func() { <-b.reading }()
+		defer close(done)
+		chunk := make([]byte, min(most+1, 32<<10))
+		for b.err == nil && b.recorded() <= most {
+			n := b.readInto(chunk[:min(int64(len(chunk)), most+1-b.recorded())])
+			b.mu.Lock()
+			b.record = append(b.record, chunk[:n]...)
+			b.mu.Unlock()
+			select {
+			case <-over:
+				return
+			default:
+			}
+		}
+	}()
+	timer := time.NewTimer(peekTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return b.recorded() > most
+	case <-timer.C:
+		close(over)
+		return false
+	}
+}
+
+func (b *body) recorded() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(len(b.record))
 }
 
 func (g *gate) pass() { g.once.Do(func() { close(g.open) }) }
 
-// admit returns the part of p that may be read, when it may, after sent bytes. It returns false if the sender is gone
-// before that.
-func (g *gate) admit(p []byte, sent int64, gone <-chan struct{}) ([]byte, bool) {
-	left := g.after - sent
-	if sent == 0 && g.moment > 0 {
-		if !g.wait(g.moment, gone) {
-			return nil, false
-		}
-		g.moment = 0
-	} else if left <= 0 {
-		if !g.wait(expectTimeout, gone) {
-			return nil, false
-		}
-		g.pass()
-	}
-	if left > 0 {
-		p = p[:min(int64(len(p)), left)]
-	}
-	return p, true
-}
-
-// wait returns true when the gate is open or the time is over, false if the sender was gone before.
-func (g *gate) wait(limit time.Duration, gone <-chan struct{}) bool {
+// wait returns true when the gate is open, false if the sender was gone before.
+func (g *gate) wait(gone <-chan struct{}) bool {
 	select {
 	case <-g.open:
 		return true
 	default:
 	}
+	left := expectTimeout
 	if asked := g.asked.Load(); asked != 0 {
-		limit -= time.Since(time.Unix(0, asked))
+		left -= time.Since(time.Unix(0, asked))
 	}
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
 	case <-gone:
 		return false
 	case <-g.open:
 	case <-timer.C:
+		g.pass()
 	}
 	return true
 }

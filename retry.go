@@ -178,11 +178,9 @@ func (x *exchange) first() (*http.Request, error) {
 	}
 	switch {
 	case x.body == nil || x.body.inMemory, x.spaces.takesBodies(x.remembered()):
-	case x.body.isLarge():
+	case x.body.isLarge(), x.body.isEndless() && x.req.Method != http.MethodConnect && x.body.peek():
 		x.expects = req.Header.Get("Expect") == ""
 		req = x.body.expect(req)
-	case x.body.isEndless():
-		x.body.pause()
 	}
 	return req, nil
 }

@@ -53,9 +53,10 @@ type Transport struct {
 	// 0 means 1 MiB; negative means none. A body that is in memory, as those of http.NewRequest are, is sent again in any
 	// case.
 	//
-	// Where a challenge may come, a larger body is announced by "Expect: 100-continue", and one of unknown length waits
-	// 200 ms, and a second more after ReplayLimit bytes, so that a server can refuse before it is sent. A challenge may come if
-	// no credentials are sent ahead, unless the origin has taken such a body without one and has challenged nothing else.
+	// Where a challenge may come, a larger body is announced by "Expect: 100-continue", so that a server can refuse before
+	// it is sent; a server that does not answer that gets the body after a second. One of unknown length is announced too
+	// if 64 KiB of it, or ReplayLimit if that is less, are there within 50 ms. A challenge may come if no credentials are
+	// sent ahead, unless the origin has taken such a body without one and has challenged nothing else.
 	ReplayLimit int64
 
 	// Account says on whose behalf a request is sent, such as the user for whom a server calls an API. Whatever the Transport
