@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
 	"sync/atomic"
 )
 
@@ -33,53 +34,70 @@ func (proxySendKey) ours() {}
 
 // findAccount asks Transport.Account on whose behalf the request is sent. For a request that comes from a redirect it is
 // the one on whose behalf the first was sent: where a redirect leads is for the server to say, but not for whom.
+//
+// http.Client gives all requests of a chain the same context. A request with another one may be anybody's, such as a copy
+// of a response's request: then both the chain and Account must say the same, or it is nobody's.
 func (x *exchange) findAccount() error {
 	first := x.req
+	chain := (*sentFor)(nil)
 	for range maxHops {
-		if first.Response == nil || first.Response.Request == nil {
+		if chain != nil || first.Response == nil || first.Response.Request == nil {
 			break
 		}
 		first = first.Response.Request
-		if account, ok := accountIn(first.Context(), x.authenticator); ok {
-			x.account = account
-			return nil
-		}
+		chain = sentForIn(first.Context(), x.authenticator)
 	}
-	account := x.accountFunc(first)
+	if chain != nil && isSameContext(chain.Context, x.req.Context()) {
+		x.account, x.hasAccount = chain.account, true
+		return nil
+	}
+	asked := first
+	if chain != nil || first != x.req && !isSameContext(withoutExplanation(first).Context(), x.req.Context()) {
+		asked = x.req
+	}
+	account := x.accountFunc(asked)
 	if len(account) > maxAccount {
 		return misconfiguration{fmt.Errorf("authretry: Transport.Account returned %d bytes, and an account may have %d", len(account), maxAccount)}
 	}
-	x.account = account
+	if chain != nil && chain.account != account {
+		account = ""
+	}
+	x.account, x.hasAccount = account, true
 	return nil
 }
 
-// sentFor is the context of the request of a redirect: it says for whom that was sent.
+// sentFor is the context of the request of a redirect: it says for whom that was sent. The context in it is the caller's.
 type sentFor struct {
 	context.Context
 	by      *authenticator
 	account string
 }
 
-// accountIn returns for whom a request was sent whose response was a redirect.
-func accountIn(ctx context.Context, by *authenticator) (account string, ok bool) {
+// sentForIn returns what a context says of for whom a request was sent whose response was a redirect; nil if nothing.
+func sentForIn(ctx context.Context, by *authenticator) *sentFor {
 	for {
 		switch c := ctx.(type) {
 		case *sentFor:
 			if c.by == by {
-				return c.account, true
+				return c
 			}
 			ctx = c.Context
 		case *explained:
 			ctx = c.Context
 		default:
-			return "", false
+			return nil
 		}
 	}
 }
 
+// isSameContext reports whether two contexts are one. Some cannot be compared.
+func isSameContext(a, b context.Context) bool {
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
+}
+
 // noteAccount notes in a redirect, from which the next request of the chain will come, for whom this one was sent.
 func (x *exchange) noteAccount(resp *http.Response) {
-	if x.accountFunc == nil {
+	if !x.hasAccount {
 		return
 	}
 	switch resp.StatusCode {
@@ -88,7 +106,7 @@ func (x *exchange) noteAccount(resp *http.Response) {
 		if resp.Request != nil {
 			req = resp.Request
 		}
-		resp.Request = req.WithContext(&sentFor{req.Context(), x.authenticator, x.account})
+		resp.Request = req.WithContext(&sentFor{x.req.Context(), x.authenticator, x.account})
 	}
 }
 

@@ -92,20 +92,28 @@ func (a *accountSources) ask(s *accountSource, ask sourcesFunc) {
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), accountKey{}, s.account), sourcesTimeout)
 	defer cancel()
 	overdue := context.AfterFunc(ctx, func() {
-		a.finish(s, nil, errors.New("it took more than 30 seconds"))
+		a.finish(s, nil, noSource(errors.New("it took more than 30 seconds")))
 	})
 	defer overdue()
 	var src oauth2.TokenSource
-	err := errors.New("it has ended its goroutine")
+	err := noSource(errors.New("it has ended its goroutine"))
 	defer func() {
 		if p := recover(); p != nil {
-			err = panicked(p)
+			err = noSource(panicked(p))
 		}
 		a.finish(s, src, err)
 	}()
-	if src, err = ask(ctx, s.account); err == nil && isNilSource(src) {
-		err = errors.New("it returned neither a source nor an error")
+	switch src, err = ask(ctx, s.account); {
+	case err != nil:
+		err = noSource(err) // which calls what is not ours, too
+	case isNilSource(src):
+		err = noSource(errors.New("it returned neither a source nor an error"))
 	}
+}
+
+// noSource is the error for a call of Bearer.Sources that failed.
+func noSource(err error) error {
+	return &tokenError{text: "Bearer.Sources has no source for the account: " + describeCause(err, nil), causes: []error{err}}
 }
 
 // finish tells those who wait. What has failed is not remembered.
@@ -116,7 +124,7 @@ func (a *accountSources) finish(s *accountSource, src oauth2.TokenSource, err er
 			s.inUse = &sourceInUse{TokenSource: src}
 			return
 		}
-		s.err = &tokenError{text: "Bearer.Sources has no source for the account: " + describeCause(err, nil), causes: []error{err}}
+		s.err = err
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.removeLocked(s)

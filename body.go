@@ -26,6 +26,7 @@ const (
 var (
 	errBodyNotReplayable = errors.New("authretry: the body cannot be read twice; set Request.GetBody or raise Transport.ReplayLimit")
 	errBodyNotHashable   = fmt.Errorf("authretry: the server wants the body hashed (Digest qop=auth-int): %w", errBodyNotReplayable)
+	errNoBody            = errors.New("authretry: Request.GetBody returned neither a body nor an error")
 	errSuperseded        = errors.New("authretry: the body has been taken over by the retry")
 )
 
@@ -51,6 +52,7 @@ type body struct {
 
 	mu       sync.Mutex // guards what is below, never over I/O
 	record   []byte     // what was read of src and is still to be sent, or may be sent again
+	cuts     []int      // where the portions of the record end that were read ahead
 	overflow bool       // no more is recorded, and src cannot be replayed: the record is incomplete, or nobody needs it
 	current  *sender
 	settled  bool // there will be no other sender
@@ -148,7 +150,7 @@ func (b *body) replay(req *http.Request) error {
 	if b.rewind != nil {
 		again, err := b.rewind()
 		if err == nil && again == nil {
-			err = errors.New("authretry: Request.GetBody returned neither a body nor an error")
+			err = errNoBody
 		}
 		if err != nil {
 			return err
@@ -180,16 +182,19 @@ func (b *body) settle() {
 	if b == nil || b.inMemory {
 		return
 	}
+	var src io.Closer
+	defer func() { closeSource(src) }()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.settled = true
 	if !b.overflow && b.current != nil && !b.current.replaying {
 		b.overflow = true
-		b.record = b.record[min(b.current.pos, len(b.record)):]
-		b.current.pos = 0
+		if b.current.pos >= len(b.record) {
+			b.record, b.cuts, b.current.pos = nil, nil, 0
+		}
 	}
 	if b.current == nil || b.current.closed {
-		b.closeLocked()
+		src = b.closeLocked()
 	} else if b.current.gate != nil {
 		b.current.gate.pass()
 	}
@@ -202,18 +207,28 @@ func (b *body) abandon() {
 	}
 	defer func() { _ = recover() }() // a Close that panics may do so in a goroutine of package context
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.settled = true
-	b.closeLocked()
+	src := b.closeLocked()
+	b.mu.Unlock()
+	closeSource(src)
 }
 
-func (b *body) closeLocked() error {
+// closeLocked notes that the caller's body is closed, and returns it to be closed without the lock; nil if it was closed
+// before.
+func (b *body) closeLocked() io.Closer {
 	if b.closed {
 		return nil
 	}
 	b.closed = true
 	b.record = nil
-	return b.src.Close()
+	return b.src
+}
+
+func closeSource(src io.Closer) error {
+	if src == nil {
+		return nil
+	}
+	return src.Close()
 }
 
 // copies returns a GetBody for a Session that has to read the body before it is sent, as Digest's auth-int does. A
@@ -223,7 +238,13 @@ func (b *body) copies() func() (io.ReadCloser, error) {
 		return nil
 	}
 	if b.rewind != nil {
-		return b.rewind
+		return func() (io.ReadCloser, error) {
+			again, err := b.rewind()
+			if err == nil && again == nil {
+				err = errNoBody
+			}
+			return again, err
+		}
 	}
 	return func() (io.ReadCloser, error) {
 		b.reading <- struct{}{}
@@ -290,26 +311,30 @@ func (s *sender) Read(p []byte) (int, error) {
 			return b.src.Read(p)
 		}
 	}
-	select {
-	case b.reading <- struct{}{}:
-	case <-s.gone:
-		return 0, errSuperseded
-	}
-	b.mu.Lock()
-	if s.left || b.closed {
+	for locked := false; ; locked = true {
+		b.mu.Lock()
+		gone, n := s.left || b.closed, s.readRecord(p)
+		if locked && !gone && n == 0 {
+			break
+		}
 		b.mu.Unlock()
-		<-b.reading
-		return 0, errSuperseded
-	}
-	if s.pos < len(b.record) {
-		n := copy(p, b.record[s.pos:])
-		s.pos += n
-		b.mu.Unlock()
-		<-b.reading
-		return n, nil
+		if locked {
+			<-b.reading
+		}
+		switch {
+		case gone:
+			return 0, errSuperseded
+		case n > 0:
+			return n, nil
+		}
+		select {
+		case b.reading <- struct{}{}:
+		case <-s.gone:
+			return 0, errSuperseded
+		}
 	}
 	if s.replaying || b.overflow {
-		b.record, s.pos = nil, 0 // it will not be asked for again
+		b.record, b.cuts, s.pos = nil, nil, 0 // it will not be asked for again
 	}
 	final := s.replaying || b.overflow || b.settled
 	b.mu.Unlock()
@@ -327,6 +352,25 @@ func (s *sender) Read(p []byte) (int, error) {
 		s.keep(p[:n])
 	}
 	return n, err
+}
+
+// readRecord reads from the record. What was read ahead comes in the portions in which the caller's body gave it: somebody
+// may wait for them. The caller holds b.mu.
+func (s *sender) readRecord(p []byte) int {
+	b := s.body
+	if s.pos >= len(b.record) {
+		return 0
+	}
+	rest := b.record[s.pos:]
+	for _, cut := range b.cuts {
+		if cut > s.pos && !s.replaying {
+			rest = b.record[s.pos:cut]
+			break
+		}
+	}
+	n := copy(p, rest)
+	s.pos += n
+	return n
 }
 
 // readAside reads from the caller's body in a goroutine of its own, as long as there may be a retry. http.Transport ends a
@@ -391,6 +435,11 @@ func (s *sender) keep(p []byte) {
 
 // Close closes the caller's body, unless the retry has it or may need it.
 func (s *sender) Close() error {
+	return closeSource(s.leave())
+}
+
+// leave says that nobody sends s any more. It returns the caller's body if that is to be closed.
+func (s *sender) leave() io.Closer {
 	b := s.body
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -208,6 +208,18 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
+// size returns how many bytes the session takes, and its share of what is known of nonces.
+func (s *digestSession) size() int {
+	n := 320 + cap(s.nonce) + len(s.head) + len(s.tail)
+	if s.space != nil {
+		n += 64 + len(s.space.challenged)
+		for _, prefix := range s.space.prefixes {
+			n += 16 + len(prefix)
+		}
+	}
+	return n
+}
+
 // Covers reports whether u is in the session's protection space. It may be called while the session is lent, since a
 // session's space never changes.
 func (s *digestSession) Covers(u *url.URL) bool { return s.space == nil || s.space.covers(u) }

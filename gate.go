@@ -3,6 +3,7 @@ package authretry
 import (
 	"net/http"
 	"net/http/httptrace"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,9 +13,10 @@ const (
 	// expectTimeout is how long a body waits for "100 Continue": servers that know nothing of it say nothing.
 	expectTimeout = time.Second
 
-	// How much of a body of unknown length is read ahead, and for how long, to see whether it is large.
-	peekSize    = 64 << 10
-	peekTimeout = 50 * time.Millisecond
+	// How much of a body of unknown length is read ahead, and how often other goroutines get a turn meanwhile, to see
+	// whether it is large.
+	peekSize  = 64 << 10
+	peekTurns = 5000
 )
 
 // A gate holds the first sender of a body back until the server has asked for it, or has had time to refuse it.
@@ -40,9 +42,9 @@ func (b *body) expect(req *http.Request) *http.Request {
 }
 
 // peek reads ahead what there is of a body of unknown length, and reports whether that is so much that a refusal had
-// better come before it is sent. What a reader has not at hand within a moment is taken for a stream, which must not be
-// announced: its server may answer while it comes, and http.Transport drops the body of a request with Expect if an answer
-// comes first. Neither must a body that turns out to be empty or short.
+// better come before it is sent. A reader that has not so much at hand is taken for a stream, which must neither be held
+// up nor announced: its server may answer while it comes, and http.Transport drops the body of a request with Expect if an
+// answer comes first. Neither must a body be announced that turns out to be empty or short.
 func (b *body) peek() (large bool) {
 	most := min(b.limit, peekSize)
 	over := make(chan struct{}) // closed when nothing more is to be read
@@ -56,6 +58,7 @@ func (b *body) peek() (large bool) {
 			n := b.readInto(chunk[:min(int64(len(chunk)), most+1-b.recorded())])
 			b.mu.Lock()
 			b.record = append(b.record, chunk[:n]...)
+			b.cuts = append(b.cuts, len(b.record))
 			b.mu.Unlock()
 			select {
 			case <-over:
@@ -64,15 +67,16 @@ func (b *body) peek() (large bool) {
 			}
 		}
 	}()
-	timer := time.NewTimer(peekTimeout)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return b.recorded() > most
-	case <-timer.C:
-		close(over)
-		return false
+	for range peekTurns { // a timer would hold up every stream
+		select {
+		case <-done:
+			return b.recorded() > most
+		default:
+			runtime.Gosched()
+		}
 	}
+	close(over)
+	return false
 }
 
 func (b *body) recorded() int64 {

@@ -172,7 +172,14 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 // carry has a Carrier's Session say by which RoundTripper its requests go.
 func (x *exchange) carry(l *lease) error {
 	c, ok := l.Session.(Carrier)
-	if !ok || l.by != nil {
+	if !ok {
+		return nil
+	}
+	if l.by != nil {
+		if isExclusive(l.Session) { // lent, and so ours to close
+			x.carried = append(x.carried, l.held)
+			l.carried = len(x.carried)
+		}
 		return nil
 	}
 	base, err := x.way.carrying()
@@ -181,6 +188,10 @@ func (x *exchange) carry(l *lease) error {
 	}
 	if err == nil && l.by == nil {
 		err = errors.New("neither a RoundTripper nor an error was returned")
+	}
+	if err == nil {
+		x.carried = append(x.carried, l.held)
+		l.carried = len(x.carried)
 	}
 	if err != nil {
 		return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)

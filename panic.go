@@ -26,6 +26,13 @@ func (x *exchange) contain(resp **http.Response, err *error) {
 	x.done(0, r, r)
 }
 
+// caught turns a panic into an error, where it is another goroutine than the caller's that calls.
+func (x *exchange) caught(err *error) {
+	if p := recover(); p != nil {
+		*err = x.rejection(nil, x.calls.missedValues(&panicError{panicText(p)}))
+	}
+}
+
 // A panicError is a panic of something that was called. Its text leaves out values that could be secrets.
 type panicError struct{ text string }
 

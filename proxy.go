@@ -72,14 +72,15 @@ func NewProxyTransport(base *http.Transport, schemes ...Scheme) *ProxyTransport 
 }
 
 // RoundTrip implements http.RoundTripper. See [ProxyTransport].
-func (t *ProxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	err := t.init()
+func (t *ProxyTransport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	err = t.init()
 	if t == nil {
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
 	way := &proxyWay{t: t}
 	x := &exchange{authenticator: t.auth, way: way, ctx: req.Context(), req: withoutExplanation(req)}
+	defer x.contain(&resp, &err)
 	if err != nil {
 		closeBody(req)
 		return nil, x.fail(nil, misconfiguration{err})

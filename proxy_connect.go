@@ -52,8 +52,9 @@ func (t *ProxyTransport) headerForConnect(ctx context.Context, proxyURL *url.URL
 }
 
 // authorizeConnect returns the Proxy-Authorization of a CONNECT to target, or "" if nothing is known yet.
-func (s *proxySend) authorizeConnect(ctx context.Context, target string) (string, error) {
+func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value string, err error) {
 	x := s.x.connecting(ctx, target)
+	defer x.caught(&err)
 	l := s.takeAnswer()
 	if l.Session == nil {
 		var err error
@@ -70,7 +71,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (string
 	if err := x.authorize(x.req, l); err != nil {
 		return "", x.rejection(nil, err)
 	}
-	value := x.req.Header.Get(x.credentials)
+	value = x.req.Header.Get(x.credentials)
 	if value == s.refused {
 		return "", errRefusedBefore // never again unchanged, whatever the Scheme says
 	}
@@ -86,6 +87,7 @@ func (x *exchange) connecting(ctx context.Context, target string) *exchange {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
 	c := &exchange{authenticator: x.authenticator, way: x.way, ctx: ctx, req: req.WithContext(ctx), origin: x.origin, at: x.at}
 	c.begin() // which cannot fail: there is no account
+	c.req = req.WithContext(&c.sends)
 	return c
 }
 
@@ -116,7 +118,9 @@ func (t *ProxyTransport) responseToConnect(ctx context.Context, proxyURL *url.UR
 }
 
 // connected ends the lease of a CONNECT: the Session learns from the answer, or RoundTrip gets to know of the refusal.
-func (s *proxySend) connected(ctx context.Context, connectReq *http.Request, connectRes *http.Response) error {
+func (s *proxySend) connected(ctx context.Context, connectReq *http.Request, connectRes *http.Response) (err error) {
+	x := s.x.connecting(ctx, connectReq.Host)
+	defer x.caught(&err)
 	sent := connectReq.Header.Get("Proxy-Authorization")
 	l, ours := s.takeConnect(sent)
 	if ours {
@@ -128,7 +132,6 @@ func (s *proxySend) connected(ctx context.Context, connectReq *http.Request, con
 	if !ours {
 		return nil
 	}
-	x := s.x.connecting(ctx, connectReq.Host)
 	x.req.Header["Proxy-Authorization"] = []string{sent}
 	seen := *connectRes
 	seen.Request = x.req

@@ -52,8 +52,10 @@ func (l *looking) Read(p []byte) (int, error) {
 	if l.err != nil {
 		return 0, l.err
 	}
-	p = p[:min(len(p), maxLook-len(l.read))]
 	if len(p) == 0 {
+		return 0, nil
+	}
+	if p = p[:min(len(p), maxLook-len(l.read))]; len(p) == 0 {
 		return 0, io.EOF
 	}
 	n, err := l.src.Read(p)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -36,8 +37,9 @@ type exchange struct {
 	at     *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
 	body   *body         // nil: none
 
-	account string // for whom it is; "" if there is one user
-	changes uint32 // how often an account had been forgotten when it began
+	account    string // for whom it is; "" if there is one user
+	hasAccount bool   // Account was asked
+	changes    uint32 // how often such an account had been forgotten when it began
 
 	copied   http.Request // the first send, which is a part of the exchange to save an allocation
 	ahead    lease        // what went with the first send
@@ -46,6 +48,7 @@ type exchange struct {
 	expects  bool         // we had the first send ask for 100 Continue
 	noReplay error        // why the Session that was to go ahead could not have the body
 
+	carried []held         // what Carriers have made for this exchange; empty where it was kept
 	resp    *http.Response // the latest
 	foreign bool           // it does not come from the side that we authenticate to
 	own     bool           // a proxy refuses a CONNECT with the caller's own credentials
@@ -81,6 +84,7 @@ func (x *exchange) run() (resp *http.Response, err error) {
 	if x.accountFunc != nil && x.account == "" {
 		return x.pass(ReasonNoAccount)
 	}
+	defer func() { x.endCarriers(resp) }()
 	limit := x.replayLimit
 	if x.way.isTunnel() {
 		limit = -1 // a CONNECT is refused before anything of the body is read
@@ -124,16 +128,16 @@ func (x *exchange) run() (resp *http.Response, err error) {
 
 // begin finds out for whom the request is, and makes the contexts for what is called.
 func (x *exchange) begin() error {
-	x.changes = x.spaces.changes.Load()
 	x.calls.x, x.calls.Context, x.calls.all = x, x.ctx, x.accountFunc != nil
 	if x.accountFunc != nil {
 		if err := x.findAccount(); err != nil {
 			return err
 		}
 	}
+	x.changes = x.spaces.changesOf(x.account).Load()
 	x.listen()
 	x.calls.Context = x.ctx
-	x.sends.x, x.sends.Context, x.sends.all = x, x.ctx, true
+	x.sends.x, x.sends.Context, x.sends.all = x, x.ctx, x.side == originSide
 	if x.accountFunc != nil || x.asksAccount {
 		x.ctx = &x.sends
 	}
@@ -200,9 +204,6 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	if err != nil {
 		return nil, err
-	}
-	if _, exclusive := x.ahead.Session.(Exclusive); exclusive {
-		closeIdle([]held{x.ahead.held}) // its Session is not used again
 	}
 	if !x.body.canReplay() {
 		x.keep(answer) // the next request will need it
@@ -430,9 +431,32 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 
 // keep remembers the lease's Session for requests like this one.
 func (x *exchange) keep(l lease) {
-	if l.space != nil || x.spaces.changes.Load() == x.changes { // or else it may be of an account that was forgotten
-		x.spaces.keep(x.remembered(), x.at, l)
+	if x.spaces.keep(x.remembered(), x.at, l, x.changes) && l.carried > 0 {
+		x.carried[l.carried-1] = held{}
 	}
+}
+
+// endCarriers closes what Carriers have made for this exchange, and nobody else is going to use. If the caller is still to
+// read from such a connection, it is closed after that.
+func (x *exchange) endCarriers(resp *http.Response) {
+	if len(x.carried) == 0 {
+		return
+	}
+	closeIdle(x.carried)
+	if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Body = &lastBody{resp.Body, x.carried}
+	}
+}
+
+// lastBody is the body of the last response that comes by what a Carrier has made.
+type lastBody struct {
+	io.ReadCloser
+	carried []held
+}
+
+func (b *lastBody) Close() error {
+	defer closeIdle(b.carried)
+	return b.ReadCloser.Close()
 }
 
 // withoutCredentials returns a copy of req without the headers that are in sent, but not in callers.

@@ -108,7 +108,7 @@ type Covers interface {
 	Session
 
 	// Covers reports whether the space includes u, which is of the same origin as the challenged request. Its word is
-	// final, also for the path that was challenged.
+	// final, also for the path that was challenged. It is asked for most requests, under a lock, so it must return at once.
 	Covers(u *url.URL) bool
 }
 
@@ -117,15 +117,15 @@ type Covers interface {
 type Carrier interface {
 	Session
 
-	// Carry is called once, after the Scheme's Answer has returned the Session. It returns what the Session's requests
+	// Carry is called once for each Session that the Scheme's Answer or Start has returned. It returns what the Session's requests
 	// go by, which must be safe for concurrent use unless the Session is [Exclusive], and must not follow redirects. It
 	// may send requests of its own first, without the caller's body, and obeys ctx.
 	//
 	// Base is what the requests would go by otherwise: an *http.Transport or a *ProxyTransport. It must not be changed, but
 	// can be cloned. With any other [Transport.Base], and for a proxy's credentials, a Carrier fails the request.
 	//
-	// If what Carry returns has a method CloseIdleConnections, that is called when the Session is not used any more, and
-	// by [Transport.CloseIdleConnections].
+	// If what Carry returns has a method CloseIdleConnections, that is called when the Session is not used any more, which for
+	// one that Start has returned is after its request, and by [Transport.CloseIdleConnections].
 	Carry(ctx context.Context, base http.RoundTripper) (http.RoundTripper, error)
 }
 

@@ -30,14 +30,24 @@ const (
 // spaces remembers the Sessions that protection spaces (RFC 9110 §11.5) have accepted, so that the next request
 // carries credentials at once. The zero value is ready for use.
 type spaces struct {
-	count   atomic.Int32  // of known, so that nothing is locked while there are none
-	clock   atomic.Int64  // counts uses, to find what has not been used for long
-	size    atomic.Int64  // of all that is remembered, in bytes
-	changes atomic.Uint32 // how often an account was forgotten
-	limit   int64         // of size, for tests; 0: maxRemembered
+	count   atomic.Int32      // of known, so that nothing is locked while there are none
+	clock   atomic.Int64      // counts uses, to find what has not been used for long
+	size    atomic.Int64      // of all that is remembered, in bytes
+	changes [32]atomic.Uint32 // how often accounts were forgotten, by a hash of them
+	limit   int64             // of size, for tests; 0: maxRemembered
 
-	mu    sync.RWMutex // guards known, not what is in it
+	mu    sync.RWMutex // guards what follows, not what is in the originSpaces
 	known map[spacesKey]*originSpaces
+	first map[string]*originSpaces // of each account that is not "", with the next ones in their field next
+}
+
+// changesOf counts how often an account, or another one by chance, was forgotten.
+func (s *spaces) changesOf(account string) *atomic.Uint32 {
+	var h uint32
+	for i := range len(account) {
+		h = h*31 + uint32(account[i])
+	}
+	return &s.changes[h%uint32(len(s.changes))]
 }
 
 // A spacesKey says for whom, and of whom, something is remembered.
@@ -49,6 +59,8 @@ type spacesKey struct {
 // originSpaces are the protection spaces of one origin, for one account, the latest last.
 type originSpaces struct {
 	all     *spaces
+	key     spacesKey
+	next    *originSpaces // of the same account; guarded by spaces.mu
 	lastUse atomic.Int64
 
 	mu      sync.Mutex // guards everything below, for no longer than a look
@@ -107,6 +119,7 @@ type lease struct {
 	scheme  int // index in Transport.Schemes
 	realm   string
 	started bool // by a Starter, ahead of any challenge: there is nothing to remember
+	carried int  // index in exchange.carried, plus 1, of what a Carrier has made for it; 0 if nothing
 
 	// Where a remembered Session came from; nil for one that has just answered a challenge.
 	known *originSpaces
@@ -135,7 +148,7 @@ func (s *spaces) lend(key spacesKey, u *url.URL) (l lease, exact bool) {
 		return lease{}, false
 	}
 	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, known: known, space: best}
-	if _, exclusive := best.latest.Session.(Exclusive); exclusive {
+	if isExclusive(best.latest.Session) {
 		l.held = best.takeIdle()
 		if l.Session != nil {
 			known.grow(-l.size())
@@ -144,21 +157,31 @@ func (s *spaces) lend(key spacesKey, u *url.URL) (l lease, exact bool) {
 	return l, depth > 0
 }
 
-// keep returns the lease after use, or remembers the Session of a new one for requests to u and below.
-func (s *spaces) keep(key spacesKey, u *url.URL, l lease) {
+// keep returns the lease after use, or remembers the Session of a new one for requests to u and below, unless its account
+// has been forgotten since there were that many changes. It reports whether the Session is remembered.
+func (s *spaces) keep(key spacesKey, u *url.URL, l lease, changes uint32) (kept bool) {
 	if l.started || l.Session == nil || len(l.realm) > maxRealm || isForOneRequest(l.Session) {
-		return
+		return false
 	}
-	_, exclusive := l.Session.(Exclusive)
 	known := l.known
-	if l.space != nil && !exclusive {
-		return
+	if l.space != nil && !isExclusive(l.Session) {
+		return true
 	}
 	if l.space == nil {
 		known = s.at(key)
+		if s.changesOf(key.account).Load() != changes { // looked at after known, which is dropped if it changes later
+			return false
+		}
 	}
-	closeIdle(known.keep(u, l, exclusive))
+	kept, carried := known.keep(u, l)
+	closeIdle(carried)
 	s.shrink()
+	return kept
+}
+
+func isExclusive(s Session) bool {
+	_, ok := s.(Exclusive)
+	return ok
 }
 
 // isForOneRequest reports whether a Session is of no use to other requests than the one that it was made for.
@@ -196,19 +219,56 @@ func (s *spaces) forget(key spacesKey, l lease) {
 
 // forgetAccount drops all that is remembered for an account.
 func (s *spaces) forgetAccount(account string) {
-	s.changes.Add(1)
 	s.mu.Lock()
-	var dropped []*originSpaces
-	for key, known := range s.known {
-		if key.account == account {
-			delete(s.known, key)
-			dropped = append(dropped, known)
+	s.changesOf(account).Add(1)
+	known := s.first[account]
+	delete(s.first, account)
+	if account == "" { // of which there is no list
+		for _, k := range s.known {
+			if k.key.account == "" {
+				k.next, known = known, k
+			}
 		}
+	}
+	for k := known; k != nil; k = k.next {
+		delete(s.known, k.key)
 	}
 	s.count.Store(int32(len(s.known)))
 	s.mu.Unlock()
-	for _, known := range dropped {
+	for ; known != nil; known = known.next {
 		closeIdle(known.drop())
+	}
+}
+
+// addLocked adds k, whose key is set.
+func (s *spaces) addLocked(k *originSpaces) {
+	if s.known == nil {
+		s.known, s.first = make(map[spacesKey]*originSpaces), make(map[string]*originSpaces)
+	}
+	s.known[k.key] = k
+	if k.key.account != "" {
+		k.next = s.first[k.key.account]
+		s.first[k.key.account] = k
+	}
+	s.count.Store(int32(len(s.known)))
+}
+
+// removeLocked removes k.
+func (s *spaces) removeLocked(k *originSpaces) {
+	delete(s.known, k.key)
+	s.count.Store(int32(len(s.known)))
+	if k.key.account == "" {
+		return
+	}
+	if first := s.first[k.key.account]; first == k {
+		if s.first[k.key.account] = k.next; k.next == nil {
+			delete(s.first, k.key.account)
+		}
+	} else {
+		for first.next != k {
+			first = first.next
+		}
+		first.next = k.next
 	}
 }
 
@@ -234,14 +294,10 @@ func (s *spaces) at(key spacesKey) *originSpaces {
 	if known := s.known[key]; known != nil {
 		return known
 	}
-	if s.known == nil {
-		s.known = make(map[spacesKey]*originSpaces)
-	}
-	known := &originSpaces{all: s}
+	known := &originSpaces{all: s, key: key}
 	known.lastUse.Store(s.clock.Add(1))
 	known.grow(sizeOfOrigin + len(key.account) + len(key.host))
-	s.known[key] = known
-	s.count.Store(int32(len(s.known)))
+	s.addLocked(known)
 	return known
 }
 
@@ -251,25 +307,24 @@ func (s *spaces) shrink() {
 	limit := cmp.Or(s.limit, maxRemembered)
 	for s.size.Load() > limit {
 		s.mu.Lock()
-		var oldest spacesKey
-		var last int64
+		var oldest *originSpaces
 		n := 0
-		for key, known := range s.known {
-			if use := known.lastUse.Load(); n == 0 || use < last {
-				oldest, last = key, use
+		for _, k := range s.known {
+			if oldest == nil || k.lastUse.Load() < oldest.lastUse.Load() {
+				oldest = k
 			}
 			if n++; n == 16 {
 				break
 			}
 		}
-		known := s.known[oldest]
-		delete(s.known, oldest)
-		s.count.Store(int32(len(s.known)))
+		if oldest != nil {
+			s.removeLocked(oldest)
+		}
 		s.mu.Unlock()
-		if known == nil {
+		if oldest == nil {
 			return // others have dropped it all
 		}
-		closeIdle(known.drop())
+		closeIdle(oldest.drop())
 	}
 }
 
@@ -315,32 +370,36 @@ func (k *originSpaces) carried() (list []held) {
 }
 
 // keep does what spaces.keep says. It returns what Carriers have made and is not used any more.
-func (k *originSpaces) keep(u *url.URL, l lease, exclusive bool) (carried []held) {
+func (k *originSpaces) keep(u *url.URL, l lease) (kept bool, carried []held) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	sp := l.space
-	if sp != nil && sp.gone {
-		return []held{l.held}
+	sp, exclusive := l.space, isExclusive(l.Session)
+	if k.dropped || sp != nil && sp.gone {
+		return false, nil
 	}
 	if sp == nil {
 		sp, carried = k.space(l.scheme, l.realm)
-		if old := sp.latest; old.Session != nil && !exclusive {
+		// A shared Session is in its space as the latest, an exclusive one among the idle.
+		if old := sp.latest; old.Session != nil && !isExclusive(old.Session) {
 			k.grow(-old.size())
-			if old.by != nil && !old.goesBy(l.by) {
+			if old.by != nil && (exclusive || !old.goesBy(l.by)) {
 				carried = append(carried, old)
 			}
 		}
-		sp.latest = l.held
-		if !exclusive {
+		if sp.latest = l.held; !exclusive {
 			k.grow(l.size())
 		}
 		k.grow(sp.addScopes(pathOf(u)))
 	}
-	if exclusive && len(sp.idle) < maxIdle {
-		sp.idle = append(sp.idle, l.held)
-		k.grow(l.size())
+	if !exclusive {
+		return true, carried
 	}
-	return carried
+	if len(sp.idle) >= maxIdle {
+		return false, carried
+	}
+	sp.idle = append(sp.idle, l.held)
+	k.grow(l.size())
+	return true, carried
 }
 
 // forget drops the space of a lease. It returns what Carriers have made for it.
@@ -390,7 +449,7 @@ func (sp *protectionSpace) size() int {
 	for scope := range sp.scopes {
 		n += sizeOfScope + len(scope)
 	}
-	if _, exclusive := sp.latest.Session.(Exclusive); sp.latest.Session != nil && !exclusive {
+	if sp.latest.Session != nil && !isExclusive(sp.latest.Session) {
 		n += sp.latest.size()
 	}
 	for _, h := range sp.idle {
@@ -436,7 +495,7 @@ func (sp *protectionSpace) takeIdle() held {
 
 // carried returns what Carriers have made for the space, but for what is lent.
 func (sp *protectionSpace) carried() (list []held) {
-	if sp.latest.by != nil {
+	if sp.latest.by != nil && !isExclusive(sp.latest.Session) {
 		list = append(list, sp.latest)
 	}
 	for _, h := range sp.idle {

@@ -17,7 +17,7 @@ import (
 // expires, and at once when a server has refused it, with one token request however many ask. Give it to a
 // [Bearer], or to gRPC or anything else that takes an oauth2.TokenSource.
 //
-// A refresh is not tied to the caller who caused it. It has the values of that caller's context, but not its end:
+// A refresh is not tied to the caller who caused it: neither to the values of that caller's context, nor to its end.
 // FetchTimeout bounds it, and what it obtains is kept. Every caller waits under its own context.
 //
 // The error of a failed refresh goes to all who waited for it. The token endpoint is then left alone for a time that
@@ -79,7 +79,7 @@ type TokenSource struct {
 
 	// publishing makes OnToken and the change of current one step, so that tokens are seen in the order in which they
 	// come into use. It is held while OnToken runs. Callers who want a token do not take it. It is taken before mu.
-	publishing sync.Mutex
+	publishing turn
 
 	// mu guards what follows. It is never held while anything is called that could wait.
 	mu      sync.Mutex
@@ -332,13 +332,43 @@ func (s *TokenSource) MarshalJSON() ([]byte, error) { return marshalShown() }
 // isOnlyCopy reports whether a login would be lost, or a refresh interrupted, if s were dropped.
 func (s *TokenSource) isOnlyCopy() bool {
 	s.mu.Lock()
-	running := s.running != nil
+	running, ended := s.running != nil, s.failure.final
 	s.mu.Unlock()
 	if running || s.Store != nil {
 		return running
 	}
+	t := s.Initial
 	if k := s.current.Load(); k != nil {
-		return k.token.RefreshToken != ""
+		t = k.token
 	}
-	return s.Initial != nil && s.Initial.RefreshToken != ""
+	return grantOf(t) != "" && (ended == nil || ended.grant != grantOf(t))
+}
+
+// A turn is a lock that may be held for long: whoever waits for it waits in a way that package testing/synctest
+// understands.
+type turn struct {
+	mu    sync.Mutex
+	taken bool
+	free  *sync.Cond // nil: nobody has waited yet
+}
+
+func (t *turn) Lock() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.taken {
+		if t.free == nil {
+			t.free = sync.NewCond(&t.mu)
+		}
+		t.free.Wait()
+	}
+	t.taken = true
+}
+
+func (t *turn) Unlock() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.taken = false
+	if t.free != nil {
+		t.free.Signal()
+	}
 }

@@ -55,7 +55,7 @@ type Transport struct {
 	//
 	// Where a challenge may come, a larger body is announced by "Expect: 100-continue", so that a server can refuse before
 	// it is sent; a server that does not answer that gets the body after a second. One of unknown length is announced too
-	// if 64 KiB of it, or ReplayLimit if that is less, are there within 50 ms. A challenge may come if no credentials are
+	// if its Reader has 64 KiB at hand, or ReplayLimit if that is less. A challenge may come if no credentials are
 	// sent ahead, unless the origin has taken such a body without one and has challenged nothing else.
 	ReplayLimit int64
 
@@ -127,12 +127,12 @@ func (t *Transport) Forget(account string) {
 	if t.init() != nil {
 		return
 	}
-	t.auth.spaces.forgetAccount(account)
 	for _, s := range t.Schemes {
 		if f, ok := s.(interface{ Forget(account string) }); ok {
 			f.Forget(account)
 		}
 	}
+	t.auth.spaces.forgetAccount(account) // last, so that nothing is kept that a Scheme has said before it was told
 }
 
 // CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
