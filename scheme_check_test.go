@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"testing"
 
 	"github.com/authretry/authretry"
@@ -95,6 +96,101 @@ func TestOwnSchemesKeepTheContract(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOwnSchemesKeepAccountsApart holds the Schemes of this package to what is asked of those that have other credentials
+// for each account.
+func TestOwnSchemesKeepAccountsApart(t *testing.T) {
+	basic := func(username, password string) (authtest.Guard, func(string)) {
+		g := &authtest.Basic{Username: username, Password: password}
+		return g, g.SetPassword
+	}
+	digest := func(nonceUses int) guardFunc {
+		return func(username, password string) (authtest.Guard, func(string)) {
+			g := &authtest.Digest{Username: username, Password: password, NonceUses: nonceUses}
+			return g, g.SetPassword
+		}
+	}
+	key := func(header, prefix string) guardFunc {
+		return func(_, key string) (authtest.Guard, func(string)) {
+			g := &authtest.APIKey{Key: key, Header: header, Prefix: prefix}
+			return g, g.SetKey
+		}
+	}
+	for name, c := range map[string]struct {
+		guard  guardFunc
+		scheme func(l *logins) authretry.Scheme
+	}{
+		"Basic":        {basic, func(l *logins) authretry.Scheme { return &authretry.Basic{Credentials: l.credentials} }},
+		"Basic, ahead": {basic, func(l *logins) authretry.Scheme { return &authretry.Basic{Credentials: l.credentials, Ahead: true} }},
+		"Digest":       {digest(0), func(l *logins) authretry.Scheme { return &authretry.Digest{Credentials: l.credentials} }},
+		"Digest, few uses": {digest(2), func(l *logins) authretry.Scheme {
+			return &authretry.Digest{Credentials: l.credentials}
+		}},
+		"APIKey": {key("", ""), func(l *logins) authretry.Scheme { return &authretry.APIKey{KeyFunc: l.key} }},
+		"APIKey, in a header of its own": {key("X-API-Key", ""), func(l *logins) authretry.Scheme {
+			return &authretry.APIKey{KeyFunc: l.key, Header: "X-API-Key"}
+		}},
+		"Bearer, static": {key("", "Bearer"), func(l *logins) authretry.Scheme {
+			return &authretry.Bearer{Sources: func(_ context.Context, account string) (oauth2.TokenSource, error) {
+				return oauth2.StaticTokenSource(&oauth2.Token{AccessToken: l.of(account)}), nil
+			}}
+		}},
+		"Bearer, TokenSource": {key("", "Bearer"), func(l *logins) authretry.Scheme { return &authretry.Bearer{Sources: l.source} }},
+		"Bearer, not ahead": {key("", "Bearer"), func(l *logins) authretry.Scheme {
+			return &authretry.Bearer{Sources: l.source, NotAhead: true}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &logins{change: map[string]func(string){}}
+			accounts := map[string]http.Handler{}
+			for _, account := range []string{"Mufasa", "Scar", "Nala"} {
+				guard, change := c.guard(account, l.of(account))
+				server := authtest.NewServer(guard)
+				defer server.Close()
+				accounts[account], l.change[account] = server, change
+			}
+			schemetest.Run(t, func() authretry.Scheme { return c.scheme(l) }, schemetest.Options{
+				Accounts: accounts, Renew: l.renew, Secrets: []string{checkedSecret}, AnswersAgain: true,
+			})
+		})
+	}
+}
+
+// A guardFunc returns the guard of a user, and what changes the secret that it accepts.
+type guardFunc func(username, secret string) (authtest.Guard, func(secret string))
+
+// logins are secrets of accounts, which change. The zero value has one for each.
+type logins struct {
+	renewals sync.Map                       // how often there was another, by account
+	change   map[string]func(secret string) // has the server accept another
+}
+
+func (l *logins) of(account string) string {
+	n, _ := l.renewals.LoadOrStore(account, 0)
+	return fmt.Sprintf("%s-%s-%d", checkedSecret, account, n)
+}
+
+func (l *logins) renew(account string) {
+	n, _ := l.renewals.LoadOrStore(account, 0)
+	l.renewals.Store(account, n.(int)+1)
+	l.change[account](l.of(account))
+}
+
+func (l *logins) credentials(_ context.Context, r authretry.CredentialsRequest) (string, string, error) {
+	return r.Account, l.of(r.Account), nil
+}
+
+func (l *logins) key(_ context.Context, r authretry.CredentialsRequest) (string, error) {
+	return l.of(r.Account), nil
+}
+
+func (l *logins) source(_ context.Context, account string) (oauth2.TokenSource, error) {
+	token := &oauth2.Token{AccessToken: l.of(account), RefreshToken: "refresh"}
+	return &authretry.TokenSource{
+		Initial: token,
+		Fetch:   func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) { return token, nil },
+	}, nil
 }
 
 // renewing returns a source whose first token has been revoked.

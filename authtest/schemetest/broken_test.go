@@ -403,11 +403,11 @@ func brokenContexts() []broken {
 				return carriesOwn{}.Carry(ctx, base)
 			}}
 		}), Options{}},
-		{"Answer waits for ever", clauseObeys, answering(func() authretry.Session { return put{} }), Options{limit: 500 * ms,
+		{"Answer waits for ever", clauseObeys, answering(func() authretry.Session { return put{} }), Options{limit: 400 * ms,
 			Slow: before(func(context.Context, *authretry.Challenge, *http.Response) { select {} })}},
-		{"Start waits for ever", clauseObeys, answering(func() authretry.Session { return put{} }), Options{limit: 500 * ms,
+		{"Start waits for ever", clauseObeys, answering(func() authretry.Session { return put{} }), Options{limit: 400 * ms,
 			Slow: startsWith(func(context.Context, *http.Request) (authretry.Session, error) { select {} })}},
-		{"Authorize waits for ever", clauseInTime, answering(func() authretry.Session { return put{} }), Options{limit: 500 * ms,
+		{"Authorize waits for ever", clauseInTime, answering(func() authretry.Session { return put{} }), Options{limit: 400 * ms,
 			Slow: authorizing(func(*http.Request) { select {} })}},
 		{"Learn waits for ever", clauseLearn, learnsBy(func(*http.Response, bool) (bool, error) { select {} }), Options{limit: 300 * ms}},
 	}
@@ -418,13 +418,13 @@ func TestBrokenSchemes(t *testing.T) {
 	shown := map[clause]bool{}
 	for of, list := range map[string][]broken{
 		"Name": brokenNames(), "Answer": brokenAnswers(), "Start": brokenStarts(), "Session": brokenSessions(),
-		"Carrier": brokenCarriers(), "secret": brokenSecrets(), "context": brokenContexts(),
+		"Carrier": brokenCarriers(), "account": brokenAccounts(), "secret": brokenSecrets(), "context": brokenContexts(),
 	} {
 		for _, b := range list {
 			shown[b.clause] = true
 			t.Run(of+"/"+b.name, func(t *testing.T) {
 				t.Parallel()
-				if b.options.Server == nil {
+				if b.options.Server == nil && b.options.Accounts == nil {
 					b.options.Server = server
 				}
 				b.options.Secrets = []string{secret}

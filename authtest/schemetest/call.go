@@ -15,6 +15,8 @@ import (
 
 // A call is one call of RoundTrip.
 type call struct {
+	account    int  // the index of the one that it is for
+	n          int  // which call it is
 	sends      int  // how often its request came to the server
 	authorized int  // how often a Session has authorized it
 	nothingNew bool // its first send carried credentials, and their refusal told the Scheme nothing new
@@ -46,8 +48,8 @@ func (t *trial) bodyOf(req *http.Request) string { return req.Header.Get("Scheme
 func (t *trial) begin(req *http.Request) *call {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := new(call)
-	id := fmt.Sprint(len(t.calls) + 1)
+	c := &call{account: accountIn(req), n: len(t.calls) + 1}
+	id := fmt.Sprint(c.n)
 	t.calls[id] = c
 	req.Header[callHeader] = []string{id}
 	return c

@@ -25,6 +25,8 @@ var cases = []testCase{
 	{"refused for another scheme", checkRefused(func(*trial) http.Header { return foreign }, true)},
 	{"redirected", checkRedirected},
 	{"context", checkContext},
+	{"accounts", checkAccounts},
+	{"forgotten account", checkForget},
 }
 
 // checkName checks that the name is an auth-scheme, and one that the Server asks for, if it asks for any. Only a Starter

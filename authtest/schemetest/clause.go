@@ -15,6 +15,8 @@ var (
 	clauseObeys      = clause{"Scheme.Answer", "It obeys ctx if it takes time."}
 	clauseNil        = clause{"Scheme.Answer", "It is nil only for the Scheme whose credentials were refused, if no challenge of the refusal has its name"}
 	clauseRefusal    = clause{"Scheme.Answer", "The refusal is a copy of the response, whose Body returns an error when it is read."}
+	clauseWhose      = clause{"Scheme", "a Session serves every request of its account: path, method and origin may decide what it sends, but never whose credentials"}
+	clauseForWhom    = clause{"Scheme", "By [AccountOf] it learns for whom a request is sent."}
 	clauseNothingNew = clause{"Scheme.Answer", "A Scheme whose credentials differ each time they are made, by a timestamp or a serial number, must return ErrCredentialsRefused itself unless something that counts has changed: a nonce, a token or a key."}
 
 	clauseShared    = clause{"Session", "A Session is shared: Authorize may be called for any number of requests at once."}
@@ -32,6 +34,7 @@ var (
 
 	clauseTwice  = clause{"Transport", "A request is on the wire at most twice."}
 	clauseOrigin = clause{"Transport", "Credentials stay with the origin that the caller addressed"}
+	clauseForget = clause{"Transport.Forget", "Forget forgets all that is remembered for an account, after it has got other credentials or none."}
 
 	clausePanic   = clause{"schemetest", "No method panics."}
 	clauseShown   = clause{"schemetest", "Start, Answer, Learn and Covers change nothing of what they are shown."}

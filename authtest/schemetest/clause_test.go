@@ -30,5 +30,5 @@ var clauses = []clause{
 	clauseName, clauseConcurrent, clauseAnswer, clauseObeys, clauseNil, clauseRefusal,
 	clauseNothingNew, clauseShared, clauseAuthorize, clauseCallers, clauseBody, clauseInTime,
 	clausePlaintext, clauseExclusive, clauseLearn, clauseCovers, clauseCarry, clauseFollows,
-	clauseTwice, clauseOrigin, clausePanic, clauseShown, clauseRequest, clauseSecret,
+	clauseWhose, clauseForWhom, clauseForget, clauseTwice, clauseOrigin, clausePanic, clauseShown, clauseRequest, clauseSecret,
 }

@@ -15,6 +15,10 @@
 // another scheme; one that redirects to another origin. The calls of the Scheme and its Sessions are watched. Each error
 // says what was seen, and quotes the sentence of the contract that is broken.
 //
+// A Scheme that has other credentials for each account, as a server needs that acts on behalf of many users, is checked
+// with [Options].Accounts in place of Server: then one Transport drives it for all of them, and each request must have
+// the credentials of its own account. With Renew it must send new ones after [authretry.Transport.Forget].
+//
 // # What goes without saying
 //
 // Most of the contract is in the comments of [authretry.Scheme], [authretry.Session] and what they may implement. This is
@@ -27,5 +31,5 @@
 //     Session.
 //
 // What cannot be seen from outside is not checked: how good a nonce or a signature is, what a Scheme sends by
-// connections of its own, and how it does behind a proxy.
+// connections of its own, how it does behind a proxy, and how it does when an account makes room for others.
 package schemetest

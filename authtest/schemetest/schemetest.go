@@ -21,6 +21,19 @@ type Options struct {
 	// If nil, it is a server that accepts whatever follows the Scheme's name in Authorization.
 	Server http.Handler
 
+	// Accounts are for a Scheme that has other credentials for each account (see authretry.AccountOf): by the name of
+	// the account, at least two servers in place of Server, of which each accepts the credentials of its account alone. One
+	// Transport drives the Scheme for all of them, and no request may have the credentials of another account: those
+	// that its server refuses, and the other's accepts, or refuses with stale=true as Digest has it. Servers that remember
+	// what they have sent, such as nonces, and do not say that should have one memory. All else is checked for the
+	// account whose name sorts first. If nil, the Transport has no Account.
+	Accounts map[string]http.Handler
+
+	// Renew gives an account other credentials: the Scheme can get only those from then on, and the account's server in
+	// Accounts accepts no others. It shows that nothing is remembered after authretry.Transport.Forget. It is
+	// called when no request is under way. If nil, that is not checked.
+	Renew func(account string)
+
 	// Slow returns a Scheme that has to wait for its credentials for as long as its context lasts: its source does not
 	// answer. It shows that waiting ends with the context. If nil, that is not checked.
 	Slow func() authretry.Scheme
@@ -80,7 +93,8 @@ type testCase struct {
 type check struct {
 	Options
 	newScheme func() authretry.Scheme
-	name      string // of the Scheme
+	name      string   // of the Scheme
+	accounts  []string // in order; nil: there is none
 
 	mu      sync.Mutex // guards everything below
 	found   []error
@@ -98,6 +112,7 @@ func newCheck(newScheme func() authretry.Scheme, o Options) *check {
 		return k
 	}
 	k.name = s.Name()
+	k.setAccounts()
 	if k.Server == nil {
 		k.Server = acceptingAll(k.name)
 	}

@@ -21,8 +21,12 @@ func acceptingAll(name string) http.Handler {
 
 // refusal returns the headers with which the Server refuses a request without credentials.
 func (k *check) refusal() http.Header {
+	return refusalOf(k.Server)
+}
+
+func refusalOf(server http.Handler) http.Header {
 	w := httptest.NewRecorder()
-	k.Server.ServeHTTP(w, httptest.NewRequest("GET", "/schemetest/", nil))
+	server.ServeHTTP(w, httptest.NewRequest("GET", "/schemetest/", nil))
 	if w.Code != http.StatusUnauthorized {
 		return nil
 	}
@@ -57,6 +61,10 @@ func judged(t *trial, w http.ResponseWriter, r *http.Request, _ *call) {
 		t.told[refusalKey(t.last)] = true
 		t.mu.Unlock()
 	}
+	copyAnswer(w, rec)
+}
+
+func copyAnswer(w http.ResponseWriter, rec *httptest.ResponseRecorder) {
 	copyHeader(w.Header(), rec.Header())
 	w.WriteHeader(rec.Code)
 	w.Write(rec.Body.Bytes())

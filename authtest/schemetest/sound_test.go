@@ -217,6 +217,7 @@ func TestSoundSchemes(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			Run(t, newScheme, Options{Server: server, Secrets: []string{secret},
 				Slow: func() authretry.Scheme { return &fake{answer: hang} }})
 		})
@@ -224,7 +225,10 @@ func TestSoundSchemes(t *testing.T) {
 }
 
 // A shaking is a Scheme that authenticates connections, by a request of its own.
-type shaking struct{ fake }
+type shaking struct {
+	fake
+	key func(ctx context.Context) string
+}
 
 func (s *shaking) Answer(_ context.Context, c *authretry.Challenge, refusal *http.Response) (authretry.Session, error) {
 	if c == nil {
@@ -239,7 +243,7 @@ func (s *shaking) Answer(_ context.Context, c *authretry.Challenge, refusal *htt
 			if err != nil {
 				return nil, err
 			}
-			req.Header.Set("Authorization", "Fake "+secret)
+			req.Header.Set("Authorization", "Fake "+s.key(ctx))
 			resp, err := own.RoundTrip(req)
 			if err != nil {
 				return nil, err
@@ -251,7 +255,7 @@ func (s *shaking) Answer(_ context.Context, c *authretry.Challenge, refusal *htt
 
 func TestSoundSchemeThatAuthenticatesConnections(t *testing.T) {
 	var proved sync.Map
-	Run(t, func() authretry.Scheme { return &shaking{} }, Options{
+	Run(t, func() authretry.Scheme { return &shaking{key: func(context.Context) string { return secret }} }, Options{
 		Server: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") != "" {
 				proved.Store(r.RemoteAddr, true)

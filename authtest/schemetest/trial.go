@@ -32,6 +32,7 @@ type trial struct {
 	covered  map[coverKey]bool
 	sent     http.Header    // what Sessions have put into headers
 	running  map[string]int // how many calls of each method have not returned
+	refusals int            // of credentials, by the server of the account that they were sent for
 }
 
 // newTrial starts a trial with a Scheme that newScheme makes. It must be ended.
@@ -40,6 +41,9 @@ func (k *check) newTrial(newScheme func() authretry.Scheme, a answer) *trial {
 		calls: map[string]*call{}, told: map[string]bool{}, returned: map[authretry.Session]bool{}, covered: map[coverKey]bool{},
 		sent: http.Header{}, running: map[string]int{}}
 	t.transport = &authretry.Transport{Base: t.base, Schemes: []authretry.Scheme{&watched{t}}, OnEvent: t.checkEvent}
+	if k.accounts != nil {
+		t.transport.Account = k.accountOf
+	}
 	t.server = httptest.NewServer(http.HandlerFunc(t.serve))
 	return t
 }

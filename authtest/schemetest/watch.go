@@ -84,6 +84,16 @@ func (w *watched) PlaintextSafe() bool {
 	return ok && safe.PlaintextSafe()
 }
 
+// Forget is called by authretry.Transport.Forget. For a Scheme that has no such method it does nothing, which comes to the
+// same.
+func (w *watched) Forget(account string) {
+	if f, ok := w.t.scheme.(interface{ Forget(account string) }); ok {
+		_, leave := w.t.enter(context.Background(), "Forget")
+		defer leave()
+		f.Forget(account)
+	}
+}
+
 // The clauses by which a method of that name must end with its context.
 var endsWithContext = map[string]clause{
 	"Start": clauseObeys, "Answer": clauseObeys, "Authorize": clauseInTime, "Carry": clauseCarry,
