@@ -35,19 +35,23 @@ func (proxySendKey) ours() {}
 // findAccount asks Transport.Account on whose behalf the request is sent. For a request that comes from a redirect it is
 // the one on whose behalf the first was sent: where a redirect leads is for the server to say, but not for whom.
 //
-// http.Client gives all requests of a chain the same context. A request with another one may be anybody's, such as a copy
-// of a response's request: then both the chain and Account must say the same, or it is nobody's.
+// http.Client gives all requests of a chain the same context, and each the response that led to it. Any other may be
+// anybody's, such as a copy of a response's request, or what a cache has led to: then the chain and Account must say the
+// same, or it is nobody's.
 func (x *exchange) findAccount() error {
 	first := x.req
-	chain := (*sentFor)(nil)
+	chain, whole := (*sentFor)(nil), true
 	for range maxHops {
 		if chain != nil || first.Response == nil || first.Response.Request == nil {
 			break
 		}
-		first = first.Response.Request
-		chain = sentForIn(first.Context(), x.authenticator)
+		resp := first.Response
+		first = resp.Request
+		if chain = sentForIn(first.Context(), x.authenticator); chain != nil {
+			whole = chain.resp == resp
+		}
 	}
-	if chain != nil && isSameContext(chain.Context, x.req.Context()) {
+	if chain != nil && whole && isSameContext(chain.Context, x.req.Context()) {
 		x.account, x.hasAccount = chain.account, true
 		return nil
 	}
@@ -71,6 +75,7 @@ type sentFor struct {
 	context.Context
 	by      *authenticator
 	account string
+	resp    *http.Response
 }
 
 // sentForIn returns what a context says of for whom a request was sent whose response was a redirect; nil if nothing.
@@ -106,7 +111,7 @@ func (x *exchange) noteAccount(resp *http.Response) {
 		if resp.Request != nil {
 			req = resp.Request
 		}
-		resp.Request = req.WithContext(&sentFor{x.req.Context(), x.authenticator, x.account})
+		resp.Request = req.WithContext(&sentFor{x.req.Context(), x.authenticator, x.account, resp})
 	}
 }
 

@@ -194,7 +194,7 @@ func TestAccountThatIsNobodyOrNonsense(t *testing.T) {
 		text    string
 		sent    []string
 	}{
-		"nobody":   {"", ReasonNoAccount, "answered 401: no credentials were sent, because Transport.Account says that the request is nobody's", []string{""}},
+		"nobody":   {"", ReasonNoAccount, "answered 401: no credentials were sent, because it is not known for whom the request is: Transport.Account returned", []string{""}},
 		"long":     {strings.Repeat("a", 256), ReasonCredentialsRefused, "", []string{"Basic dTpw"}},
 		"too long": {strings.Repeat("a", 257), ReasonMisconfigured, "Transport.Account returned 257 bytes, and an account may have 256", nil},
 		"1 MiB":    {strings.Repeat("a", 1<<20), ReasonMisconfigured, "Transport.Account returned 1048576 bytes", nil},
@@ -475,4 +475,91 @@ func TestAccountCostsOneAllocationAtTheMost(t *testing.T) {
 		t.Log(name, n)
 		require.LessOrEqual(t, n[1], n[0]+1, name)
 	}
+}
+
+// A copy of a response's request, with another user's context, is not on behalf of the user whose redirect it comes from.
+func TestCopyOfARedirectedRequestIsNotItsUsers(t *testing.T) {
+	srv := newUserServer(t)
+	transport := &Transport{Account: accountOfUser, Schemes: []Scheme{&APIKey{KeyFunc: func(_ context.Context, r CredentialsRequest) (string, error) {
+		return "key-" + r.Account, nil
+	}}}}
+	client := &http.Client{Transport: transport}
+	req, err := http.NewRequest("GET", srv.URL+"/?to=/elsewhere", nil)
+	require.NoError(t, err)
+	req.Header.Set("X-User", "alice")
+	resp, err := client.Do(forUser("alice", req))
+	require.NoError(t, err)
+	resp.Body.Close()
+	again := resp.Request.Clone(context.WithValue(t.Context(), userKey{}, "bob"))
+	again.Header.Set("X-User", "bob")
+	resp, err = client.Do(again)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.ErrorContains(t, Explain(resp), "another account than that of the redirect")
+	srv.mistakes.Range(func(what, _ any) bool { t.Error(what); return true })
+}
+
+// A request that passed without being looked at says nothing of whose the one is to which its redirect leads.
+func TestRedirectOfARequestThatPassed(t *testing.T) {
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+		if req.URL.Scheme == "http" {
+			resp.StatusCode, resp.Header["Location"] = 302, []string{"https://api.example.com/"}
+		} else {
+			require.Equal(t, "ApiKey key-alice", req.Header.Get("Authorization"))
+		}
+		return resp, nil
+	})
+	transport := &Transport{Base: base, Origins: []string{"https://api.example.com"}, Account: func(*http.Request) string { return "alice" },
+		Schemes: []Scheme{&APIKey{KeyFunc: func(_ context.Context, r CredentialsRequest) (string, error) { return "key-" + r.Account, nil }}}}
+	resp, err := (&http.Client{Transport: transport}).Get("http://api.example.com/")
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+}
+
+// What is learnt for bob is kept, however often others log in.
+func TestForgetConcernsNobodyElse(t *testing.T) {
+	transport := &Transport{Account: accountOfUser, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+	sends := 0
+	inner := answering(`Basic realm="x"`)
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		transport.Forget("somebody else")
+		sends++
+		return inner.RoundTrip(req)
+	})
+	for range 10 {
+		_, err := transport.RoundTrip(forUser("bob", httptest.NewRequest("GET", "https://api.example.com/", nil)))
+		require.NoError(t, err)
+	}
+	require.Equal(t, 11, sends)
+}
+
+// An error whose text cannot be had is an error all the same.
+type typedNil struct{ text string }
+
+func (e *typedNil) Error() string { return e.text }
+
+func TestSourcesThatFailWithANilError(t *testing.T) {
+	transport := &Transport{Base: &saying{}, Account: accountOfUser, Schemes: []Scheme{&Bearer{Sources: func(context.Context, string) (oauth2.TokenSource, error) {
+		var err *typedNil
+		return nil, err
+	}}}}
+	_, err := transport.RoundTrip(forUser("alice", httptest.NewRequest("GET", "https://api.example.com/", nil)))
+	require.ErrorContains(t, err, "panicked")
+}
+
+// A login that has ended makes room: there is nothing to lose.
+func TestEndedLoginMakesRoom(t *testing.T) {
+	bearer := &Bearer{Sources: func(context.Context, string) (oauth2.TokenSource, error) {
+		return &TokenSource{Initial: &oauth2.Token{RefreshToken: "ended"}, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			return nil, &oauth2.RetrieveError{ErrorCode: "invalid_grant", Response: &http.Response{StatusCode: 400}}
+		}}, nil
+	}}
+	bearer.accounts.limit = 10_000
+	transport := &Transport{Base: &saying{}, Account: accountOfUser, Schemes: []Scheme{bearer}}
+	for i := range 500 {
+		_, err := transport.RoundTrip(forUser(fmt.Sprint("user", i), httptest.NewRequest("GET", "https://api.example.com/", nil)))
+		require.ErrorIs(t, err, ErrLoginRequired)
+	}
+	require.Less(t, len(bearer.accounts.known), 100)
 }

@@ -192,3 +192,85 @@ func TestCarrierNeedsABaseThatItCanClone(t *testing.T) {
 	}}).Get("http://origin.test/")
 	require.ErrorContains(t, err, "a ProxyTransport has no connections to give away")
 }
+
+// Whatever becomes of a Session, what was made to carry its requests is closed in the end.
+func TestEveryCarrierIsClosedInTheEnd(t *testing.T) {
+	long := strings.Repeat("r", maxRealm+1)
+	for name, c := range map[string]struct {
+		exclusive bool
+		starts    bool
+		refuses   bool
+		realm     string
+		learn     error
+	}{
+		"refused for ever":            {refuses: true},
+		"refused for ever, exclusive": {refuses: true, exclusive: true},
+		"a Starter's":                 {starts: true},
+		"a realm that is too long":    {realm: long},
+		"fails to learn":              {learn: errors.New("no")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var open atomic.Int32
+			base := &http.Transport{}
+			session := func() Session {
+				s := &countedCarrier{open: &open, err: c.learn}
+				if c.exclusive {
+					return &exclusiveCounted{s}
+				}
+				return s
+			}
+			scheme := &puppet{name: "Counted", answer: func(context.Context, *Challenge, *http.Response) (Session, error) { return session(), nil }}
+			if c.starts {
+				scheme.start = func(context.Context, *http.Request) (Session, error) { return session(), nil }
+			}
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("X-Counted") == "" || c.refuses {
+					w.Header().Set("WWW-Authenticate", `Counted realm="`+c.realm+`"`)
+					w.WriteHeader(401)
+				}
+			}))
+			defer srv.Close()
+			transport := &Transport{Base: base, Schemes: []Scheme{scheme}, AllowPlaintext: true}
+			for range 10 {
+				resp, err := (&http.Client{Transport: transport}).Get(srv.URL)
+				if err == nil {
+					io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			}
+			transport.CloseIdleConnections()
+			require.Zero(t, open.Load())
+		})
+	}
+}
+
+// A countedCarrier counts those that nobody has closed yet.
+type countedCarrier struct {
+	open *atomic.Int32
+	err  error
+}
+
+func (s *countedCarrier) Authorize(req *http.Request) error {
+	req.Header.Set("X-Counted", "1")
+	return nil
+}
+func (s *countedCarrier) Learn(*http.Response, bool) (bool, error) { return false, s.err }
+func (s *countedCarrier) Carry(_ context.Context, base http.RoundTripper) (http.RoundTripper, error) {
+	s.open.Add(1)
+	return &closedOnce{Transport: base.(*http.Transport).Clone(), open: s.open}, nil
+}
+
+type exclusiveCounted struct{ *countedCarrier }
+
+func (exclusiveCounted) Exclusive() {}
+
+type closedOnce struct {
+	*http.Transport
+	open *atomic.Int32
+	once sync.Once
+}
+
+func (c *closedOnce) CloseIdleConnections() {
+	c.once.Do(func() { c.open.Add(-1) })
+	c.Transport.CloseIdleConnections()
+}

@@ -46,17 +46,19 @@
 // for those of its account only.
 //
 //	transport := &authretry.Transport{
+//		Origins: []string{"https://api.example.com"},
 //		Account: func(req *http.Request) string { return userOf(req.Context()) }, // "" is nobody: no credentials
-//		Schemes: []authretry.Scheme{
-//			&authretry.Bearer{Sources: tokensOf},       // func(ctx, account) (oauth2.TokenSource, error)
-//			&authretry.Digest{Credentials: passwordOf}, // func(ctx, CredentialsRequest) (username, password string, err error)
-//		},
+//		Schemes: []authretry.Scheme{&authretry.Bearer{Sources: tokensOf}},       // func(ctx, account) (oauth2.TokenSource, error)
 //	}
 //
-// Take it where there are many users, where they come and go, or where the http.Client is made by somebody else. Call
-// [Transport.Forget] when a user has logged in or out. The context of a request must say who the user is, as http.Request's
-// WithContext makes it do. Do not find the user in the context inside a CredentialsFunc: what it returns is used for other
-// requests, so without Account it sees no values there.
+// Take it where there are many users, where they come and go, or where the http.Client is made by somebody else. The
+// context of a request must say who the user is. A [CredentialsFunc] goes by the account that it is given: what it returns
+// is used for other requests, so without Account it sees no values of the context. Set Origins, since a Bearer sends
+// tokens to whatever origin is addressed; for a second API, take a second Transport. When a user has logged in or out,
+// store that first, and then call [Transport.Forget].
+//
+// A httputil.ReverseProxy passes on the Authorization and Cookie headers of the outside client. Its Rewrite must delete
+// them: they are for your server, and a request that has its own Authorization is left as it is.
 //
 // Or one Transport for each user, over a shared Base: some 2 KiB each, and nothing that could be mixed up. Take it
 // where there are few users, or where each has a client of its own anyway, and keep it with the user's session. So it is

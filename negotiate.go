@@ -88,7 +88,7 @@ func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin
 
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says.
 func (x *exchange) mayGo(scheme int) bool {
-	if x.allowPlaintext || x.origin.isConfidential() {
+	if x.allowPlaintext || x.origin.isConfidential() && !x.proxied {
 		return true
 	}
 	safe, ok := x.schemes[scheme].(PlaintextSafe)

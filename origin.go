@@ -51,7 +51,7 @@ func (o origin) String() string {
 	return o.scheme + "://" + host + ":" + o.port
 }
 
-// isLoopback reports whether what is sent to the origin stays on this machine.
+// isLoopback reports whether what is sent to the origin stays on this machine, unless it goes by a proxy.
 func (o origin) isLoopback() bool {
 	if o.host == "localhost" {
 		return true

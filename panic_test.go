@@ -224,3 +224,31 @@ func TestDeadlineLooksAsInNetHTTP(t *testing.T) {
 		}
 	}
 }
+
+// A proxy's CONNECT is authorized by a goroutine of http.Transport.
+func TestPanicInAProxysHooksIsAnErrorOfTheRequest(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	panics := func(context.Context, CredentialsRequest) (string, string, error) { panic(secret) }
+	events := func(kind EventKind) func(context.Context, Event) {
+		return func(_ context.Context, e Event) {
+			if e.Kind == kind {
+				panic(secret)
+			}
+		}
+	}
+	good := func() Scheme { return &Basic{Username: proxyUser, Password: goodPassword, Ahead: true} }
+	for name, transport := range map[string]*ProxyTransport{
+		"Start":   NewProxyTransport(via(proxy), &Basic{Ahead: true, Credentials: panics}),
+		"Answer":  NewProxyTransport(via(proxy), &Basic{Credentials: panics}),
+		"OnEvent": {Base: via(proxy), Schemes: []Scheme{good()}, OnEvent: events(EventAuthorized), AllowPlaintext: true},
+		"Proxy":   {Base: &http.Transport{Proxy: func(*http.Request) (*url.URL, error) { panic(secret) }}, Schemes: []Scheme{good()}},
+	} {
+		body := &tracked{Reader: strings.NewReader("body")}
+		req := httptest.NewRequest("PUT", "https://origin.test/", body)
+		_, err := transport.RoundTrip(req)
+		require.ErrorContains(t, err, "panicked", name)
+		require.NotContains(t, err.Error(), secret)
+		body.requireGoodUse(t)
+		transport.CloseIdleConnections()
+	}
+}

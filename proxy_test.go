@@ -552,6 +552,8 @@ func TestProxyRefusalPassesTheOriginsTransport(t *testing.T) {
 	client := &http.Client{Transport: &Transport{
 		Base:    NewProxyTransport(via(proxy), &Basic{Username: proxyUser, Password: "wrong"}),
 		Schemes: []Scheme{&Basic{Username: "Simba", Password: "origins-own", Ahead: true}},
+
+		AllowPlaintext: true, // what goes through a proxy is not on this machine
 	}}
 	defer client.CloseIdleConnections()
 	for _, target := range []string{"http://127.0.0.1:1/", "https://127.0.0.1:1/"} {

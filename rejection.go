@@ -53,7 +53,7 @@ const (
 	ReasonNoCredentials                         // credentials could not be obtained
 	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
 	ReasonMisconfigured                         // a field of the Transport does not make sense
-	ReasonNoAccount                             // no credentials: Transport.Account says that the request is nobody's
+	ReasonNoAccount                             // no credentials: it is not known for whom the request is; see Transport.Account
 )
 
 var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
@@ -138,7 +138,7 @@ func (r *Rejection) sentence() string {
 	case ReasonOriginNotListed:
 		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them"
 	case ReasonNoAccount:
-		return "no credentials were sent, because Transport.Account says that the request is nobody's; have it return an account for requests that are somebody's"
+		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from"
 	case ReasonRedirected:
 		if r.Err != nil {
 			return strings.TrimPrefix(r.Err.Error(), "authretry: ")

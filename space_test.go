@@ -3,6 +3,7 @@ package authretry
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -112,3 +113,55 @@ func TestWhatIsRememberedIsBounded(t *testing.T) { // not parallel: it measures 
 		})
 	}
 }
+
+// What is counted is what there is, whatever a Scheme returns, and it ends at nothing.
+func TestSizeIsWhatThereIs(t *testing.T) {
+	n := 0
+	schemes := []Scheme{&puppet{name: "Changing", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+		n++
+		switch n % 3 {
+		case 0:
+			return nil, ErrCredentialsRefused
+		case 1:
+			return exclusiveWord{word{text: fmt.Sprint("Changing ", n)}}, nil
+		}
+		return word{text: fmt.Sprint("Changing ", n)}, nil
+	}}, &Digest{Username: "u", Password: "p"}, &Basic{Username: "u", Password: "p"}}
+	transport := &Transport{Schemes: schemes, Account: accountOfUser, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+		if req.Header["Authorization"] == nil || rand.IntN(3) == 0 {
+			challenge := []string{`Changing realm="x"`, `Basic realm="%d"`, `Digest realm="%d", nonce="n%d", qop="auth", stale=true`}[rand.IntN(3)]
+			resp.StatusCode, resp.Header["Www-Authenticate"] = 401, []string{fmt.Sprintf(challenge, rand.IntN(60), rand.IntN(9))}
+		}
+		return resp, nil
+	})}
+	for range 20_000 {
+		url := fmt.Sprintf("https://host%d.example.com/%d/", rand.IntN(3), rand.IntN(5))
+		_, err := transport.RoundTrip(forUser(fmt.Sprint(rand.IntN(3)), httptest.NewRequest("GET", url, nil)))
+		require.NoError(t, err)
+		if rand.IntN(500) == 0 {
+			transport.Forget(fmt.Sprint(rand.IntN(3)))
+		}
+	}
+	s := &transport.auth.spaces
+	sum := 0
+	for _, k := range s.known {
+		size := sizeOfOrigin + len(k.key.account) + len(k.key.host)
+		for _, sp := range k.spaces {
+			size += sp.size()
+		}
+		require.Equal(t, size, k.size)
+		sum += size
+	}
+	require.EqualValues(t, sum, s.size.Load())
+	for i := range 3 {
+		transport.Forget(fmt.Sprint(i))
+	}
+	require.Zero(t, s.size.Load())
+	require.Empty(t, s.known)
+	require.Empty(t, s.first)
+}
+
+type exclusiveWord struct{ word }
+
+func (exclusiveWord) Exclusive() {}

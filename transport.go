@@ -42,7 +42,8 @@ type Transport struct {
 
 	// Origins are the origins that may have the credentials, such as "https://api.example.com". Requests to others
 	// pass untouched, so Transports for several APIs nest: the inner one is the outer one's Base. If empty,
-	// credentials go to whatever origin the caller addresses, as far as the Schemes have any for it.
+	// credentials go to whatever origin the caller addresses, as far as the Schemes have any for it: a [Bearer] and an
+	// [APIKey] send theirs to any, so set it wherever one http.Client reaches several.
 	Origins []string
 
 	// AllowPlaintext lets Basic, Bearer, API keys and other reusable secrets go over plain http to any host. By
@@ -114,15 +115,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	case req.URL == nil, req.Header == nil, req.URL.Scheme != "http" && req.URL.Scheme != "https":
 		return x.pass(0) // Base returns the error for that
 	}
-	x.origin = originOf(req.URL)
+	x.origin, x.proxied = t.goesTo(req)
 	if reason := t.withholds(req, x.origin); reason != 0 {
 		return x.pass(reason)
 	}
 	return x.run()
 }
 
-// Forget forgets all that is remembered for an account, after it has got other credentials or none. Requests that are out are
-// not affected. Schemes are told, if they have a method Forget(account string), as a [Bearer] has.
+// Forget forgets all that is remembered for an account. Call it when a user has logged in or out, after that has been stored
+// where a [CredentialsFunc] or [Bearer.Sources] looks, for the next request may ask there at once. Requests that are out
+// go on with what they have. Schemes are told, if they have a method Forget(account string), as a [Bearer] has.
 func (t *Transport) Forget(account string) {
 	if t.init() != nil {
 		return
@@ -196,10 +198,51 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 		return ReasonOriginNotListed
 	case hasOwnAuthorization(req.Header):
 		return ReasonOwnAuthorization
-	case req.Response != nil && hasLeftOrigin(req, o):
+	case req.Response != nil && hasLeftOrigin(req, originOf(req.URL)):
 		return ReasonRedirected
 	}
 	return 0
+}
+
+// goesTo returns where the bytes of a request go, and whether a proxy sees them. To a proxy, plain http says in one line
+// both where to send the request and for which host it is: there req.Host counts rather than the URL, as net/http has it.
+func (t *Transport) goesTo(req *http.Request) (o origin, proxied bool) {
+	o = originOf(req.URL)
+	other := req.Host != "" && req.Host != req.URL.Host
+	if o.scheme != "http" || !other && !o.isLoopback() { // in which cases it makes no difference
+		return o, false
+	}
+	proxy, known := proxyOf(t.base(), req)
+	if !known {
+		proxied = other && !o.isLoopback() // for all that can be told
+	} else if proxied = proxy != nil; proxied && proxy.Scheme != "http" && proxy.Scheme != "https" {
+		return o, true // SOCKS goes by the URL
+	}
+	if proxied && other {
+		o = originOf(&url.URL{Scheme: o.scheme, Host: req.Host})
+	}
+	return o, proxied
+}
+
+// proxyOf returns which proxy a RoundTripper uses for a request, if that can be told.
+func proxyOf(rt http.RoundTripper, req *http.Request) (proxy *url.URL, known bool) {
+	switch rt := rt.(type) {
+	case *http.Transport:
+		if rt.Proxy == nil {
+			return nil, true
+		}
+		proxy, err := rt.Proxy(req)
+		return proxy, err == nil
+	case *ProxyTransport:
+		if rt.init() != nil || rt.proxy == nil {
+			return nil, true
+		}
+		proxy, err := rt.proxy(req)
+		return proxy, err == nil
+	case *Transport:
+		return proxyOf(rt.base(), req)
+	}
+	return nil, false
 }
 
 // hasOwnAuthorization reports whether the caller has set Authorization, in lower case as well, as some do for servers that
