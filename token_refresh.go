@@ -69,13 +69,18 @@ func (c *refreshContext) Value(key any) any {
 	return nil
 }
 
+// caller returns the context of the caller who has started the refresh, with all its values.
+func (c *refreshContext) caller() context.Context {
+	if own, ok := c.Context.Value(requestKey{}).(context.Context); ok {
+		return own
+	}
+	return c.Context // the caller is not a Transport
+}
+
 // explain returns the error of Fetch, and says so if the caller's context has an HTTP client, which the refresh has not
 // used.
 func (c *refreshContext) explain(err error) error {
-	own, ok := c.Context.Value(requestKey{}).(context.Context)
-	if !ok { // the caller is not a Transport
-		own = c.Context
-	}
+	own := c.caller()
 	if c.source.HTTPClient == nil && own.Value(oauth2.HTTPClient) != nil {
 		return &unusedClientError{err}
 	}
@@ -333,11 +338,11 @@ func (run *refreshRun) finish(t *oauth2.Token, err error) {
 	close(run.done)
 }
 
-// report tells the listener in the context of the caller who started the run, if there is one.
+// report tells the listener of who started the run, under that caller's context: tracing and loggers look there.
 func (run *refreshRun) report(ctx context.Context, e Event) {
 	if listen := listener(ctx); listen != nil {
 		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 		e.Scheme, e.Attempt = "Bearer", run.attempt
-		listen(ctx, e)
+		listen(context.WithoutCancel(run.ctx.caller()), e)
 	}
 }

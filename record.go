@@ -1,0 +1,146 @@
+package authretry
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A Record is what a [TokenStore] keeps: a login, with what must be known of it to go on with it in another process. It
+// must not be modified once it has been handed on.
+type Record struct {
+	// Token is the token. Of what the token endpoint said besides, scope and id_token are kept. It is nil if LoggedOut.
+	Token *oauth2.Token
+
+	// Scopes are what Token is good for, as far as that is known.
+	Scopes []string
+
+	// LoggedOut says that the login was ended by [TokenSource.Logout]. Nobody goes on with a token from memory then, nor with
+	// Initial, until there is a new login.
+	LoggedOut bool
+
+	// Where the token comes from, and what it is for, as far as that is known: the issuer (RFC 8414), the URL of the token
+	// endpoint, the client, the resource (RFC 8707), and the JWK thumbprint of the key that it is bound to (RFC 9449 §6).
+	Issuer, TokenURL, ClientID, Resource, KeyThumbprint string
+}
+
+// maxRecord is how many bytes a Record in JSON may have.
+const maxRecord = 1 << 20
+
+const recordVersion = 1
+
+// savedRecord is a Record in JSON.
+type savedRecord struct {
+	Version       int        `json:"version"`
+	AccessToken   string     `json:"access_token,omitempty"`
+	TokenType     string     `json:"token_type,omitempty"`
+	RefreshToken  string     `json:"refresh_token,omitempty"`
+	Expiry        *time.Time `json:"expiry,omitempty"`
+	Scope         string     `json:"scope,omitempty"`
+	IDToken       string     `json:"id_token,omitempty"`
+	LoggedOut     bool       `json:"logged_out,omitempty"`
+	Issuer        string     `json:"issuer,omitempty"`
+	TokenURL      string     `json:"token_endpoint,omitempty"`
+	ClientID      string     `json:"client_id,omitempty"`
+	Resource      string     `json:"resource,omitempty"`
+	KeyThumbprint string     `json:"jkt,omitempty"`
+}
+
+// Errors of [DecodeRecord] and [Record.Encode]. They do not say what is wrong with the data, which might quote a part of it.
+var (
+	errNotARecord    = errors.New("authretry: it is not a saved login")
+	errEmptyRecord   = errors.New("authretry: there is no token to save")
+	errRecordTooLong = errors.New("authretry: the login is too large to be saved")
+)
+
+// Encode returns r in JSON, in one line. Equal Records give equal bytes. It fails if r has neither a token nor LoggedOut, or if
+// the result were larger than 1 MiB.
+func (r *Record) Encode() ([]byte, error) {
+	s := savedRecord{Version: recordVersion}
+	switch {
+	case r == nil:
+		return nil, errEmptyRecord
+	case r.LoggedOut:
+		s.LoggedOut = true
+	case r.Token == nil || r.Token.AccessToken == "" && r.Token.RefreshToken == "":
+		return nil, errEmptyRecord
+	default:
+		s.AccessToken, s.TokenType, s.RefreshToken = r.Token.AccessToken, r.Token.TokenType, r.Token.RefreshToken
+		if !r.Token.Expiry.IsZero() {
+			expiry := r.Token.Expiry.Round(0).UTC()
+			s.Expiry = &expiry
+		}
+		s.IDToken, _ = r.Token.Extra("id_token").(string)
+		s.Scope = strings.Join(r.Scopes, " ")
+		s.Issuer, s.TokenURL, s.ClientID, s.Resource, s.KeyThumbprint = r.Issuer, r.TokenURL, r.ClientID, r.Resource, r.KeyThumbprint
+	}
+	data, err := json.Marshal(s)
+	switch {
+	case err != nil:
+		return nil, errors.New("authretry: the login cannot be written as JSON")
+	case len(data) > maxRecord:
+		return nil, errRecordTooLong
+	}
+	return data, nil
+}
+
+// DecodeRecord reads what Encode has written. Its errors have nothing of data in them.
+func DecodeRecord(data []byte) (*Record, error) {
+	if len(data) > maxRecord {
+		return nil, errNotARecord
+	}
+	var s savedRecord
+	if json.Unmarshal(data, &s) != nil || s.Version < 1 {
+		return nil, errNotARecord
+	}
+	if s.Version > recordVersion {
+		return nil, fmt.Errorf("authretry: the login was saved in version %d, which is newer than this program", s.Version)
+	}
+	if s.LoggedOut {
+		return &Record{LoggedOut: true}, nil
+	}
+	if s.AccessToken == "" && s.RefreshToken == "" {
+		return nil, errNotARecord
+	}
+	t := &oauth2.Token{AccessToken: s.AccessToken, TokenType: s.TokenType, RefreshToken: s.RefreshToken}
+	if s.Expiry != nil {
+		t.Expiry = *s.Expiry
+	}
+	extra := make(map[string]any)
+	if s.Scope != "" {
+		extra["scope"] = s.Scope
+	}
+	if s.IDToken != "" {
+		extra["id_token"] = s.IDToken
+	}
+	if len(extra) > 0 {
+		t = t.WithExtra(extra)
+	}
+	return &Record{Token: t, Scopes: strings.Fields(s.Scope), Issuer: s.Issuer, TokenURL: s.TokenURL, ClientID: s.ClientID,
+		Resource: s.Resource, KeyThumbprint: s.KeyThumbprint}, nil
+}
+
+// isSame reports whether two Records say the same. Either may be nil.
+func (r *Record) isSame(other *Record) bool {
+	if r == nil || other == nil {
+		return r == other
+	}
+	a, errA := r.Encode()
+	b, errB := other.Encode()
+	return errA == nil && errB == nil && slices.Equal(a, b)
+}
+
+// Format keeps tokens out of everything that package fmt prints.
+func (r Record) Format(f fmt.State, verb rune) { formatShown(f, "authretry.Record", r.shown()...) }
+
+// MarshalJSON keeps tokens out of JSON. To save a Record, use Encode.
+func (r Record) MarshalJSON() ([]byte, error) { return marshalShown(r.shown()...) }
+
+func (r Record) shown() []shownField {
+	return []shownField{shown("LoggedOut", r.LoggedOut), shown("Issuer", r.Issuer), shown("ClientID", r.ClientID), shown("Resource", r.Resource)}
+}
