@@ -559,6 +559,7 @@ func specimens(t *testing.T) map[string][]any {
 		"TokenStore":         {},
 		"CredentialsFunc":    {CredentialsFunc(nil)},
 		"CredentialsRequest": {},
+		"Record":             {},
 		"Scheme":             {schemes},
 		"Starter":            {Starter(basic)},
 		"PlaintextSafe":      {PlaintextSafe(digest)},

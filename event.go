@@ -32,12 +32,13 @@ const (
 	EventChallenged                      // the server refused; Scheme and Realm are what it asks for
 	EventRefreshing                      // a new token is being fetched
 	EventRefreshed                       // the fetch has ended, with a token or with Err
+	EventNotSaved                        // a token is in use that TokenSource.Store has not saved yet; Err says why
 	EventRefused                         // the response returned to the caller is a refusal; Explain says why
 	EventUnverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
 	EventDone                            // RoundTrip returns: once for each request
 )
 
-var eventNames = [...]string{"", "authorized", "challenged", "refreshing", "refreshed", "refused", "unverified", "done"}
+var eventNames = [...]string{"", "authorized", "challenged", "refreshing", "refreshed", "not saved", "refused", "unverified", "done"}
 
 // String returns the kind's name in lower case, such as "challenged".
 func (k EventKind) String() string {

@@ -49,11 +49,13 @@ func (b *body) peek() (large bool) {
 	most := min(b.limit, peekSize)
 	over := make(chan struct{}) // closed when nothing more is to be read
 	done := make(chan struct{})
+	var begun atomic.Bool
 	b.reading <- struct{}{}
 	go func() {
 		defer func() { <-b.reading }()
 		defer close(done)
 		chunk := make([]byte, min(most+1, 32<<10))
+		begun.Store(true)
 		for b.err == nil && b.recorded() <= most {
 			n := b.readInto(chunk[:min(int64(len(chunk)), most+1-b.recorded())])
 			b.mu.Lock()
@@ -67,12 +69,15 @@ func (b *body) peek() (large bool) {
 			}
 		}
 	}()
-	for range peekTurns { // a timer would hold up every stream
+	for turns := 0; turns < peekTurns; { // a timer would hold up every stream
 		select {
 		case <-done:
 			return b.recorded() > most
 		default:
 			runtime.Gosched()
+		}
+		if begun.Load() {
+			turns++
 		}
 	}
 	close(over)

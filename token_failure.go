@@ -138,6 +138,10 @@ var (
 		text: "there is no other token than the one that was refused, and TokenSource.Fetch is nil; set it, or call TokenSource.Set",
 		also: ErrLoginRequired,
 	}
+	errLoggedOut = &tokenError{
+		text:   "the login was ended (TokenSource.Logout); log in again and call TokenSource.Set",
+		causes: []error{ErrLoginRequired},
+	}
 	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
 	errSameToken = &tokenError{
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",

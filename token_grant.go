@@ -32,7 +32,13 @@ func RefreshGrant(cfg *oauth2.Config) FetchFunc {
 			return nil, fmt.Errorf("%w: there is no refresh token", ErrLoginRequired)
 		}
 		ctx = withTokenClient(ctx, client)
+		sends := 0
 		return style.try(func(s oauth2.AuthStyle) (*oauth2.Token, error) {
+			if sends++; sends > 1 { // before the first, the TokenSource has done it
+				if err := confirm(ctx); err != nil {
+					return nil, err
+				}
+			}
 			c := oauth2.Config{ClientID: cfg.ClientID, ClientSecret: cfg.ClientSecret, Endpoint: cfg.Endpoint, Scopes: cfg.Scopes}
 			c.Endpoint.AuthStyle = s
 			return c.TokenSource(ctx, &oauth2.Token{RefreshToken: r.Previous.RefreshToken}).Token()
@@ -137,6 +143,7 @@ func newTokenClient() *http.Client {
 		RetryWaitMin: 100 * time.Millisecond,
 		RetryWaitMax: time.Second,
 		CheckRetry:   retryTokenRequest,
+		PrepareRetry: func(req *http.Request) error { return confirm(req.Context()) },
 		Backoff:      retryablehttp.DefaultBackoff,
 		ErrorHandler: lastTokenResponse,
 	}

@@ -3,6 +3,7 @@ package authretry
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,9 +20,21 @@ type knownToken struct {
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
 
-	refreshAt  atomic.Int64                 // the age, a Duration, at which the next caller starts that refresh
-	accepted   atomic.Bool                  // a server has accepted it
-	supersedes atomic.Pointer[oauth2.Token] // what the Store still has, until this one is saved
+	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
+	accepted  atomic.Bool             // a server has accepted it
+	unsaved   atomic.Pointer[unsaved] // nil: the Store has it, or there is no Store
+}
+
+// unsaved is what is known of the Store while it has not got a token yet.
+type unsaved struct {
+	has     *Record // what it has instead; nil: nothing
+	replace bool    // the token is a new login, which replaces whatever there is
+}
+
+// record returns what is saved of the token.
+func (k *knownToken) record() *Record {
+	scope, _ := k.token.Extra("scope").(string)
+	return &Record{Token: k.token, Scopes: strings.Fields(scope)}
 }
 
 // newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.

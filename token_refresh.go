@@ -123,33 +123,39 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	if s.Store == nil {
 		return s.fetch(ctx, run, run.baseToken())
 	}
-	if stored, ok := load(ctx, s.Store); ok {
-		if s.takeStored(run, stored) {
+	if stored, err := s.Store.Load(ctx); err == nil { // or else Update will say why
+		if err := run.failure.finalFor(run.previous(stored), time.Now()); s.takeStored(run, stored) {
 			return nil
-		}
-		if err := run.failure.finalFor(run.previous(stored), time.Now()); err != nil {
+		} else if err != nil {
 			return err // there is nothing new: leave the lock to others
 		}
 	}
 	var fetchErr error
-	_, err := s.Store.Update(ctx, func(ctx context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
+	err := s.Store.Update(ctx, func(ctx context.Context, stored *Record, confirm func(context.Context) error) (*Record, error) {
 		k := run.fetched.Load()
 		if k == nil { // as always, but if the Store has called before
 			if s.takeStored(run, stored) {
-				return stored, nil
+				return nil, nil
 			}
-			fetchErr = s.fetch(ctx, run, run.previous(stored))
-			if k = run.fetched.Load(); k == nil {
+			if stored != nil && stored.LoggedOut && !run.isOld(stored) {
+				fetchErr = errLoggedOut
+				return nil, fetchErr
+			}
+			if k = s.initial(run, stored); k == nil {
+				fetchErr = s.fetch(context.WithValue(ctx, confirmKey{}, confirm), run, run.previous(stored))
+				k = run.fetched.Load()
+			}
+			if k == nil {
 				return nil, fetchErr
 			}
 		}
-		k.supersedes.CompareAndSwap(nil, stored)
-		return k.token, nil
+		k.unsaved.CompareAndSwap(nil, &unsaved{has: stored})
+		return k.record(), nil
 	})
 	k := run.fetched.Load()
 	switch {
 	case err == nil && k != nil:
-		k.supersedes.Store(nil)
+		k.unsaved.Store(nil)
 		return fetchErr
 	case fetchErr != nil:
 		return fetchErr
@@ -159,6 +165,65 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 		return storeFailed(err, run.baseToken())
 	}
 	return &tokenError{text: "TokenStore.Update has neither called its function nor failed"}
+}
+
+// initial makes Initial the result of the run, if the Store has nothing, and it is good.
+func (s *TokenSource) initial(run *refreshRun, stored *Record) *knownToken {
+	if stored != nil || run.base != nil || s.Initial == nil || checkToken(s.Initial) != nil || run.isRefused(s.Initial) || !s.mayBegin() {
+		return nil
+	}
+	k := s.newKnownToken(s.Initial)
+	if k.lifetime == 0 {
+		return nil
+	}
+	run.fetched.Store(k)
+	return k
+}
+
+// mayBegin reports whether Initial may still come into use.
+func (s *TokenSource) mayBegin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.begun
+}
+
+// save saves k, if the Store has nothing newer.
+func (s *TokenSource) save(ctx context.Context, k *knownToken) error {
+	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
+		u := k.unsaved.Load()
+		if u == nil || !u.replace && stored != nil && !stored.isSame(u.has) {
+			return nil, nil // it has been saved, or somebody has saved a newer one
+		}
+		return k.record(), nil
+	})
+	if err == nil {
+		k.unsaved.Store(nil)
+	}
+	return err
+}
+
+// saveLater saves k after a delay, and again until that succeeds or there is another token.
+func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.Duration) {
+	time.AfterFunc(jittered(delay), func() {
+		if s.current.Load() != k || k.unsaved.Load() == nil {
+			return
+		}
+		limited, cancel := context.WithTimeout(ctx, s.fetchTimeout())
+		defer cancel()
+		var err error
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					err = panicked(p)
+				}
+			}()
+			err = s.save(limited, k)
+		}()
+		if err != nil {
+			reportTo(ctx, Event{Kind: EventNotSaved, Err: notSaved(err, k.token)})
+			s.saveLater(ctx, k, min(2*delay, maxRetryDelay))
+		}
+	})
 }
 
 // fetch calls Fetch for a successor of previous.
@@ -176,6 +241,11 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		s.mu.Lock()
 		s.forced.n++
 		s.mu.Unlock()
+	}
+	if grantOf(previous) != "" {
+		if err := confirm(ctx); err != nil {
+			return storeFailed(err, previous)
+		}
 	}
 	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: run.challenge})
 	if err != nil {
@@ -198,15 +268,15 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 
 // takeStored makes the token in the Store the result of the run, if another process has put it there since, and it is
 // good.
-func (s *TokenSource) takeStored(run *refreshRun, stored *oauth2.Token) bool {
-	if stored == nil || checkToken(stored) != nil || run.isOld(stored) {
+func (s *TokenSource) takeStored(run *refreshRun, stored *Record) bool {
+	if stored == nil || stored.Token == nil || checkToken(stored.Token) != nil || run.isOld(stored) {
 		return false
 	}
-	if run.base != nil && run.base.token.AccessToken == stored.AccessToken {
+	if run.base != nil && run.base.token.AccessToken == stored.Token.AccessToken {
 		return false
 	}
-	k := s.newKnownToken(stored)
-	if k.lifetime == 0 || run.isRefused(stored) {
+	k := s.newKnownToken(stored.Token)
+	if k.lifetime == 0 || run.isRefused(stored.Token) {
 		return false
 	}
 	run.fetched.Store(k)
@@ -214,20 +284,23 @@ func (s *TokenSource) takeStored(run *refreshRun, stored *oauth2.Token) bool {
 }
 
 // previous returns the token to refresh: that of the Store, which others may have renewed, unless ours is newer.
-func (run *refreshRun) previous(stored *oauth2.Token) *oauth2.Token {
-	if stored == nil || run.isOld(stored) {
+func (run *refreshRun) previous(stored *Record) *oauth2.Token {
+	if stored == nil || stored.Token == nil || run.isOld(stored) {
+		if run.base == nil && stored == nil && run.ctx.source.mayBegin() {
+			return run.ctx.source.Initial
+		}
 		return run.baseToken()
 	}
-	return stored
+	return stored.Token
 }
 
 // isOld reports whether stored is what our token was to replace, had it been possible to save it.
-func (run *refreshRun) isOld(stored *oauth2.Token) bool {
-	if run.base == nil {
+func (run *refreshRun) isOld(stored *Record) bool {
+	if run.base == nil || stored == nil {
 		return false
 	}
-	old := run.base.supersedes.Load()
-	return old != nil && stored.AccessToken == old.AccessToken && stored.RefreshToken == old.RefreshToken
+	u := run.base.unsaved.Load()
+	return u != nil && (u.replace || stored.isSame(u.has))
 }
 
 func (run *refreshRun) baseToken() *oauth2.Token {
@@ -263,6 +336,9 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	if k.lifetime > 0 {
 		err = nil // that the token could not be saved is for the listener; it is good
 	}
+	if k.unsaved.Load() != nil {
+		defer s.saveLater(run.ctx, k, minRetryDelay)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked(p)
@@ -274,19 +350,17 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 }
 
-// replace puts k to use, whatever else is going on.
+// replace puts k to use, whatever else is going on; nil: no token.
 func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if old := s.current.Load(); old != nil {
-		k.supersedes.Store(old.token)
-	}
-	if s.OnToken != nil {
+	if s.OnToken != nil && k != nil {
 		s.OnToken(k.token)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current.Store(k)
+	s.begun, s.ended = true, k == nil
 	s.failure, s.forced = failure{}, refreshCount{}
 	if s.running != nil {
 		s.supersede(s.running)
@@ -301,7 +375,12 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	now := time.Now()
 	if k != nil {
 		s.current.Store(k)
-		s.failure = failure{}
+		s.failure, s.begun, s.ended = failure{}, true, false
+	}
+	if err == error(errLoggedOut) && s.current.Load() == run.base {
+		s.current.Store(nil)
+		s.begun, s.ended = true, true
+		run.base = nil
 	}
 	if s.running == run {
 		s.running = nil
@@ -338,11 +417,17 @@ func (run *refreshRun) finish(t *oauth2.Token, err error) {
 	close(run.done)
 }
 
-// report tells the listener of who started the run, under that caller's context: tracing and loggers look there.
+// report tells the listener of who started the run.
 func (run *refreshRun) report(ctx context.Context, e Event) {
+	e.Attempt = run.attempt
+	reportTo(run.ctx, e)
+}
+
+// reportTo tells a listener under its caller's context: tracing and loggers look there.
+func reportTo(ctx *refreshContext, e Event) {
 	if listen := listener(ctx); listen != nil {
 		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
-		e.Scheme, e.Attempt = "Bearer", run.attempt
-		listen(context.WithoutCancel(run.ctx.caller()), e)
+		e.Scheme = "Bearer"
+		listen(context.WithoutCancel(ctx.caller()), e)
 	}
 }

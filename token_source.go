@@ -29,7 +29,10 @@ import (
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
 // is refused; then the caller gets the 401.
 //
-// A TokenSource has no goroutine but that of a refresh under way, so there is nothing to close. It is safe for
+// A token that could not be saved is in use all the same, and is saved again until that succeeds: after 100 ms, later
+// every 30 s.
+//
+// A TokenSource has no goroutine but that of a refresh or a saving under way, so there is nothing to close. It is safe for
 // concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
 // returns be modified.
 type TokenSource struct {
@@ -37,10 +40,9 @@ type TokenSource struct {
 	// come from Initial, Set and Store alone.
 	Fetch FetchFunc
 
-	// Initial is the token to begin with. One without AccessToken, but with a RefreshToken, is refreshed when
-	// first needed. If Initial is nil, the first token comes from Store, else from Fetch.
-	//
-	// Initial is not written to Store. When a user has logged in, call Set instead, which is.
+	// Initial is the token to begin with, if the Store has none. One without AccessToken, but with a RefreshToken, is refreshed
+	// when first needed. If there is a Store, Initial is saved there before it is used; and if the Store has a login already,
+	// or says that it was ended, Initial does not count. When a user has logged in again, call Set.
 	Initial *oauth2.Token
 
 	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
@@ -51,6 +53,10 @@ type TokenSource struct {
 	// their own. What the context of a caller has there does not count, since the token is for all callers. Its Transport
 	// must not be one that uses this TokenSource.
 	HTTPClient *http.Client
+
+	// Revoke is what Logout calls with the token, if it is not nil: it tells the authorization server that the token is not
+	// used any more (RFC 7009).
+	Revoke func(context.Context, *oauth2.Token) error
 
 	// OnToken is called with each token from Fetch, Store or Set just before it comes into use; Initial is not shown
 	// to it. It is called once for each token, and never concurrently with itself. Callers without a usable token
@@ -84,6 +90,7 @@ type TokenSource struct {
 	// mu guards what follows. It is never held while anything is called that could wait.
 	mu      sync.Mutex
 	begun   bool         // Initial has been looked at
+	ended   bool         // by Logout, here or elsewhere
 	running *refreshRun  // the refresh under way; nil if there is none
 	failure failure      // of the last refresh; zero if it succeeded
 	forced  refreshCount // refreshes that refusals have caused lately
@@ -156,9 +163,9 @@ func (s *TokenSource) Accepted(t *oauth2.Token) {
 	}
 }
 
-// Set puts t to use, after a login: it replaces the current token and forgets all failures. It is written to Store, too:
-// an error says that this failed, or that t cannot be used. If only the writing failed, this process goes on with
-// t all the same, and the next refresh starts from it.
+// Set puts t to use, after a login: it replaces the current token and forgets all failures. If there is a Store, it is
+// saved there first. An error says that this failed, or that t cannot be used. If only the saving failed, this process goes
+// on with t all the same, and tries to save it again.
 func (s *TokenSource) Set(t *oauth2.Token) error {
 	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
 		return errors.New("authretry: TokenSource.Set needs a token")
@@ -168,23 +175,59 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 			return err
 		}
 	}
-	s.useInitial()
 	k := s.newKnownToken(t)
-	s.replace(k)
-	if s.Store == nil {
-		return nil
+	var err error
+	if s.Store != nil {
+		k.unsaved.Store(&unsaved{replace: true})
+		ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
+		defer cancel()
+		err = s.save(ctx, k)
 	}
-	ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
-	defer cancel()
-	_, err := s.Store.Update(ctx, func(_ context.Context, stored *oauth2.Token) (*oauth2.Token, error) {
-		k.supersedes.Store(stored)
-		return k.token, nil
-	})
+	s.replace(k)
 	if err != nil {
+		s.saveLater(newRefreshContext(context.Background(), s), k, minRetryDelay)
 		return notSaved(err, k.token)
 	}
-	k.supersedes.Store(nil)
 	return nil
+}
+
+// Logout ends the login: this process forgets its token, and the Store is told, so that the others notice when they next
+// look there, which is when their token expires or is refused; none of them revives it. Then Revoke is called, if it is not
+// nil. Until there is a new login, by Set or in the Store, errors wrap [ErrLoginRequired].
+//
+// An error says what failed. The token is forgotten here in any case; if the Store could not be told, the others go on.
+func (s *TokenSource) Logout(ctx context.Context) error {
+	var ended *oauth2.Token
+	if k := s.current.Load(); k != nil {
+		ended = k.token
+	} else if s.Store == nil {
+		ended = s.Initial
+	}
+	var failed []error
+	if s.Store != nil {
+		own := ctx
+		ctx, cancel := context.WithTimeout(newRefreshContext(own, s), s.fetchTimeout())
+		defer cancel()
+		defer context.AfterFunc(own, cancel)()
+		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
+			if current != nil && current.Token != nil {
+				ended = current.Token // the newest there is
+			} else if ended == nil {
+				ended = s.Initial
+			}
+			return &Record{LoggedOut: true}, nil
+		})
+		if err != nil {
+			failed = append(failed, storeFailed(err, ended))
+		}
+	}
+	s.replace(nil)
+	if s.Revoke != nil && ended != nil {
+		if err := s.Revoke(ctx, ended); err != nil {
+			failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCause(err, ended), causes: []error{err}})
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // atHand returns the current token, or nil if there is none that is usable. It neither locks nor allocates.
@@ -272,6 +315,8 @@ func (s *TokenSource) join(ctx context.Context, d demand) (*refreshRun, *oauth2.
 		return s.running, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time to get one: %w", context.Cause(ctx))
+	case s.ended && s.Store == nil:
+		return nil, nil, errLoggedOut
 	case s.Fetch == nil && s.Store == nil:
 		return nil, nil, d.noFetchError()
 	case now.Before(s.failure.until):
@@ -309,8 +354,11 @@ func (s *TokenSource) refusedWhileFresh(k *knownToken, d demand, now time.Time) 
 	return s.forced.n >= maxForced
 }
 
-// useInitial puts Initial to use, the first time that it is called.
+// useInitial puts Initial to use, the first time that it is called, unless it has to be saved first.
 func (s *TokenSource) useInitial() {
+	if s.Store != nil {
+		return
+	}
 	var initial *knownToken
 	if s.current.Load() == nil && s.Initial != nil && (s.Initial.AccessToken == "" || checkToken(s.Initial) == nil) {
 		initial = s.newKnownToken(s.Initial)

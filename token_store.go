@@ -1,44 +1,45 @@
 package authretry
 
-import (
-	"context"
+import "context"
 
-	"golang.org/x/oauth2"
-)
-
-// A TokenStore keeps one token for several processes, such as the replicas of a service or the runs of a command, and
-// sees to it that one of them refreshes it at a time. Package filestore has one for the processes of a machine, module
-// redisstore one for those of many.
+// A TokenStore keeps one login for several processes, such as the replicas of a service or the runs of a command, and
+// for later ones. It sees to it that one of them refreshes at a time. Package filestore has one for the processes of a
+// machine, module redisstore one for those of many. Implement it only for another place.
 //
-// A TokenStore must be safe for concurrent use. Its errors must not carry a token. It may have, besides, a method
-//
-//	Load(ctx context.Context) (*oauth2.Token, error)
-//
-// that returns the current token, nil if there is none, without waiting for a lock: it saves the lock where another
-// process has refreshed already.
+// It keeps the only copy of a login, so it must not say that something is saved before it is, nor write over what it has not
+// shown. It must be safe for concurrent use. Its errors must not carry a token. [Record.Encode] and [DecodeRecord] are
+// how a Record is written.
 type TokenStore interface {
-	// Update locks the store, calls fn with its current token, nil if there is none, saves the token that fn returns,
-	// unlocks, and returns that token. The lock keeps out all other calls of Update, in all processes.
+	// Load returns the current Record, nil if there is none. It takes no lock, and waits for none.
+	Load(ctx context.Context) (*Record, error)
+
+	// Update locks the store, calls fn with the current Record, nil if there is none, saves the Record that fn returns, and
+	// unlocks. The lock keeps out all other calls of Update, in all processes, for as long as fn takes, which may send
+	// requests to a token endpoint.
 	//
-	// It must read the current token after it has got the lock, and call fn at most once. If fn fails, nothing is
-	// saved and the error, or one that wraps it, is returned. If fn returns the token that it was given, nothing need
-	// be written. The token must be safe against a crash when Update returns: at any point there is the
-	// old one or the new one. It saves access token, token type, refresh token and expiry at least.
+	// It reads the current Record after it has got the lock, and calls fn at most once. If fn fails, nothing is saved, and the
+	// error, or one that wraps it, is returned. If fn returns nil, or what it was given, nothing is written. Otherwise the
+	// Record is saved only in place of the one that fn was given: if another is there by then, Update fails and
+	// leaves that one. When Update returns nil, the Record is safe against a crash.
 	//
-	// Update must obey ctx while it waits for the lock, but must not give up for it after fn has returned a token
-	// before it has tried to save that: a refresh token that is lost here may be the last one. The lock has to
-	// hold for as long as fn takes, which may send a request to the token endpoint.
-	Update(ctx context.Context, fn func(ctx context.Context, current *oauth2.Token) (*oauth2.Token, error)) (*oauth2.Token, error)
+	// Before a refresh token is spent, fn calls confirm, each time. It returns nil only if the lock still holds, by the
+	// own clock too, and if the Record can be saved then, as far as that can be known: there is room for it, and the place can
+	// be written. It extends the lock.
+	//
+	// Update obeys ctx while it waits for the lock. But what fn has returned it tries to save even if ctx has ended: a refresh
+	// token that is lost here may be the last one.
+	Update(ctx context.Context, fn func(ctx context.Context, current *Record, confirm func(context.Context) error) (*Record, error)) error
 }
 
-// load returns the Store's current token without locking it, if the Store can do that.
-func load(ctx context.Context, s TokenStore) (*oauth2.Token, bool) {
-	l, ok := s.(interface {
-		Load(ctx context.Context) (*oauth2.Token, error)
-	})
-	if !ok {
-		return nil, false
+// confirmKey is the key of a context that has the confirm function of an Update under way.
+type confirmKey struct{}
+
+func (confirmKey) ours() {}
+
+// confirm says whether a refresh token may be spent now. It is nil if there is no Store.
+func confirm(ctx context.Context) error {
+	if f, ok := ctx.Value(confirmKey{}).(func(context.Context) error); ok {
+		return f(ctx)
 	}
-	t, err := l.Load(ctx)
-	return t, err == nil // if it failed, so will Update, and say why
+	return nil
 }

@@ -19,68 +19,82 @@ import (
 type sharedStore struct {
 	lock     chan struct{} // as a mutex that obeys a context
 	mu       sync.Mutex
-	token    *oauth2.Token
+	saved    *Record
 	updates  atomic.Int32
 	saves    atomic.Int32
-	failSave error
-	failLock error
+	confirms atomic.Int32
+
+	failSave, failLock, failLoad, failConfirm error
 }
 
 func newSharedStore(t *oauth2.Token) *sharedStore {
-	return &sharedStore{lock: make(chan struct{}, 1), token: t}
+	s := &sharedStore{lock: make(chan struct{}, 1)}
+	if t != nil {
+		s.put(t)
+	}
+	return s
 }
 
-func (s *sharedStore) Update(ctx context.Context, fn func(context.Context, *oauth2.Token) (*oauth2.Token, error)) (*oauth2.Token, error) {
+func (s *sharedStore) Load(context.Context) (*Record, error) {
+	if s.failLoad != nil {
+		return nil, s.failLoad
+	}
+	return s.record(), nil
+}
+
+func (s *sharedStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
 	s.updates.Add(1)
 	if s.failLock != nil {
-		return nil, s.failLock
+		return s.failLock
 	}
 	select {
 	case s.lock <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 	defer func() { <-s.lock }()
-	current := s.get()
-	t, err := fn(ctx, current)
-	if err != nil || t == current {
-		return t, err
+	current := s.record()
+	r, err := fn(ctx, current, func(context.Context) error { s.confirms.Add(1); return s.failConfirm })
+	if err != nil || r == nil || r.isSame(current) {
+		return err
 	}
 	s.saves.Add(1)
 	if s.failSave != nil {
-		return nil, s.failSave
+		return s.failSave
 	}
-	s.put(t)
-	return t, nil
+	s.putRecord(r)
+	return nil
+}
+
+func (s *sharedStore) record() *Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saved
+}
+
+func (s *sharedStore) putRecord(r *Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saved = r
 }
 
 func (s *sharedStore) get() *oauth2.Token {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.token
+	if r := s.record(); r != nil {
+		return r.Token
+	}
+	return nil
 }
 
-func (s *sharedStore) put(t *oauth2.Token) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.token = t
-}
+func (s *sharedStore) put(t *oauth2.Token) { s.putRecord(&Record{Token: t}) }
 
-// A loadingStore can be read without its lock, too.
-type loadingStore struct{ *sharedStore }
-
-func (s loadingStore) Load(context.Context) (*oauth2.Token, error) { return s.get(), nil }
-
-// bothStores runs a test with a Store that has the optional Load, and with one that does not.
+// bothStores runs a test with a Store that can be read without its lock, and with one that cannot for the time being.
 func bothStores(t *testing.T, test func(t *testing.T, store TokenStore, s *sharedStore)) {
-	for name, wrap := range map[string]func(*sharedStore) TokenStore{
-		"Update":          func(s *sharedStore) TokenStore { return s },
-		"Update and Load": func(s *sharedStore) TokenStore { return loadingStore{s} },
-	} {
+	for name, err := range map[string]error{"Load fails": errors.New("busy"), "Load": nil} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSharedStore(nil)
-				test(t, wrap(s), s)
+				s.failLoad = err
+				test(t, s, s)
 			})
 		})
 	}
@@ -295,10 +309,10 @@ func TestStoreSlowToSave(t *testing.T) {
 // A slowStore takes a minute to save.
 type slowStore struct{ *sharedStore }
 
-func (s slowStore) Update(ctx context.Context, fn func(context.Context, *oauth2.Token) (*oauth2.Token, error)) (*oauth2.Token, error) {
-	t, err := fn(ctx, nil)
+func (s slowStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	_, err := fn(ctx, nil, func(context.Context) error { return nil })
 	time.Sleep(time.Minute)
-	return t, err
+	return err
 }
 
 func TestStoreBringsANewLogin(t *testing.T) {
