@@ -14,7 +14,7 @@ import (
 )
 
 func ExampleStore() {
-	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", ContextTimeoutEnabled: true})
+	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379"})
 	config := &oauth2.Config{ClientID: "myapp", Endpoint: oauth2.Endpoint{TokenURL: "https://login.example.com/token"}}
 	tokens := &authretry.TokenSource{
 		Fetch: authretry.RefreshGrant(config),

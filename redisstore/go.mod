@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/authretry/authretry v0.0.0
-	github.com/bsm/redislock v0.9.4
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/oauth2 v0.37.0

@@ -34,6 +34,32 @@ var _ authretry.TokenStore = (*Store)(nil)
 
 const testKey = "app:login"
 
+// update is Update for who is interested in tokens alone.
+func update(s *Store, ctx context.Context, fn func(ctx context.Context, current *oauth2.Token) (*oauth2.Token, error)) (*oauth2.Token, error) {
+	var got *oauth2.Token
+	err := s.Update(ctx, func(ctx context.Context, current *authretry.Record, _ func(context.Context) error) (*authretry.Record, error) {
+		var t *oauth2.Token
+		if current != nil {
+			t = current.Token
+		}
+		next, err := fn(ctx, t)
+		if got = next; err != nil || next == nil {
+			return nil, err
+		}
+		return &authretry.Record{Token: next}, nil
+	})
+	return got, err
+}
+
+// loadToken is Load for who is interested in tokens alone.
+func loadToken(s *Store, ctx context.Context) (*oauth2.Token, error) {
+	r, err := s.Load(ctx)
+	if r == nil {
+		return nil, err
+	}
+	return r.Token, err
+}
+
 // TestMain lets the test binary be one of the processes that share a login, and says once if there is no Redis.
 func TestMain(m *testing.M) {
 	if addr := os.Getenv("REDISSTORE_COUNT"); addr != "" {
@@ -127,7 +153,7 @@ func storeAt(addr string) *Store {
 // count adds one to the number in the token, times over.
 func count(s *Store, times int) error {
 	for range times {
-		_, err := s.Update(context.Background(), func(_ context.Context, t *oauth2.Token) (*oauth2.Token, error) {
+		_, err := update(s, context.Background(), func(_ context.Context, t *oauth2.Token) (*oauth2.Token, error) {
 			n := 0
 			if t != nil {
 				var err error
@@ -158,13 +184,13 @@ func numberIn(t *oauth2.Token) (int, error) {
 
 func set(t *testing.T, s *Store, token *oauth2.Token) {
 	t.Helper()
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return token, nil })
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return token, nil })
 	require.NoError(t, err)
 }
 
 func accessToken(t *testing.T, s *Store) string {
 	t.Helper()
-	token, err := s.Load(t.Context())
+	token, err := loadToken(s, t.Context())
 	require.NoError(t, err)
 	require.NotNil(t, token)
 	return token.AccessToken
@@ -181,14 +207,21 @@ func mustNotRun(t *testing.T) func(context.Context, *oauth2.Token) (*oauth2.Toke
 func TestTokenComesBackWhole(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
-	none, err := s.Load(t.Context())
+	none, err := loadToken(s, t.Context())
 	require.NoError(t, err)
 	require.Nil(t, none)
 	want := (&oauth2.Token{AccessToken: "a\u00e4\"", RefreshToken: "r", TokenType: "bearer", Expiry: time.Now().Add(time.Hour)}).
 		WithExtra(map[string]any{"id_token": "i", "scope": "s t", "other": "x"})
-	set(t, s, want)
-	got, err := storeAt(r.addr).Load(t.Context())
+	written := &authretry.Record{Token: want, Scopes: []string{"s", "t"}, Issuer: "https://login.example", TokenURL: "https://login.example/token", ClientID: "c",
+		Resource: "https://api.example", KeyThumbprint: "k"}
+	require.NoError(t, s.Update(t.Context(), func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+		return written, nil
+	}))
+	read, err := storeAt(r.addr).Load(t.Context())
 	require.NoError(t, err)
+	got := read.Token
+	read.Token, written.Token = nil, nil
+	require.Equal(t, written, read)
 	require.Equal(t, want.AccessToken, got.AccessToken)
 	require.Equal(t, want.RefreshToken, got.RefreshToken)
 	require.Equal(t, want.TokenType, got.TokenType)
@@ -207,7 +240,7 @@ func TestSameTokenIsNotWrittenAgain(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
 	require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, `{"version": 1, "access_token": "a"}`, 0).Err())
-	_, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
+	_, err := update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
 	require.NoError(t, err)
 	require.Equal(t, `{"version": 1, "access_token": "a"}`, clientOf(r.addr).Get(t.Context(), testKey).Val())
 }
@@ -216,12 +249,12 @@ func TestFailedUpdateLeavesTheToken(t *testing.T) {
 	s := storeAt(start(t).addr)
 	set(t, s, &oauth2.Token{AccessToken: "a"})
 	boom := errors.New("boom")
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
 	require.ErrorIs(t, err, boom)
-	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
-	require.Error(t, err)
+	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	require.NoError(t, err)
 	require.Panics(t, func() {
-		s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
+		update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
 	})
 	require.Equal(t, "a", accessToken(t, s))
 	begin := time.Now()
@@ -233,15 +266,15 @@ func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
 	set(t, s, &oauth2.Token{AccessToken: "a"})
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		require.Equal(t, "a", accessToken(t, storeAt(r.addr)))
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, err := storeAt(r.addr).Update(ctx, mustNotRun(t))
+		_, err := update(storeAt(r.addr), ctx, mustNotRun(t))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		ctx, cancel = context.WithCancel(t.Context())
 		time.AfterFunc(20*time.Millisecond, cancel)
-		_, err = storeAt(r.addr).Update(ctx, mustNotRun(t))
+		_, err = update(storeAt(r.addr), ctx, mustNotRun(t))
 		require.ErrorIs(t, err, context.Canceled)
 		return &oauth2.Token{AccessToken: "b"}, nil
 	})
@@ -252,7 +285,7 @@ func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := s.Update(ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	_, err := update(s, ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		cancel()
 		return &oauth2.Token{AccessToken: "a"}, nil
 	})
@@ -265,10 +298,10 @@ func TestLockIsKeptForAsLongAsItTakes(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
 	s.LockTTL = 150 * time.Millisecond
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 4*s.LockTTL)
 		defer cancel()
-		_, err := storeAt(r.addr).Update(ctx, mustNotRun(t))
+		_, err := update(storeAt(r.addr), ctx, mustNotRun(t))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		return &oauth2.Token{AccessToken: "a"}, nil
 	})
@@ -304,7 +337,7 @@ func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {
 	for range processes + goroutines {
 		require.NoError(t, <-errs)
 	}
-	got, err := storeAt(r.addr).Load(t.Context())
+	got, err := loadToken(storeAt(r.addr), t.Context())
 	require.NoError(t, err)
 	n, err := numberIn(got)
 	require.NoError(t, err)
@@ -319,7 +352,7 @@ func TestKilledHoldersLeaveTheOldOrTheNewToken(t *testing.T) {
 	set(t, s, numbered(1))
 	seen := 1
 	look := func() int {
-		got, err := s.Load(t.Context())
+		got, err := loadToken(s, t.Context())
 		require.NoError(t, err)
 		n, err := numberIn(got)
 		require.NoError(t, err)
@@ -354,7 +387,7 @@ func TestHolderThatLostItsLockDoesNotOverwriteANewerToken(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
 	set(t, s, &oauth2.Token{AccessToken: "old", RefreshToken: "r"})
-	got, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+	got, err := update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
 		takeLock(t, s)
 		set(t, storeAt(r.addr), &oauth2.Token{AccessToken: "newer"})
 		return &oauth2.Token{AccessToken: "late-secret"}, nil
@@ -365,7 +398,7 @@ func TestHolderThatLostItsLockDoesNotOverwriteANewerToken(t *testing.T) {
 	require.Equal(t, "newer", accessToken(t, s))
 
 	// The lock of another holder is not taken away by the one that lost its own.
-	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		takeLock(t, s)
 		require.NoError(t, clientOf(r.addr).Set(t.Context(), s.lockKey(), "another", 0).Err())
 		return &oauth2.Token{AccessToken: "newest"}, nil
@@ -378,13 +411,13 @@ func TestHolderThatLostItsLockStoresItsTokenIfThereIsNoOther(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
 	set(t, s, &oauth2.Token{AccessToken: "old", RefreshToken: "r"})
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		takeLock(t, s)
 		return &oauth2.Token{AccessToken: "new"}, nil
 	})
 	require.NoError(t, err)
 	require.Equal(t, "new", accessToken(t, s))
-	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		require.NoError(t, clientOf(r.addr).FlushAll(t.Context()).Err())
 		return &oauth2.Token{AccessToken: "newer"}, nil
 	})
@@ -422,7 +455,7 @@ func TestSuspendedHolderFindsTheNewerToken(t *testing.T) {
 
 // hold is an Update that lasts until stdin ends.
 func hold(s *Store) error {
-	_, err := s.Update(context.Background(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+	_, err := update(s, context.Background(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
 		fmt.Println("holding", current.AccessToken)
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		return &oauth2.Token{AccessToken: "late"}, nil
@@ -433,10 +466,12 @@ func hold(s *Store) error {
 func TestRepeatedWriteIsNoLoss(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
-	token := &oauth2.Token{AccessToken: "a"}
-	require.NoError(t, s.write(t.Context(), token, ""))
-	require.NoError(t, s.write(t.Context(), token, ""), "as by a client that did not get the answer")
-	require.ErrorIs(t, s.write(t.Context(), &oauth2.Token{AccessToken: "b"}, ""), ErrLockLost)
+	l, err := s.lock(t.Context())
+	require.NoError(t, err)
+	token := []byte(`{"version":1,"access_token":"a"}`)
+	require.NoError(t, l.write(t.Context(), token))
+	require.NoError(t, l.write(t.Context(), token), "as by a client that did not get the answer")
+	require.ErrorIs(t, l.write(t.Context(), []byte(`{"version":1,"access_token":"b"}`)), ErrLockLost)
 }
 
 func TestDamagedValueIsLeftAlone(t *testing.T) {
@@ -450,9 +485,9 @@ func TestDamagedValueIsLeftAlone(t *testing.T) {
 			s := storeAt(r.addr)
 			s.RefreshWhenDown = true // which it is not
 			require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, content, 0).Err())
-			_, loadErr := s.Load(t.Context())
+			_, loadErr := loadToken(s, t.Context())
 			require.ErrorContains(t, loadErr, "redisstore: ")
-			_, err := s.Update(t.Context(), mustNotRun(t))
+			_, err := update(s, t.Context(), mustNotRun(t))
 			require.Equal(t, loadErr, err)
 			require.NotContains(t, err.Error(), "secr")
 			require.Equal(t, name != "newer version", errors.Is(err, ErrDamaged))
@@ -465,7 +500,7 @@ func TestDamagedValueIsLeftAlone(t *testing.T) {
 	s.RefreshWhenDown = true
 	require.NoError(t, clientOf(r.addr).Del(t.Context(), testKey).Err())
 	require.NoError(t, clientOf(r.addr).HSet(t.Context(), testKey, "f", "secret").Err())
-	_, err := s.Update(t.Context(), mustNotRun(t))
+	_, err := update(s, t.Context(), mustNotRun(t))
 	require.ErrorContains(t, err, "WRONGTYPE")
 }
 
@@ -480,7 +515,7 @@ func TestSealedValueIsOpened(t *testing.T) {
 	require.NotContains(t, raw, "secret")
 	require.NotContains(t, raw, "token")
 	require.Equal(t, "secret", accessToken(t, s))
-	_, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
+	_, err := update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
 	require.NoError(t, err)
 	require.Equal(t, raw, clientOf(r.addr).Get(t.Context(), testKey).Val(), "the same token is not sealed again")
 
@@ -505,9 +540,9 @@ func TestSealedValueIsOpened(t *testing.T) {
 				other.Seal, other.Open = nil, nil
 			}
 			require.NoError(t, clientOf(r.addr).Set(t.Context(), other.Key, content, 0).Err())
-			_, err := other.Load(t.Context())
+			_, err := loadToken(other, t.Context())
 			require.ErrorContains(t, err, "redisstore: ")
-			_, err = other.Update(t.Context(), mustNotRun(t))
+			_, err = update(other, t.Context(), mustNotRun(t))
 			require.ErrorContains(t, err, "redisstore: ")
 			require.NotContains(t, err.Error(), "secret")
 			require.Equal(t, content, clientOf(r.addr).Get(t.Context(), other.Key).Val(), "nothing is overwritten")
@@ -517,22 +552,22 @@ func TestSealedValueIsOpened(t *testing.T) {
 	boom := errors.New("boom")
 	s.Seal = func([]byte) ([]byte, error) { return nil, boom }
 	require.NoError(t, clientOf(r.addr).Set(t.Context(), testKey, raw, 0).Err())
-	got, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	got, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		return &oauth2.Token{AccessToken: "new"}, nil
 	})
 	require.ErrorIs(t, err, boom)
 	require.Equal(t, "new", got.AccessToken)
 	require.Equal(t, raw, clientOf(r.addr).Get(t.Context(), testKey).Val())
 	s.Seal = nil
-	_, err = s.Update(t.Context(), mustNotRun(t))
+	_, err = update(s, t.Context(), mustNotRun(t))
 	require.ErrorContains(t, err, "belong together")
 }
 
 func TestMistakesInTheFieldsAreErrors(t *testing.T) {
 	for _, s := range []*Store{{}, {Key: "k"}, {Client: clientOf("127.0.0.1:1")}} {
-		_, err := s.Load(t.Context())
+		_, err := loadToken(s, t.Context())
 		require.ErrorContains(t, err, "redisstore: Store.")
-		_, err = s.Update(t.Context(), mustNotRun(t))
+		_, err = update(s, t.Context(), mustNotRun(t))
 		require.ErrorContains(t, err, "redisstore: Store.")
 	}
 }
@@ -543,14 +578,14 @@ func TestDownRedisIsAnErrorUntilItComesBack(t *testing.T) {
 	set(t, s, &oauth2.Token{AccessToken: "a", RefreshToken: "r"})
 	r.kill()
 	begin := time.Now()
-	_, err := s.Load(t.Context())
+	_, err := loadToken(s, t.Context())
 	require.ErrorContains(t, err, "redisstore: cannot read")
-	_, err = s.Update(t.Context(), mustNotRun(t))
+	_, err = update(s, t.Context(), mustNotRun(t))
 	require.ErrorContains(t, err, "redisstore: cannot lock")
 	require.Less(t, time.Since(begin), 5*time.Second)
 	r.run(t)
 	set(t, s, &oauth2.Token{AccessToken: "b"})
-	got, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	got, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		r.kill()
 		return &oauth2.Token{AccessToken: "secret"}, nil
 	})
@@ -568,9 +603,9 @@ func TestHungRedisObeysTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	_, err := s.Load(ctx)
+	_, err := loadToken(s, ctx)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	_, err = s.Update(ctx, mustNotRun(t))
+	_, err = update(s, ctx, mustNotRun(t))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Less(t, time.Since(begin), 900*time.Millisecond, "which the client's own timeout is not")
 	require.NoError(t, r.cmd.Process.Signal(syscall.SIGCONT))
@@ -584,25 +619,25 @@ func TestRefreshWhenDownGoesOnWithTheLastToken(t *testing.T) {
 	set(t, storeAt(r.addr), &oauth2.Token{AccessToken: "a", RefreshToken: "r"})
 	require.Equal(t, "a", accessToken(t, s))
 	r.kill()
-	got, err := s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+	got, err := update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
 		require.Equal(t, "r", current.RefreshToken)
 		return &oauth2.Token{AccessToken: "b"}, nil
 	})
 	require.ErrorContains(t, err, "not stored")
 	require.Equal(t, "b", got.AccessToken)
 	boom := errors.New("boom")
-	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
+	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
 	require.ErrorIs(t, err, boom)
-	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
-	require.Error(t, err)
+	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = s.Update(ctx, mustNotRun(t))
+	_, err = update(s, ctx, mustNotRun(t))
 	require.ErrorIs(t, err, context.Canceled)
 
 	s = storeAt(r.addr) // which has never seen a token
 	s.RefreshWhenDown = true
-	got, err = s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+	got, err = update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
 		require.Nil(t, current)
 		return &oauth2.Token{AccessToken: "c"}, nil
 	})
@@ -755,11 +790,11 @@ func TestClusterOfOneNode(t *testing.T) {
 		s := &Store{Client: client, Key: key}
 		require.Equal(t, client.ClusterKeySlot(t.Context(), key).Val(), client.ClusterKeySlot(t.Context(), s.lockKey()).Val())
 		require.Eventually(t, func() bool {
-			_, err := s.Load(t.Context())
+			_, err := loadToken(s, t.Context())
 			return err == nil
 		}, 10*time.Second, 10*time.Millisecond)
 		require.NoError(t, count(s, 2))
-		got, err := s.Load(t.Context())
+		got, err := loadToken(s, t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "00000002", got.RefreshToken)
 	}
@@ -770,8 +805,8 @@ func TestErrorsAndPrintsHaveNoSecrets(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: r.addr, Password: "password-secret"})
 	t.Cleanup(func() { client.Close() })
 	s := &Store{Client: client, Key: testKey}
-	s.last.Store(&oauth2.Token{AccessToken: "token-secret"})
-	err := s.write(t.Context(), &oauth2.Token{AccessToken: "token-secret"}, "old-secret")
+	s.last.Store(&authretry.Record{Token: &oauth2.Token{AccessToken: "token-secret"}})
+	err := (&lock{store: s, value: "old-secret"}).write(t.Context(), []byte("token-secret"))
 	require.ErrorContains(t, err, "unknown command")
 	require.NotContains(t, err.Error(), "secret")
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q"} {
@@ -787,7 +822,7 @@ func TestReadOnlyReplicaIsDown(t *testing.T) {
 	_, port, err := net.SplitHostPort(start(t).addr)
 	require.NoError(t, err)
 	require.NoError(t, clientOf(r.addr).Do(t.Context(), "REPLICAOF", "127.0.0.1", port).Err())
-	_, err = storeAt(r.addr).Update(t.Context(), mustNotRun(t))
+	_, err = update(storeAt(r.addr), t.Context(), mustNotRun(t))
 	require.ErrorContains(t, err, "READONLY")
 	require.True(t, isDown(err))
 }
