@@ -23,14 +23,22 @@ func AccountOf(ctx context.Context) string {
 type (
 	accountKey struct{} // has the account
 	requestKey struct{} // has the context of the caller's request
+	originKey  struct{} // has the origin that the request is for
 )
 
 func (accountKey) ours()   {}
 func (requestKey) ours()   {}
+func (originKey) ours()    {}
 func (listenerKey) ours()  {}
 func (noncesKey) ours()    {}
 func (refreshKey) ours()   {}
 func (proxySendKey) ours() {}
+
+// originIn returns the origin that a request is for, if its context says so.
+func originIn(ctx context.Context) origin {
+	o, _ := ctx.Value(originKey{}).(origin)
+	return o
+}
 
 // findAccount asks Transport.Account on whose behalf the request is sent. For a request that comes from a redirect it is
 // the one on whose behalf the first was sent: where a redirect leads is for the server to say, but not for whom.
@@ -133,6 +141,8 @@ func (c *callContext) Value(key any) any {
 	switch key.(type) {
 	case accountKey:
 		return c.x.account
+	case originKey:
+		return c.x.origin
 	case noncesKey:
 		return &c.x.nonces
 	case requestKey:

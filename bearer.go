@@ -15,7 +15,7 @@ import (
 
 // Bearer is the Bearer authentication scheme (RFC 6750). The token is sent with the first request already. When a
 // server refuses it, with whatever challenge or with none, it is refreshed, and the request is sent again. A challenge
-// of insufficient_scope is not answered, since another token of the same kind would not help.
+// of insufficient_scope is not answered unless StepUp is set, since another token of the same kind would not help.
 //
 // Source should be a [TokenSource]. Others work, too:
 //
@@ -41,6 +41,17 @@ type Bearer struct {
 	// Its context belongs to no request: it ends after 30 seconds, and has no values but the account. It may return one
 	// source for several accounts, which then share its token.
 	Sources func(ctx context.Context, account string) (oauth2.TokenSource, error)
+
+	// StepUp lets Bearer answer a challenge that asks for another token than the one it refused, with status 401 or 403: for more
+	// scope (insufficient_scope, RFC 6750 §3.1), for a fresher or stronger login (insufficient_user_authentication, RFC 9470
+	// §3), or for claims (insufficient_claims, as Microsoft Entra's continuous access evaluation has it). It needs a
+	// [TokenSource], whose Fetch or Login is asked for such a token, which then serves all requests. What was not granted is
+	// not asked for again before MinRefreshInterval is over. If false, such a challenge is not answered.
+	StepUp bool
+
+	// ScopeFilter returns which of the scopes that a server asks for may be asked of the authorization server, so that
+	// nobody gets to ask for more than the program is meant to have. If nil, all of them may.
+	ScopeFilter func(scopes []string) []string
 
 	// NotAhead waits for a challenge before the token is sent to an origin for the first time.
 	NotAhead bool
@@ -108,15 +119,17 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	if c != nil && c.Params.Get("error") == "insufficient_scope" { // RFC 6750 §3.1
-		return nil, fmt.Errorf("%w: the token is good, but its scope is insufficient", ErrUnsupportedChallenge)
-	}
 	src, err := b.source(ctx)
 	if err != nil {
 		return nil, err
 	}
 	refused := b.place().secret(refusal.Request.Header)
-	t, err := src.successor(ctx, refused, c)
+	var t *oauth2.Token
+	if isStepUp(c) {
+		t, err = b.stepUp(ctx, src, refused, c)
+	} else {
+		t, err = src.successor(ctx, refused, c)
+	}
 	if err == nil {
 		err = checkToken(t)
 	}
@@ -146,7 +159,7 @@ func (b *Bearer) MarshalJSON() ([]byte, error) {
 }
 
 func (b *Bearer) shown() []shownField {
-	return []shownField{shown("NotAhead", b.NotAhead), shown("Header", b.Header), shown("Prefix", b.Prefix)}
+	return []shownField{shown("StepUp", b.StepUp), shown("NotAhead", b.NotAhead), shown("Header", b.Header), shown("Prefix", b.Prefix)}
 }
 
 func (b *Bearer) place() headerPlace { return placeOf(b.Header, b.Prefix, "Bearer") }

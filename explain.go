@@ -179,7 +179,7 @@ func (x *exchange) why(resp *http.Response, u *unanswered) *Rejection {
 	r.Reason, r.Err = x.whyOrigin(resp, r, u)
 	for _, err := range []error{u.refused, u.unsupported} {
 		if said, ok := errors.AsType[*Rejection](err); ok { // the Scheme's own word
-			r.Reason, r.Err = said.Reason, err
+			r.Reason, r.Err = said.Reason, &saidError{err, said}
 			break
 		}
 	}
@@ -245,6 +245,21 @@ func detail(err, sentinel error) error {
 	}
 	return err
 }
+
+// saidError is an error of a Scheme that has a Rejection in it: its text is what that one gives as the cause.
+type saidError struct {
+	error
+	said *Rejection
+}
+
+func (e *saidError) Error() string {
+	if e.said.Err == nil {
+		return ""
+	}
+	return e.said.Err.Error()
+}
+
+func (e *saidError) Unwrap() error { return e.error }
 
 // misconfiguration is what is wrong with the fields of a Transport.
 type misconfiguration struct{ error }

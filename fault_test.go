@@ -237,6 +237,7 @@ func TestFaultsRefusedBeforeTheBodyWasRead(t *testing.T) {
 			require.NoError(t, err)
 			bodies := &faultBodies{content: strings.Repeat("x", 8<<20)}
 			bodies.put(req, kind)
+			req.ContentLength = int64(len(bodies.content)) // of unknown length, it is announced only if it is seen to be large
 			resp, err := transport.RoundTrip(req)
 			require.NoError(t, err, kind)
 			require.Equal(t, 200, resp.StatusCode)

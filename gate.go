@@ -34,7 +34,9 @@ type gate struct {
 func (b *body) expect(req *http.Request) *http.Request {
 	g := &gate{open: make(chan struct{})}
 	b.current.gate = g
-	req.Header["Expect"] = []string{"100-continue"}
+	if req.Header.Get("Expect") == "" {
+		req.Header["Expect"] = []string{"100-continue"}
+	}
 	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		WroteHeaders:   func() { g.asked.CompareAndSwap(0, time.Now().UnixNano()) },
 		Got100Continue: g.pass,

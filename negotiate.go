@@ -21,6 +21,7 @@ type authenticator struct {
 	refused     func(*http.Response) bool              // Transport.Refused
 	jar         http.CookieJar                         // Transport.Jar
 	accountFunc func(*http.Request) string             // Transport.Account; nil: there is one user
+	stepsUp     bool                                   // some Scheme answers a 403
 	asksAccount bool                                   // some scheme may ask by AccountOf for whom a request is
 	onEvent     func(ctx context.Context, event Event) // nil: nobody listens, and nothing is computed
 
@@ -49,7 +50,9 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		switch s := s.(type) {
 		case *Basic, *Digest, *APIKey:
 		case *Bearer:
-			if a.asksAccount = a.asksAccount || s.Sources != nil; s.Sources != nil && a.accountFunc == nil {
+			a.stepsUp = a.stepsUp || s.StepUp
+			a.asksAccount = true // and the origin, which a TokenSource wants to know
+			if s.Sources != nil && a.accountFunc == nil {
 				return fmt.Errorf("authretry: Bearer.Sources needs to know for whom a request is: set Transport.Account, or Bearer.Source if there is one user; a ProxyTransport has no accounts")
 			}
 		default:
@@ -86,9 +89,13 @@ func (x *exchange) lend() (lease, error) {
 // remembered returns under which key there is what is remembered for the request.
 func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin} }
 
-// mayGo reports whether the scheme's credentials may go to the origin in the way its URL says.
+// mayGo reports whether the scheme's credentials may go to the origin in the way its URL says: reusable secrets may not over
+// a network without TLS (RFC 6750 §5.3, RFC 7617 §4), unless AllowPlaintext is set.
 func (x *exchange) mayGo(scheme int) bool {
-	if x.allowPlaintext || x.origin.isConfidential() && !x.proxied {
+	if x.allowPlaintext || x.origin.scheme == "https" {
+		return true
+	}
+	if x.origin.isLoopback() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
 		return true
 	}
 	safe, ok := x.schemes[scheme].(PlaintextSafe)

@@ -60,12 +60,6 @@ func (o origin) isLoopback() bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// isConfidential reports whether reusable secrets may go to the origin without AllowPlaintext (RFC 6750 §5.3,
-// RFC 7617 §4).
-func (o origin) isConfidential() bool {
-	return o.scheme == "https" || o.isLoopback()
-}
-
 // parseOrigin reads an element of Transport.Origins.
 func parseOrigin(s string) (origin, error) {
 	u, err := url.Parse(s)

@@ -185,6 +185,8 @@ func proxySendOf(ctx context.Context) *proxySend {
 
 func (w *proxyWay) isTunnel() bool { return w.tunnel }
 
+func (w *proxyWay) isProxied(*http.Request) bool { return false } // it is the proxy itself that is authenticated to
+
 func (w *proxyWay) carrying() (http.RoundTripper, error) {
 	return nil, errors.New("a ProxyTransport has no connections to give away")
 }

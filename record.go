@@ -17,7 +17,7 @@ type Record struct {
 	// Token is the token. Of what the token endpoint said besides, scope and id_token are kept. It is nil if LoggedOut.
 	Token *oauth2.Token
 
-	// Scopes are what Token is good for, as far as that is known.
+	// Scopes are what Token is good for, as far as that is known. If they are nil, what the token endpoint said of it counts.
 	Scopes []string
 
 	// LoggedOut says that the login was ended by [TokenSource.Logout]. Nobody goes on with a token from memory then, nor with
@@ -51,6 +51,10 @@ type savedRecord struct {
 	KeyThumbprint string     `json:"jkt,omitempty"`
 }
 
+// ErrNewerRecord means that a login was saved by a newer version of this package, which keeps more of it. A [TokenStore] must not
+// take it for damage.
+var ErrNewerRecord = errors.New("authretry: the login was saved by a newer version of this program")
+
 // Errors of [DecodeRecord] and [Record.Encode]. They do not say what is wrong with the data, which might quote a part of it.
 var (
 	errNotARecord    = errors.New("authretry: it is not a saved login")
@@ -76,7 +80,9 @@ func (r *Record) Encode() ([]byte, error) {
 			s.Expiry = &expiry
 		}
 		s.IDToken, _ = r.Token.Extra("id_token").(string)
-		s.Scope = strings.Join(r.Scopes, " ")
+		if s.Scope = strings.Join(r.Scopes, " "); r.Scopes == nil {
+			s.Scope, _ = r.Token.Extra("scope").(string)
+		}
 		s.Issuer, s.TokenURL, s.ClientID, s.Resource, s.KeyThumbprint = r.Issuer, r.TokenURL, r.ClientID, r.Resource, r.KeyThumbprint
 	}
 	data, err := json.Marshal(s)
@@ -89,7 +95,7 @@ func (r *Record) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// DecodeRecord reads what Encode has written. Its errors have nothing of data in them.
+// DecodeRecord reads what Encode has written. Its errors have nothing of data in them; one of them is [ErrNewerRecord].
 func DecodeRecord(data []byte) (*Record, error) {
 	if len(data) > maxRecord {
 		return nil, errNotARecord
@@ -99,7 +105,7 @@ func DecodeRecord(data []byte) (*Record, error) {
 		return nil, errNotARecord
 	}
 	if s.Version > recordVersion {
-		return nil, fmt.Errorf("authretry: the login was saved in version %d, which is newer than this program", s.Version)
+		return nil, ErrNewerRecord
 	}
 	if s.LoggedOut {
 		return &Record{LoggedOut: true}, nil

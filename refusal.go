@@ -14,6 +14,8 @@ func (x *exchange) isRefusal(resp *http.Response) bool {
 		return false
 	case resp.StatusCode == x.status:
 		return true
+	case resp.StatusCode == http.StatusForbidden && x.side == originSide && x.answersForbidden(resp):
+		return true
 	case x.refused == nil:
 		return false
 	}
@@ -24,6 +26,23 @@ func (x *exchange) isRefusal(resp *http.Response) bool {
 		return !x.expects && x.looksRefused(resp)
 	}
 	return x.looksRefused(resp)
+}
+
+// answersForbidden reports whether a 403 (Forbidden) has a challenge that a Scheme answers as if it had come with a 401.
+func (x *exchange) answersForbidden(resp *http.Response) bool {
+	if len(resp.Header[x.challenge]) == 0 || !x.stepsUp {
+		return false
+	}
+	challenges := x.challenges(resp)
+	for _, s := range x.schemes {
+		f, ok := s.(interface{ answersForbidden(c *Challenge) bool })
+		for c := range challenges {
+			if ok && equalFoldASCII(challenges[c].Scheme, s.Name()) && f.answersForbidden(&challenges[c]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // maxLook is how much of a response's body Transport.Refused may read.

@@ -53,12 +53,13 @@ const (
 	ReasonNoCredentials                         // credentials could not be obtained
 	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
 	ReasonMisconfigured                         // a field of the Transport does not make sense
+	ReasonInsufficientLogin                     // the user's login is not fresh or strong enough for this (RFC 9470)
 	ReasonNoAccount                             // no credentials: it is not known for whom the request is; see Transport.Account
 )
 
 var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
 	"fresh token refused", "insufficient scope", "body not replayable", "own Authorization header", "origin not listed", "redirected",
-	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "no account"}
+	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "insufficient login", "no account"}
 
 // String returns the reason in a few words, such as "no challenge".
 func (r Reason) String() string {
@@ -124,10 +125,12 @@ func (r *Rejection) sentence() string {
 		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
 		for i := range r.Challenges {
 			if scope := r.Challenges[i].Params.Get("scope"); scope != "" {
-				return s + fmt.Sprintf("; ask the authorization server for scope %.200q", scope)
+				return s + fmt.Sprintf("; ask the authorization server for scope %.200q", scope) + because(r.Err)
 			}
 		}
-		return s + "; ask the authorization server for a wider one"
+		return s + "; ask the authorization server for a wider one" + because(r.Err)
+	case ReasonInsufficientLogin:
+		return "the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again" + because(r.Err)
 	case ReasonBodyNotReplayable:
 		if errors.Is(r.Err, errBodyNotHashable) {
 			return "the server wants the body hashed before it is sent (Digest qop=auth-int), and it cannot be read twice; set Request.GetBody, or raise Transport.ReplayLimit"
@@ -170,6 +173,9 @@ func because(err error) string {
 		return ""
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n") // the first of several will do
+	if text == "" {
+		return ""
+	}
 	for _, prefix := range []string{"authretry: ", "challenge not supported: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
@@ -214,6 +220,6 @@ func (r *Rejection) mayPass() bool {
 	if _, ok := errors.AsType[net.Error](r.Err); ok {
 		return true
 	}
-	_, isToken := errors.AsType[*tokenError](r.Err)
-	return isToken
+	e, isToken := errors.AsType[*tokenError](r.Err)
+	return isToken && !e.client
 }

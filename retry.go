@@ -34,7 +34,6 @@ type exchange struct {
 	calls   callContext   // for Schemes
 	sends   callContext   // for the requests that Sessions authorize, as far as that may be asked for whom they are
 	origin  origin        // which asks for credentials
-	proxied bool          // a proxy sees what is sent over plain http
 	at      *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
 	body    *body         // nil: none
 
@@ -67,6 +66,9 @@ type way interface {
 
 	// isTunnel reports whether what is to be authorized is a CONNECT, before the request is sent.
 	isTunnel() bool
+
+	// isProxied reports whether a proxy sees what is sent to the origin over plain http, if that can be told.
+	isProxied(req *http.Request) bool
 
 	// carrying returns what a Carrier may make its own RoundTripper from.
 	carrying() (http.RoundTripper, error)
@@ -181,10 +183,11 @@ func (x *exchange) first() (*http.Request, error) {
 		}
 		x.keep(l) // let the server say what it wants of a body like this
 	}
+	own := req.Header.Get("Expect") != "" // then nothing is read of the body before the server has asked for it
 	switch {
 	case x.body == nil || x.body.inMemory, x.spaces.takesBodies(x.remembered()):
-	case x.body.isLarge(), x.body.isEndless() && x.req.Method != http.MethodConnect && x.body.peek():
-		x.expects = req.Header.Get("Expect") == ""
+	case x.body.isLarge(), x.body.isEndless() && (own || x.req.Method != http.MethodConnect && x.body.peek()):
+		x.expects = !own
 		req = x.body.expect(req)
 	}
 	return req, nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -49,7 +48,7 @@ func (f *failure) finalFor(previous *oauth2.Token, now time.Time) error {
 func (f failure) next(err error, current *knownToken, hasStore bool, now time.Time) failure {
 	f.err = err
 	e, _ := err.(*tokenError)
-	if !e.isPermanent() {
+	if !e.isPermanent() && (e == nil || !e.client) {
 		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
 		if err == error(errRefusedWhileFresh) {
 			f.delay = min(f.delay, minStoreWait) // the token endpoint had no part in it
@@ -67,7 +66,7 @@ func (f failure) next(err error, current *knownToken, hasStore bool, now time.Ti
 	}
 	switch {
 	case e == f.final: // as before: the Store had nothing new
-	case e.grant != "": // RFC 6749 §5.2: the refresh token is of no use any more
+	case e.grant != "" && !e.client: // RFC 6749 §5.2: the refresh token is of no use any more
 		f.final, f.finalTo = e, now.Add(forever)
 	default: // the client's own credentials, which somebody may put right
 		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
@@ -94,6 +93,7 @@ type tokenError struct {
 	text       string
 	causes     []error
 	grant      string        // the refresh token that was tried
+	client     bool          // it is the client's credentials that were refused
 	retryAfter time.Duration // the server's wish
 }
 
@@ -109,7 +109,13 @@ func (e *tokenError) Format(f fmt.State, verb rune) {
 	io.WriteString(f, e.Error())
 }
 
-// isPermanent reports whether only a new login can help.
+// needsLogin reports whether a person who logs in can help with err.
+func needsLogin(err error) bool {
+	e, ok := errors.AsType[*tokenError](err)
+	return errors.Is(err, ErrLoginRequired) && !(ok && e.client)
+}
+
+// isPermanent reports whether no retry can help.
 func (e *tokenError) isPermanent() bool {
 	return e != nil && errors.Is(e, ErrLoginRequired)
 }
@@ -142,6 +148,10 @@ var (
 		text:   "the login was ended (TokenSource.Logout); log in again and call TokenSource.Set",
 		causes: []error{ErrLoginRequired},
 	}
+	errPersonNeeded = &tokenError{
+		text:   "the server wants a fresher or stronger login (RFC 9470), which no refresh can give; log in again, or set TokenSource.Login",
+		causes: []error{ErrLoginRequired, ErrCredentialsRefused},
+	}
 	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
 	errSameToken = &tokenError{
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
@@ -156,19 +166,25 @@ func failed(err error, previous *oauth2.Token) error {
 	permanent := errors.Is(err, ErrLoginRequired)
 	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		e.retryAfter = retryAfter(r.Response)
-		if isPermanentAnswer(r) {
+		switch {
+		case isGrantRefused(r):
 			permanent = true
 			e.causes = []error{ErrLoginRequired, err}
+		case isClientsFault(r):
+			e.client = true
+			if e.grant == "" { // it is the client's credentials that are the grant
+				e.causes = []error{ErrLoginRequired, err}
+			}
 		}
 	}
 	if _, ok := errors.AsType[*unusedClientError](err); ok {
 		e.text += "; the HTTP client in the caller's context (oauth2.HTTPClient) is not used for this: set TokenSource.HTTPClient"
 	}
-	if permanent {
+	switch {
+	case e.client:
+		e.text += "; put the client's credentials right"
+	case permanent:
 		e.text += "; log in again and call TokenSource.Set"
-		if e.grant == "" {
-			e.text += ", or put the client's credentials right"
-		}
 	}
 	return e
 }
@@ -176,32 +192,21 @@ func failed(err error, previous *oauth2.Token) error {
 // sourceFailed is the error for a Bearer.Source, other than a TokenSource, that failed.
 func sourceFailed(err error) error {
 	e := &tokenError{text: "Bearer.Source has no token: " + describeCause(err, nil), causes: []error{err}}
-	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && isPermanentAnswer(r) {
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && isGrantRefused(r) {
 		e.causes = []error{ErrLoginRequired, err}
 	}
 	return e
 }
 
-// isPermanentAnswer reports whether the token endpoint has refused the grant for good (RFC 6749 §5.2). Some servers do
-// so with a status of 200.
-func isPermanentAnswer(r *oauth2.RetrieveError) bool {
-	switch r.ErrorCode {
-	case "temporarily_unavailable", "server_error", "slow_down":
-		return false
-	case "invalid_grant", "invalid_client", "unauthorized_client":
-		return true
-	}
-	if r.Response == nil {
-		return r.ErrorCode != ""
-	}
-	switch status := r.Response.StatusCode; {
-	case status == http.StatusRequestTimeout || status == http.StatusTooEarly || status == http.StatusTooManyRequests:
-		return false
-	case 200 <= status && status < 300:
-		return r.ErrorCode != ""
-	default:
-		return 400 <= status && status < 500
-	}
+// isGrantRefused reports whether the token endpoint has refused the refresh token for good (RFC 6749 §5.2; GitHub has a code of
+// its own). Anything else that it, or somebody in front of it, says may pass.
+func isGrantRefused(r *oauth2.RetrieveError) bool {
+	return r.ErrorCode == "invalid_grant" || r.ErrorCode == "bad_refresh_token"
+}
+
+// isClientsFault reports whether the token endpoint has refused the client, which only somebody can put right.
+func isClientsFault(r *oauth2.RetrieveError) bool {
+	return r.ErrorCode == "invalid_client" || r.ErrorCode == "unauthorized_client"
 }
 
 // waitError is the error for a wait that ended with ctx. Its cause is what net/http returns, too.

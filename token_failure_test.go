@@ -110,8 +110,6 @@ func TestBackgroundFailureIsRetriedBeforeExpiry(t *testing.T) {
 func TestPermanentFailure(t *testing.T) {
 	for _, fail := range []error{
 		refusal(http.StatusBadRequest, "invalid_grant"),
-		refusal(http.StatusUnauthorized, "invalid_client"),
-		refusal(http.StatusForbidden, ""),
 		refusal(http.StatusOK, "bad_refresh_token"),
 		fmt.Errorf("custom: %w", ErrLoginRequired),
 	} {
@@ -135,6 +133,29 @@ func TestPermanentFailure(t *testing.T) {
 			_, err = src.Refresh(ctx, got)
 			require.NoError(t, err)
 			require.Equal(t, []string{"refresh-0", "refresh-login"}, i.previous)
+		})
+	}
+}
+
+// What may be the work of somebody in front of the token endpoint, or concerns a wish, is no end of a login.
+func TestOnlyARefusedGrantIsPermanent(t *testing.T) {
+	for _, fail := range []error{
+		refusal(http.StatusForbidden, ""), refusal(http.StatusNotFound, ""), refusal(http.StatusBadRequest, "invalid_scope"),
+		refusal(http.StatusBadRequest, "invalid_request"), refusal(http.StatusUnauthorized, "invalid_client"), refusal(http.StatusUnauthorized, ""),
+		refusal(http.StatusBadRequest, "unsupported_grant_type"), refusal(http.StatusOK, "unauthorized_client"),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			i := &issuer{}
+			i.failWith(fail)
+			src := &TokenSource{Fetch: i.fetch, Initial: old()}
+			_, err := src.Refresh(t.Context(), old())
+			require.Error(t, err)
+			require.NotErrorIs(t, err, ErrLoginRequired)
+			i.failWith(nil)
+			time.Sleep(10 * time.Minute)
+			got, err := src.Refresh(t.Context(), old())
+			require.NoError(t, err)
+			require.Equal(t, "access-2", got.AccessToken)
 		})
 	}
 }
@@ -170,6 +191,7 @@ func TestRefusedClientCredentialsAreTriedSeldom(t *testing.T) {
 		for time.Since(start) < time.Hour {
 			_, err := src.Token()
 			require.ErrorIs(t, err, ErrLoginRequired)
+			require.ErrorContains(t, err, "put the client's credentials right")
 			time.Sleep(time.Second)
 		}
 		require.Greater(t, calls, 8)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -31,6 +33,9 @@ func RefreshGrant(cfg *oauth2.Config) FetchFunc {
 		if r.Previous == nil || r.Previous.RefreshToken == "" {
 			return nil, fmt.Errorf("%w: there is no refresh token", ErrLoginRequired)
 		}
+		if r.more {
+			return nil, fmt.Errorf("%w: a refresh gives no more than was granted (RFC 6749 §6)", ErrLoginRequired)
+		}
 		ctx = withTokenClient(ctx, client)
 		sends := 0
 		return style.try(func(s oauth2.AuthStyle) (*oauth2.Token, error) {
@@ -46,8 +51,8 @@ func RefreshGrant(cfg *oauth2.Config) FetchFunc {
 	}
 }
 
-// ClientCredentialsGrant returns a FetchFunc that uses the client's own credentials (RFC 6749 §4.4). For the rest, see
-// [RefreshGrant].
+// ClientCredentialsGrant returns a FetchFunc that uses the client's own credentials (RFC 6749 §4.4). It asks for cfg.Scopes, for
+// what the TokenRequest wants besides, and for its claims. For the rest, see [RefreshGrant].
 func ClientCredentialsGrant(cfg *clientcredentials.Config) FetchFunc {
 	if cfg == nil {
 		return misconfigured("ClientCredentialsGrant")
@@ -60,6 +65,20 @@ func ClientCredentialsGrant(cfg *clientcredentials.Config) FetchFunc {
 			c := clientcredentials.Config{
 				ClientID: cfg.ClientID, ClientSecret: cfg.ClientSecret, TokenURL: cfg.TokenURL,
 				Scopes: cfg.Scopes, EndpointParams: cfg.EndpointParams, AuthStyle: s,
+			}
+			if r.Scopes != nil {
+				c.Scopes = union(cfg.Scopes, r.Scopes)
+			}
+			if r.Claims != "" {
+				c.EndpointParams = maps.Clone(cfg.EndpointParams)
+				if c.EndpointParams == nil {
+					c.EndpointParams = make(url.Values)
+				}
+				claims, err := mergeClaims(c.EndpointParams.Get("claims"), r.Claims)
+				if err != nil {
+					return nil, err
+				}
+				c.EndpointParams.Set("claims", claims)
 			}
 			return c.Token(ctx)
 		})

@@ -3,6 +3,7 @@ package authretry
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,12 +18,47 @@ type knownToken struct {
 	lifetime time.Duration // from received; 0 if it had expired by then
 	expiry   int64         // by the wall clock, in Unix microseconds
 
+	scopes []string // what it is good for, as far as that is known; sorted
+	asked  needs    // what was asked for when it was obtained, and before; its scopes are in scopes
+
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it
 	unsaved   atomic.Pointer[unsaved] // nil: the Store has it, or there is no Store
+
+	refusers atomic.Pointer[[]origin] // who has refused it; nil: nobody of whom that is known
+}
+
+// maxRefusers is how many origins are remembered that have refused a token; there are seldom two.
+const maxRefusers = 64
+
+// refusedBy notes that an origin has refused the token. The caller holds TokenSource.mu.
+func (k *knownToken) refusedBy(o origin) {
+	if o.host == "" || k.isRefusedBy(o) {
+		return
+	}
+	var list []origin
+	if known := k.refusers.Load(); known != nil {
+		list = slices.Clip(*known)
+	}
+	if len(list) < maxRefusers {
+		list = append(list, o)
+		k.refusers.Store(&list)
+	}
+}
+
+// unrefuse forgets who has refused the token: it is not replaced, so that they get it again.
+func (k *knownToken) unrefuse() {
+	if k != nil {
+		k.refusers.Store(nil)
+	}
+}
+
+func (k *knownToken) isRefusedBy(o origin) bool {
+	known := k.refusers.Load()
+	return known != nil && slices.Contains(*known, o)
 }
 
 // unsaved is what is known of the Store while it has not got a token yet.
@@ -32,15 +68,28 @@ type unsaved struct {
 }
 
 // record returns what is saved of the token.
-func (k *knownToken) record() *Record {
-	scope, _ := k.token.Extra("scope").(string)
-	return &Record{Token: k.token, Scopes: strings.Fields(scope)}
+func (k *knownToken) record() *Record { return &Record{Token: k.token, Scopes: k.scopes} }
+
+// meets reports whether the token is good for what is needed, for all that is known.
+func (k *knownToken) meets(n *needs, now time.Time) bool {
+	if n.none() {
+		return true
+	}
+	has := k.asked
+	has.scopes = k.scopes
+	return n.within(&has) && (!n.hasMaxAge || now.Sub(k.received) <= n.maxAge)
+}
+
+// grantedScopes returns what the token endpoint says that a token is good for; nil if it does not (RFC 6749 §5.1).
+func grantedScopes(t *oauth2.Token) []string {
+	scope, _ := t.Extra("scope").(string)
+	return union(nil, strings.Fields(scope))
 }
 
 // newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.
 func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
 	own := *t
-	k := &knownToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64}
+	k := &knownToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64, scopes: grantedScopes(t)}
 	if !t.Expiry.IsZero() {
 		// By both clocks: the monotonic one does not count the time that the machine sleeps, and the wall clock may be set back.
 		k.lifetime = max(0, t.Expiry.Sub(k.received))

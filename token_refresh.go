@@ -17,6 +17,11 @@ type refreshRun struct {
 	failure failure                    // of the refresh before
 	fetched atomic.Pointer[knownToken] // what it has obtained
 	ended   atomic.Bool                // and reported to the listener
+	lacks   bool                       // something of what was asked for was not granted
+
+	// Of a Login:
+	waiters int                // guarded by TokenSource.mu
+	cancel  context.CancelFunc // when there are none
 
 	done  chan struct{} // closed when token and err are set
 	over  bool          // done is closed; guarded by TokenSource.mu
@@ -26,6 +31,33 @@ type refreshRun struct {
 
 // refreshKey marks the context of a TokenSource's own refreshes.
 type refreshKey struct{ *TokenSource }
+
+// serves reports whether the run, or what comes of it, is for who has the demand d.
+func (run *refreshRun) serves(d *demand) bool { return d.within(&run.needs) }
+
+// await waits for the end of the run.
+func (run *refreshRun) await(ctx context.Context, what string) error {
+	select {
+	case <-run.done:
+		return nil
+	case <-ctx.Done():
+		return waitError(ctx, what)
+	}
+}
+
+// result returns what came of the run for who has the demand d. It is not theirs if the run was for others, or if Set has
+// put something in its place that has to be refreshed itself.
+func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool) {
+	switch {
+	case !run.serves(d) || run.err == nil && run.token == nil:
+		return nil, nil, false
+	case run.token != nil && d.none():
+		return run.token, nil, true // whatever others have asked for besides
+	case run.err != nil:
+		return nil, run.err, true
+	}
+	return run.token, nil, true
+}
 
 // start starts a refresh of the token k. The caller holds mu.
 func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
@@ -121,7 +153,7 @@ func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, r
 // could not be saved.
 func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	if s.Store == nil {
-		return s.fetch(ctx, run, run.baseToken())
+		return s.fetch(ctx, run, run.baseToken(), nil)
 	}
 	if stored, err := s.Store.Load(ctx); err == nil { // or else Update will say why
 		if err := run.failure.finalFor(run.previous(stored), time.Now()); s.takeStored(run, stored) {
@@ -142,7 +174,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 				return nil, fetchErr
 			}
 			if k = s.initial(run, stored); k == nil {
-				fetchErr = s.fetch(context.WithValue(ctx, confirmKey{}, confirm), run, run.previous(stored))
+				fetchErr = s.fetch(context.WithValue(ctx, confirmKey{}, confirm), run, run.previous(stored), stored)
 				k = run.fetched.Load()
 			}
 			if k == nil {
@@ -227,7 +259,7 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 }
 
 // fetch calls Fetch for a successor of previous.
-func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oauth2.Token) error {
+func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oauth2.Token, stored *Record) error {
 	if err := run.failure.finalFor(previous, time.Now()); err != nil {
 		return err
 	}
@@ -247,7 +279,11 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 			return storeFailed(err, previous)
 		}
 	}
-	t, err := s.Fetch(ctx, TokenRequest{Previous: previous, Challenge: run.challenge})
+	has := run.has(previous, stored)
+	r := TokenRequest{Previous: previous, Challenge: run.challenge, Account: run.account, Background: run.background,
+		Scopes: union(has, run.scopes), Claims: run.claims, ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge,
+		more: !isSubset(run.scopes, has) || run.claims != "" || run.needsPerson()}
+	t, err := s.Fetch(ctx, r)
 	if err != nil {
 		return failed(run.ctx.explain(err), previous)
 	}
@@ -259,7 +295,19 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	}
 	k := s.newKnownToken(t)
 	k.successor = run.forced && run.refused != ""
+	if k.scopes == nil { // as asked for (RFC 6749 §5.1)
+		k.scopes = r.Scopes
+	}
+	if run.base != nil {
+		k.asked = run.base.asked
+	}
+	k.asked = k.asked.and(run.needs)
+	k.asked.scopes = nil
 	run.fetched.Store(k)
+	if !isSubset(run.scopes, k.scopes) {
+		run.lacks = true
+		return notGranted("the authorization server has granted less than was asked for; the user or the client may not have that scope")
+	}
 	if k.lifetime == 0 {
 		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
 	}
@@ -276,7 +324,8 @@ func (s *TokenSource) takeStored(run *refreshRun, stored *Record) bool {
 		return false
 	}
 	k := s.newKnownToken(stored.Token)
-	if k.lifetime == 0 || run.isRefused(stored.Token) {
+	k.scopes = union(k.scopes, stored.Scopes)
+	if k.lifetime == 0 || run.isRefused(stored.Token) || !k.meets(&run.needs, time.Now()) {
 		return false
 	}
 	run.fetched.Store(k)
@@ -301,6 +350,17 @@ func (run *refreshRun) isOld(stored *Record) bool {
 	}
 	u := run.base.unsaved.Load()
 	return u != nil && (u.replace || stored.isSame(u.has))
+}
+
+// has returns what the token to be replaced is good for, as far as that is known.
+func (run *refreshRun) has(previous *oauth2.Token, stored *Record) []string {
+	switch {
+	case stored != nil && stored.Token == previous:
+		return union(nil, stored.Scopes)
+	case run.base != nil && run.base.token == previous:
+		return run.base.scopes
+	}
+	return nil
 }
 
 func (run *refreshRun) baseToken() *oauth2.Token {
@@ -333,7 +393,7 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 		s.settle(run, nil, err) // Set was faster, or a later run
 		return
 	}
-	if k.lifetime > 0 {
+	if k.lifetime > 0 && !run.lacks {
 		err = nil // that the token could not be saved is for the listener; it is good
 	}
 	if k.unsaved.Load() != nil {
@@ -391,7 +451,14 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 		s.supersede(run)
 	case err == nil:
 		run.finish(k.token, nil)
+	case run.lacks && k != nil:
+		s.lacking = now.Add(s.refusalInterval())
+		run.finish(k.token, err) // which is good for who has asked for no more than there was
+	case !run.none():
+		run.base.unrefuse()
+		run.finish(nil, err) // it concerns who has asked, and nothing else
 	default:
+		run.base.unrefuse()
 		if k == nil || !k.usable(now) {
 			s.failure = run.failure.next(err, current, s.Store != nil, now)
 			if current != nil {

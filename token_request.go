@@ -14,9 +14,10 @@ import (
 // called.
 //
 // An error that wraps [ErrLoginRequired] is permanent for r.Previous's refresh token. So is an *oauth2.RetrieveError that
-// says invalid_grant, invalid_client or unauthorized_client, or has a status of 4xx other than 408, 425 and 429, or a
-// status of 2xx and an error code; unless that is temporarily_unavailable, server_error or slow_down. Other errors are
-// transient.
+// says invalid_grant, or bad_refresh_token as GitHub does. One that says invalid_client or unauthorized_client concerns the
+// client: it is tried again after 30 s to 5 min. All other errors are transient. An error in answer to a request that wants
+// something besides what there was (Scopes, Claims, ACRValues, MaxAge) goes to those who wanted it, and concerns nobody
+// else.
 //
 // The text of an error may end up in the caller's log, so it must not carry a secret. That of an *oauth2.RetrieveError or
 // *url.Error, which can, is not used.
@@ -35,6 +36,33 @@ type TokenRequest struct {
 	// first token: its scope, error, claims or resource_metadata may say what is wanted (RFC 6750 §3, RFC 9728 §5.1).
 	// It is nil if there was no challenge, or if it is not what caused the refresh.
 	Challenge *Challenge
+
+	// Account is for whom the token is wanted, as Transport.Account says, if that is known. For a FetchFunc it is that of
+	// the caller who caused the refresh.
+	Account string
+
+	// Scopes, for Obtain, are what the token must be good for. For a FetchFunc they are what the token to be replaced is good
+	// for, as far as that is known, and what is wanted besides; nil means as before (RFC 6749 §3.3, §6).
+	Scopes []string
+
+	// Claims are what an issuer is asked for in the claims parameter, a JSON object (OpenID Connect Core §5.5), such as the
+	// decoded claims of a challenge with the error insufficient_claims.
+	Claims string
+
+	// ACRValues and MaxAge, if HasMaxAge, say how strong and how fresh the user's login must be (RFC 9470 §4). No refresh can
+	// help there: TokenSource.Login is asked.
+	ACRValues []string
+	MaxAge    time.Duration
+	HasMaxAge bool
+
+	// Background says that nobody waits for the token: no person is to be asked.
+	Background bool
+
+	more bool // something is wanted that the token to be replaced is not good for
+}
+
+func (r *TokenRequest) asksForNothing() bool {
+	return len(r.Scopes) == 0 && r.Claims == "" && len(r.ACRValues) == 0 && !r.HasMaxAge
 }
 
 // Format keeps tokens out of everything that package fmt prints.
@@ -45,27 +73,31 @@ func (r TokenRequest) MarshalJSON() ([]byte, error) { return marshalShown() }
 
 // A demand is what a caller needs, if the current token will not do.
 type demand struct {
-	refused   string // the access token that a server has refused; "" if none was
-	forced    bool   // the current token is to be replaced, although it has not expired
-	noFetch   bool   // but only by what another process may have put into the Store
-	challenge *Challenge
-	attempt   int // of the request, for events; 0 in the background
+	needs
+	background bool   // nobody waits
+	refused    string // the access token that a server has refused; "" if none was
+	forced     bool   // the current token is to be replaced, although it has not expired
+	noFetch    bool   // but only by what another process may have put into the Store
+	challenge  *Challenge
+	account    string
+	attempt    int // of the request, for events; 0 in the background
 }
 
-func newDemand(r TokenRequest) demand {
-	d := demand{challenge: r.Challenge, attempt: 1}
+func newDemand(r *TokenRequest) (demand, error) {
+	n, err := needsOf(r)
+	d := demand{needs: n, challenge: r.Challenge, account: r.Account, attempt: 1}
 	if r.Previous != nil {
 		d.refused = r.Previous.AccessToken
 	}
 	if d.refused != "" || r.Challenge != nil {
 		d.attempt = 2
 	}
-	return d
+	return d, err
 }
 
 // metBy reports whether k is what the caller needs.
 func (d *demand) metBy(k *knownToken, now time.Time) bool {
-	return !d.forced && k.usable(now) && !d.isRefused(k.token)
+	return !d.forced && k.usable(now) && !d.isRefused(k.token) && k.meets(&d.needs, now)
 }
 
 func (d *demand) isRefused(t *oauth2.Token) bool {

@@ -23,7 +23,8 @@ import (
 // The error of a failed refresh goes to all who waited for it. The token endpoint is then left alone for a time that
 // grows from 100 ms to 30 s, or for what Retry-After says, during which callers without a usable token get the same
 // error. A refresh token that the token endpoint has refused is not sent again: the error wraps [ErrLoginRequired] until
-// Set or the Store has another token. Client credentials that it has refused are tried again after 30 s to 5 min.
+// Set or the Store has another token, unless Login helps. Client credentials that it has refused are tried again after 30 s
+// to 5 min.
 //
 // Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
@@ -47,6 +48,17 @@ type TokenSource struct {
 
 	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
 	Store TokenStore
+
+	// Login asks a person to log in, in a browser for instance, and returns the token. It is called where the error would
+	// otherwise wrap ErrLoginRequired, or where Fetch cannot give what a server asks for, if somebody waits: not for a refresh
+	// in the background. One call is under way at a time; with a Store that has a method
+	// LockLogin(context.Context) (unlock func(), err error), one over all processes that share it. Refreshes go on beside it,
+	// and only those wait who need it. Its context ends after LoginTimeout, and when nobody waits any more. If it fails,
+	// nobody is asked again before MinRefreshInterval is over. What it returns is used as by Set.
+	Login FetchFunc
+
+	// LoginTimeout bounds a Login. 0 means 5 minutes.
+	LoginTimeout time.Duration
 
 	// HTTPClient is what [RefreshGrant], [ClientCredentialsGrant], and whatever else of package oauth2 Fetch calls, send their
 	// requests by: it is what the context of a refresh has under oauth2.HTTPClient. If it is nil, the grants have a client of
@@ -94,13 +106,20 @@ type TokenSource struct {
 	running *refreshRun  // the refresh under way; nil if there is none
 	failure failure      // of the last refresh; zero if it succeeded
 	forced  refreshCount // refreshes that refusals have caused lately
-	share   float64      // of a token's lifetime, in which it is refreshed early; 0: not chosen yet
+	next    needs        // of those who wait for a refresh that will not meet them
+	stepUps refreshCount // refreshes that needs have caused lately
+	lacking time.Time    // until then nobody asks for more: a grant has lacked something
+
+	loggingIn *refreshRun // the login under way; nil if there is none
+	declined  error       // of the last login
+	declineTo time.Time   // until then nobody is asked again
+	share     float64     // of a token's lifetime, in which it is refreshed early; 0: not chosen yet
 }
 
 // Errors of a [TokenSource].
 var (
-	// ErrLoginRequired means that no retry can help: the user has to log in again, or the client's credentials
-	// have to be put right. The way out is [TokenSource.Set], or another process that puts a new token into the Store.
+	// ErrLoginRequired means that no retry can help: the user has to log in again or, where the client's credentials are
+	// all that there is, those have to be put right. The way out is [TokenSource.Set], or another process that puts a new token into the Store.
 	ErrLoginRequired = errors.New("authretry: a new login is required")
 
 	// ErrTokenRefused means that a server refuses a token although it is fresh from the token endpoint, so that
@@ -129,12 +148,16 @@ const (
 // wraps [ErrCredentialsRefused] if there is no other token than r.Previous; one of these errors is [ErrTokenRefused]. So
 // the Answer of a [Scheme] can return it as it is.
 func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-	if r.Previous == nil {
+	if r.Previous == nil && r.asksForNothing() {
 		if t := s.atHand(ctx); t != nil {
 			return t, nil
 		}
 	}
-	return s.obtain(ctx, newDemand(r))
+	d, err := newDemand(&r)
+	if err != nil {
+		return nil, err
+	}
+	return s.obtain(ctx, d)
 }
 
 // Token returns a token that has not expired, obtaining one if need be. It implements oauth2.TokenSource. Where there
@@ -236,6 +259,9 @@ func (s *TokenSource) atHand(ctx context.Context) *oauth2.Token {
 	if k == nil {
 		return nil
 	}
+	if k.refusers.Load() != nil && k.isRefusedBy(originIn(ctx)) && ctx.Value(refreshKey{s}) == nil {
+		return s.awaitSuccessor(ctx, k)
+	}
 	if k.lifetime == forever {
 		return k.token
 	}
@@ -246,6 +272,25 @@ func (s *TokenSource) atHand(ctx context.Context) *oauth2.Token {
 	if k.usable(now) {
 		s.renew(ctx, k, now)
 		return k.token
+	}
+	return nil
+}
+
+// awaitSuccessor returns the token that takes the place of k, which the origin of the request has refused, if it is on its
+// way; else k. It returns nil where obtain has to say what there is.
+func (s *TokenSource) awaitSuccessor(ctx context.Context, k *knownToken) *oauth2.Token {
+	s.mu.Lock()
+	run := s.running
+	s.mu.Unlock()
+	if run != nil && run.base == k {
+		select {
+		case <-run.done:
+		case <-ctx.Done():
+			return nil // which obtain says, too
+		}
+	}
+	if current := s.current.Load(); current.usable(time.Now()) {
+		return current.token
 	}
 	return nil
 }
@@ -266,7 +311,7 @@ func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
 	case now.Before(s.failure.until):
 		k.retryAfter(now, s.failure.until.Sub(now))
 	default:
-		s.start(ctx, k, demand{})
+		s.start(ctx, k, demand{background: true})
 	}
 }
 
@@ -282,36 +327,49 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 	}
 	s.useInitial()
 	for {
-		run, t, err := s.join(ctx, d)
-		if run == nil {
-			return t, err
+		run, t, err := s.join(ctx, &d)
+		if run != nil {
+			if err := run.await(ctx, "a token"); err != nil {
+				return nil, err
+			}
+			var ours bool
+			if t, err, ours = run.result(&d); !ours {
+				continue
+			}
 		}
-		select {
-		case <-run.done:
-		case <-ctx.Done():
-			return nil, waitError(ctx, "a token")
+		if s.Login != nil && needsLogin(err) {
+			if run, t, err = s.joinLogin(ctx, &d, err); run != nil {
+				if err := s.awaitLogin(ctx, run); err != nil {
+					return nil, err
+				}
+				var ours bool
+				if t, err, ours = run.result(&d); !ours {
+					continue
+				}
+			}
 		}
-		switch {
-		case run.err != nil:
-			return nil, run.err
-		case run.token == nil:
-			continue // what Set has put in its place has to be refreshed itself
-		case d.isRefused(run.token):
+		if err == nil && d.isRefused(t) {
 			return nil, errSameToken
 		}
-		return run.token, nil
+		return t, err
 	}
 }
 
 // join returns the refresh to wait for, starting it if need be; or else the token or the error that there is already.
-func (s *TokenSource) join(ctx context.Context, d demand) (*refreshRun, *oauth2.Token, error) {
+func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, now := s.current.Load(), time.Now()
+	if k.usable(now) && d.refused != "" && d.refused == k.token.AccessToken {
+		k.refusedBy(originIn(ctx))
+	}
 	switch {
 	case d.metBy(k, now):
 		return nil, k.token, nil
 	case s.running != nil:
+		if !s.running.serves(d) {
+			s.next = s.next.and(d.needs)
+		}
 		return s.running, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time to get one: %w", context.Cause(ctx))
@@ -322,14 +380,54 @@ func (s *TokenSource) join(ctx context.Context, d demand) (*refreshRun, *oauth2.
 	case now.Before(s.failure.until):
 		return nil, nil, s.failure.err
 	}
+	start := *d
+	if !d.none() {
+		start.needs = d.and(s.next)
+		if err := s.mayStepUp(k, &start.needs, now); err != nil {
+			return nil, nil, err
+		}
+	}
 	if k.usable(now) {
-		d.forced = true
-		d.noFetch = s.refusedWhileFresh(k, d, now)
-		if d.noFetch && s.Store == nil {
+		start.forced = true
+		start.noFetch = start.none() && s.refusedWhileFresh(k, start, now)
+		if start.noFetch && s.Store == nil {
 			return nil, nil, errRefusedWhileFresh
 		}
 	}
-	return s.start(ctx, k, d), nil, nil
+	return s.start(ctx, k, start), nil, nil
+}
+
+// mayStepUp returns why a token that is good for more must not be asked for now, or counts it. The caller holds mu.
+func (s *TokenSource) mayStepUp(k *knownToken, n *needs, now time.Time) error {
+	var has []string
+	if k != nil {
+		has = k.scopes
+	}
+	if err := n.tooMuch(has); err != nil {
+		return err
+	}
+	if n.needsPerson() {
+		return errPersonNeeded
+	}
+	if now.Before(s.lacking) {
+		return notGranted("the authorization server has just granted less than was asked for; it is not asked again before TokenSource.MinRefreshInterval is over")
+	}
+	if now.Sub(s.stepUps.since) >= s.refusalInterval() {
+		s.stepUps = refreshCount{since: now}
+	}
+	if s.stepUps.n >= maxStepUps {
+		return notGranted("servers ask for more than TokenSource asks the authorization server for in a while (see MinRefreshInterval)")
+	}
+	s.stepUps.n++
+	s.next = needs{}
+	return nil
+}
+
+func (s *TokenSource) refusalInterval() time.Duration {
+	if s.MinRefreshInterval == 0 {
+		return defaultRefusalInterval
+	}
+	return s.MinRefreshInterval
 }
 
 // A refreshCount counts refreshes since a point in time.
@@ -341,10 +439,7 @@ type refreshCount struct {
 // refusedWhileFresh reports whether a refresh of the token k would be one too many for the token endpoint, which
 // answers a server's refusal of k. The caller holds mu.
 func (s *TokenSource) refusedWhileFresh(k *knownToken, d demand, now time.Time) bool {
-	interval := s.MinRefreshInterval
-	if interval == 0 {
-		interval = defaultRefusalInterval
-	}
+	interval := s.refusalInterval()
 	if d.refused != "" && k.successor && !k.accepted.Load() && now.Sub(k.received) < interval {
 		return true
 	}

@@ -115,7 +115,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	case req.URL == nil, req.Header == nil, req.URL.Scheme != "http" && req.URL.Scheme != "https":
 		return x.pass(0) // Base returns the error for that
 	}
-	x.origin, x.proxied = t.goesTo(req)
+	x.origin = t.goesTo(req)
 	if reason := t.withholds(req, x.origin); reason != 0 {
 		return x.pass(reason)
 	}
@@ -204,24 +204,24 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 	return 0
 }
 
-// goesTo returns where the bytes of a request go, and whether a proxy sees them. To a proxy, plain http says in one line
-// both where to send the request and for which host it is: there req.Host counts rather than the URL, as net/http has it.
-func (t *Transport) goesTo(req *http.Request) (o origin, proxied bool) {
-	o = originOf(req.URL)
-	other := req.Host != "" && req.Host != req.URL.Host
-	if o.scheme != "http" || !other && !o.isLoopback() { // in which cases it makes no difference
-		return o, false
+// goesTo returns where the bytes of a request go. To a proxy, plain http says in one line both where to send the request and
+// for which host it is: there req.Host counts rather than the URL, as net/http has it; but not with SOCKS.
+func (t *Transport) goesTo(req *http.Request) origin {
+	o := originOf(req.URL)
+	if o.scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
+		return o
 	}
 	proxy, known := proxyOf(t.base(), req)
-	if !known {
-		proxied = other && !o.isLoopback() // for all that can be told
-	} else if proxied = proxy != nil; proxied && proxy.Scheme != "http" && proxy.Scheme != "https" {
-		return o, true // SOCKS goes by the URL
+	if known && (proxy == nil || proxy.Scheme != "http" && proxy.Scheme != "https") || !known && o.isLoopback() {
+		return o
 	}
-	if proxied && other {
-		o = originOf(&url.URL{Scheme: o.scheme, Host: req.Host})
-	}
-	return o, proxied
+	return originOf(&url.URL{Scheme: o.scheme, Host: req.Host}) // also if it cannot be told
+}
+
+// isProxied implements way.
+func (t *Transport) isProxied(req *http.Request) bool {
+	proxy, _ := proxyOf(t.base(), req)
+	return proxy != nil
 }
 
 // proxyOf returns which proxy a RoundTripper uses for a request, if that can be told.

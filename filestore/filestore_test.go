@@ -22,6 +22,32 @@ import (
 
 var _ authretry.TokenStore = (*Store)(nil)
 
+// update is Update for who is interested in tokens alone.
+func update(s *Store, ctx context.Context, fn func(ctx context.Context, current *oauth2.Token) (*oauth2.Token, error)) (*oauth2.Token, error) {
+	var got *oauth2.Token
+	err := s.Update(ctx, func(ctx context.Context, current *authretry.Record, _ func(context.Context) error) (*authretry.Record, error) {
+		var t *oauth2.Token
+		if current != nil {
+			t = current.Token
+		}
+		next, err := fn(ctx, t)
+		if got = next; err != nil || next == nil {
+			return nil, err
+		}
+		return &authretry.Record{Token: next}, nil
+	})
+	return got, err
+}
+
+// loadToken is Load for who is interested in tokens alone.
+func loadToken(s *Store, ctx context.Context) (*oauth2.Token, error) {
+	r, err := s.Load(ctx)
+	if r == nil {
+		return nil, err
+	}
+	return r.Token, err
+}
+
 // TestMain lets the test binary be one of the processes that share a file.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("FILESTORE_COUNT"); path != "" {
@@ -38,7 +64,7 @@ func TestMain(m *testing.M) {
 // count adds one to the number in the token, times over.
 func count(s *Store, times int) error {
 	for range times {
-		_, err := s.Update(context.Background(), func(_ context.Context, t *oauth2.Token) (*oauth2.Token, error) {
+		_, err := update(s, context.Background(), func(_ context.Context, t *oauth2.Token) (*oauth2.Token, error) {
 			n := 0
 			if t != nil {
 				var err error
@@ -71,19 +97,19 @@ func path(t *testing.T) string { return filepath.Join(t.TempDir(), "sub", "token
 
 func set(t *testing.T, s *Store, token *oauth2.Token) {
 	t.Helper()
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return token, nil })
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return token, nil })
 	require.NoError(t, err)
 }
 
 func TestTokenComesBackWhole(t *testing.T) {
 	s := New(path(t))
-	none, err := s.Load(t.Context())
+	none, err := loadToken(s, t.Context())
 	require.NoError(t, err)
 	require.Nil(t, none)
 	want := (&oauth2.Token{AccessToken: "a\u00e4\"", RefreshToken: "r", TokenType: "bearer", Expiry: time.Now().Add(time.Hour)}).
 		WithExtra(map[string]any{"id_token": "i", "scope": "s t", "other": "x"})
 	set(t, s, want)
-	got, err := New(s.path).Load(t.Context())
+	got, err := loadToken(New(s.path), t.Context())
 	require.NoError(t, err)
 	require.Equal(t, want.AccessToken, got.AccessToken)
 	require.Equal(t, want.RefreshToken, got.RefreshToken)
@@ -106,7 +132,7 @@ func TestSameTokenIsNotWrittenAgain(t *testing.T) {
 	set(t, s, &oauth2.Token{AccessToken: "a"})
 	before, err := os.Stat(s.path)
 	require.NoError(t, err)
-	_, err = s.Update(t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
+	_, err = update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil })
 	require.NoError(t, err)
 	after, err := os.Stat(s.path)
 	require.NoError(t, err)
@@ -117,14 +143,14 @@ func TestFailedUpdateLeavesTheToken(t *testing.T) {
 	s := New(path(t))
 	set(t, s, &oauth2.Token{AccessToken: "a"})
 	boom := errors.New("boom")
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
 	require.ErrorIs(t, err, boom)
-	_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
-	require.Error(t, err)
+	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	require.NoError(t, err, "there is nothing to store")
 	require.Panics(t, func() {
-		s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
+		update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
 	})
-	got, err := s.Load(t.Context())
+	got, err := loadToken(s, t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "a", got.AccessToken)
 	set(t, s, &oauth2.Token{AccessToken: "b"}) // the lock is free
@@ -138,9 +164,9 @@ func TestFileThatOthersCanReadIsRefused(t *testing.T) {
 		s := New(path(t))
 		set(t, s, &oauth2.Token{AccessToken: "secret"})
 		require.NoError(t, os.Chmod(s.path, mode))
-		_, err := s.Load(t.Context())
+		_, err := loadToken(s, t.Context())
 		require.ErrorIs(t, err, ErrUnsafe)
-		_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 			t.Error("fn must not be called")
 			return nil, nil
 		})
@@ -168,10 +194,10 @@ func TestDamagedFileIsKeptAside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := New(filepath.Join(t.TempDir(), "token.json"))
 			require.NoError(t, os.WriteFile(s.path, []byte(content), 0o600))
-			_, err := s.Load(t.Context())
+			_, err := loadToken(s, t.Context())
 			require.ErrorIs(t, err, ErrDamaged)
 			require.FileExists(t, s.path, "Load changes nothing")
-			_, err = s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+			_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 				t.Error("fn must not be called")
 				return nil, nil
 			})
@@ -192,7 +218,7 @@ func TestDamagedFileIsKeptAside(t *testing.T) {
 func TestNewerVersionIsLeftAlone(t *testing.T) {
 	s := New(filepath.Join(t.TempDir(), "token.json"))
 	require.NoError(t, os.WriteFile(s.path, []byte(`{"version":2,"access_token":"a"}`), 0o600))
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
 	require.ErrorContains(t, err, "newer")
 	require.FileExists(t, s.path)
 }
@@ -200,13 +226,13 @@ func TestNewerVersionIsLeftAlone(t *testing.T) {
 func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
 	s := New(path(t))
 	set(t, s, &oauth2.Token{AccessToken: "a"})
-	_, err := s.Update(t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-		got, err := New(s.path).Load(t.Context())
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		got, err := loadToken(New(s.path), t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "a", got.AccessToken)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		_, err = New(s.path).Update(ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		_, err = update(New(s.path), ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 			t.Error("two at once")
 			return nil, nil
 		})
@@ -219,12 +245,12 @@ func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
 func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
 	s := New(path(t))
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := s.Update(ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	_, err := update(s, ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
 		cancel()
 		return &oauth2.Token{AccessToken: "a"}, nil
 	})
 	require.NoError(t, err)
-	got, err := s.Load(t.Context())
+	got, err := loadToken(s, t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "a", got.AccessToken)
 }
@@ -253,7 +279,7 @@ func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {
 	for range processes + goroutines {
 		require.NoError(t, <-errs)
 	}
-	got, err := s.Load(t.Context())
+	got, err := loadToken(s, t.Context())
 	require.NoError(t, err)
 	n, err := numberIn(got)
 	require.NoError(t, err)
@@ -270,7 +296,7 @@ func TestKilledWritersLeaveTheOldOrTheNewToken(t *testing.T) {
 		require.NoError(t, cmd.Start())
 		before := seen
 		require.Eventually(t, func() bool { // until it is at work
-			got, err := s.Load(t.Context())
+			got, err := loadToken(s, t.Context())
 			require.NoError(t, err)
 			n, err := numberIn(got)
 			require.NoError(t, err)
@@ -280,7 +306,7 @@ func TestKilledWritersLeaveTheOldOrTheNewToken(t *testing.T) {
 		}, 10*time.Second, time.Duration(rand.IntN(3000))*time.Microsecond+1)
 		require.NoError(t, cmd.Process.Kill())
 		cmd.Wait()
-		got, err := s.Load(t.Context())
+		got, err := loadToken(s, t.Context())
 		require.NoError(t, err)
 		n, err := numberIn(got)
 		require.NoError(t, err)

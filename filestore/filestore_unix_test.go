@@ -14,8 +14,8 @@ import (
 func TestPipeIsRefusedWithoutWaiting(t *testing.T) {
 	s := New(filepath.Join(t.TempDir(), "token.json"))
 	require.NoError(t, syscall.Mkfifo(s.path, 0o600))
-	_, err := s.Load(t.Context())
+	_, err := loadToken(s, t.Context())
 	require.ErrorIs(t, err, ErrUnsafe)
-	_, err = s.Update(t.Context(), nil)
+	_, err = update(s, t.Context(), nil)
 	require.ErrorIs(t, err, ErrUnsafe)
 }

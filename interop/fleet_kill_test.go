@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authretry/authretry"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/oauth2"
 )
 
 // A killPoint is a point of a refresh.
@@ -139,12 +139,9 @@ func (g *gate) kill(k killing) {
 	m := g.f.members[k.member]
 	_ = m.cmd.Process.Kill()
 	_ = m.cmd.Wait()
-	store := openFleetStore(g.f.store.name, g.f.address).(interface {
-		Load(context.Context) (*oauth2.Token, error)
-	})
-	var t *oauth2.Token
-	if t, k.err = store.Load(context.Background()); t != nil {
-		k.stored = t.RefreshToken
+	var r *authretry.Record
+	if r, k.err = openFleetStore(g.f.store.name, g.f.address).Load(context.Background()); r != nil && r.Token != nil {
+		k.stored = r.Token.RefreshToken
 	}
 	g.killings <- k
 }

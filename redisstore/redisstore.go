@@ -238,7 +238,7 @@ func (s *Store) decode(value string, exists bool) (*authretry.Record, error) {
 	}
 	r, err := authretry.DecodeRecord(data)
 	switch {
-	case err != nil && strings.Contains(err.Error(), "newer than this program"):
+	case errors.Is(err, authretry.ErrNewerRecord):
 		return nil, fmt.Errorf("redisstore: cannot read %s: %w", s.Key, err)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s", ErrDamaged, s.Key)

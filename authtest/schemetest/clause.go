@@ -34,7 +34,7 @@ var (
 
 	clauseTwice  = clause{"Transport", "A request is on the wire at most twice."}
 	clauseOrigin = clause{"Transport", "Credentials stay with the origin that the caller addressed"}
-	clauseForget = clause{"Transport.Forget", "Forget forgets all that is remembered for an account, after it has got other credentials or none."}
+	clauseForget = clause{"Transport.Forget", "Forget forgets all that is remembered for an account."}
 
 	clausePanic   = clause{"schemetest", "No method panics."}
 	clauseShown   = clause{"schemetest", "Start, Answer, Learn and Covers change nothing of what they are shown."}

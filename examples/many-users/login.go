@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"maps"
 	"net/http"
-	"os"
 	"sync"
 
 	"github.com/authretry/authretry"
@@ -29,12 +27,13 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 	s.sessions.begin(w, user)
 }
 
-// logout removes the user's tokens, and forgets the user after that, or the next request would read them again. The
-// authorization server should be told, too (RFC 7009): a request that is out may be getting new ones at this moment.
+// logout ends the login in the store, and forgets the user after that, or the next request would go on with what is in
+// memory. A request that is out may be getting new tokens at this moment; the store does not take those any more. The
+// authorization server should be told, too: see TokenSource.Revoke.
 func (s *server) logout(w http.ResponseWriter, r *http.Request) {
 	user := userOf(r.Context())
 	s.sessions.end(user)
-	if err := os.Remove(s.tokenFile(user)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := (&authretry.TokenSource{Store: filestore.New(s.tokenFile(user))}).Logout(r.Context()); err != nil {
 		fail(w, r, err)
 	}
 	s.mail.Forget(user)

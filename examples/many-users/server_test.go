@@ -80,11 +80,11 @@ func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 		t.Run(name(i), func(t *testing.T) {
 			checkMail(t, mail, i)
 			fileAPI.check(t, i)
-			token, err := filestore.New(s.tokenFile(name(i))).Load(t.Context())
+			login, err := filestore.New(s.tokenFile(name(i))).Load(t.Context())
 			require.NoError(t, err)
-			require.NotNil(t, token)
-			require.Equal(t, name(i), mail.access[token.AccessToken].user, "the token in the user's file")
-			require.Equal(t, name(i), mail.refresh[token.RefreshToken], "the token in the user's file")
+			require.NotNil(t, login)
+			require.Equal(t, name(i), mail.access[login.Token.AccessToken].user, "the token in the user's file")
+			require.Equal(t, name(i), mail.refresh[login.Token.RefreshToken], "the token in the user's file")
 		})
 	}
 }

@@ -1,0 +1,78 @@
+package authretry
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+func TestRecordComesBackWhole(t *testing.T) {
+	expiry := time.Now().Add(time.Hour).Round(0)
+	token := (&oauth2.Token{AccessToken: "a", TokenType: "bearer", RefreshToken: "r", Expiry: expiry}).
+		WithExtra(map[string]any{"scope": "x y", "id_token": "i", "other": "not kept"})
+	want := &Record{Token: token, Scopes: []string{"x", "y"}, Issuer: "https://issuer.test", TokenURL: "https://issuer.test/token",
+		ClientID: "c", Resource: "https://api.test", KeyThumbprint: "jkt"}
+	data, err := want.Encode()
+	require.NoError(t, err)
+	got, err := DecodeRecord(data)
+	require.NoError(t, err)
+	require.True(t, got.isSame(want))
+	require.True(t, expiry.Equal(got.Token.Expiry))
+	require.Equal(t, "x y", got.Token.Extra("scope"))
+	require.Equal(t, "i", got.Token.Extra("id_token"))
+	require.Nil(t, got.Token.Extra("other"))
+	again, err := got.Encode()
+	require.NoError(t, err)
+	require.Equal(t, data, again)
+
+	ended, err := (&Record{LoggedOut: true, Token: token}).Encode()
+	require.NoError(t, err)
+	require.Equal(t, `{"version":1,"logged_out":true}`, string(ended))
+	got, err = DecodeRecord(ended)
+	require.NoError(t, err)
+	require.Equal(t, &Record{LoggedOut: true}, got)
+}
+
+func TestRecordThatIsNone(t *testing.T) {
+	for _, r := range []*Record{nil, {}, {Token: &oauth2.Token{}}, {Token: &oauth2.Token{AccessToken: strings.Repeat("a", 1<<20)}}} {
+		_, err := r.Encode()
+		require.Error(t, err)
+	}
+	for _, data := range []string{"", "null", "{}", "[]", `"a"`, `{"version":1}`, `{"version":0,"access_token":"` + secret + `"}`, `{"access_token":"` + secret + `"}`,
+		`{"version":1,"access_token":"` + secret, `{"version":1,"access_token":7}`, `{"version":1,"access_token":"a","expiry":"` + secret + `"}`,
+		`{"version":1,"access_token":"` + strings.Repeat("a", 1<<20) + `"}`, `{"version":2,"access_token":"` + secret + `"}`} {
+		r, err := DecodeRecord([]byte(data))
+		require.Error(t, err, "%.60s", data)
+		require.Nil(t, r)
+		require.NotContains(t, err.Error(), secret)
+	}
+	_, err := DecodeRecord([]byte(`{"version":2,"access_token":"a"}`))
+	require.ErrorIs(t, err, ErrNewerRecord)
+	r := Record{Token: &oauth2.Token{AccessToken: secret, RefreshToken: secret}, ClientID: "c"}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+		require.NotContains(t, fmt.Sprintf(verb, r)+fmt.Sprintf(verb, &r), secret)
+	}
+}
+
+// FuzzDecodeRecord reads what somebody has put into a store.
+func FuzzDecodeRecord(f *testing.F) {
+	f.Add([]byte(`{"version":1,"access_token":"a","expiry":"2026-01-02T03:04:05Z","scope":"x y"}`))
+	f.Add([]byte(`{"version":1,"logged_out":true,"access_token":"a"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := DecodeRecord(data)
+		if err != nil {
+			return
+		}
+		again, err := r.Encode()
+		if err != nil {
+			return // it was nearly too large
+		}
+		same, err := DecodeRecord(again)
+		require.NoError(t, err)
+		require.True(t, same.isSame(r))
+	})
+}

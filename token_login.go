@@ -1,0 +1,150 @@
+package authretry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+const defaultLoginTimeout = 5 * time.Minute
+
+// joinLogin returns the login to wait for, starting it if need be; or else the token that there is by now, or the error. That
+// is why, unless there is a newer one: what nothing but a login can help with.
+func (s *TokenSource) joinLogin(ctx context.Context, d *demand, why error) (*refreshRun, *oauth2.Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, now := s.current.Load(), time.Now()
+	switch {
+	case d.background:
+		return nil, nil, why
+	case d.metBy(k, now):
+		return nil, k.token, nil
+	case s.loggingIn != nil:
+		if !s.loggingIn.serves(d) {
+			s.next = s.next.and(d.needs)
+		}
+		s.loggingIn.waiters++
+		return s.loggingIn, nil, nil
+	case ctx.Err() != nil:
+		return nil, nil, fmt.Errorf("authretry: there is no token, and no time for a login: %w", context.Cause(ctx))
+	case now.Before(s.declineTo):
+		return nil, nil, s.declined
+	}
+	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
+	run.needs, s.next = d.and(s.next), needs{}
+	s.loggingIn = run
+	timeout := s.LoginTimeout
+	if timeout <= 0 {
+		timeout = defaultLoginTimeout
+	}
+	limited, cancel := context.WithTimeout(run.ctx, timeout)
+	run.cancel = cancel
+	go s.logIn(limited, run)
+	return run, nil, nil
+}
+
+// awaitLogin waits for the end of a login, which ends too when nobody waits any more.
+func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
+	err := run.await(ctx, "a login")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if run.waiters--; run.waiters == 0 {
+		run.cancel()
+	}
+	return err
+}
+
+// logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
+func (s *TokenSource) logIn(ctx context.Context, run *refreshRun) {
+	defer run.cancel()
+	var k *knownToken
+	err := error(&tokenError{text: "TokenSource.Login has ended its goroutine"})
+	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, context.Cause(ctx)) })
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+		overdue()
+		s.endLogin(run, k, err)
+	}()
+	k, err = s.askPerson(ctx, run)
+}
+
+// askPerson has somebody log in, unless somebody else has by the time that it is their turn.
+func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) (*knownToken, error) {
+	var stored *Record
+	if s.Store != nil {
+		if locker, ok := s.Store.(interface {
+			LockLogin(ctx context.Context) (unlock func(), err error)
+		}); ok {
+			unlock, err := locker.LockLogin(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer unlock()
+		}
+		var err error
+		if stored, err = s.Store.Load(ctx); err == nil && s.takeStored(run, stored) {
+			return run.fetched.Load(), nil
+		}
+	}
+	previous := run.previous(stored)
+	t, err := s.Login(ctx, TokenRequest{Previous: previous, Challenge: run.challenge, Account: run.account,
+		Scopes: union(run.has(previous, stored), run.scopes), Claims: run.claims,
+		ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge, more: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkToken(t); err != nil {
+		return nil, err
+	}
+	k := s.newKnownToken(t)
+	if k.scopes == nil {
+		k.scopes = union(run.has(previous, stored), run.scopes)
+	}
+	k.asked = run.needs
+	k.asked.scopes = nil
+	if s.Store != nil {
+		k.unsaved.Store(&unsaved{replace: true})
+		if err := s.save(context.WithoutCancel(ctx), k); err != nil {
+			s.saveLater(run.ctx, k, minRetryDelay)
+		}
+	}
+	return k, nil
+}
+
+// endLogin puts the token of a login to use, and tells those who wait. It is called twice if the time ran out before: what a
+// person has done is used all the same.
+func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
+	if k != nil {
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					err = panicked(p)
+				}
+			}()
+			s.replace(k)
+		}()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.loggingIn == run {
+		s.loggingIn = nil
+	}
+	if run.over {
+		return
+	}
+	switch {
+	case k == nil:
+		err = &tokenError{text: "nobody has logged in: " + describeCause(err, nil), causes: []error{ErrLoginRequired, err}}
+		s.declined, s.declineTo = err, time.Now().Add(s.refusalInterval())
+		run.finish(nil, err)
+	case !isSubset(run.scopes, k.scopes):
+		s.lacking = time.Now().Add(s.refusalInterval())
+		run.finish(k.token, notGranted("whoever has logged in has not been granted what was asked for"))
+	default:
+		run.finish(k.token, err)
+	}
+}
