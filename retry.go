@@ -28,14 +28,14 @@ var (
 // challenges and one more send. It is the same for an origin's 401, a proxy's 407, and a proxy's 407 to a CONNECT.
 type exchange struct {
 	*authenticator
-	way     way
-	ctx     context.Context
-	req     *http.Request // the caller's
-	calls   callContext   // for Schemes
-	sends   callContext   // for the requests that Sessions authorize, as far as that may be asked for whom they are
-	origin  origin        // which asks for credentials
-	at      *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
-	body    *body         // nil: none
+	way    way
+	ctx    context.Context
+	req    *http.Request // the caller's
+	calls  callContext   // for Schemes
+	sends  callContext   // for the requests that Sessions authorize, as far as that may be asked for whom they are
+	origin origin        // which asks for credentials
+	at     *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
+	body   *body         // nil: none
 
 	account    string // for whom it is; "" if there is one user
 	hasAccount bool   // Account was asked
