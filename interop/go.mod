@@ -10,10 +10,7 @@ require (
 	golang.org/x/oauth2 v0.37.0
 )
 
-require (
-	github.com/bsm/redislock v0.9.4 // indirect
-	go.uber.org/atomic v1.12.0 // indirect
-)
+require go.uber.org/atomic v1.12.0 // indirect
 
 require (
 	github.com/asaskevich/govalidator v0.0.0-20230301143203-a9d515a09cc2 // indirect
