@@ -3,6 +3,7 @@ package authretry
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
@@ -513,6 +514,9 @@ func specimens(t *testing.T) map[string][]any {
 	bearer := &Bearer{Source: source}
 	static := &Bearer{Source: oauth2.StaticTokenSource(tok)}
 	schemes := []Scheme{bearer, static, digest, basic, key}
+	ed := ed25519.NewKeyFromSeed([]byte(secret + strings.Repeat("-", 32))[:32])
+	auths := []any{SecretBasic(secret), SecretPost(secret), &secretEither{clientSecret: clientSecret{secret: secret}}, &PrivateKeyJWT{Signer: ed}}
+	endpoint := &TokenEndpoint{Auth: SecretPost(secret), Params: url.Values{"a": {secret}}}
 
 	req := httptest.NewRequest("GET", "https://api.example.com/", nil)
 	var sessions []any
@@ -559,7 +563,12 @@ func specimens(t *testing.T) map[string][]any {
 		"TokenStore":         {},
 		"CredentialsFunc":    {CredentialsFunc(nil)},
 		"CredentialsRequest": {},
-		"Record":             {},
+		"Record":             {Record{Token: tok}, &Record{Token: tok}, RecordOf(tok)},
+		"ClientAuth":         auths,
+		"PrivateKeyJWT":      {auths[3]},
+		"TokenEndpoint":      {endpoint, *endpoint},
+		"TokenExchange":      {},
+		"Prover":             {},
 		"Scheme":             {schemes},
 		"Starter":            {Starter(basic)},
 		"PlaintextSafe":      {PlaintextSafe(digest)},

@@ -44,7 +44,7 @@ func TestEveryKindAndReasonHasAName(t *testing.T) {
 	for k := EventAuthorized; k <= EventDone; k++ {
 		require.NotContains(t, []string{"", "unknown"}, k.String())
 	}
-	for r := ReasonNotTraced; r <= ReasonNoAccount; r++ {
+	for r := ReasonNotTraced; r <= ReasonWrongKey; r++ {
 		require.NotContains(t, []string{"", "unknown"}, r.String())
 	}
 	require.Equal(t, "unknown", EventKind(-1).String())

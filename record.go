@@ -124,11 +124,57 @@ func DecodeRecord(data []byte) (*Record, error) {
 	if s.IDToken != "" {
 		extra["id_token"] = s.IDToken
 	}
-	if len(extra) > 0 {
-		t = t.WithExtra(extra)
+	r := &Record{Token: t, Scopes: strings.Fields(s.Scope), Issuer: s.Issuer, TokenURL: s.TokenURL, ClientID: s.ClientID,
+		Resource: s.Resource, KeyThumbprint: s.KeyThumbprint}
+	if r.isOfSomewhere() {
+		extra[recordKey] = r
 	}
-	return &Record{Token: t, Scopes: strings.Fields(s.Scope), Issuer: s.Issuer, TokenURL: s.TokenURL, ClientID: s.ClientID,
-		Resource: s.Resource, KeyThumbprint: s.KeyThumbprint}, nil
+	if len(extra) > 0 {
+		r.Token = t.WithExtra(extra)
+	}
+	return r, nil
+}
+
+// recordKey is under which name a token has, among what the token endpoint said of it, a *Record that says where it comes from.
+// A server cannot put one there.
+const recordKey = "authretry.Record"
+
+// RecordOf returns what is known of a token that a [TokenEndpoint], a [TokenSource] or [DecodeRecord] has returned. Of any other
+// it is what the token says itself.
+func RecordOf(t *oauth2.Token) Record {
+	if t == nil {
+		return Record{}
+	}
+	var r Record
+	if known, ok := t.Extra(recordKey).(*Record); ok {
+		r = *known
+	}
+	r.Token, r.Scopes = t, grantedScopes(t)
+	return r
+}
+
+// isOfSomewhere reports whether r says where its token comes from, or what it is for.
+func (r *Record) isOfSomewhere() bool {
+	return r.Issuer != "" || r.TokenURL != "" || r.ClientID != "" || r.Resource != "" || r.KeyThumbprint != ""
+}
+
+// attached returns r with a Token that knows what r says of it, for Records that were not read by DecodeRecord.
+func (r *Record) attached() *Record {
+	if r == nil || r.Token == nil || !r.isOfSomewhere() {
+		return r
+	}
+	if _, knows := r.Token.Extra(recordKey).(*Record); knows {
+		return r
+	}
+	c := *r
+	extra := map[string]any{recordKey: r}
+	for _, name := range []string{"scope", "id_token"} {
+		if text, ok := r.Token.Extra(name).(string); ok {
+			extra[name] = text
+		}
+	}
+	c.Token = r.Token.WithExtra(extra)
+	return &c
 }
 
 // isSame reports whether two Records say the same. Either may be nil.

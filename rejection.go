@@ -55,11 +55,12 @@ const (
 	ReasonMisconfigured                         // a field of the Transport does not make sense
 	ReasonInsufficientLogin                     // the user's login is not fresh or strong enough for this (RFC 9470)
 	ReasonNoAccount                             // no credentials: it is not known for whom the request is; see Transport.Account
+	ReasonWrongKey                              // the token is bound to another key than the one at hand (RFC 9449)
 )
 
 var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
 	"fresh token refused", "insufficient scope", "body not replayable", "own Authorization header", "origin not listed", "redirected",
-	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "insufficient login", "no account"}
+	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "insufficient login", "no account", "wrong key"}
 
 // String returns the reason in a few words, such as "no challenge".
 func (r Reason) String() string {
@@ -142,6 +143,8 @@ func (r *Rejection) sentence() string {
 		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them"
 	case ReasonNoAccount:
 		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from"
+	case ReasonWrongKey:
+		return "the token is bound to another key than the one that is at hand (RFC 9449 §5); use the key that it was issued for, or log in again" + because(r.Err)
 	case ReasonRedirected:
 		if r.Err != nil {
 			return strings.TrimPrefix(r.Err.Error(), "authretry: ")

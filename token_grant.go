@@ -4,85 +4,50 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
-	"sync/atomic"
+	"strings"
 	"time"
 
-	"github.com/hashicorp/go-retryablehttp"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// RefreshGrant returns a FetchFunc that uses the refresh token of the previous token (RFC 6749 §6). If the answer has
-// no new refresh token, the new token keeps the old one. Without one, the error wraps [ErrLoginRequired].
-//
-// The request is sent by a client that retries a few times, briefly, on connection errors, 429 and 5xx, and does not
-// follow redirects; or by [TokenSource.HTTPClient]. Of cfg, the authorization code
-// part is not used. If cfg.Endpoint.AuthStyle is not set, the client authenticates itself by the header (RFC 6749 §2.3.1),
-// or by parameters if it has no secret; and in the other way if the server does not take that.
+// RefreshGrant returns a FetchFunc that uses the refresh token of the previous token (RFC 6749 §6): the Refresh of a
+// [TokenEndpoint] with what cfg says. Of cfg, the authorization code part and the scopes are not used. If
+// cfg.Endpoint.AuthStyle is not set, the client authenticates itself by the header (RFC 6749 §2.3.1), or by parameters if it has
+// no secret; and in the other way if the server does not take that.
 func RefreshGrant(cfg *oauth2.Config) FetchFunc {
 	if cfg == nil {
 		return misconfigured("RefreshGrant")
 	}
-	client := newTokenClient()
-	style := newAuthStyle(cfg.Endpoint.AuthStyle, cfg.ClientSecret)
-	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-		if r.Previous == nil || r.Previous.RefreshToken == "" {
-			return nil, fmt.Errorf("%w: there is no refresh token", ErrLoginRequired)
-		}
-		if r.more {
-			return nil, fmt.Errorf("%w: a refresh gives no more than was granted (RFC 6749 §6)", ErrLoginRequired)
-		}
-		ctx = withTokenClient(ctx, client)
-		sends := 0
-		return style.try(func(s oauth2.AuthStyle) (*oauth2.Token, error) {
-			if sends++; sends > 1 { // before the first, the TokenSource has done it
-				if err := confirm(ctx); err != nil {
-					return nil, err
-				}
-			}
-			c := oauth2.Config{ClientID: cfg.ClientID, ClientSecret: cfg.ClientSecret, Endpoint: cfg.Endpoint, Scopes: cfg.Scopes}
-			c.Endpoint.AuthStyle = s
-			return c.TokenSource(ctx, &oauth2.Token{RefreshToken: r.Previous.RefreshToken}).Token()
-		})
-	}
+	return endpointOf(cfg.Endpoint.TokenURL, cfg.ClientID, cfg.ClientSecret, cfg.Endpoint.AuthStyle).Refresh()
 }
 
-// ClientCredentialsGrant returns a FetchFunc that uses the client's own credentials (RFC 6749 §4.4). It asks for cfg.Scopes, for
-// what the TokenRequest wants besides, and for its claims. For the rest, see [RefreshGrant].
+// ClientCredentialsGrant returns a FetchFunc that uses the client's own credentials (RFC 6749 §4.4): the ClientCredentials of a
+// [TokenEndpoint] with what cfg says. For the AuthStyle, see [RefreshGrant].
 func ClientCredentialsGrant(cfg *clientcredentials.Config) FetchFunc {
 	if cfg == nil {
 		return misconfigured("ClientCredentialsGrant")
 	}
-	client := newTokenClient()
-	style := newAuthStyle(cfg.AuthStyle, cfg.ClientSecret)
-	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-		ctx = withTokenClient(ctx, client)
-		return style.try(func(s oauth2.AuthStyle) (*oauth2.Token, error) {
-			c := clientcredentials.Config{
-				ClientID: cfg.ClientID, ClientSecret: cfg.ClientSecret, TokenURL: cfg.TokenURL,
-				Scopes: cfg.Scopes, EndpointParams: cfg.EndpointParams, AuthStyle: s,
-			}
-			if r.Scopes != nil {
-				c.Scopes = union(cfg.Scopes, r.Scopes)
-			}
-			if r.Claims != "" {
-				c.EndpointParams = maps.Clone(cfg.EndpointParams)
-				if c.EndpointParams == nil {
-					c.EndpointParams = make(url.Values)
-				}
-				claims, err := mergeClaims(c.EndpointParams.Get("claims"), r.Claims)
-				if err != nil {
-					return nil, err
-				}
-				c.EndpointParams.Set("claims", claims)
-			}
-			return c.Token(ctx)
-		})
+	e := endpointOf(cfg.TokenURL, cfg.ClientID, cfg.ClientSecret, cfg.AuthStyle)
+	return e.clientCredentials(cfg.Scopes, cfg.EndpointParams)
+}
+
+// endpointOf returns a TokenEndpoint for what package oauth2 knows of one.
+func endpointOf(tokenURL, clientID, secret string, style oauth2.AuthStyle) *TokenEndpoint {
+	e := &TokenEndpoint{URL: tokenURL, ClientID: clientID}
+	switch style {
+	case oauth2.AuthStyleInHeader:
+		e.Auth = SecretBasic(secret)
+	case oauth2.AuthStyleInParams:
+		e.Auth = SecretPost(secret)
+	default: // all servers must take the header for secrets; a public client says its client_id only (§3.2.1)
+		e.Auth = &secretEither{clientSecret: clientSecret{secret, secret != ""}}
 	}
+	return e
 }
 
 func misconfigured(name string) FetchFunc {
@@ -91,111 +56,175 @@ func misconfigured(name string) FetchFunc {
 	}
 }
 
-// An authStyle is the way in which a client authenticates itself to a token endpoint. What package oauth2 does
-// about an unknown one is not for us: it tries the second way after any error, and so spends a refresh token twice.
-type authStyle struct {
-	known  atomic.Int32 // an oauth2.AuthStyle; 0 if it is not known yet
-	likely oauth2.AuthStyle
-}
-
-func newAuthStyle(configured oauth2.AuthStyle, secret string) *authStyle {
-	s := &authStyle{likely: oauth2.AuthStyleInHeader} // which all servers must support for secrets (RFC 6749 §2.3.1)
-	if secret == "" {
-		s.likely = oauth2.AuthStyleInParams // a public client says its client_id only (§3.2.1)
-	}
-	s.known.Store(int32(configured))
-	return s
-}
-
-// try calls get with the known style; or with the likely one, and with the other if the server's answer says that it
-// did not recognize the client, in which case it has not looked at the grant.
-func (s *authStyle) try(get func(oauth2.AuthStyle) (*oauth2.Token, error)) (*oauth2.Token, error) {
-	if known := oauth2.AuthStyle(s.known.Load()); known != oauth2.AuthStyleAutoDetect {
-		return get(known)
-	}
-	style := s.likely
-	t, err := get(style)
-	if isClientRefused(err) {
-		style = oauth2.AuthStyleInParams + oauth2.AuthStyleInHeader - style
-		t, err = get(style)
-	}
-	if err == nil {
-		s.known.Store(int32(style))
-	}
-	return t, err
-}
-
-func isClientRefused(err error) bool {
-	e, ok := errors.AsType[*oauth2.RetrieveError](err)
-	if !ok || e.Response == nil {
-		return false
-	}
-	switch e.ErrorCode {
-	case "invalid_client", "invalid_request", "unauthorized_client":
-		return true
-	case "":
-		return e.Response.StatusCode == http.StatusUnauthorized // as invalid_client is in RFC 6749 §5.2
-	}
-	return false
-}
-
-// withTokenClient puts client into the context, unless it has one for this purpose.
-func withTokenClient(ctx context.Context, client *http.Client) context.Context {
-	if _, ok := ctx.Value(oauth2.HTTPClient).(*http.Client); ok {
-		return ctx
-	}
-	return context.WithValue(ctx, oauth2.HTTPClient, client)
-}
-
-// newTokenClient returns the client that the grants use: http.DefaultTransport, with a few short retries.
+// Refresh returns a FetchFunc that uses the refresh token of the previous token (RFC 6749 §6). If the answer has no new refresh
+// token, the new token keeps the old one. Without one, the error wraps [ErrLoginRequired]; and so it does if the refresh token
+// is known to have been issued elsewhere, to another client, or for another key than that of Proof ([ReasonWrongKey]).
 //
-// A refresh grant is retried even if the connection broke after the request was written, when the server may have
-// rotated the refresh token and may take the next request for theft (RFC 9700 §4.14.2). But all that could be done
-// instead is to log in again, or to send the same refresh token later; and servers that forgive a repetition, for
-// just this reason, do so for a short time. So a prompt retry is the one with the best chances.
-func newTokenClient() *http.Client {
-	// A redirect would take the client's secret and the refresh token elsewhere (RFC 9700 §4.12).
-	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	retrying := &retryablehttp.Client{
-		HTTPClient:   &http.Client{Transport: defaultTransport{}, CheckRedirect: stay},
-		RetryMax:     3,
-		RetryWaitMin: 100 * time.Millisecond,
-		RetryWaitMax: time.Second,
-		CheckRetry:   retryTokenRequest,
-		PrepareRetry: func(req *http.Request) error { return confirm(req.Context()) },
-		Backoff:      retryablehttp.DefaultBackoff,
-		ErrorHandler: lastTokenResponse,
+// Claims that are wanted are sent (OpenID Connect Core §5.5), scopes only if WidensOnRefresh is set.
+func (e *TokenEndpoint) Refresh() FetchFunc {
+	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+		if r.Previous == nil || r.Previous.RefreshToken == "" {
+			return nil, fmt.Errorf("%w: there is no refresh token", ErrLoginRequired)
+		}
+		if err := e.mayRefresh(r.Previous); err != nil {
+			return nil, err
+		}
+		grant := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {r.Previous.RefreshToken}}
+		if r.wider || len(r.ACRValues) > 0 || r.HasMaxAge {
+			if !e.WidensOnRefresh || !r.wider {
+				return nil, fmt.Errorf("%w: a refresh gives no more than was granted (RFC 6749 §6)", ErrLoginRequired)
+			}
+			grant.Set("scope", strings.Join(r.Scopes, " "))
+		}
+		if r.Claims != "" {
+			grant.Set("claims", r.Claims)
+		}
+		return e.fetch(ctx, grant)
 	}
-	return &http.Client{Transport: &retryablehttp.RoundTripper{Client: retrying}, CheckRedirect: stay}
 }
 
-// defaultTransport is http.DefaultTransport without CloseIdleConnections: go-retryablehttp calls that when it gives up,
-// and would close the connections of the whole program.
-type defaultTransport struct{}
-
-func (defaultTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	return http.DefaultTransport.RoundTrip(req)
+// mayRefresh returns why the refresh token of t must not be sent here.
+func (e *TokenEndpoint) mayRefresh(t *oauth2.Token) error {
+	known := RecordOf(t)
+	switch {
+	case known.TokenURL != "" && known.TokenURL != e.URL && !slices.Contains(e.FormerURLs, known.TokenURL):
+		return fmt.Errorf("%w: the refresh token was issued by another token endpoint than TokenEndpoint.URL, so it is not sent there (see FormerURLs)", ErrLoginRequired)
+	case known.ClientID != "" && known.ClientID != e.ClientID:
+		return fmt.Errorf("%w: the refresh token was issued to another client than TokenEndpoint.ClientID", ErrLoginRequired)
+	case known.KeyThumbprint != "" && (e.Proof == nil || e.Proof.Thumbprint() != known.KeyThumbprint):
+		return &tokenError{
+			text:   "the refresh token is bound to another key than that of TokenEndpoint.Proof (RFC 9449 §5)",
+			causes: []error{ErrLoginRequired, &Rejection{Reason: ReasonWrongKey}},
+		}
+	}
+	return nil
 }
 
-// retryTokenRequest decides on retries as go-retryablehttp does, but leaves long waits to the TokenSource, which does
-// not keep its callers waiting meanwhile, and knows a request that can never succeed.
-func retryTokenRequest(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	if _, ok := errors.AsType[*Rejection](err); ok || errors.Is(err, errRecursion) {
-		return false, nil
-	}
-	if retryAfter(resp) > 2*time.Second {
-		return false, nil
-	}
-	return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+// ClientCredentials returns a FetchFunc that uses the client's own credentials (RFC 6749 §4.4). It asks for the scopes, for
+// what the TokenRequest wants besides, and for its claims.
+func (e *TokenEndpoint) ClientCredentials(scopes ...string) FetchFunc {
+	return e.clientCredentials(scopes, nil)
 }
 
-// lastTokenResponse lets the last response through, for the error that the server may state in it.
-func lastTokenResponse(resp *http.Response, err error, _ int) (*http.Response, error) {
-	if err != nil && resp != nil {
-		resp.Body.Close()
-		resp = nil
+func (e *TokenEndpoint) clientCredentials(scopes []string, params url.Values) FetchFunc {
+	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+		grant := url.Values{"grant_type": {"client_credentials"}}
+		for name, values := range params {
+			grant[name] = values
+		}
+		return e.fetchWider(ctx, grant, scopes, &r)
 	}
-	return resp, err
+}
+
+// fetchWider fetches a token for the scopes and what r wants besides.
+func (e *TokenEndpoint) fetchWider(ctx context.Context, grant url.Values, scopes []string, r *TokenRequest) (*oauth2.Token, error) {
+	if r.Scopes != nil {
+		scopes = union(scopes, r.Scopes)
+	}
+	if len(scopes) > 0 {
+		grant.Set("scope", strings.Join(scopes, " "))
+	}
+	if r.Claims != "" {
+		claims, err := mergeClaims(grant.Get("claims"), r.Claims)
+		if err != nil {
+			return nil, err
+		}
+		grant.Set("claims", claims)
+	}
+	return e.fetch(ctx, grant)
+}
+
+// JWTBearer returns a FetchFunc that presents a JWT of somebody whom the server trusts (RFC 7523 §2.1). assertion is called for
+// each token; what it says of the scopes and claims that the TokenRequest wants is its own to judge.
+func (e *TokenEndpoint) JWTBearer(assertion func(ctx context.Context, r TokenRequest) (string, error), scopes ...string) FetchFunc {
+	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+		if assertion == nil {
+			return nil, errors.New("authretry: TokenEndpoint.JWTBearer was called with nil")
+		}
+		jwt, err := assertion(ctx, r)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("authretry: there is no assertion for the token endpoint: %w", err)
+		case jwt == "":
+			return nil, errors.New("authretry: the assertion for the token endpoint is empty")
+		}
+		grant := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {jwt}}
+		return e.fetchWider(ctx, grant, scopes, &r)
+	}
+}
+
+// A TokenExchange says which token is exchanged for which (RFC 8693 §2.1).
+type TokenExchange struct {
+	// Subject returns the token of the party on whose behalf the new one is, and its type, such as
+	// "urn:ietf:params:oauth:token-type:access_token". It is called for each exchange, and must not be nil.
+	Subject func(ctx context.Context) (token, tokenType string, err error)
+
+	// Actor returns the same of the acting party. It may be nil.
+	Actor func(ctx context.Context) (token, tokenType string, err error)
+
+	// Audience and Resource say where the new token is to be used.
+	Audience, Resource []string
+
+	// Scopes are what is asked for; besides, what a TokenRequest wants.
+	Scopes []string
+
+	// RequestedType is the type of the new token. If empty, the server decides.
+	RequestedType string
+
+	// SendAs is the token type of a new token for which the server says "N_A" (§2.2.1), since it is no access token, such as
+	// "Bearer" if the token is to be sent as one all the same. If empty, it stays as it is, and no Scheme sends it.
+	SendAs string
+}
+
+// TokenExchange returns a FetchFunc that exchanges a token for another one (RFC 8693). The answer seldom has a refresh token;
+// another exchange takes the place of a refresh.
+func (e *TokenEndpoint) TokenExchange(x TokenExchange) FetchFunc {
+	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+		grant := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}}
+		if x.Subject == nil {
+			return nil, errors.New("authretry: TokenExchange.Subject is nil")
+		}
+		for name, party := range map[string]func(context.Context) (string, string, error){"subject": x.Subject, "actor": x.Actor} {
+			if party == nil {
+				continue
+			}
+			token, kind, err := party(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("authretry: there is no %s token to exchange: %w", name, err)
+			}
+			grant.Set(name+"_token", token)
+			grant.Set(name+"_token_type", kind)
+		}
+		for name, values := range map[string][]string{"audience": x.Audience, "resource": x.Resource} {
+			if len(values) > 0 {
+				grant[name] = values
+			}
+		}
+		if x.RequestedType != "" {
+			grant.Set("requested_token_type", x.RequestedType)
+		}
+		t, err := e.fetchWider(ctx, grant, x.Scopes, &r)
+		if err == nil && x.SendAs != "" && equalFoldASCII(t.TokenType, "N_A") {
+			t.TokenType = x.SendAs
+		}
+		return t, err
+	}
+}
+
+// AuthorizationCode returns a FetchFunc that redeems an authorization code (RFC 6749 §4.1.3), with the PKCE verifier (RFC 7636)
+// unless that is empty, and the redirect URI unless that is. A code can be redeemed once: this is for [TokenSource.Set] and for a
+// [TokenSource.Login].
+func (e *TokenEndpoint) AuthorizationCode(code, verifier, redirectURI string) FetchFunc {
+	return func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
+		grant := url.Values{"grant_type": {"authorization_code"}, "code": {code}}
+		if verifier != "" {
+			grant.Set("code_verifier", verifier)
+		}
+		if redirectURI != "" {
+			grant.Set("redirect_uri", redirectURI)
+		}
+		return e.fetch(ctx, grant)
+	}
 }
 
 // retryAfter returns how long the server asks to be left alone (RFC 9110 §10.2.3), or 0.
@@ -204,8 +233,8 @@ func retryAfter(resp *http.Response) time.Duration {
 		return 0
 	}
 	value := resp.Header.Get("Retry-After")
-	if seconds, err := strconv.Atoi(value); err == nil {
-		return min(time.Duration(max(seconds, 0))*time.Second, maxRetryAfter)
+	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(max(min(seconds, int64(maxRetryAfter/time.Second)), 0)) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return min(max(time.Until(at), 0), maxRetryAfter)

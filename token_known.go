@@ -68,7 +68,11 @@ type unsaved struct {
 }
 
 // record returns what is saved of the token.
-func (k *knownToken) record() *Record { return &Record{Token: k.token, Scopes: k.scopes} }
+func (k *knownToken) record() *Record {
+	r := RecordOf(k.token)
+	r.Scopes = k.scopes
+	return &r
+}
 
 // meets reports whether the token is good for what is needed, for all that is known.
 func (k *knownToken) meets(n *needs, now time.Time) bool {

@@ -86,14 +86,14 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) (*knownTok
 			defer unlock()
 		}
 		var err error
-		if stored, err = s.Store.Load(ctx); err == nil && s.takeStored(run, stored) {
+		if stored, err = s.Store.Load(ctx); err == nil && s.takeStored(run, stored.attached()) {
 			return run.fetched.Load(), nil
 		}
 	}
 	previous := run.previous(stored)
 	t, err := s.Login(ctx, TokenRequest{Previous: previous, Challenge: run.challenge, Account: run.account,
 		Scopes: union(run.has(previous, stored), run.scopes), Claims: run.claims,
-		ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge, more: true})
+		ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge, wider: true})
 	if err != nil {
 		return nil, err
 	}

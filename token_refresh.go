@@ -156,6 +156,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 		return s.fetch(ctx, run, run.baseToken(), nil)
 	}
 	if stored, err := s.Store.Load(ctx); err == nil { // or else Update will say why
+		stored = stored.attached()
 		if err := run.failure.finalFor(run.previous(stored), time.Now()); s.takeStored(run, stored) {
 			return nil
 		} else if err != nil {
@@ -165,6 +166,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	var fetchErr error
 	err := s.Store.Update(ctx, func(ctx context.Context, stored *Record, confirm func(context.Context) error) (*Record, error) {
 		k := run.fetched.Load()
+		stored = stored.attached()
 		if k == nil { // as always, but if the Store has called before
 			if s.takeStored(run, stored) {
 				return nil, nil
@@ -282,7 +284,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	has := run.has(previous, stored)
 	r := TokenRequest{Previous: previous, Challenge: run.challenge, Account: run.account, Background: run.background,
 		Scopes: union(has, run.scopes), Claims: run.claims, ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge,
-		more: !isSubset(run.scopes, has) || run.claims != "" || run.needsPerson()}
+		wider: !isSubset(run.scopes, has)}
 	t, err := s.Fetch(ctx, r)
 	if err != nil {
 		return failed(run.ctx.explain(err), previous)

@@ -58,7 +58,7 @@ type TokenRequest struct {
 	// Background says that nobody waits for the token: no person is to be asked.
 	Background bool
 
-	more bool // something is wanted that the token to be replaced is not good for
+	wider bool // Scopes has some for which the token to be replaced is not known to be good
 }
 
 func (r *TokenRequest) asksForNothing() bool {

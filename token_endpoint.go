@@ -1,0 +1,331 @@
+package authretry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+	"golang.org/x/oauth2"
+)
+
+// A TokenEndpoint is where an authorization server issues tokens (RFC 6749 §3.2), and what one client says there. Each of its
+// methods returns a [FetchFunc] for one grant:
+//
+//	endpoint := &authretry.TokenEndpoint{
+//		URL:      "https://auth.example.com/token",
+//		ClientID: "my-app",
+//		Auth:     authretry.SecretBasic(secret),
+//		Params:   url.Values{"resource": {"https://api.example.com"}},
+//	}
+//	tokens := &authretry.TokenSource{Fetch: endpoint.Refresh(), Store: filestore.New(path)}
+//
+// A request is sent again on connection errors, 429 and 5xx, three times at most within some seconds, each time with new proofs
+// and assertions. Redirects are not followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as package oauth2
+// does. Errors of the server are *oauth2.RetrieveError.
+//
+// It is safe for concurrent use. It must not be changed after its first use.
+type TokenEndpoint struct {
+	// URL is that of the token endpoint. It must be https, or http to this machine, unless AllowPlaintext is set.
+	URL string
+
+	// ClientID is the client's name.
+	ClientID string
+
+	// Auth authenticates the client. If it is nil, the client is a public one, which says its ClientID only.
+	Auth ClientAuth
+
+	// Params are sent with each request besides what the grant needs, such as resource (RFC 8707) or audience. They must not
+	// name what the grant or Auth sends. If there is one resource, and it is an http or https URL, a [Bearer] sends the token
+	// to the origin of that only.
+	Params url.Values
+
+	// Issuer is the authorization server's own name (RFC 8414 §2), if it is known: the audience of assertions, and saved
+	// with the login.
+	Issuer string
+
+	// Proof binds tokens to a key, by which each use of them has to be proven (RFC 9449): a *dpop.Key. A server that then
+	// issues a token of another type has not understood: that is an error.
+	Proof Prover
+
+	// FormerURLs are other URLs at which refresh tokens were issued that may be sent to this one, as when the server has
+	// moved. Any other refresh token that is known to have been issued elsewhere is not sent.
+	FormerURLs []string
+
+	// WidensOnRefresh says that a refresh can bring more scope than was granted, as at Microsoft Entra. If false, such a
+	// demand needs a login (RFC 6749 §6), and the error wraps [ErrLoginRequired].
+	WidensOnRefresh bool
+
+	// HTTPClient sends the requests, once each, without the retries above. If it is nil, [TokenSource.HTTPClient] does; and if
+	// that is nil, a client of our own over http.DefaultTransport. For mutual TLS (RFC 8705) set one with the client's certificate,
+	// and as URL the one of the server's mtls_endpoint_aliases, if it has that; Auth is nil then.
+	HTTPClient *http.Client
+
+	// AllowPlaintext lets the client's credentials and refresh tokens go over plain http to any host.
+	AllowPlaintext bool
+}
+
+// A Prover proves that whoever uses a token has the key to which it is bound (RFC 9449). It must be safe for concurrent use.
+type Prover interface {
+	// Prove puts a proof for this send of req into its header. accessToken is "" at a token endpoint.
+	Prove(req *http.Request, accessToken string) error
+
+	// Learn sees each response to what was proven, and learns its nonce. It must not read the body.
+	Learn(resp *http.Response)
+
+	// Thumbprint returns the SHA-256 thumbprint of the public key (RFC 7638), by which a saved login is known to be bound to it.
+	Thumbprint() string
+}
+
+const (
+	maxTokenRetries = 3
+	minTokenBackoff = 100 * time.Millisecond
+	maxTokenBackoff = time.Second
+	maxTokenAnswer  = 1 << 20
+)
+
+// fetch sends a request for a token and reads the answer.
+func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.Token, error) {
+	if err := e.check(grant); err != nil {
+		return nil, err
+	}
+	answer, err := e.send(ctx, grant)
+	if err != nil {
+		return nil, err
+	}
+	known := &Record{Issuer: e.Issuer, TokenURL: e.URL, ClientID: e.ClientID}
+	if resources := slices.Concat(e.Params["resource"], grant["resource"]); len(resources) == 1 {
+		known.Resource = resources[0]
+	}
+	if e.Proof != nil {
+		known.KeyThumbprint = e.Proof.Thumbprint()
+	}
+	t, err := answer.token(known)
+	if err != nil {
+		return nil, err
+	}
+	if t.RefreshToken == "" {
+		t.RefreshToken = grant.Get("refresh_token")
+	}
+	if e.Proof != nil && !equalFoldASCII(t.TokenType, "DPoP") {
+		return nil, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5)", printable(t.TokenType))
+	}
+	return t, nil
+}
+
+// check reports mistakes in the fields.
+func (e *TokenEndpoint) check(grant url.Values) error {
+	u, err := url.Parse(e.URL)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return errors.New("authretry: TokenEndpoint.URL is not an http or https URL")
+	}
+	for name := range e.Params {
+		if _, taken := grant[name]; taken || slices.Contains(ofTheClient, name) {
+			return fmt.Errorf("authretry: TokenEndpoint.Params has %q, which the grant or Auth sends", printable(name))
+		}
+	}
+	return nil
+}
+
+// ofTheClient are the parameters by which a client authenticates itself.
+var ofTheClient = []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"}
+
+// send sends a request until there is an answer to keep.
+func (e *TokenEndpoint) send(ctx context.Context, grant url.Values) (*tokenAnswer, error) {
+	client, retries := e.client(ctx), 0
+	if client == nil {
+		client, retries = plainTokenClient, maxTokenRetries
+	}
+	stay := *client // a redirect would take the client's secret and the refresh token elsewhere (RFC 9700 §4.12)
+	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	auth, proven := e.auth(), false
+	for sends := 0; ; sends++ {
+		if sends > 0 { // before the first, the TokenSource has done it
+			if err := confirm(ctx); err != nil {
+				return nil, err
+			}
+		}
+		req, err := e.request(ctx, auth, grant)
+		if err != nil {
+			return nil, err
+		}
+		if !e.isSafe(&stay, req) {
+			return nil, errPlaintextEndpoint
+		}
+		answer, err := sendTokenRequest(&stay, req)
+		var resp *http.Response
+		if answer != nil {
+			resp = answer.resp
+			if e.Proof != nil {
+				e.Proof.Learn(resp)
+			}
+		}
+		switch again := e.retry(ctx, auth, answer, err); {
+		case !proven && e.Proof != nil && answer.wantsNonce():
+			proven = true // with the nonce that Proof has learnt (RFC 9449 §8)
+		case again == authAgain:
+		case again == passing && retries > 0:
+			if err := sleep(ctx, retryablehttp.DefaultBackoff(minTokenBackoff, maxTokenBackoff, maxTokenRetries-retries, resp)); err != nil {
+				return nil, err
+			}
+			retries--
+		case err != nil:
+			return nil, err
+		default:
+			return answer, nil
+		}
+	}
+}
+
+// Why a token request is sent again.
+const (
+	final     = iota // it is not
+	passing          // the failure may pass
+	authAgain        // the client was not recognized, and there is another way to say who it is
+)
+
+func (e *TokenEndpoint) retry(ctx context.Context, auth ClientAuth, answer *tokenAnswer, err error) int {
+	var resp *http.Response
+	if answer != nil {
+		resp = answer.resp
+	}
+	if style, ok := auth.(*authStyle); ok && answer != nil && style.learn(answer.failure) {
+		return authAgain
+	}
+	if again, _ := retryTokenRequest(ctx, resp, err); again {
+		return passing
+	}
+	return final
+}
+
+// auth returns the way in which the client authenticates itself in one fetch.
+func (e *TokenEndpoint) auth() ClientAuth {
+	switch auth := e.Auth.(type) {
+	case nil:
+		return publicClient{}
+	case *secretEither:
+		return auth.begin()
+	}
+	return e.Auth
+}
+
+// client returns the client that was set, if there is one.
+func (e *TokenEndpoint) client(ctx context.Context) *http.Client {
+	if e.HTTPClient != nil {
+		return e.HTTPClient
+	}
+	client, _ := ctx.Value(oauth2.HTTPClient).(*http.Client)
+	return client
+}
+
+// plainTokenClient is used where none was set.
+var plainTokenClient = &http.Client{Transport: defaultTransport{}}
+
+// defaultTransport is http.DefaultTransport as it is when it is used.
+type defaultTransport struct{}
+
+func (defaultTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+func (e *TokenEndpoint) request(ctx context.Context, auth ClientAuth, grant url.Values) (*http.Request, error) {
+	form, header := make(url.Values, len(grant)+len(e.Params)+2), make(http.Header)
+	for _, params := range []url.Values{grant, e.Params} {
+		for name, values := range params {
+			form[name] = values
+		}
+	}
+	if err := auth.Authenticate(ctx, e, form, header); err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, errors.New("authretry: TokenEndpoint.URL is not an http or https URL")
+	}
+	header.Set("Content-Type", "application/x-www-form-urlencoded")
+	header.Set("Accept", "application/json, application/x-www-form-urlencoded;q=0.9") // GitHub answers in a form unless asked
+	req.Header = header
+	if e.Proof != nil {
+		if err := e.Proof.Prove(req, ""); err != nil {
+			return nil, fmt.Errorf("authretry: TokenEndpoint.Proof has failed: %w", err)
+		}
+	}
+	return req, nil
+}
+
+var errPlaintextEndpoint = fmt.Errorf("authretry: the token endpoint is on plain http, so that refresh tokens and the client's credentials could be read on the way; use https, or set TokenEndpoint.AllowPlaintext: %w",
+	&Rejection{Reason: ReasonPlaintext})
+
+// isSafe reports whether secrets may be sent in this way.
+func (e *TokenEndpoint) isSafe(client *http.Client, req *http.Request) bool {
+	if e.AllowPlaintext || req.URL.Scheme == "https" {
+		return true
+	}
+	rt := cmp.Or[http.RoundTripper](client.Transport, http.DefaultTransport)
+	if _, ours := rt.(defaultTransport); ours {
+		rt = http.DefaultTransport
+	}
+	proxy, _ := proxyOf(rt, req)
+	return originOf(req.URL).isLoopback() && proxy == nil
+}
+
+func sendTokenRequest(client *http.Client, req *http.Request) (*tokenAnswer, error) {
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("authretry: the token endpoint's answer broke off: %w", err)
+	}
+	return readTokenAnswer(resp, body), nil
+}
+
+// sleep waits, for no longer than ctx lasts.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// retryTokenRequest decides on retries as go-retryablehttp does, but leaves long waits to the TokenSource, which does
+// not keep its callers waiting meanwhile, and knows a request that can never succeed.
+//
+// A refresh grant is retried even if the connection broke after the request was written, when the server may have
+// rotated the refresh token and may take the next request for theft (RFC 9700 §4.14.2). But all that could be done
+// instead is to log in again, or to send the same refresh token later; and servers that forgive a repetition, for
+// just this reason, do so for a short time. So a prompt retry is the one with the best chances.
+func retryTokenRequest(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	if _, ok := errors.AsType[*Rejection](err); ok || errors.Is(err, errRecursion) {
+		return false, nil
+	}
+	if retryAfter(resp) > 2*time.Second {
+		return false, nil
+	}
+	return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+}
+
+// Format keeps secrets out of everything that package fmt prints.
+func (e TokenEndpoint) Format(f fmt.State, verb rune) {
+	formatShown(f, "authretry.TokenEndpoint", e.shown()...)
+}
+
+// MarshalJSON keeps secrets out of JSON.
+func (e TokenEndpoint) MarshalJSON() ([]byte, error) { return marshalShown(e.shown()...) }
+
+func (e TokenEndpoint) shown() []shownField {
+	return []shownField{shown("ClientID", e.ClientID), shown("Issuer", e.Issuer)}
+}
