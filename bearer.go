@@ -81,6 +81,7 @@ type bearerHeader struct {
 	access string        // its AccessToken
 	kind   string        // its TokenType
 	expiry time.Time     // its Expiry
+	only   *origin       // where alone it may go, as it was obtained for that (RFC 8707); nil: anywhere
 	stable atomic.Bool   // the source has returned it more than once
 }
 
@@ -293,6 +294,7 @@ func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, er
 	}
 	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: t.Expiry}
 	h.headerSession = b.place().session(h.access)
+	h.only = originOfResource(RecordOf(t).Resource)
 	src.header.Store(h)
 	return h, nil
 }
@@ -326,6 +328,9 @@ func (s *bearerSession) send(req *http.Request, src *sourceInUse, t *oauth2.Toke
 	h, err := (*Bearer)(s).headerFor(src, t)
 	if err != nil {
 		return err
+	}
+	if h.only != nil && *h.only != originOf(req.URL) {
+		return fmt.Errorf("authretry: the token is for the resource %s (RFC 8707), so it is not sent to another origin", h.only)
 	}
 	return h.Authorize(req)
 }

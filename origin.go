@@ -77,6 +77,19 @@ func parseOrigin(s string) (origin, error) {
 	return o, nil
 }
 
+// originOfResource returns the origin of a resource (RFC 8707), nil if that is not an http or https URL.
+func originOfResource(resource string) *origin {
+	u, err := url.Parse(resource)
+	if err != nil || u.Host == "" {
+		return nil
+	}
+	o := originOf(u)
+	if o.scheme != "https" && o.scheme != "http" {
+		return nil
+	}
+	return &o
+}
+
 // maxHops bounds the walk along a chain of redirects. http.Client follows ten by default.
 const maxHops = 100
 

@@ -21,6 +21,7 @@ type tokenAnswer struct {
 	failure *oauth2.RetrieveError // nil: it is a success, for all that it says
 	fields  answerFields
 	extra   map[string]any // what it says
+	form    bool           // it is not JSON
 	damage  error          // of an answer that is none
 }
 
@@ -85,6 +86,7 @@ func (a *tokenAnswer) readJSON(body []byte) {
 }
 
 func (a *tokenAnswer) readForm(body []byte) {
+	a.form = true
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
 		a.damage = errUnreadableAnswer
@@ -113,6 +115,9 @@ func (a *tokenAnswer) token(known *Record) (*oauth2.Token, error) {
 	}
 	t := &oauth2.Token{AccessToken: a.fields.AccessToken, TokenType: a.fields.TokenType, RefreshToken: a.fields.RefreshToken,
 		ExpiresIn: int64(a.fields.ExpiresIn)}
+	if a.form { // as package oauth2 has it
+		t.ExpiresIn = 0
+	}
 	if a.fields.ExpiresIn != 0 {
 		t.Expiry = time.Now().Add(time.Duration(a.fields.ExpiresIn) * time.Second)
 	}

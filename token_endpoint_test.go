@@ -1,0 +1,376 @@
+package authretry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// Whoever has used package oauth2 gets the same from the same odd answers, but for what is better understood.
+func TestTokenAnswersAreReadAsPackageOAuth2Does(t *testing.T) {
+	data, err := os.ReadFile("testdata/token_answers.json")
+	require.NoError(t, err)
+	var answers []struct {
+		Name, Type, Body string
+		Status           int
+		Ours             int // expires_in, where package oauth2 fails
+	}
+	require.NoError(t, json.Unmarshal(data, &answers))
+	for _, answer := range answers {
+		t.Run(answer.Name, func(t *testing.T) {
+			e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Content-Type"] = nil
+				if answer.Type != "" {
+					w.Header().Set("Content-Type", answer.Type)
+				}
+				if answer.Status != 0 {
+					w.WriteHeader(answer.Status)
+				}
+				io.WriteString(w, answer.Body)
+			})
+			cfg := e.config()
+			cfg.Endpoint.AuthStyle = oauth2.AuthStyleInHeader
+			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }})
+			want, wantErr := cfg.TokenSource(ctx, &oauth2.Token{RefreshToken: "r-0"}).Token()
+			got, gotErr := RefreshGrant(cfg)(ctx, refreshRequest)
+			if answer.Ours != 0 {
+				require.Error(t, wantErr, "package oauth2 has learnt that: take it out of the list")
+				require.NoError(t, gotErr)
+				require.EqualValues(t, answer.Ours, got.ExpiresIn)
+				require.WithinDuration(t, time.Now().Add(time.Duration(answer.Ours)*time.Second), got.Expiry, time.Minute)
+				return
+			}
+			if wantErr != nil {
+				require.Error(t, gotErr)
+				require.Nil(t, got)
+				var a, b *oauth2.RetrieveError
+				require.Equal(t, errors.As(wantErr, &a), errors.As(gotErr, &b))
+				if a != nil {
+					require.Equal(t, []any{a.ErrorCode, a.ErrorDescription, a.ErrorURI, string(a.Body), a.Response.StatusCode},
+						[]any{b.ErrorCode, b.ErrorDescription, b.ErrorURI, string(b.Body), b.Response.StatusCode})
+				}
+				return
+			}
+			require.NoError(t, gotErr)
+			require.Equal(t, []string{want.AccessToken, want.TokenType, want.RefreshToken}, []string{got.AccessToken, got.TokenType, got.RefreshToken})
+			require.Equal(t, want.ExpiresIn, got.ExpiresIn)
+			require.Equal(t, want.Expiry.IsZero(), got.Expiry.IsZero())
+			require.WithinDuration(t, want.Expiry, got.Expiry, time.Minute)
+			for _, name := range []string{"scope", "id_token", "expires_in", "n", "f", "x", "other"} {
+				expected := want.Extra(name)
+				if expected == "" { // what is missing in a form
+					expected = nil
+				}
+				require.Equal(t, expected, got.Extra(name), name)
+			}
+		})
+	}
+}
+
+// The grants that there are, and what each sends.
+func TestTokenEndpointGrants(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"access_token":"a-1","token_type":"N_A","issued_token_type":"urn:ietf:params:oauth:token-type:jwt"}`)
+	})
+	endpoint := &TokenEndpoint{URL: e.URL, ClientID: "i d", Auth: SecretPost("s+t"), Params: url.Values{"resource": {"https://api.example.com/v1"}}}
+	token := func(token, kind string) func(context.Context) (string, string, error) {
+		return func(context.Context) (string, string, error) { return token, kind, nil }
+	}
+	for name, c := range map[string]struct {
+		fetch FetchFunc
+		r     TokenRequest
+		want  url.Values
+	}{
+		"refresh": {endpoint.Refresh(), refreshRequest, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"r-0"}}},
+		"refresh with claims": {endpoint.Refresh(), TokenRequest{Previous: refreshRequest.Previous, Claims: `{"a":1}`, Scopes: []string{"a"}},
+			url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"r-0"}, "claims": {`{"a":1}`}}},
+		"client credentials": {endpoint.ClientCredentials("b", "a"), TokenRequest{}, url.Values{"grant_type": {"client_credentials"}, "scope": {"b a"}}},
+		"client credentials, more": {endpoint.ClientCredentials("b"), TokenRequest{Scopes: []string{"a"}, Claims: `{"c":1}`},
+			url.Values{"grant_type": {"client_credentials"}, "scope": {"a b"}, "claims": {`{"c":1}`}}},
+		"JWT bearer": {endpoint.JWTBearer(func(context.Context, TokenRequest) (string, error) { return "x.y.z", nil }, "a"), TokenRequest{},
+			url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {"x.y.z"}, "scope": {"a"}}},
+		"token exchange": {endpoint.TokenExchange(TokenExchange{Subject: token("st", "t1"), Actor: token("at", "t2"), Audience: []string{"x", "y"}, RequestedType: "t3", Scopes: []string{"a"}}),
+			TokenRequest{}, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "subject_token": {"st"}, "subject_token_type": {"t1"},
+				"actor_token": {"at"}, "actor_token_type": {"t2"}, "audience": {"x", "y"}, "requested_token_type": {"t3"}, "scope": {"a"}}},
+		"authorization code": {endpoint.AuthorizationCode("c", "v", "http://127.0.0.1/cb"), TokenRequest{},
+			url.Values{"grant_type": {"authorization_code"}, "code": {"c"}, "code_verifier": {"v"}, "redirect_uri": {"http://127.0.0.1/cb"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e.forms = nil
+			got, err := c.fetch(t.Context(), c.r)
+			require.NoError(t, err)
+			require.Equal(t, "a-1", got.AccessToken)
+			c.want["client_id"], c.want["client_secret"], c.want["resource"] = []string{"i d"}, []string{"s+t"}, []string{"https://api.example.com/v1"}
+			require.Equal(t, []url.Values{c.want}, e.forms)
+			known := RecordOf(got)
+			require.Equal(t, []string{e.URL, "i d", "https://api.example.com/v1"}, []string{known.TokenURL, known.ClientID, known.Resource})
+		})
+	}
+	for as, want := range map[string]string{"": "N_A", "Bearer": "Bearer"} {
+		got, err := endpoint.TokenExchange(TokenExchange{Subject: token("st", "t1"), SendAs: as})(t.Context(), TokenRequest{})
+		require.NoError(t, err)
+		require.Equal(t, want, got.TokenType)
+	}
+}
+
+func TestTokenEndpointThatIsSetWrongly(t *testing.T) {
+	failing := func(context.Context) (string, string, error) { return "", "", errors.New("nobody is there") }
+	for name, c := range map[string]struct {
+		endpoint TokenEndpoint
+		fetch    func(e *TokenEndpoint) FetchFunc
+		says     string
+	}{
+		"no URL":           {TokenEndpoint{}, nil, "TokenEndpoint.URL"},
+		"no scheme":        {TokenEndpoint{URL: "auth.example.com/token"}, nil, "TokenEndpoint.URL"},
+		"control":          {TokenEndpoint{URL: "https://a\x7f/"}, nil, "TokenEndpoint.URL"},
+		"plain http":       {TokenEndpoint{URL: "http://auth.example.com/token"}, nil, "plain http"},
+		"grant in Params":  {TokenEndpoint{URL: "https://a/", Params: url.Values{"refresh_token": {"x"}}}, nil, `"refresh_token"`},
+		"client in Params": {TokenEndpoint{URL: "https://a/", Params: url.Values{"client_id": {"x"}}}, nil, `"client_id"`},
+		"no subject":       {TokenEndpoint{URL: "https://a/"}, func(e *TokenEndpoint) FetchFunc { return e.TokenExchange(TokenExchange{}) }, "Subject"},
+		"failing subject":  {TokenEndpoint{URL: "https://a/"}, func(e *TokenEndpoint) FetchFunc { return e.TokenExchange(TokenExchange{Subject: failing}) }, "nobody is there"},
+		"no assertion":     {TokenEndpoint{URL: "https://a/"}, func(e *TokenEndpoint) FetchFunc { return e.JWTBearer(nil) }, "JWTBearer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := false
+			c.endpoint.HTTPClient = &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+				sent = true
+				return nil, errors.New("sent")
+			})}
+			fetch := c.endpoint.Refresh()
+			if c.fetch != nil {
+				fetch = c.fetch(&c.endpoint)
+			}
+			_, err := fetch(t.Context(), refreshRequest)
+			require.ErrorContains(t, err, c.says)
+			require.False(t, sent)
+		})
+	}
+}
+
+// Secrets go over plain http to this machine only, and not by a proxy.
+func TestTokenEndpointOnPlainHTTP(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	to := func(address string) *http.Client {
+		return &http.Client{Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			r = r.Clone(r.Context())
+			r.URL.Host = strings.TrimPrefix(address, "http://")
+			return http.DefaultTransport.RoundTrip(r)
+		})}
+	}
+	u, _ := url.Parse(e.URL)
+	for _, c := range []struct {
+		url   string
+		allow bool
+		proxy bool
+		ok    bool
+	}{
+		{e.URL, false, false, true},
+		{"http://localhost:" + u.Port(), false, false, true},
+		{"http://auth.test/token", false, false, false},
+		{"http://localhost.evil.test/token", false, false, false},
+		{"http://auth.test/token", true, false, true},
+		{"http://localhost:" + u.Port(), false, true, false},
+	} {
+		endpoint := &TokenEndpoint{URL: c.url, AllowPlaintext: c.allow, HTTPClient: to(e.URL)}
+		if c.proxy {
+			endpoint.HTTPClient = &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(u)}}
+		}
+		e.forms = nil
+		_, err := endpoint.Refresh()(t.Context(), refreshRequest)
+		if c.ok {
+			require.NoError(t, err)
+			require.Len(t, e.forms, 1)
+			continue
+		}
+		rejection, ok := errors.AsType[*Rejection](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, ReasonPlaintext, rejection.Reason)
+		require.Empty(t, e.forms)
+	}
+}
+
+// A refresh token goes to the endpoint that has issued it, for the client that it was issued to.
+func TestRefreshTokenStaysWhereItBelongs(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	for _, c := range []struct {
+		known Record
+		proof Prover
+		ok    bool
+	}{
+		{Record{}, nil, true},
+		{Record{TokenURL: e.URL, ClientID: "c"}, nil, true},
+		{Record{TokenURL: "https://former.test/token"}, nil, true},
+		{Record{TokenURL: "https://other.test/token"}, nil, false},
+		{Record{TokenURL: e.URL + "/"}, nil, false},
+		{Record{ClientID: "d"}, nil, false},
+		{Record{KeyThumbprint: "k"}, nil, false},
+		{Record{KeyThumbprint: "k"}, &fakeProver{thumbprint: "l"}, false},
+	} {
+		c.known.Token = &oauth2.Token{AccessToken: "a", RefreshToken: "r"}
+		data, err := c.known.Encode()
+		require.NoError(t, err)
+		saved, err := DecodeRecord(data)
+		require.NoError(t, err)
+		byHand := c.known.attached()
+		for _, stored := range []*Record{saved, byHand} {
+			store := newSharedStore(nil)
+			store.putRecord(stored)
+			e.forms = nil
+			endpoint := &TokenEndpoint{URL: e.URL, ClientID: "c", Proof: c.proof, FormerURLs: []string{"https://former.test/token"}}
+			src := &TokenSource{Fetch: endpoint.Refresh(), Store: store}
+			_, err = src.Refresh(t.Context(), stored.Token)
+			if c.ok {
+				require.NoError(t, err)
+				require.Len(t, e.forms, 1)
+				require.Equal(t, e.URL, store.record().TokenURL)
+				continue
+			}
+			require.ErrorIs(t, err, ErrLoginRequired)
+			require.Empty(t, e.forms)
+			require.True(t, stored.isSame(store.record()), "nothing is lost")
+			if c.known.KeyThumbprint != "" {
+				rejection, ok := errors.AsType[*Rejection](err)
+				require.True(t, ok)
+				require.Equal(t, ReasonWrongKey, rejection.Reason)
+			}
+		}
+	}
+}
+
+// A fakeProver counts its proofs, and knows the last nonce.
+type fakeProver struct {
+	thumbprint, nonce string
+	proofs            int
+}
+
+func (p *fakeProver) Prove(req *http.Request, accessToken string) error {
+	p.proofs++
+	req.Header.Set("DPoP", fmt.Sprintf("proof %d with %q for %q", p.proofs, p.nonce, accessToken))
+	return nil
+}
+func (p *fakeProver) Learn(resp *http.Response) {
+	if nonce := resp.Header.Get("DPoP-Nonce"); nonce != "" {
+		p.nonce = nonce
+	}
+}
+func (p *fakeProver) Thumbprint() string { return p.thumbprint }
+
+func TestTokenEndpointProves(t *testing.T) {
+	var proofs []string
+	forEver := false
+	e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		proofs = append(proofs, r.Header.Get("DPoP"))
+		w.Header().Set("DPoP-Nonce", fmt.Sprint("n", n))
+		if forEver || !strings.Contains(r.Header.Get("DPoP"), fmt.Sprintf(`"n%d"`, n-1)) {
+			w.WriteHeader(400)
+			fmt.Fprint(w, `{"error":"use_dpop_nonce"}`)
+			return
+		}
+		fmt.Fprint(w, `{"access_token":"a-1","token_type":"dpop"}`)
+	})
+	prover := &fakeProver{thumbprint: "k"}
+	fetch := (&TokenEndpoint{URL: e.URL, Proof: prover}).Refresh()
+	got, err := fetch(t.Context(), refreshRequest)
+	require.NoError(t, err)
+	require.Equal(t, []string{`proof 1 with "" for ""`, `proof 2 with "n1" for ""`}, proofs)
+	require.Equal(t, "k", RecordOf(got).KeyThumbprint)
+	_, err = fetch(t.Context(), TokenRequest{Previous: got})
+	require.NoError(t, err)
+	require.Len(t, proofs, 3, "the nonce of a success is learnt, too")
+
+	forEver = true
+	_, err = fetch(t.Context(), TokenRequest{Previous: got})
+	require.Error(t, err)
+	require.Len(t, proofs, 5, "two sends, however often the server asks")
+}
+
+func TestTokenEndpointThatIgnoresTheProof(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	_, err := (&TokenEndpoint{URL: e.URL, Proof: &fakeProver{}}).ClientCredentials()(t.Context(), TokenRequest{})
+	require.ErrorContains(t, err, `type "bearer"`)
+}
+
+// A refresh gives no more than was granted, but where it is known to.
+func TestRefreshForMore(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"access_token":"a-%d","scope":%q}`, len(r.PostForm.Get("scope")), r.PostForm.Get("scope"))
+	})
+	initial := (&oauth2.Token{AccessToken: "a", RefreshToken: "r"}).WithExtra(map[string]any{"scope": "read"})
+	more := TokenRequest{Scopes: []string{"write"}}
+	_, err := (&TokenSource{Fetch: (&TokenEndpoint{URL: e.URL}).Refresh(), Initial: initial}).Obtain(t.Context(), more)
+	require.ErrorIs(t, err, ErrLoginRequired)
+	require.Empty(t, e.forms)
+	got, err := (&TokenSource{Fetch: (&TokenEndpoint{URL: e.URL, WidensOnRefresh: true}).Refresh(), Initial: initial}).Obtain(t.Context(), more)
+	require.NoError(t, err)
+	require.Equal(t, "a-10", got.AccessToken)
+}
+
+// A token for one resource is sent to the origin of that only (RFC 8707).
+func TestTokenForAResourceGoesThereOnly(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	for resource, ok := range map[string]bool{"https://api.example.com/mcp": true, "https://API.example.com:443": true, "urn:x": true, "api": true,
+		"https://other.example.com": false, "http://api.example.com": false} {
+		src := &TokenSource{Fetch: (&TokenEndpoint{URL: e.URL, Params: url.Values{"resource": {resource}}}).ClientCredentials()}
+		sent := ""
+		transport := &Transport{Schemes: []Scheme{&Bearer{Source: src}}, Base: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			sent = r.Header.Get("Authorization")
+			return &http.Response{StatusCode: 200, Body: http.NoBody, Request: r, Header: http.Header{}}, nil
+		})}
+		for range 2 {
+			_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+			if ok {
+				require.NoError(t, err, resource)
+				require.Equal(t, "Bearer a-1", sent)
+			} else {
+				require.ErrorContains(t, err, "resource", resource)
+				require.Empty(t, sent)
+			}
+		}
+	}
+}
+
+// An answer of any length costs no more than 1 MiB.
+func TestTokenAnswerIsBounded(t *testing.T) {
+	sent := 0
+	block := bytes.Repeat([]byte(" "), 64<<10)
+	base := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		body := readerFunc(func(p []byte) (int, error) {
+			if sent > 1<<30 {
+				return 0, io.EOF
+			}
+			n := copy(p, block)
+			sent += n
+			return n, nil
+		})
+		return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(body), Request: r}, nil
+	})
+	_, err := (&TokenEndpoint{URL: "https://a.test/", HTTPClient: &http.Client{Transport: base}}).Refresh()(t.Context(), refreshRequest)
+	require.ErrorContains(t, err, "could not be read")
+	require.LessOrEqual(t, sent, 2<<20)
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestRetryAfter(t *testing.T) {
+	for value, want := range map[string]time.Duration{"": 0, "0": 0, "-5": 0, "3": 3 * time.Second, "300": maxRetryAfter, "9223372036": maxRetryAfter,
+		"9223372037": maxRetryAfter, "99999999999999999999999999": maxRetryAfter, "x": 0, "1.5": 0} {
+		resp := &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {value}}}
+		require.Equal(t, want, retryAfter(resp), value)
+	}
+}
