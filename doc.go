@@ -38,6 +38,26 @@
 // Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error). Do not wrap a TokenSource by
 // oauth2.ReuseTokenSource: that keeps handing out a token that has been revoked.
 //
+// # Token endpoints
+//
+// A [TokenEndpoint] is the place that issues tokens, with what this client has to say there. Its methods return a [FetchFunc]
+// for each grant: Refresh, ClientCredentials, JWTBearer, TokenExchange and AuthorizationCode.
+//
+//	endpoint := &authretry.TokenEndpoint{
+//		URL:      "https://auth.example.com/token",
+//		ClientID: "my-service",
+//		Auth:     &authretry.PrivateKeyJWT{Signer: key}, // or SecretBasic, SecretPost, Assertion, AssertionFile; nil: a public client
+//		Params:   url.Values{"resource": {"https://api.example.com"}},
+//	}
+//	tokens := &authretry.TokenSource{Fetch: endpoint.ClientCredentials("read")}
+//
+// Those who have an oauth2.Config or clientcredentials.Config take [RefreshGrant] or [ClientCredentialsGrant] instead. For mutual
+// TLS (RFC 8705) give the endpoint an HTTPClient with the client's certificate. For a token that something else writes into a
+// file, Fetch is [FromFile].
+//
+// A refresh token is sent only to the endpoint that has issued it, and a token for one resource (RFC 8707) only to the origin of
+// that. Secrets go over https, or http to this machine.
+//
 // # Many users
 //
 // A server that calls an API on behalf of its users has two ways to do it.
