@@ -1,0 +1,33 @@
+package servers
+
+import (
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+)
+
+// OIDCProvider starts oidc-provider, an authorization server of the Node world, with the clients of testdata/node/provider.mjs. keys
+// are the public keys of its client "jwt", as a JWK Set.
+func OIDCProvider(t testing.TB, keys string) *Server {
+	t.Helper()
+	port := freePort(t)
+	runNode(t, port, "provider.mjs", strconv.Itoa(port), keys)
+	return &Server{URL: url("http", port)}
+}
+
+// runNode runs a script of testdata/node by the Node that is among its packages.
+func runNode(t testing.TB, port int, script string, args ...string) {
+	t.Helper()
+	_, file, _, _ := runtime.Caller(0)
+	dir, err := filepath.Abs(filepath.Join(filepath.Dir(file), "..", "..", "testdata", "node"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := exec.LookPath(filepath.Join(dir, "node_modules", ".bin", "node"))
+	if err != nil {
+		Missing(t, "the packages of interop/testdata/node are not installed (npm install --no-package-lock, in that folder)")
+	}
+	run(t, folder(t), []int{port}, exec.Command(node, append([]string{filepath.Join(dir, script)}, args...)...))
+}
