@@ -80,7 +80,7 @@ type bearerHeader struct {
 	token  *oauth2.Token // as the source has returned it, which may change what it points to
 	access string        // its AccessToken
 	kind   string        // its TokenType
-	expiry time.Time     // its Expiry
+	expiry int64         // its Expiry, in Unix microseconds; 0: it has none
 	only   *origin       // where alone it may go, as it was obtained for that (RFC 8707); nil: anywhere
 	stable atomic.Bool   // the source has returned it more than once
 }
@@ -248,8 +248,15 @@ func (s *sourceInUse) token(ctx context.Context, r TokenRequest) (*oauth2.Token,
 	return s.ask(ctx)
 }
 
-func isLasting(expiry time.Time) bool {
-	return expiry.IsZero() || time.Until(expiry) > time.Minute
+func isLasting(expiry int64) bool {
+	return expiry == 0 || expiry-time.Now().UnixMicro() > time.Minute.Microseconds()
+}
+
+func expiryOf(t *oauth2.Token) int64 {
+	if t.Expiry.IsZero() {
+		return 0
+	}
+	return t.Expiry.UnixMicro()
 }
 
 // ask calls Source.Token, for no longer than ctx allows.
@@ -280,7 +287,7 @@ func (s *sourceInUse) ask(ctx context.Context) (*oauth2.Token, error) {
 // headerFor returns the header for a token that Source has returned.
 func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, error) {
 	h := src.header.Load()
-	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry.Equal(t.Expiry) {
+	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == expiryOf(t) {
 		if !h.stable.Load() {
 			h.stable.Store(true)
 		}
@@ -292,7 +299,7 @@ func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, er
 	if err := b.checkType(t.TokenType); err != nil {
 		return nil, err
 	}
-	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: t.Expiry}
+	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: expiryOf(t)}
 	h.headerSession = b.place().session(h.access)
 	h.only = originOfResource(RecordOf(t).Resource)
 	src.header.Store(h)

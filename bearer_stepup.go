@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,8 +65,11 @@ func (b *Bearer) wanted(refused string, c *Challenge) (r TokenRequest, reason Re
 		if b.ScopeFilter != nil {
 			r.Scopes = b.ScopeFilter(r.Scopes)
 		}
-		if len(r.Scopes) == 0 || len(r.Scopes) > maxNeedScopes {
+		switch {
+		case len(r.Scopes) == 0 || len(r.Scopes) > maxNeedScopes:
 			err = cannotStepUp(reason, nil)
+		case slices.ContainsFunc(r.Scopes, func(s string) bool { return !isScope(s) }):
+			err = cannotStepUp(reason, errors.New("authretry: the challenge has a scope with a character that scopes cannot have (RFC 6749 §3.3)"))
 		}
 	case "insufficient_claims":
 		reason = ReasonCredentialsRefused

@@ -37,18 +37,25 @@ func isRefusal(resp *http.Response) bool {
 	case http.StatusUnauthorized, http.StatusProxyAuthRequired:
 		return true
 	case http.StatusForbidden:
-		return len(resp.Header["Www-Authenticate"]) > 0 && isInsufficientScope(challengesOf(resp))
+		return len(resp.Header["Www-Authenticate"]) > 0 && insufficiency(challengesOf(resp)) != 0
 	}
 	return false
 }
 
-func isInsufficientScope(challenges []Challenge) bool {
+// insufficiency returns what a token lacks, as challenges say that was refused for that; 0 if none says so.
+func insufficiency(challenges []Challenge) Reason {
 	for i := range challenges {
-		if equalFoldASCII(challenges[i].Scheme, "Bearer") && challenges[i].Params.Get("error") == "insufficient_scope" {
-			return true
+		if !equalFoldASCII(challenges[i].Scheme, "Bearer") && !equalFoldASCII(challenges[i].Scheme, "DPoP") {
+			continue
+		}
+		switch challenges[i].Params.Get("error") {
+		case "insufficient_scope":
+			return ReasonInsufficientScope
+		case "insufficient_user_authentication":
+			return ReasonInsufficientLogin
 		}
 	}
-	return false
+	return 0
 }
 
 func challengesOf(resp *http.Response) []Challenge {
@@ -190,8 +197,8 @@ func (x *exchange) whyOrigin(resp *http.Response, r *Rejection, u *unanswered) (
 	switch {
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		return ReasonProxyAuthentication, nil
-	case isInsufficientScope(r.Challenges):
-		return ReasonInsufficientScope, nil
+	case insufficiency(r.Challenges) != 0:
+		return insufficiency(r.Challenges), nil
 	case u.body != nil:
 		return ReasonBodyNotReplayable, u.body
 	case errors.Is(u.refused, ErrTokenRefused):

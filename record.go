@@ -153,6 +153,14 @@ func RecordOf(t *oauth2.Token) Record {
 	return r
 }
 
+// scopes returns what the Token is good for, sorted.
+func (r *Record) scopes() []string {
+	if r.Scopes == nil && r.Token != nil {
+		return grantedScopes(r.Token)
+	}
+	return union(nil, r.Scopes)
+}
+
 // isOfSomewhere reports whether r says where its token comes from, or what it is for.
 func (r *Record) isOfSomewhere() bool {
 	return r.Issuer != "" || r.TokenURL != "" || r.ClientID != "" || r.Resource != "" || r.KeyThumbprint != ""

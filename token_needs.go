@@ -40,7 +40,9 @@ func needsOf(r *TokenRequest) (n needs, err error) {
 		return needs{}, fmt.Errorf("authretry: a maximum age is negative (RFC 9470 §3)")
 	}
 	n.scopes = union(nil, r.Scopes)
-	n.acr = r.ACRValues[:min(len(r.ACRValues), maxNeedACR)]
+	if len(r.ACRValues) > 0 {
+		n.acr = r.ACRValues[:min(len(r.ACRValues), maxNeedACR)]
+	}
 	n.maxAge, n.hasMaxAge = r.MaxAge, r.HasMaxAge
 	return n, nil
 }

@@ -326,7 +326,7 @@ func (s *TokenSource) takeStored(run *refreshRun, stored *Record) bool {
 		return false
 	}
 	k := s.newKnownToken(stored.Token)
-	k.scopes = union(k.scopes, stored.Scopes)
+	k.scopes = union(k.scopes, stored.scopes())
 	if k.lifetime == 0 || run.isRefused(stored.Token) || !k.meets(&run.needs, time.Now()) {
 		return false
 	}
@@ -358,7 +358,7 @@ func (run *refreshRun) isOld(stored *Record) bool {
 func (run *refreshRun) has(previous *oauth2.Token, stored *Record) []string {
 	switch {
 	case stored != nil && stored.Token == previous:
-		return union(nil, stored.Scopes)
+		return stored.scopes()
 	case run.base != nil && run.base.token == previous:
 		return run.base.scopes
 	}
