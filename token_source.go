@@ -149,8 +149,8 @@ const (
 // the Answer of a [Scheme] can return it as it is.
 func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
 	if r.Previous == nil && r.asksForNothing() {
-		if t := s.atHand(ctx); t != nil {
-			return t, nil
+		if t, err := s.atHand(ctx); t != nil || err != nil {
+			return t, err
 		}
 	}
 	d, err := newDemand(&r)
@@ -253,46 +253,45 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// atHand returns the current token, or nil if there is none that is usable. It neither locks nor allocates.
-func (s *TokenSource) atHand(ctx context.Context) *oauth2.Token {
+// atHand returns the current token, or nil if there is none that is usable. It neither locks nor allocates, unless it has to
+// wait.
+func (s *TokenSource) atHand(ctx context.Context) (*oauth2.Token, error) {
 	k := s.current.Load()
 	if k == nil {
-		return nil
+		return nil, nil
 	}
 	if k.refusers.Load() != nil && k.isRefusedBy(originIn(ctx)) && ctx.Value(refreshKey{s}) == nil {
 		return s.awaitSuccessor(ctx, k)
 	}
 	if k.lifetime == forever {
-		return k.token
+		return k.token, nil
 	}
 	now := time.Now()
 	if k.settled(now) {
-		return k.token
+		return k.token, nil
 	}
 	if k.usable(now) {
 		s.renew(ctx, k, now)
-		return k.token
+		return k.token, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // awaitSuccessor returns the token that takes the place of k, which the origin of the request has refused, if it is on its
-// way; else k. It returns nil where obtain has to say what there is.
-func (s *TokenSource) awaitSuccessor(ctx context.Context, k *knownToken) *oauth2.Token {
+// way; else k, or nil if that is not usable.
+func (s *TokenSource) awaitSuccessor(ctx context.Context, k *knownToken) (*oauth2.Token, error) {
 	s.mu.Lock()
 	run := s.running
 	s.mu.Unlock()
 	if run != nil && run.base == k {
-		select {
-		case <-run.done:
-		case <-ctx.Done():
-			return nil // which obtain says, too
+		if err := run.await(ctx, "a token"); err != nil {
+			return nil, err
 		}
 	}
 	if current := s.current.Load(); current.usable(time.Now()) {
-		return current.token
+		return current.token, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // renew starts a refresh in the background, unless somebody else has.
