@@ -1,0 +1,368 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// A person is somebody who logs in when asked, and takes their time.
+type person struct {
+	takes  time.Duration
+	err    error
+	asked  atomic.Int32
+	gaveUp atomic.Int32 // how often the context ended first
+	last   TokenRequest
+}
+
+func (p *person) login(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	n := p.asked.Add(1)
+	p.last = r
+	select {
+	case <-time.After(p.takes):
+	case <-ctx.Done():
+		p.gaveUp.Add(1)
+		return nil, ctx.Err()
+	}
+	if p.err != nil {
+		return nil, p.err
+	}
+	return &oauth2.Token{AccessToken: fmt.Sprint("login-", n), RefreshToken: fmt.Sprint("r-login-", n)}, nil
+}
+
+// Where nothing else helps, one person is asked once, however many wait.
+func TestLoginIsAskedOnceWhereALoginIsRequired(t *testing.T) {
+	for name, src := range map[string]*TokenSource{
+		"nothing at all": {},
+		"refused for good": {Initial: &oauth2.Token{RefreshToken: "r"}, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			return nil, refusal(400, "invalid_grant")
+		}},
+		"no refresh token": {Initial: &oauth2.Token{AccessToken: "a", Expiry: time.Unix(1, 0)}, Fetch: (&TokenEndpoint{URL: "https://auth.test/"}).Refresh()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &person{takes: time.Minute}
+				src.Login = p.login
+				var all sync.WaitGroup
+				for range 50 {
+					all.Go(func() {
+						got, err := src.Token()
+						if err != nil || got.AccessToken != "login-1" {
+							t.Errorf("%v", err)
+						}
+					})
+				}
+				all.Wait()
+				require.EqualValues(t, 1, p.asked.Load())
+				got, err := src.Token()
+				require.NoError(t, err)
+				require.Equal(t, "r-login-1", got.RefreshToken)
+			})
+		})
+	}
+}
+
+// What passes is no reason to ask a person, nor is the client's secret.
+func TestLoginIsNotAskedForWhatPasses(t *testing.T) {
+	for _, fail := range []error{errors.New("down"), refusal(503, ""), refusal(404, ""), refusal(403, ""), refusal(401, "invalid_client"), refusal(400, "invalid_scope")} {
+		for _, initial := range []*oauth2.Token{nil, {RefreshToken: "r"}} {
+			synctest.Test(t, func(t *testing.T) {
+				p := &person{}
+				src := &TokenSource{Initial: initial, Login: p.login, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, fail }}
+				_, err := src.Token()
+				require.Error(t, err)
+				require.Zero(t, p.asked.Load(), "%v", fail)
+			})
+		}
+	}
+}
+
+func TestLoginThatIsDeclined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{takes: time.Second, err: errors.New("access_denied")}
+		src := &TokenSource{Login: p.login}
+		for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(100 * time.Millisecond) {
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			require.ErrorContains(t, err, "access_denied")
+		}
+		require.LessOrEqual(t, p.asked.Load(), int32(6), "not before MinRefreshInterval is over")
+		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "a"}))
+		_, err := src.Token()
+		require.NoError(t, err)
+	})
+}
+
+// A login ends when nobody waits any more, when its time is over, and if it does what it should not.
+func TestLoginEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{takes: time.Hour}
+		src := &TokenSource{Login: p.login, MinRefreshInterval: time.Second}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		_, err := src.Obtain(ctx, TokenRequest{})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Minute, time.Since(start))
+		synctest.Wait()
+		require.EqualValues(t, 1, p.gaveUp.Load(), "nobody waits")
+
+		time.Sleep(time.Minute)
+		start = time.Now()
+		_, err = src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.Equal(t, 5*time.Minute, time.Since(start))
+		synctest.Wait()
+		require.EqualValues(t, 2, p.gaveUp.Load())
+	})
+	for name, login := range map[string]FetchFunc{
+		"panics":          func(context.Context, TokenRequest) (*oauth2.Token, error) { panic("secret") },
+		"exits":           func(context.Context, TokenRequest) (*oauth2.Token, error) { runtime.Goexit(); return nil, nil },
+		"returns nothing": func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, nil },
+		"returns no token": func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			return &oauth2.Token{RefreshToken: "r"}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, err := (&TokenSource{Login: login}).Token()
+				require.ErrorIs(t, err, ErrLoginRequired)
+				require.NotContains(t, err.Error(), "secret")
+			})
+		})
+	}
+}
+
+// A Login that does not heed its context keeps nobody waiting, and what it brings is used all the same.
+func TestLoginThatIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &TokenSource{LoginTimeout: time.Minute, Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			time.Sleep(time.Hour)
+			return &oauth2.Token{AccessToken: "late"}, nil
+		}}
+		start := time.Now()
+		_, err := src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.Equal(t, time.Minute, time.Since(start))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "late", got.AccessToken)
+	})
+}
+
+// Refreshes go on beside a login, and only those wait for it who need it.
+func TestRefreshesGoOnBesideALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newGrantingIssuer()
+		p := &person{takes: time.Minute}
+		store := newSharedStore(nil)
+		store.put(i.initial())
+		src := &TokenSource{Store: store, Login: p.login, Fetch: func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+			if len(r.Scopes) > 1 {
+				return nil, fmt.Errorf("%w: a person has to consent", ErrLoginRequired)
+			}
+			return i.fetch(ctx, r)
+		}}
+		var all sync.WaitGroup
+		for _, r := range []TokenRequest{{Scopes: []string{"more"}}, {MaxAge: time.Hour, HasMaxAge: true}} {
+			all.Go(func() {
+				got, err := src.Obtain(t.Context(), r)
+				if err != nil || !strings.HasPrefix(got.AccessToken, "login-") {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		time.Sleep(10 * time.Second)
+		start := time.Now()
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "t0", got.AccessToken)
+		got, err = src.Refresh(t.Context(), got)
+		require.NoError(t, err)
+		require.Equal(t, "base", got.Extra("scope"))
+		require.Less(t, time.Since(start), time.Second, "the store is not locked")
+		all.Wait()
+		require.LessOrEqual(t, p.asked.Load(), int32(2))
+		require.Equal(t, store.record().Token.AccessToken, tokenOf(t, src))
+	})
+}
+
+func tokenOf(t *testing.T, src *TokenSource) string {
+	t.Helper()
+	got, err := src.Token()
+	require.NoError(t, err)
+	return got.AccessToken
+}
+
+// Nobody is asked where nobody waits.
+func TestLoginIsNotAskedInTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{}
+		background := atomic.Int32{}
+		src := &TokenSource{Login: p.login, Initial: &oauth2.Token{AccessToken: "a", RefreshToken: "r", Expiry: time.Now().Add(time.Hour)},
+			Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+				if r.Background {
+					background.Add(1)
+				}
+				return nil, refusal(400, "invalid_grant")
+			}}
+		for start := time.Now(); time.Since(start) < 59*time.Minute; time.Sleep(time.Second) {
+			require.Equal(t, "a", tokenOf(t, src))
+		}
+		require.EqualValues(t, 1, background.Load())
+		require.Zero(t, p.asked.Load())
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, "login-1", tokenOf(t, src), "somebody waits now")
+	})
+}
+
+// lockingStore is a TokenStore that has one person asked over all processes.
+type lockingStore struct {
+	*sharedStore
+	logins chan struct{}
+}
+
+func (s lockingStore) LockLogin(ctx context.Context) (func(), error) {
+	select {
+	case s.logins <- struct{}{}:
+		return func() { <-s.logins }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func TestLockLoginAsksOnePersonOverAllProcesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{takes: time.Minute}
+		store := lockingStore{newSharedStore(nil), make(chan struct{}, 1)}
+		var all sync.WaitGroup
+		for range 5 {
+			src := &TokenSource{Store: store, Login: p.login}
+			for range 5 {
+				all.Go(func() {
+					got, err := src.Token()
+					if err != nil || got.AccessToken != "login-1" {
+						t.Errorf("%v", err)
+					}
+				})
+			}
+		}
+		all.Wait()
+		require.EqualValues(t, 1, p.asked.Load())
+		require.Equal(t, "login-1", store.record().Token.AccessToken)
+	})
+}
+
+// A login with which the server is still not content is asked for once for a request.
+func TestStepUpByLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{takes: time.Second}
+		base, sent := challenging(401, func(int) string { return `Bearer error="insufficient_user_authentication", acr_values="urn:strong"` })
+		src := &TokenSource{Login: p.login, Initial: old()}
+		transport := &Transport{Base: base, Schemes: []Scheme{&Bearer{Source: src, StepUp: true}}}
+		resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil))
+		require.NoError(t, err)
+		require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+		require.EqualValues(t, 2, sent.Load())
+		require.EqualValues(t, 1, p.asked.Load())
+		require.Equal(t, "old", p.last.Previous.AccessToken)
+		require.Equal(t, []string{"urn:strong"}, p.last.ACRValues)
+		require.NotNil(t, p.last.Challenge)
+		for range 20 { // what the login has just been asked for is not asked for again
+			_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil))
+			require.NoError(t, err)
+		}
+		require.EqualValues(t, 1, p.asked.Load())
+	})
+}
+
+func TestLogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{lifetime: time.Hour}
+		store := newSharedStore(nil)
+		var revoked []string
+		open := func() *TokenSource {
+			return &TokenSource{Fetch: i.fetch, Store: store, Initial: old(), MinRefreshInterval: -1,
+				Revoke: func(_ context.Context, t *oauth2.Token) error { revoked = append(revoked, t.RefreshToken); return nil }}
+		}
+		here, there := open(), open()
+		require.Equal(t, "old", tokenOf(t, here))
+		require.Equal(t, "old", tokenOf(t, there))
+		got, err := here.Refresh(t.Context(), old())
+		require.NoError(t, err)
+		require.NoError(t, here.Logout(t.Context()))
+		require.Equal(t, []string{got.RefreshToken}, revoked, "the newest one")
+		require.True(t, store.record().LoggedOut)
+		for range 3 {
+			_, err = here.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			time.Sleep(time.Minute)
+		}
+		// The other process notices at its next look, and does not bring it back, neither from memory nor from Initial.
+		require.Equal(t, "old", tokenOf(t, there))
+		_, err = there.Refresh(t.Context(), old())
+		require.ErrorIs(t, err, ErrLoginRequired)
+		_, err = there.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		_, err = open().Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.True(t, store.record().LoggedOut)
+		require.EqualValues(t, 1, i.calls.Load())
+
+		require.NoError(t, here.Set(&oauth2.Token{AccessToken: "again", RefreshToken: "r"}))
+		time.Sleep(time.Minute)
+		require.Equal(t, "again", tokenOf(t, there))
+		require.Equal(t, "again", tokenOf(t, open()))
+	})
+}
+
+func TestLogoutThatFails(t *testing.T) {
+	store := newSharedStore(old())
+	store.failSave = errors.New("disk full")
+	src := &TokenSource{Store: store, Revoke: func(context.Context, *oauth2.Token) error { return errors.New("revocation is down, refresh-0") }}
+	require.Equal(t, "old", tokenOf(t, src))
+	err := src.Logout(t.Context())
+	require.ErrorIs(t, err, store.failSave)
+	require.ErrorContains(t, err, "revoked")
+	require.NotContains(t, err.Error(), "refresh-0")
+}
+
+// A logout while a refresh is under way: what the refresh brings is not put in its place.
+func TestLogoutDuringARefresh(t *testing.T) {
+	for _, hasStore := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			i := &issuer{delay: time.Second, lifetime: time.Hour}
+			src := &TokenSource{Fetch: i.fetch, Initial: old()}
+			store := newSharedStore(nil)
+			if hasStore {
+				src.Store = store
+			}
+			require.Equal(t, "old", tokenOf(t, src))
+			var all sync.WaitGroup
+			all.Go(func() { _, _ = src.Refresh(context.Background(), old()) })
+			time.Sleep(100 * time.Millisecond)
+			require.NoError(t, src.Logout(t.Context()))
+			all.Wait()
+			time.Sleep(time.Minute)
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			if hasStore {
+				require.True(t, store.record().LoggedOut)
+			}
+		})
+	}
+}
