@@ -157,7 +157,8 @@ var (
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
 		causes: []error{ErrCredentialsRefused},
 	}
-	errRecursion = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
+	errStillFetching = errors.New("authretry: an earlier call of TokenSource.Fetch has not returned, although its context has ended")
+	errRecursion     = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
 )
 
 // failed is the error for a Fetch of a successor of previous that failed with err.

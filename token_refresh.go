@@ -285,7 +285,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	r := TokenRequest{Previous: previous, Challenge: run.challenge, Account: run.account, Background: run.background,
 		Scopes: union(has, run.scopes), Claims: run.claims, ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge,
 		wider: !isSubset(run.scopes, has)}
-	t, err := s.Fetch(ctx, r)
+	t, err := s.callFetch(ctx, r)
 	if err != nil {
 		return failed(run.ctx.explain(err), previous)
 	}
@@ -314,6 +314,31 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
 	}
 	return nil
+}
+
+// callFetch calls Fetch, unless an earlier call that does not heed its context is still at the same refresh token.
+func (s *TokenSource) callFetch(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	grant := grantOf(r.Previous)
+	s.mu.Lock()
+	busy := s.fetching[grant]
+	if !busy {
+		if s.fetching == nil {
+			s.fetching = make(map[string]bool, 1)
+		}
+		s.fetching[grant] = true
+	}
+	s.mu.Unlock()
+	if busy {
+		return nil, errStillFetching
+	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if delete(s.fetching, grant); len(s.fetching) == 0 {
+			s.fetching = nil
+		}
+	}()
+	return s.Fetch(ctx, r)
 }
 
 // takeStored makes the token in the Store the result of the run, if another process has put it there since, and it is

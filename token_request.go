@@ -10,8 +10,8 @@ import (
 
 // A FetchFunc gets a new token, from an authorization server or elsewhere. Its context ends when
 // [TokenSource.FetchTimeout] is over. It has no values of the caller who caused the refresh, since the token is for all
-// callers; under oauth2.HTTPClient it has [TokenSource.HTTPClient]. It must not modify what r points to. A TokenSource does not call it again before it has returned, unless its context has ended or Set has been
-// called.
+// callers; under oauth2.HTTPClient it has [TokenSource.HTTPClient]. It must not modify what r points to. A TokenSource does not call it again before it has returned, even if its
+// context has ended, but for another refresh token, as after Set.
 //
 // An error that wraps [ErrLoginRequired] is permanent for r.Previous's refresh token. So is an *oauth2.RetrieveError that
 // says invalid_grant, or bad_refresh_token as GitHub does. One that says invalid_client or unauthorized_client concerns the

@@ -100,15 +100,16 @@ type TokenSource struct {
 	publishing turn
 
 	// mu guards what follows. It is never held while anything is called that could wait.
-	mu      sync.Mutex
-	begun   bool         // Initial has been looked at
-	ended   bool         // by Logout, here or elsewhere
-	running *refreshRun  // the refresh under way; nil if there is none
-	failure failure      // of the last refresh; zero if it succeeded
-	forced  refreshCount // refreshes that refusals have caused lately
-	next    needs        // of those who wait for a refresh that will not meet them
-	stepUps refreshCount // refreshes that needs have caused lately
-	lacking time.Time    // until then nobody asks for more: a grant has lacked something
+	mu       sync.Mutex
+	begun    bool            // Initial has been looked at
+	ended    bool            // by Logout, here or elsewhere
+	running  *refreshRun     // the refresh under way; nil if there is none
+	fetching map[string]bool // with which refresh tokens Fetch has been called, and has not returned; nil: with none
+	failure  failure         // of the last refresh; zero if it succeeded
+	forced   refreshCount    // refreshes that refusals have caused lately
+	next     needs           // of those who wait for a refresh that will not meet them
+	stepUps  refreshCount    // refreshes that needs have caused lately
+	lacking  time.Time       // until then nobody asks for more: a grant has lacked something
 
 	loggingIn *refreshRun // the login under way; nil if there is none
 	declined  error       // of the last login

@@ -1,0 +1,312 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// A rotatingIssuer takes each refresh token once.
+type rotatingIssuer struct {
+	mu     sync.Mutex
+	n      int
+	valid  string
+	reused []string
+	delay  time.Duration
+}
+
+func (i *rotatingIssuer) fetch(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+	time.Sleep(i.delay)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if grantOf(r.Previous) != i.valid {
+		i.reused = append(i.reused, grantOf(r.Previous))
+		return nil, refusal(400, "invalid_grant")
+	}
+	i.n++
+	i.valid = fmt.Sprint("r", i.n)
+	return &oauth2.Token{AccessToken: fmt.Sprint("a", i.n), RefreshToken: i.valid, Expiry: time.Now().Add(time.Hour)}, nil
+}
+
+func TestInitialIsSavedBeforeItIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		initial := &oauth2.Token{AccessToken: "a0", RefreshToken: "r0", Expiry: time.Now().Add(time.Hour)}
+		store := newSharedStore(nil)
+		src := &TokenSource{Store: store, Initial: initial}
+		require.Equal(t, "a0", tokenOf(t, src))
+		require.Equal(t, "r0", store.get().RefreshToken)
+
+		// One that is in use already counts for more than Initial, whether it is good or not.
+		i := &rotatingIssuer{valid: "theirs"}
+		store = newSharedStore(&oauth2.Token{AccessToken: "x", RefreshToken: "theirs", Expiry: time.Now().Add(-time.Hour)})
+		src = &TokenSource{Store: store, Initial: initial, Fetch: i.fetch}
+		require.Equal(t, "a1", tokenOf(t, src))
+		require.Empty(t, i.reused)
+
+		// If it cannot be saved, it is used all the same, and saved later.
+		store = newSharedStore(nil)
+		store.failSave = errors.New("disk full")
+		src = &TokenSource{Store: store, Initial: initial}
+		require.Equal(t, "a0", tokenOf(t, src))
+		store.failSave = nil
+		time.Sleep(time.Minute)
+		require.Equal(t, "r0", store.get().RefreshToken)
+	})
+}
+
+// Initial that has to be refreshed first is spent once by all the processes that begin with it.
+func TestInitialIsSpentOnceByAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r0", delay: time.Second}
+		store := newSharedStore(nil)
+		var all sync.WaitGroup
+		for range 10 {
+			src := &TokenSource{Store: store, Initial: &oauth2.Token{RefreshToken: "r0"}, Fetch: i.fetch}
+			all.Go(func() {
+				got, err := src.Token()
+				if err != nil || got.AccessToken != "a1" {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		all.Wait()
+		require.Empty(t, i.reused)
+		require.Equal(t, 1, i.n)
+	})
+}
+
+// A token that could not be saved is saved again until it is, and the listener of who waited is told each time.
+func TestTokenIsSavedAgainUntilItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r0"}
+		store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
+		var mu sync.Mutex
+		var notSaved []error
+		ctx := withListener(t.Context(), func(_ context.Context, e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			if e.Kind == EventNotSaved {
+				notSaved = append(notSaved, e.Err)
+			}
+		})
+		src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
+		require.Equal(t, "a0", tokenOf(t, src))
+		store.failSave = errors.New("disk full")
+		got, err := src.Refresh(ctx, &oauth2.Token{AccessToken: "a0"})
+		require.NoError(t, err)
+		require.Equal(t, "a1", got.AccessToken)
+		time.Sleep(10 * time.Minute)
+		mu.Lock()
+		require.Greater(t, len(notSaved), 10)
+		require.Less(t, len(notSaved), 60)
+		require.ErrorIs(t, notSaved[0], store.failSave)
+		require.ErrorContains(t, notSaved[0], "in use")
+		mu.Unlock()
+		require.Equal(t, "r0", store.get().RefreshToken)
+		store.failSave = nil
+		time.Sleep(time.Minute)
+		require.Equal(t, "r1", store.get().RefreshToken)
+		// Another process goes on with that.
+		next, err := (&TokenSource{Store: store, Fetch: i.fetch}).Refresh(t.Context(), got)
+		require.NoError(t, err)
+		require.Equal(t, "a2", next.AccessToken)
+		require.Empty(t, i.reused)
+	})
+}
+
+// While it is not saved, what others save counts for more only if it is another login or newer.
+func TestUnsavedTokenYieldsToANewerOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r0"}
+		store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
+		src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
+		require.Equal(t, "a0", tokenOf(t, src))
+		store.failSave = errors.New("disk full")
+		_, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "a0"})
+		require.NoError(t, err)
+		store.put(&oauth2.Token{AccessToken: "login", RefreshToken: "r-login"}) // somebody has logged in
+		store.failSave = nil
+		time.Sleep(time.Minute)
+		require.Equal(t, "login", store.get().AccessToken)
+	})
+}
+
+// Nothing is spent that could not be saved, as far as the store knows.
+func TestRefreshTokenIsNotSpentUnlessTheStoreConfirms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r0"}
+		store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
+		store.failConfirm = errors.New("no space left")
+		src := &TokenSource{Store: store, Fetch: i.fetch}
+		_, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "a0"})
+		require.ErrorIs(t, err, store.failConfirm)
+		require.NotErrorIs(t, err, ErrLoginRequired)
+		require.Zero(t, i.n)
+		store.failConfirm = nil
+		time.Sleep(time.Minute)
+		_, err = src.Refresh(t.Context(), &oauth2.Token{AccessToken: "a0"})
+		require.NoError(t, err)
+		require.EqualValues(t, 2, store.confirms.Load())
+	})
+}
+
+// Each send of a refresh token is confirmed, retries too.
+func TestEachSendOfARefreshTokenIsConfirmed(t *testing.T) {
+	sends := 0
+	e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		if sends = n; n < 3 {
+			w.WriteHeader(503)
+			return
+		}
+		issue(w)
+	})
+	store := newSharedStore(old())
+	_, err := (&TokenSource{Store: store, Fetch: (&TokenEndpoint{URL: e.URL}).Refresh()}).Refresh(t.Context(), old())
+	require.NoError(t, err)
+	require.Equal(t, 3, sends)
+	require.EqualValues(t, 3, store.confirms.Load())
+}
+
+// Set during a refresh wins, in memory and in the store, and the refresh does not write over it.
+func TestSetDuringARefreshIsNotOverwritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r0", delay: 10 * time.Second}
+		store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
+		src := &TokenSource{Store: store, Fetch: i.fetch}
+		require.Equal(t, "a0", tokenOf(t, src))
+		var all sync.WaitGroup
+		all.Go(func() { _, _ = src.Refresh(context.Background(), &oauth2.Token{AccessToken: "a0"}) })
+		time.Sleep(time.Second)
+		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "r-login"}))
+		all.Wait()
+		time.Sleep(time.Minute)
+		require.Equal(t, "login", tokenOf(t, src))
+		require.Equal(t, "r-login", store.get().RefreshToken)
+	})
+}
+
+// A token that was set and refreshed at once is not put back by the Set that was still waiting to save it.
+func TestSetDoesNotWriteOverItsOwnSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r-login"}
+		store := newSharedStore(nil)
+		src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
+		store.failSave = errors.New("disk full")
+		require.Error(t, src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "r-login"}))
+		store.failSave = nil
+		_, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "login"})
+		require.NoError(t, err)
+		require.Equal(t, "r1", store.get().RefreshToken)
+		time.Sleep(10 * time.Minute)
+		require.Equal(t, "r1", store.get().RefreshToken)
+		require.Empty(t, i.reused)
+	})
+}
+
+// A key that has merely vanished is no logout: whoever has the login writes it back.
+func TestKeyThatHasVanishedIsWrittenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r0"}
+		store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0", Expiry: time.Now().Add(time.Hour)})
+		src := &TokenSource{Store: store, Fetch: i.fetch}
+		require.Equal(t, "a0", tokenOf(t, src))
+		store.putRecord(nil)
+		time.Sleep(2 * time.Hour)
+		require.Equal(t, "a1", tokenOf(t, src))
+		require.Equal(t, "r1", store.get().RefreshToken)
+		require.Empty(t, i.reused)
+	})
+}
+
+// A store that fails before, between and after: nothing that is there is lost, and there is always an error or a token.
+func TestStoreThatFailsAnywhere(t *testing.T) {
+	broken := errors.New("broken")
+	for name, fail := range map[string]func(s *sharedStore){
+		"load": func(s *sharedStore) { s.failLoad = broken }, "lock": func(s *sharedStore) { s.failLock = broken },
+		"confirm": func(s *sharedStore) { s.failConfirm = broken }, "save": func(s *sharedStore) { s.failSave = broken },
+		"all": func(s *sharedStore) { s.failLoad, s.failLock = broken, broken },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := &rotatingIssuer{valid: "r0"}
+				store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
+				src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
+				last := tokenOf(t, src)
+				fail(store)
+				for range 5 {
+					if got, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: last}); err == nil {
+						last = got.AccessToken
+					} else {
+						require.NotErrorIs(t, err, ErrLoginRequired)
+					}
+					time.Sleep(10 * time.Second)
+				}
+				store.failLoad, store.failLock, store.failConfirm, store.failSave = nil, nil, nil, nil
+				time.Sleep(2 * time.Minute)
+				got, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: last})
+				require.NoError(t, err)
+				require.Equal(t, got.RefreshToken, store.get().RefreshToken)
+				require.Empty(t, i.reused)
+			})
+		})
+	}
+}
+
+// A store in which others put two tokens by turns, both of them refused, costs no storm of token requests.
+func TestStoreThatAlternatesBetweenRefusedTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		store := newSharedStore(&oauth2.Token{AccessToken: "x0"})
+		src := &TokenSource{Store: store, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			return &oauth2.Token{AccessToken: fmt.Sprint("new-", calls.Add(1))}, nil
+		}}
+		got := &oauth2.Token{AccessToken: tokenOf(t, src)}
+		requests := 0
+		for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(10 * time.Millisecond) {
+			requests++
+			store.put(&oauth2.Token{AccessToken: fmt.Sprint("x", requests%2)})
+			if next, err := src.Refresh(t.Context(), got); err == nil {
+				got = next
+			}
+		}
+		require.LessOrEqual(t, calls.Load(), int32(6*maxForced+1))
+	})
+}
+
+// A Fetch that does not heed the end of its context is not called beside itself: it might spend a refresh token twice.
+func TestFetchThatIgnoresItsContextIsNotCalledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var under, most, calls atomic.Int32
+		src := &TokenSource{FetchTimeout: time.Second, Initial: old(), Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+			calls.Add(1)
+			most.Store(max(most.Load(), under.Add(1)))
+			defer under.Add(-1)
+			time.Sleep(10 * time.Minute)
+			return nil, errors.New("too late")
+		}}
+		for start := time.Now(); time.Since(start) < 9*time.Minute; time.Sleep(time.Second) {
+			_, err := src.Refresh(t.Context(), old())
+			require.Error(t, err)
+		}
+		require.EqualValues(t, 1, calls.Load())
+		require.NoError(t, src.Set(&oauth2.Token{RefreshToken: "login"}))
+		_, err := src.Token()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.EqualValues(t, 2, calls.Load(), "it is another refresh token")
+		time.Sleep(time.Hour)
+		require.EqualValues(t, 2, most.Load())
+		_, err = src.Token()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.EqualValues(t, 3, calls.Load(), "it has returned")
+		time.Sleep(time.Hour)
+	})
+}
