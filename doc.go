@@ -38,6 +38,28 @@
 // Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error). Do not wrap a TokenSource by
 // oauth2.ReuseTokenSource: that keeps handing out a token that has been revoked.
 //
+// A server may ask for another token than the one that it refuses: one with more scope (RFC 6750 §3.1), from a fresher or
+// stronger login (RFC 9470), or with certain claims (continuous access evaluation at Microsoft Entra). If [Bearer.StepUp] is set,
+// the TokenSource is asked for such a token, once for a request, and it then serves all requests. Scopes that were granted
+// before are asked for again with the new ones. [Bearer.ScopeFilter] says what servers may ask for.
+//
+// # Logging in and out
+//
+// Where nothing but a new login helps, the error wraps [ErrLoginRequired], unless [TokenSource.Login] is set: a func that asks a
+// person, in a browser for instance, while those who need the token wait under their own contexts. One person is asked once,
+// however many wait. Without it, let the user log in whenever your program sees fit, and call [TokenSource.Set].
+//
+//	tokens := &authretry.TokenSource{
+//		Fetch: endpoint.Refresh(),
+//		Store: filestore.New(path),
+//		Login: func(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
+//			return askInBrowser(ctx, r.Scopes) // yours
+//		},
+//	}
+//
+// [TokenSource.Logout] ends the login, for all processes that share the Store: they notice when they next look there, and none
+// brings it back.
+//
 // # Token endpoints
 //
 // A [TokenEndpoint] is the place that issues tokens, with what this client has to say there. Its methods return a [FetchFunc]

@@ -190,3 +190,71 @@ func saveToKeyring(t *oauth2.Token) {
 	}
 	keyring["my-cli"] = data
 }
+
+// A server that wants more scope for some requests gets a token that has it, together with what was granted before.
+func ExampleBearer_stepUp() {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" && r.Header.Get("Authorization") != "Bearer token-for-read+write" {
+			w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="write"`)
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	defer api.Close()
+
+	tokens := &authretry.TokenSource{Fetch: func(_ context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
+		scopes := r.Scopes
+		if scopes == nil { // as before: there is nothing yet
+			scopes = []string{"read"}
+		}
+		scope := strings.Join(scopes, " ")
+		fmt.Printf("asking for %q\n", scope) // in place of TokenEndpoint.ClientCredentials("read")
+		return (&oauth2.Token{AccessToken: "token-for-" + strings.Join(scopes, "+")}).WithExtra(map[string]any{"scope": scope}), nil
+	}}
+	client := &http.Client{Transport: authretry.New(&authretry.Bearer{Source: tokens, StepUp: true})}
+	for range 2 {
+		for _, method := range []string{"GET", "POST"} {
+			req, _ := http.NewRequest(method, api.URL, nil)
+			resp, err := client.Do(req)
+			if err != nil {
+				log.Fatal(err)
+			}
+			resp.Body.Close()
+			fmt.Println(method, resp.StatusCode)
+		}
+	}
+	// Output:
+	// asking for "read"
+	// GET 200
+	// asking for "read write"
+	// POST 200
+	// GET 200
+	// POST 200
+}
+
+// Where the login has ended, a person is asked, once, however many requests need the token.
+func ExampleTokenSource_login() {
+	tokens := &authretry.TokenSource{
+		Fetch: func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+			return nil, fmt.Errorf("%w: the refresh token was revoked", authretry.ErrLoginRequired)
+		},
+		Login: func(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
+			fmt.Println("please log in")
+			return &oauth2.Token{AccessToken: "new", RefreshToken: "newer", Expiry: time.Now().Add(time.Hour)}, nil
+		},
+	}
+	for range 3 {
+		token, err := tokens.Token()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(token.AccessToken)
+	}
+	if err := tokens.Logout(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// please log in
+	// new
+	// new
+	// new
+}

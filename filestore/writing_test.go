@@ -90,7 +90,9 @@ func TestDiskThatFails(t *testing.T) {
 		s := New(path(t))
 		set(t, s, record("old").Token)
 		s.disk.rename = func(string, string) error { return broken }
-		err := s.Update(t.Context(), func(context.Context, *authretry.Record, confirmFunc) (*authretry.Record, error) { return record("new"), nil })
+		err := s.Update(t.Context(), func(context.Context, *authretry.Record, confirmFunc) (*authretry.Record, error) {
+			return record("new"), nil
+		})
 		require.ErrorIs(t, err, broken)
 		require.Equal(t, "old", accessOf(t, s))
 		only(t, s)
