@@ -158,6 +158,9 @@ func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token
 	if err != nil {
 		return nil, err
 	}
+	if d.account == "" {
+		d.account = AccountOf(ctx)
+	}
 	return s.obtain(ctx, d)
 }
 
@@ -311,7 +314,7 @@ func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
 	case now.Before(s.failure.until):
 		k.retryAfter(now, s.failure.until.Sub(now))
 	default:
-		s.start(ctx, k, demand{background: true})
+		s.start(ctx, k, demand{background: true, account: AccountOf(ctx)})
 	}
 }
 

@@ -419,3 +419,13 @@ func TestInsufficientUserAuthenticationWithoutLogin(t *testing.T) {
 	require.Equal(t, ReasonInsufficientLogin, Explain(resp).(*Rejection).Reason)
 	require.ErrorContains(t, Explain(resp), "TokenSource.Login")
 }
+
+// Fetch is told for whom the token is, where that is known.
+func TestFetchKnowsTheAccount(t *testing.T) {
+	i := newGrantingIssuer()
+	transport := i.transport(&TokenSource{Fetch: i.fetch}, 403)
+	transport.Account = func(*http.Request) string { return "alice" }
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/more", nil))
+	require.NoError(t, err)
+	require.Equal(t, []string{"alice", "alice"}, []string{i.requests[0].Account, i.requests[1].Account})
+}
