@@ -54,10 +54,10 @@ func TestInitialIsSavedBeforeItIsUsed(t *testing.T) {
 
 		// If it cannot be saved, it is used all the same, and saved later.
 		store = newSharedStore(nil)
-		store.failSave = errors.New("disk full")
+		store.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
 		src = &TokenSource{Store: store, Initial: initial}
 		require.Equal(t, "a0", tokenOf(t, src))
-		store.failSave = nil
+		store.change(func(s *sharedStore) { s.failSave = nil })
 		time.Sleep(time.Minute)
 		require.Equal(t, "r0", store.get().RefreshToken)
 	})
@@ -100,7 +100,7 @@ func TestTokenIsSavedAgainUntilItIs(t *testing.T) {
 		})
 		src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
 		require.Equal(t, "a0", tokenOf(t, src))
-		store.failSave = errors.New("disk full")
+		store.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
 		got, err := src.Refresh(ctx, &oauth2.Token{AccessToken: "a0"})
 		require.NoError(t, err)
 		require.Equal(t, "a1", got.AccessToken)
@@ -108,11 +108,11 @@ func TestTokenIsSavedAgainUntilItIs(t *testing.T) {
 		mu.Lock()
 		require.Greater(t, len(notSaved), 10)
 		require.Less(t, len(notSaved), 60)
-		require.ErrorIs(t, notSaved[0], store.failSave)
+		require.ErrorIs(t, notSaved[0], store.failing(&store.failSave))
 		require.ErrorContains(t, notSaved[0], "in use")
 		mu.Unlock()
 		require.Equal(t, "r0", store.get().RefreshToken)
-		store.failSave = nil
+		store.change(func(s *sharedStore) { s.failSave = nil })
 		time.Sleep(time.Minute)
 		require.Equal(t, "r1", store.get().RefreshToken)
 		// Another process goes on with that.
@@ -130,11 +130,11 @@ func TestUnsavedTokenYieldsToANewerOne(t *testing.T) {
 		store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
 		src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
 		require.Equal(t, "a0", tokenOf(t, src))
-		store.failSave = errors.New("disk full")
+		store.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
 		_, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "a0"})
 		require.NoError(t, err)
 		store.put(&oauth2.Token{AccessToken: "login", RefreshToken: "r-login"}) // somebody has logged in
-		store.failSave = nil
+		store.change(func(s *sharedStore) { s.failSave = nil })
 		time.Sleep(time.Minute)
 		require.Equal(t, "login", store.get().AccessToken)
 	})
@@ -145,13 +145,13 @@ func TestRefreshTokenIsNotSpentUnlessTheStoreConfirms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := &rotatingIssuer{valid: "r0"}
 		store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
-		store.failConfirm = errors.New("no space left")
+		store.change(func(s *sharedStore) { s.failConfirm = errors.New("no space left") })
 		src := &TokenSource{Store: store, Fetch: i.fetch}
 		_, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "a0"})
-		require.ErrorIs(t, err, store.failConfirm)
+		require.ErrorIs(t, err, store.failing(&store.failConfirm))
 		require.NotErrorIs(t, err, ErrLoginRequired)
 		require.Zero(t, i.n)
-		store.failConfirm = nil
+		store.change(func(s *sharedStore) { s.failConfirm = nil })
 		time.Sleep(time.Minute)
 		_, err = src.Refresh(t.Context(), &oauth2.Token{AccessToken: "a0"})
 		require.NoError(t, err)
@@ -200,9 +200,9 @@ func TestSetDoesNotWriteOverItsOwnSuccessor(t *testing.T) {
 		i := &rotatingIssuer{valid: "r-login"}
 		store := newSharedStore(nil)
 		src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
-		store.failSave = errors.New("disk full")
+		store.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
 		require.Error(t, src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "r-login"}))
-		store.failSave = nil
+		store.change(func(s *sharedStore) { s.failSave = nil })
 		_, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "login"})
 		require.NoError(t, err)
 		require.Equal(t, "r1", store.get().RefreshToken)
@@ -241,7 +241,7 @@ func TestStoreThatFailsAnywhere(t *testing.T) {
 				store := newSharedStore(&oauth2.Token{AccessToken: "a0", RefreshToken: "r0"})
 				src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
 				last := tokenOf(t, src)
-				fail(store)
+				store.change(fail)
 				for range 5 {
 					if got, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: last}); err == nil {
 						last = got.AccessToken
@@ -250,7 +250,7 @@ func TestStoreThatFailsAnywhere(t *testing.T) {
 					}
 					time.Sleep(10 * time.Second)
 				}
-				store.failLoad, store.failLock, store.failConfirm, store.failSave = nil, nil, nil, nil
+				store.change(func(s *sharedStore) { s.failLoad, s.failLock, s.failConfirm, s.failSave = nil, nil, nil, nil })
 				time.Sleep(2 * time.Minute)
 				got, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: last})
 				require.NoError(t, err)

@@ -36,16 +36,16 @@ func newSharedStore(t *oauth2.Token) *sharedStore {
 }
 
 func (s *sharedStore) Load(context.Context) (*Record, error) {
-	if s.failLoad != nil {
-		return nil, s.failLoad
+	if err := s.failing(&s.failLoad); err != nil {
+		return nil, err
 	}
 	return s.record(), nil
 }
 
 func (s *sharedStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
 	s.updates.Add(1)
-	if s.failLock != nil {
-		return s.failLock
+	if err := s.failing(&s.failLock); err != nil {
+		return err
 	}
 	select {
 	case s.lock <- struct{}{}:
@@ -54,16 +54,30 @@ func (s *sharedStore) Update(ctx context.Context, fn func(context.Context, *Reco
 	}
 	defer func() { <-s.lock }()
 	current := s.record()
-	r, err := fn(ctx, current, func(context.Context) error { s.confirms.Add(1); return s.failConfirm })
+	r, err := fn(ctx, current, func(context.Context) error { s.confirms.Add(1); return s.failing(&s.failConfirm) })
 	if err != nil || r == nil || r.isSame(current) {
 		return err
 	}
 	s.saves.Add(1)
-	if s.failSave != nil {
-		return s.failSave
+	if err := s.failing(&s.failSave); err != nil {
+		return err
 	}
 	s.putRecord(r)
 	return nil
+}
+
+// failing returns one of the errors, which change may be setting at the same time.
+func (s *sharedStore) failing(err *error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *err
+}
+
+// change sets the errors while others use the store.
+func (s *sharedStore) change(f func(s *sharedStore)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
 }
 
 func (s *sharedStore) record() *Record {
