@@ -16,6 +16,9 @@ import (
 // (auth where there is a choice), and userhash. User name and password are hashed as the bytes they are:
 // RFC 7616 §4 wants UTF-8, in normalization form C.
 //
+// A nonce is used by one request at a time, so that nonce counts arrive in order. Where a server forgets nonces that it has just
+// given away, since it keeps but few, fewer requests at once are sent to it: the others wait for one of those, up to 100 ms.
+//
 // Digest protects the password on the way, but nothing else of a request: prefer https, where it is to be had.
 //
 // A Digest must not be changed once it is in use. It is safe for concurrent use.

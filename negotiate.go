@@ -80,6 +80,7 @@ func (x *exchange) lend() (lease, error) {
 		}
 		if err != nil || session != nil {
 			x.keep(known)
+			known.visit.end(false)
 			return lease{held: held{Session: session}, scheme: s.scheme, started: true}, err
 		}
 	}

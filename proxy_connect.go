@@ -59,6 +59,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 	if l.Session == nil {
 		var err error
 		if l, err = x.lend(); err == nil {
+			l.visit.end(false)
 			err = x.carry(&l)
 		}
 		if err != nil {

@@ -42,6 +42,8 @@ type exchange struct {
 	changes    uint32 // how often such an account had been forgotten when it began
 
 	copied   http.Request // the first send, which is a part of the exchange to save an allocation
+	visit    visit        // among those that are out to the origin
+	passed   bool         // its credentials were accepted
 	ahead    lease        // what went with the first send
 	answer   lease        // what went with the second
 	attempts int          // sends
@@ -96,6 +98,7 @@ func (x *exchange) run() (resp *http.Response, err error) {
 		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
 		defer context.AfterFunc(x.ctx, x.body.abandon)()
 	}
+	defer func() { x.visit.end(x.passed) }()
 	first, err := x.first()
 	if err != nil {
 		x.body.abandon()
@@ -166,6 +169,8 @@ func (x *exchange) first() (*http.Request, error) {
 	}
 	l, err := x.lend()
 	if err == nil {
+		l = l.await(x.ctx, x.at)
+		x.visit = l.visit
 		err = x.carry(&l)
 	}
 	if err != nil {
@@ -202,6 +207,9 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	challenges := x.challenges(resp)
 	x.reportChallenges(resp.StatusCode, challenges)
 	x.learn(resp, first, x.ahead, true)
+	if forgotten(x.ahead) != nil {
+		x.visit.crowded()
+	}
 	answer, err := x.choose(challenges, resp, first, x.ahead)
 	if err == nil {
 		err = x.carry(&answer)
@@ -215,6 +223,9 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 			return nil, context.Cause(x.ctx) // which has closed the body
 		}
 		return nil, &unanswered{body: cmp.Or(x.noReplay, errBodyNotReplayable)}
+	}
+	if x.visit.at == nil && !x.way.isTunnel() && isExclusive(answer.Session) {
+		x.visit = x.spaces.enter(x.remembered())
 	}
 	req := x.copy(new(http.Request))
 	if !x.way.isTunnel() {
@@ -349,6 +360,7 @@ func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*ht
 			x.body.settle()
 			return nil, x.fail(nil, err)
 		}
+		x.passed = true
 		x.keep(l)
 	}
 	if l.Session == nil && x.body.isHeldBack() && !x.foreign {
@@ -398,18 +410,29 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 // returns why the refusal is not answered any more.
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
-	if keep, _ := x.learn(resp, sent, x.answer, true); keep {
+	u := &unanswered{refused: ErrCredentialsRefused}
+	keep, _ := x.learn(resp, sent, x.answer, true)
+	if hint := forgotten(x.answer); hint != nil {
+		u.refused = hint
+	}
+	right := x.visit.crowded() // a nonce that was given a moment ago is not known any more, or called stale
+	switch {
+	case keep:
 		x.keep(x.answer)
-	} else {
+	case right:
+		u.refused = errNonceForgotten
+	default:
 		x.spaces.forget(x.remembered(), x.answer)
 	}
-	u := &unanswered{refused: ErrCredentialsRefused}
-	if hinter, ok := x.answer.Session.(interface{ refusedHint() error }); ok {
-		if hint := hinter.refusedHint(); hint != nil {
-			u.refused = hint
-		}
-	}
 	return u
+}
+
+// forgotten returns what there is to be said of a refusal, if the server has forgotten a Session that was good.
+func forgotten(l lease) error {
+	if hinter, ok := l.Session.(interface{ refusedHint() error }); ok {
+		return hinter.refusedHint()
+	}
+	return nil
 }
 
 // learn lets a Session learn from the response to what it has authorized.

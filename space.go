@@ -63,9 +63,10 @@ type originSpaces struct {
 	next    *originSpaces // of the same account; guarded by spaces.mu
 	lastUse atomic.Int64
 
-	mu      sync.Mutex // guards everything below, for no longer than a look
-	spaces  []*protectionSpace
-	size    int  // in bytes
+	mu     sync.Mutex // guards everything below, for no longer than a look
+	spaces []*protectionSpace
+	size   int // in bytes
+	crowd
 	takes   bool // a body that was large, or of unknown length, without a challenge
 	dropped bool // it is not remembered any more, and counts no more
 }
@@ -119,7 +120,8 @@ type lease struct {
 	scheme  int // index in Transport.Schemes
 	realm   string
 	started bool // by a Starter, ahead of any challenge: there is nothing to remember
-	carried int  // index in exchange.carried, plus 1, of what a Carrier has made for it; 0 if nothing
+	visit   visit
+	carried int // index in exchange.carried, plus 1, of what a Carrier has made for it; 0 if nothing
 
 	// Where a remembered Session came from; nil for one that has just answered a challenge.
 	known *originSpaces
@@ -128,7 +130,7 @@ type lease struct {
 
 // lend returns the remembered Session for a request to u, if there is one. The more specific scope wins, then the
 // later space. The lease is exact if a path at or above u's was challenged, and not only covered by what the
-// Session says of its extent.
+// Session says of its extent. If there are exclusive Sessions, the request is counted until leave is called.
 func (s *spaces) lend(key spacesKey, u *url.URL) (l lease, exact bool) {
 	known := s.of(key)
 	if known == nil {
@@ -137,21 +139,29 @@ func (s *spaces) lend(key spacesKey, u *url.URL) (l lease, exact bool) {
 	known.lastUse.Store(s.clock.Add(1))
 	known.mu.Lock()
 	defer known.mu.Unlock()
+	l, exact = known.lease(u, known.isFull())
+	l.visit = known.enter()
+	return l, exact
+}
+
+// lease returns the Session for a request to u; none of those that are exclusive if the request has to wait. The caller holds
+// mu.
+func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 	var best *protectionSpace
 	depth := -1
-	for i := len(known.spaces) - 1; i >= 0; i-- {
-		if d := known.spaces[i].match(u); d > depth {
-			best, depth = known.spaces[i], d
+	for i := len(k.spaces) - 1; i >= 0; i-- {
+		if d := k.spaces[i].match(u); d > depth {
+			best, depth = k.spaces[i], d
 		}
 	}
 	if best == nil {
 		return lease{}, false
 	}
-	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, known: known, space: best}
+	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, known: k, space: best}
 	if isExclusive(best.latest.Session) {
-		l.held = best.takeIdle()
-		if l.Session != nil {
-			known.grow(-l.size())
+		l.held = held{}
+		if !waits {
+			l.held = k.takeIdle(best)
 		}
 	}
 	return l, depth > 0
@@ -394,7 +404,7 @@ func (k *originSpaces) keep(u *url.URL, l lease) (kept bool, carried []held) {
 	if !exclusive {
 		return true, carried
 	}
-	if len(sp.idle) >= maxIdle {
+	if len(sp.idle) >= maxIdle || k.bound > 0 && len(sp.idle) >= int(k.bound) {
 		return false, carried
 	}
 	sp.idle = append(sp.idle, l.held)
@@ -482,7 +492,8 @@ func (sp *protectionSpace) match(u *url.URL) int {
 	return -1
 }
 
-func (sp *protectionSpace) takeIdle() held {
+// takeIdle returns a Session that is not lent, if there is one.
+func (k *originSpaces) takeIdle(sp *protectionSpace) held {
 	n := len(sp.idle) - 1
 	if n < 0 {
 		return held{}
@@ -490,6 +501,7 @@ func (sp *protectionSpace) takeIdle() held {
 	h := sp.idle[n]
 	sp.idle[n] = held{}
 	sp.idle = sp.idle[:n]
+	k.grow(-h.size())
 	return h
 }
 

@@ -99,6 +99,22 @@ func TestApacheNonceCountsInOrder(t *testing.T) {
 	require.LessOrEqual(t, len(nonceCounts(t, append(warm, exchanges...))), workers)
 }
 
+// Apache keeps a dozen nonces, unless it is told to keep more, and has no word for one that it has forgotten.
+func TestApacheKeepsFewNonces(t *testing.T) {
+	const workers, each = 32, 20
+	s := servers.ApacheAsItComes(t)
+	client := newClient(t, nil, digest())
+	for _, want := range []int{600, 635} {
+		before := len(s.AccessLog(t))
+		failures := atOnce(client, workers, each, s.URL+"/ordered/")
+		sent := len(s.AccessLog(t)) - before
+		passed := workers*each - len(failures)
+		t.Logf("%d of %d calls pass, with %d requests", passed, workers*each, sent)
+		require.GreaterOrEqual(t, passed, want)
+		require.LessOrEqual(t, sent, workers*each*13/10)
+	}
+}
+
 // A large body is asked for before it is sent, if it cannot be had twice.
 func TestApacheUpload(t *testing.T) {
 	const size = 64 << 20
