@@ -5,14 +5,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,10 +37,14 @@ type Server struct {
 	requests []*Request
 	grants   []*TokenRequest
 	counts   Counts
+	secrets  []string // headers with the credentials of any guard there was; replaced, never changed
 }
 
 // A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer] or [*APIKey].
 type Guard interface {
+	// problem says why no server could have the Guard; "" if one can.
+	problem() string
+
 	// attach tells the Guard which server it is on.
 	attach(s *Server)
 
@@ -158,14 +161,26 @@ func (s *Server) Close() {
 }
 
 // Protect puts guards before the path and all paths below it, in place of those that were there. Of several
-// protected paths that cover a request, the longest counts. Without guards the path is open. It panics if a guard
-// cannot work: a [Digest] with an unknown algorithm, a [Bearer] on two servers.
+// protected paths that cover a request, the longest counts. Without guards the path is open. The token endpoint of
+// a [Bearer] stays, also if its guard is replaced.
+//
+// It panics if the path is none, and if a guard cannot work: if no request could satisfy it, such as an [APIKey]
+// without a key, a [Basic] with a colon in its user name, or a [Digest] with an unknown algorithm; if its settings
+// contradict each other; if a [Bearer] is on two servers, or two have one token endpoint.
 func (s *Server) Protect(path string, guards ...Guard) {
+	mustBePath(path)
+	for _, g := range guards {
+		mustWork(g)
+	}
 	for _, g := range guards {
 		g.attach(s)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.secrets = slices.Clone(s.secrets)
+	s.secrets = append(s.secrets, guardHeaders(guards)...)
+	slices.Sort(s.secrets)
+	s.secrets = slices.Compact(s.secrets)
 	for i := range s.spaces {
 		if s.spaces[i].path == path {
 			s.spaces[i].guards = guards
@@ -176,8 +191,12 @@ func (s *Server) Protect(path string, guards ...Guard) {
 }
 
 // Handle sets what answers the accepted requests at or below the path, in place of what did. The longest path
-// counts; paths without a handler are answered by [Echo].
+// counts; paths without a handler are answered by [Echo]. It panics if the path is none.
+//
+// The handler's ResponseWriter is a [http.Flusher] and a [http.Hijacker] where that of the server is. A connection that
+// was hijacked has no Status in its [Request]. Under auth-int it is different, see [Digest].
 func (s *Server) Handle(path string, handler http.Handler) {
+	mustBePath(path)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.handlers {
@@ -210,6 +229,9 @@ func Echo(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "ok\n")
 }
 
+// Format writes the type and the URL, whatever the verb.
+func (s *Server) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "authtest.Server(%s)", s.URL) }
+
 // ServeHTTP answers a request as the server does, for a test that puts a handler of its own before it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := s.begin(w, r)
@@ -217,20 +239,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if x.issuer != nil {
 		x.readTokenRequest()
 	}
-	if f := s.nextFault(r.URL.Path); f != nil {
+	if f := s.nextFault(x); f != nil {
 		if !f.passes {
 			x.decide(verdict{decision: Injected, reason: f.name})
 		}
 		f.serve(x)
-		return
+	} else {
+		x.proceed()
 	}
-	x.proceed()
+	x.rw.end()
 }
 
 // An exchange is one request on its way through the server.
 type exchange struct {
 	s      *Server
 	w      http.ResponseWriter
+	rw     *recordedWriter // what w is made of
 	r      *http.Request
 	guards []Guard
 	body   *recordedBody
@@ -244,7 +268,8 @@ type exchange struct {
 func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	r = r.WithContext(r.Context()) // net/http looks at the Body of its own request to see if "100 Continue" was sent
 	x := &exchange{s: s, r: r}
-	x.w = &recordedWriter{ResponseWriter: w, x: x}
+	x.rw = &recordedWriter{ResponseWriter: w, x: x}
+	x.w = x.rw.forHandler()
 	x.body = &recordedBody{ReadCloser: r.Body, sum: sha256.New(), eof: r.ContentLength == 0}
 	r.Body = x.body
 
@@ -261,9 +286,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		Time: time.Now(), Method: r.Method, Path: r.URL.Path, Target: r.RequestURI, Host: r.Host,
 		Proto: r.Proto, Conn: r.RemoteAddr, Header: r.Header.Clone(),
 	}
-	for _, g := range x.guards {
-		x.rec.secrets = append(x.rec.secrets, g.secretHeader())
-	}
+	x.rec.secrets = s.secrets
 	if x.issuer != nil {
 		x.grant = &TokenRequest{Time: x.rec.Time, Path: r.URL.Path, Header: x.rec.Header}
 		s.counts.TokenRequests++
@@ -293,8 +316,8 @@ func (x *exchange) proceed() {
 		x.issuer.serveToken(x)
 		return
 	}
-	if len(x.guards) > 0 && len(x.r.Header["Authorization"]) > 1 {
-		x.decide(verdict{decision: Refused, reason: "more than one Authorization header"})
+	if name := x.repeatedHeader(); name != "" {
+		x.decide(verdict{decision: Refused, reason: "more than one " + name + " header"})
 		x.refuse(0, x.collect(nil))
 		return
 	}
@@ -323,6 +346,27 @@ func (x *exchange) proceed() {
 		return
 	}
 	x.refuse(best.status, x.collect(verdicts))
+}
+
+// repeatedHeader returns the name of a header that the guards look for credentials in and that is there twice, or "":
+// which of the two counts would be for chance to decide (RFC 9110 §5.3).
+func (x *exchange) repeatedHeader() string {
+	if len(x.guards) == 0 {
+		return ""
+	}
+	for _, name := range append([]string{"Authorization"}, guardHeaders(x.guards)...) {
+		if len(x.r.Header[name]) > 1 {
+			return name
+		}
+	}
+	return ""
+}
+
+func guardHeaders(guards []Guard) (names []string) {
+	for _, g := range guards {
+		names = append(names, g.secretHeader())
+	}
+	return names
 }
 
 // collect returns the challenges of all guards; a guard without a verdict asks as it asks a newcomer.
@@ -390,7 +434,7 @@ func (x *exchange) refuse(status int, challenges []string) {
 		status = http.StatusUnauthorized
 	}
 	unread := false
-	for _, f := range x.s.refusalFaults(x.r.URL.Path) {
+	for _, f := range x.s.refusalFaults(x) {
 		if f.rewrite != nil {
 			challenges = f.rewrite(challenges)
 		}
@@ -462,51 +506,6 @@ func under(base, path string) bool {
 	rest, ok := strings.CutPrefix(path, base)
 	return ok && (rest == "" || rest[0] == '/' || base == "")
 }
-
-// A recordedBody counts and hashes what is read of the request's body.
-type recordedBody struct {
-	io.ReadCloser
-	mu  sync.Mutex // guards everything below: a handler may answer while it reads
-	sum hash.Hash
-	n   int64
-	eof bool
-}
-
-func (b *recordedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.n += int64(n)
-	b.sum.Write(p[:n])
-	b.eof = b.eof || errors.Is(err, io.EOF)
-	return n, err
-}
-
-// A recordedWriter tells the exchange when the answer goes out, so that a client that has seen the answer finds
-// the record complete.
-type recordedWriter struct {
-	http.ResponseWriter
-	x    *exchange
-	sent bool
-}
-
-func (w *recordedWriter) WriteHeader(status int) {
-	if !w.sent && (status >= 200 || status == http.StatusSwitchingProtocols) {
-		w.sent = true
-		w.x.answered(status)
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *recordedWriter) Write(p []byte) (int, error) {
-	if !w.sent {
-		w.WriteHeader(http.StatusOK)
-	}
-	return w.ResponseWriter.Write(p)
-}
-
-// Unwrap lets http.ResponseController find the methods of the server's own writer.
-func (w *recordedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // A pipeListener accepts the connections that dial makes.
 type pipeListener struct {

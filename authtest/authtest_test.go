@@ -176,7 +176,7 @@ func TestSeveralGuards(t *testing.T) {
 	bearer := &Bearer{}
 	srv := NewServer(bearer, newBasic(), &APIKey{Header: "X-API-Key", Key: "k"})
 	defer srv.Close()
-	want := []string{"Bearer", `Basic realm="authtest"`, `ApiKey realm="authtest"`}
+	want := []string{`Bearer realm="authtest"`, `Basic realm="authtest"`, `ApiKey realm="authtest"`}
 	require.Equal(t, want, send(t, srv, "GET", "/", "", nil).Header["Www-Authenticate"])
 	require.Equal(t, 200, send(t, srv, "GET", "/", "", aladdin).StatusCode)
 	require.Equal(t, 200, send(t, srv, "GET", "/", "", http.Header{"X-Api-Key": {"k"}}).StatusCode)
@@ -255,7 +255,7 @@ func TestRecordsAreCopies(t *testing.T) {
 	srv.Requests()[0].ResponseHeader.Set("Www-Authenticate", "changed")
 	srv.TokenRequests()[0].Form.Set("scope", "changed")
 	require.NotEqual(t, "changed", srv.Requests()[0].Header.Get("User-Agent"))
-	require.Equal(t, "Bearer", srv.Requests()[0].ResponseHeader.Get("WWW-Authenticate"))
+	require.Equal(t, `Bearer realm="authtest"`, srv.Requests()[0].ResponseHeader.Get("WWW-Authenticate"))
 	require.Equal(t, "s", srv.TokenRequests()[0].Form.Get("scope"))
 }
 
@@ -373,7 +373,7 @@ func TestReplay(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	digest, bearer, basic, key := &Digest{}, &Bearer{}, newBasic(), &APIKey{Header: "X-API-Key"}
+	digest, bearer, basic, key := &Digest{}, &Bearer{}, newBasic(), &APIKey{Header: "X-API-Key", Key: "old"}
 	srv := NewServer(digest, bearer, basic, key)
 	defer srv.Close()
 	refresh := bearer.Login().RefreshToken

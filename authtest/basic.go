@@ -3,6 +3,7 @@ package authtest
 import (
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,8 +14,10 @@ import (
 // defaultRealm is the realm of a Guard that has none of its own.
 const defaultRealm = "authtest"
 
-// Basic is a [Guard] that asks for a user name and a password (RFC 7617). Its fields must not be changed once it
-// is in use.
+// Basic is a [Guard] that asks for a user name and a password (RFC 7617). It accepts the two in base64 with padding
+// (RFC 4648 §4), user name and password to the byte, and the word Basic in any case. It refuses all else: other
+// alphabets, bits that are left over, no colon.
+// Its fields must not be changed once it is in use.
 type Basic struct {
 	Username, Password string
 	Realm              string // "authtest" if empty
@@ -23,8 +26,13 @@ type Basic struct {
 	password rotating
 }
 
-// SetPassword changes the password from now on.
-func (b *Basic) SetPassword(password string) { b.password.set(password) }
+// SetPassword changes the password from now on. As [Server.Protect] does, it panics if the password cannot be one.
+func (b *Basic) SetPassword(password string) {
+	if problem := passwordProblem(password); problem != "" {
+		panic("authtest: Basic.SetPassword: " + problem)
+	}
+	b.password.set(password)
+}
 
 func (b *Basic) attach(*Server) {}
 
@@ -32,6 +40,9 @@ func (b *Basic) attach(*Server) {}
 func (b *Basic) Format(f fmt.State, _ rune) {
 	formatGuard(f, "Basic", orDefault(b.Realm, defaultRealm))
 }
+
+// MarshalJSON writes the realm alone.
+func (b *Basic) MarshalJSON() ([]byte, error) { return marshalGuard(orDefault(b.Realm, defaultRealm)) }
 
 func (b *Basic) secretHeader() string { return "Authorization" }
 
@@ -41,7 +52,7 @@ func (b *Basic) check(x *exchange) verdict {
 		return verdict{decision: Challenged}
 	}
 	refused := verdict{decision: Refused, scheme: "Basic"}
-	plain, err := base64.StdEncoding.DecodeString(encoded)
+	plain, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if err != nil {
 		refused.reason = "the credentials are not base64"
 		return refused
@@ -66,9 +77,11 @@ func (b *Basic) challenges(verdict) []string {
 	return []string{c}
 }
 
-// APIKey is a [Guard] that asks for a fixed key in a header. Its fields must not be changed once it is in use.
+// APIKey is a [Guard] that asks for a fixed key in a header. It accepts the key to the byte, after the Prefix and a space
+// if there is one, in one line of the header; a Prefix counts in any case. Two lines are refused, even of the same key.
+// Its fields must not be changed once it is in use.
 type APIKey struct {
-	Key    string
+	Key    string // required
 	Header string // "Authorization" if empty
 	Prefix string // the word before the key; "ApiKey" if Prefix and Header are empty
 	Realm  string // "authtest" if empty
@@ -76,8 +89,13 @@ type APIKey struct {
 	key rotating
 }
 
-// SetKey changes the key from now on.
-func (a *APIKey) SetKey(key string) { a.key.set(key) }
+// SetKey changes the key from now on. As [Server.Protect] does, it panics if the key cannot be one.
+func (a *APIKey) SetKey(key string) {
+	if problem := keyProblem(key); problem != "" {
+		panic("authtest: APIKey.SetKey: " + problem)
+	}
+	a.key.set(key)
+}
 
 func (a *APIKey) attach(*Server) {}
 
@@ -85,6 +103,9 @@ func (a *APIKey) attach(*Server) {}
 func (a *APIKey) Format(f fmt.State, _ rune) {
 	formatGuard(f, "APIKey", orDefault(a.Realm, defaultRealm))
 }
+
+// MarshalJSON writes the realm alone.
+func (a *APIKey) MarshalJSON() ([]byte, error) { return marshalGuard(orDefault(a.Realm, defaultRealm)) }
 
 func (a *APIKey) secretHeader() string {
 	return http.CanonicalHeaderKey(orDefault(a.Header, "Authorization"))
@@ -99,7 +120,10 @@ func (a *APIKey) prefix() string {
 
 func (a *APIKey) check(x *exchange) verdict {
 	key := x.r.Header.Get(a.secretHeader())
-	if prefix := a.prefix(); prefix != "" && key != "" {
+	if key == "" {
+		return verdict{decision: Challenged}
+	}
+	if prefix := a.prefix(); prefix != "" {
 		var ok bool
 		if key, ok = credentials(key, prefix); !ok {
 			return verdict{decision: Challenged}
@@ -107,7 +131,7 @@ func (a *APIKey) check(x *exchange) verdict {
 	}
 	switch {
 	case key == "":
-		return verdict{decision: Challenged}
+		return verdict{decision: Refused, scheme: orDefault(a.prefix(), "ApiKey"), reason: "the key is missing"}
 	case !same(key, a.key.get(a.Key)):
 		return verdict{decision: Refused, scheme: orDefault(a.prefix(), "ApiKey"), reason: "wrong key"}
 	}
@@ -142,6 +166,10 @@ func (r *rotating) get(configured string) string {
 
 func formatGuard(w io.Writer, name, realm string) {
 	fmt.Fprintf(w, "authtest.%s(realm %q)", name, realm)
+}
+
+func marshalGuard(realm string) ([]byte, error) {
+	return json.Marshal(struct{ Realm string }{realm})
 }
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }

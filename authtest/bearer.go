@@ -3,11 +3,8 @@ package authtest
 import (
 	"cmp"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -21,25 +18,35 @@ import (
 // POST to [Bearer.TokenURL] with grant_type refresh_token or client_credentials. A Bearer belongs to one server.
 // Its fields must not be changed once it is in use.
 //
+// The guard accepts a token in the Authorization header only. It answers 401 and invalid_token for one that is unknown,
+// revoked or expired; 403 and insufficient_scope for one that lacks a scope; 400 and invalid_request for what
+// is no token by its characters, and for another in the query (access_token) besides.
+//
+// The token endpoint accepts a form of at most 1 MiB and a client that authenticates by Basic, form-encoded first, or in
+// the form. It refuses a parameter that is there twice, a secret or a refresh token in the URL, more than one way to
+// authenticate, a client_id in the form that is not that of Basic, a malformed scope, a scope that the refresh token
+// has not, and client_credentials for a client without a secret (RFC 6749 §2.3, §3.2, §4.4).
+//
 // Tokens are opaque. A refresh token is good once: its use brings a new one, and its second use revokes
-// all tokens that came from the same [Bearer.Login] (RFC 9700 §4.14.2).
+// all tokens that came from the same [Bearer.Login] (RFC 9700 §4.14.2). No token is forgotten as long as it is good. Of
+// those that are not any more, at least the last 65,536 of each kind are remembered; older ones may be unknown tokens.
 type Bearer struct {
-	Realm         string        // of the challenge; none if empty
+	Realm         string        // of the challenge; "authtest" if empty
 	Scope         string        // scopes separated by spaces that a token must have, or the answer is 403; none if empty
 	TokenLifetime time.Duration // of an access token; an hour if 0
 
 	TokenPath              string // of the token endpoint; "/token" if empty
-	ClientID, ClientSecret string // what the endpoint wants, by Basic or in the form; anything if ClientID is empty
+	ClientID, ClientSecret string // what the endpoint wants, by Basic or in the form; anything, or nothing for a refresh, if ClientID is empty
 
 	OmitExpiry      bool   // no expires_in in token responses
 	TokenType       string // in token responses; "Bearer" if empty
-	KeepRefresh     bool   // a refresh token stays the same, and is good for ever
+	KeepRefresh     bool   // a refresh token stays the same, and is good until it is revoked
 	RevokeOnRefresh bool   // a refresh ends the old access token at once, as ory/fosite has it
 
 	mu      sync.Mutex // guards everything below
 	server  *Server
-	access  bounded[*accessToken]
-	refresh bounded[*refreshToken]
+	access  tokenSet[*accessToken]
+	refresh tokenSet[*refreshToken]
 	reuses  int
 }
 
@@ -73,7 +80,7 @@ func (b *Bearer) Login(scopes ...string) *oauth2.Token {
 // client in the context (see [oauth2.HTTPClient]), which must be [Server.Client] unless [NewServer] made the server.
 func (b *Bearer) Config() *oauth2.Config {
 	return &oauth2.Config{
-		ClientID: b.clientID(), ClientSecret: b.ClientSecret,
+		ClientID: b.clientID(), ClientSecret: b.clientSecret(),
 		Endpoint: oauth2.Endpoint{TokenURL: b.TokenURL(), AuthStyle: oauth2.AuthStyleInHeader},
 	}
 }
@@ -81,12 +88,21 @@ func (b *Bearer) Config() *oauth2.Config {
 // ClientCredentials is like [Bearer.Config] for the client_credentials grant.
 func (b *Bearer) ClientCredentials(scopes ...string) *clientcredentials.Config {
 	return &clientcredentials.Config{
-		ClientID: b.clientID(), ClientSecret: b.ClientSecret, Scopes: scopes,
+		ClientID: b.clientID(), ClientSecret: b.clientSecret(), Scopes: scopes,
 		TokenURL: b.TokenURL(), AuthStyle: oauth2.AuthStyleInHeader,
 	}
 }
 
 func (b *Bearer) clientID() string { return orDefault(b.ClientID, "authtest") }
+
+func (b *Bearer) clientSecret() string {
+	if b.ClientID == "" {
+		return "authtest" // any will do
+	}
+	return b.ClientSecret
+}
+
+func (b *Bearer) realm() string { return orDefault(b.Realm, defaultRealm) }
 
 // TokenURL returns the URL of the token endpoint. It panics if the Bearer is on no server.
 func (b *Bearer) TokenURL() string {
@@ -151,7 +167,10 @@ func (b *Bearer) attach(s *Server) {
 }
 
 // Format writes the type and the realm, whatever the verb: no secret, and nothing that changes.
-func (b *Bearer) Format(f fmt.State, _ rune) { formatGuard(f, "Bearer", b.Realm) }
+func (b *Bearer) Format(f fmt.State, _ rune) { formatGuard(f, "Bearer", b.realm()) }
+
+// MarshalJSON writes the realm alone.
+func (b *Bearer) MarshalJSON() ([]byte, error) { return marshalGuard(b.realm()) }
 
 func (b *Bearer) secretHeader() string { return "Authorization" }
 
@@ -161,6 +180,15 @@ func (b *Bearer) check(x *exchange) verdict {
 		return verdict{decision: Challenged}
 	}
 	refused := verdict{decision: Refused, scheme: "Bearer", code: "invalid_token"}
+	malformed := verdict{decision: Refused, scheme: "Bearer", code: "invalid_request", status: http.StatusBadRequest}
+	switch {
+	case !isB64Token(token):
+		malformed.reason = "the access token is missing, or has characters that no token has"
+		return malformed
+	case x.r.URL.Query().Has("access_token"): // RFC 6750 §2
+		malformed.reason = "there is an access token in the query, too"
+		return malformed
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a, known := b.access.get(token)
@@ -189,10 +217,7 @@ func includes(granted, wanted string) bool {
 }
 
 func (b *Bearer) challenges(v verdict) []string {
-	var params []string
-	if b.Realm != "" {
-		params = append(params, "realm="+quote(b.Realm))
-	}
+	params := []string{"realm=" + quote(b.realm())} // RFC 6750 §3: one parameter at least
 	// RFC 6750 §3.1: a request without credentials learns of no error.
 	if v.code != "" {
 		params = append(params, "error="+quote(v.code), "error_description="+quote(v.reason))
@@ -200,7 +225,15 @@ func (b *Bearer) challenges(v verdict) []string {
 	if b.Scope != "" {
 		params = append(params, "scope="+quote(b.Scope))
 	}
-	return []string{strings.TrimSpace("Bearer " + strings.Join(params, ", "))}
+	return []string{"Bearer " + strings.Join(params, ", ")}
+}
+
+// isB64Token reports whether s is one (RFC 6750 §2.1).
+func isB64Token(s string) bool {
+	s = strings.TrimRight(s, "=")
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/", r))
+	})
 }
 
 // issue makes an access token, and a refresh token if wanted. The caller holds b.mu.
@@ -223,148 +256,4 @@ func (b *Bearer) issue(f *family, scope string, withRefresh bool) *oauth2.Token 
 		t = t.WithExtra(map[string]any{"scope": scope})
 	}
 	return t
-}
-
-// serveToken is the token endpoint (RFC 6749 §3.2).
-func (b *Bearer) serveToken(x *exchange) {
-	id, secret, byBasic, wellFormed := clientCredentials(x.r, x.form)
-	switch {
-	case x.r.Method != http.MethodPost:
-		x.w.Header().Set("Allow", http.MethodPost)
-		x.w.WriteHeader(http.StatusMethodNotAllowed)
-	case x.form == nil:
-		x.tokenError("invalid_request", "the body is not a form")
-	case !wellFormed:
-		x.tokenError("invalid_request", "the client authenticates by more than one means, or by a broken one")
-	case b.ClientID != "" && (!same(id, b.ClientID) || !same(secret, b.ClientSecret)):
-		if byBasic { // RFC 6749 §5.2
-			x.w.Header().Set("Www-Authenticate", `Basic realm="token endpoint"`)
-		}
-		x.tokenError("invalid_client", "unknown client or wrong secret")
-	default:
-		token, code, description := b.grant(x.form)
-		if code != "" {
-			x.tokenError(code, description)
-			return
-		}
-		x.tokenResponse(token)
-	}
-}
-
-// grant performs the grant that the form asks for.
-func (b *Bearer) grant(form url.Values) (token *oauth2.Token, code, description string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch form.Get("grant_type") {
-	case "client_credentials":
-		scope := form.Get("scope")
-		return b.issue(&family{scope: scope}, scope, false), "", ""
-	case "refresh_token":
-		return b.rotate(form.Get("refresh_token"), form.Get("scope"))
-	case "":
-		return nil, "invalid_request", "grant_type is missing"
-	}
-	return nil, "unsupported_grant_type", "refresh_token and client_credentials are supported"
-}
-
-// rotate exchanges a refresh token (RFC 6749 §6). The caller holds b.mu.
-func (b *Bearer) rotate(value, scope string) (token *oauth2.Token, code, description string) {
-	r, known := b.refresh.get(value)
-	switch {
-	case value == "":
-		return nil, "invalid_request", "refresh_token is missing"
-	case !known:
-		return nil, "invalid_grant", "the refresh token is unknown"
-	case r.used:
-		// RFC 9700 §4.14.2: somebody has a copy. Which of the two is the thief cannot be known.
-		b.reuses++
-		r.revoked = true
-		return nil, "invalid_grant", "the refresh token was used before; all tokens of this login are revoked"
-	case r.revoked:
-		return nil, "invalid_grant", "the refresh token was revoked"
-	case !includes(r.scope, scope):
-		return nil, "invalid_scope", "the scope is more than was granted"
-	}
-	if b.RevokeOnRefresh {
-		r.latest.dead = true // those before it are dead already
-	}
-	r.used = !b.KeepRefresh
-	return b.issue(r.family, orDefault(scope, r.scope), !b.KeepRefresh), "", ""
-}
-
-// maxForm is how many bytes of a token request are read.
-const maxForm = 1 << 20
-
-// readTokenRequest reads the form in the body and adds to the record what it says. A query in the URL does not
-// count (RFC 6749 §2.3.1).
-func (x *exchange) readTokenRequest() {
-	body, err := io.ReadAll(io.LimitReader(x.r.Body, maxForm))
-	media, _, _ := strings.Cut(x.r.Header.Get("Content-Type"), ";")
-	if err == nil && strings.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") {
-		if form, err := url.ParseQuery(string(body)); err == nil {
-			x.form = form
-		}
-	}
-	id, _, _, _ := clientCredentials(x.r, x.form)
-
-	x.s.mu.Lock()
-	defer x.s.mu.Unlock()
-	x.grant.Form, x.grant.ClientID = x.form, id
-	x.grant.GrantType, x.grant.Scope = x.form.Get("grant_type"), x.form.Get("scope")
-}
-
-// clientCredentials returns how the client authenticates. By Basic, id and secret are form-encoded (RFC 6749 §2.3.1).
-func clientCredentials(r *http.Request, form url.Values) (id, secret string, byBasic, ok bool) {
-	id, secret = form.Get("client_id"), form.Get("client_secret")
-	if r.Header.Get("Authorization") == "" {
-		return id, secret, false, true
-	}
-	encodedID, encodedSecret, ok := r.BasicAuth()
-	if !ok || form.Has("client_secret") {
-		return id, "", ok, false
-	}
-	id, err := url.QueryUnescape(encodedID)
-	if err != nil {
-		return "", "", true, false
-	}
-	secret, err = url.QueryUnescape(encodedSecret)
-	return id, secret, true, err == nil
-}
-
-// tokenError answers with an error response (RFC 6749 §5.2).
-func (x *exchange) tokenError(code, description string) {
-	x.s.mu.Lock()
-	if x.grant != nil {
-		x.grant.Error = code
-	}
-	x.s.mu.Unlock()
-	status := http.StatusBadRequest
-	if code == "invalid_client" {
-		status = http.StatusUnauthorized
-	}
-	x.writeJSON(status, map[string]any{"error": code, "error_description": description})
-}
-
-// tokenResponse answers with a token (RFC 6749 §5.1).
-func (x *exchange) tokenResponse(t *oauth2.Token) {
-	x.decide(verdict{decision: Accepted})
-	fields := map[string]any{"access_token": t.AccessToken, "token_type": t.TokenType}
-	if t.ExpiresIn != 0 {
-		fields["expires_in"] = t.ExpiresIn
-	}
-	if t.RefreshToken != "" {
-		fields["refresh_token"] = t.RefreshToken
-	}
-	if scope := t.Extra("scope"); scope != nil {
-		fields["scope"] = scope
-	}
-	x.writeJSON(http.StatusOK, fields)
-}
-
-func (x *exchange) writeJSON(status int, fields map[string]any) {
-	h := x.w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	x.w.WriteHeader(status)
-	json.NewEncoder(x.w).Encode(fields)
 }

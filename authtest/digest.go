@@ -17,18 +17,34 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
-// Digest is a [Guard] that asks for Digest credentials (RFC 7616, and RFC 2069 with [NoQOP]). It is strict: a
-// parameter that is missing, repeated, or quoted where RFC 7616 §3.4 forbids it is refused, and so is a nonce count
-// that is not exactly one more than the last, as Apache httpd and Squid do. It remembers the last 65,536 nonces;
-// older ones are stale. A body under auth-int is held in memory. Its fields must not be changed once it is in use.
+// Digest is a [Guard] that asks for Digest credentials (RFC 7616, and RFC 2069 with [NoQOP]). It accepts what is right
+// by the letter of RFC 7616 §3.4, and refuses
+//
+//   - a parameter that is missing, repeated, unquoted where quotes are required, or quoted where they are forbidden;
+//   - a uri other than the request's target, byte by byte, and a realm or an opaque other than the challenge's;
+//   - an algorithm that was not offered, and none at all unless a challenge named none;
+//   - a qop that was not offered, and none at all unless [NoQOP] is set; with it, a cnonce, unless it is for -sess;
+//   - a userhash that was not announced, or is neither true nor false;
+//   - an nc that is not eight lower-case hex digits, is 0, or is not exactly one more than the last, as Apache httpd and
+//     Squid have it, unless NonceWindow says otherwise;
+//   - with -sess, a session key of another cnonce than the first of the nonce.
+//
+// What it does not know is ignored. A nonce that is unknown or at its end is refused with stale=true if all else is right.
+// It remembers the last 65,536 nonces; older ones are stale, good as they may be.
+//
+// Under auth-int, the request's body is held in memory, and so is the answer until the handler returns: its
+// ResponseWriter flushes nothing and cannot be hijacked, unless Rspauth is [RspauthMissing].
+//
+// Its fields must not be changed once it is in use.
 type Digest struct {
 	Username, Password string
 
 	Realm      string   // "authtest" if empty
 	Algorithms []string // offered in this order, one challenge each; {"SHA-256"} if empty; "" is MD5 without saying so
-	QOP        string   // as offered, such as "auth", "auth-int" or "auth, auth-int"; "auth" if empty; or NoQOP
+	QOP        string   // as offered, such as "auth", "auth-int" or "auth, auth-int"; "auth" if empty; or NoQOP; other words are offered, and not accepted
 	Userhash   bool     // announces userhash=true
 	UTF8       bool     // announces charset=UTF-8
 	Opaque     string   // must come back as it is; none if empty
@@ -37,7 +53,7 @@ type Digest struct {
 
 	NonceLifetime time.Duration // after which a nonce is stale; 0: never
 	NonceUses     int           // after which a nonce is stale; 0: never
-	NonceWindow   int           // 0: nc must rise by one; n: it may be up to n behind the highest; negative: not looked at
+	NonceWindow   int           // 0: nc must rise by one; n: it may be up to n behind the highest, but no repeat; negative: any but 0 is accepted
 	StaleOnNC     bool          // a wrong nc is refused with stale=true and ends the nonce, as Squid has it
 
 	NextNonce NextNonce
@@ -104,8 +120,8 @@ func (d *Digest) GoStale() {
 	}
 }
 
-// NonceErrors returns the repeats and gaps of nonce counts seen so far, at most the first 10,000, whether the
-// requests were refused for them or not. A client that sends its requests of one nonce one after another causes none.
+// NonceErrors returns the repeats and gaps of nonce counts seen so far, in credentials that were good otherwise: at
+// most the first 10,000, whether the requests were refused for them or not. A client that sends its requests of one nonce one after another causes none.
 func (d *Digest) NonceErrors() []NonceError {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,16 +130,13 @@ func (d *Digest) NonceErrors() []NonceError {
 
 const maxNonceErrors = 10_000
 
-func (d *Digest) attach(*Server) {
-	for _, name := range d.algorithms() {
-		if newHash(name) == nil {
-			panic("authtest: Digest does not know the algorithm " + strconv.Quote(name))
-		}
-	}
-}
+func (d *Digest) attach(*Server) {}
 
 // Format writes the type and the realm, whatever the verb: no secret, and nothing that changes.
 func (d *Digest) Format(f fmt.State, _ rune) { formatGuard(f, "Digest", d.realm()) }
+
+// MarshalJSON writes the realm alone.
+func (d *Digest) MarshalJSON() ([]byte, error) { return marshalGuard(d.realm()) }
 
 func (d *Digest) secretHeader() string { return "Authorization" }
 
@@ -136,28 +149,36 @@ func (d *Digest) algorithms() []string {
 	return d.Algorithms
 }
 
-// offers reports whether the qop is among those offered; "" is the qop of RFC 2069.
-func (d *Digest) offers(qop string) bool {
+// qops returns the qops as offered; none for RFC 2069.
+func (d *Digest) qops() (list []string) {
 	if d.QOP == NoQOP {
-		return qop == ""
+		return nil
 	}
-	for offered := range strings.SplitSeq(orDefault(d.QOP, "auth"), ",") {
-		if strings.TrimSpace(offered) == qop {
-			return true
-		}
+	for qop := range strings.SplitSeq(orDefault(d.QOP, "auth"), ",") {
+		list = append(list, strings.TrimSpace(qop))
+	}
+	return list
+}
+
+// offers reports whether the qop is among those offered, and known; "" is the qop of RFC 2069.
+func (d *Digest) offers(qop string) bool {
+	switch qop {
+	case "":
+		return d.QOP == NoQOP
+	case "auth", "auth-int":
+		return slices.Contains(d.qops(), qop)
 	}
 	return false
 }
 
 // newHash returns the hash of an algorithm with or without "-sess", or nil.
 func newHash(algorithm string) func() hash.Hash {
-	algorithm = strings.ToUpper(algorithm)
-	switch strings.TrimSuffix(algorithm, "-SESS") {
-	case "", "MD5":
+	switch strings.ToUpper(algorithm) {
+	case "", "MD5", "MD5-SESS":
 		return md5.New
-	case "SHA-256":
+	case "SHA-256", "SHA-256-SESS":
 		return sha256.New
-	case "SHA-512-256":
+	case "SHA-512-256", "SHA-512-256-SESS":
 		return sha512.New512_256
 	}
 	return nil
@@ -267,21 +288,24 @@ func (d *Digest) check(x *exchange) verdict {
 		n.cnonce = c.cnonce
 	}
 	return verdict{
-		decision: Accepted, scheme: "Digest", needsBody: c.qop == "auth-int",
+		decision: Accepted, scheme: "Digest", needsBody: c.qop == "auth-int" && d.Rspauth != RspauthMissing,
 		info: d.info(c, a1, d.nextNonce(c.nonce, n)),
 	}
 }
 
 // mismatch says what in the credentials does not fit the challenge or the request, but for the digest itself.
 func (d *Digest) mismatch(c digestCredentials, r *http.Request) string {
+	// RFC 7616 §3.4: the algorithm "must be" the one supplied. If none was, naming the MD5 that it stands for is no mistake.
 	offered := func(name string) bool {
-		return strings.EqualFold(orDefault(name, "MD5"), orDefault(c.algorithm, "MD5"))
+		return strings.EqualFold(name, c.algorithm) || name == "" && strings.EqualFold(c.algorithm, "MD5")
 	}
 	username := d.Username
 	if c.userhash {
 		username = c.hex(d.Username + ":" + d.realm())
 	}
 	switch {
+	case c.algorithm == "" && !slices.Contains(d.algorithms(), ""):
+		return "algorithm is missing, which the challenge names (RFC 7616 §3.4)"
 	case !slices.ContainsFunc(d.algorithms(), offered):
 		return "the algorithm was not offered"
 	case !d.offers(c.qop):
@@ -298,6 +322,8 @@ func (d *Digest) mismatch(c digestCredentials, r *http.Request) string {
 		return "wrong user name"
 	case isSess(c.algorithm) && c.cnonce == "":
 		return "cnonce is missing, which " + c.algorithm + " needs"
+	case c.qop == "" && c.cnonce != "" && !isSess(c.algorithm):
+		return "cnonce without qop (RFC 2617 §3.2.2)"
 	}
 	return ""
 }
@@ -442,7 +468,7 @@ func readDigestCredentials(text string) (c digestCredentials, reason string) {
 			if !p.quoted {
 				return c, name + " must be quoted (RFC 7616 §3.4)"
 			}
-		case "algorithm", "qop", "nc", "username*", "userhash":
+		case "algorithm", "qop", "nc", "username*":
 			if p.quoted {
 				return c, name + " must not be quoted (RFC 7616 §3.4)"
 			}
@@ -453,7 +479,9 @@ func readDigestCredentials(text string) (c digestCredentials, reason string) {
 				return c, "username* is not an ext-value (RFC 8187 §3.2)"
 			}
 		case "userhash":
-			c.userhash = p.value == "true"
+			if c.userhash = p.value == "true"; !c.userhash && p.value != "false" {
+				return c, "userhash is neither true nor false (RFC 7616 §3.4)"
+			}
 		default:
 			if field := fields[name]; field != nil {
 				*field = p.value
@@ -476,10 +504,15 @@ func readDigestCredentials(text string) (c digestCredentials, reason string) {
 		return c, "nc without qop (RFC 7616 §3.4)"
 	case c.qop != "" && c.cnonce == "":
 		return c, "cnonce is missing"
+	case seen["cnonce"] && c.cnonce == "":
+		return c, "cnonce is empty"
 	case c.qop != "":
 		nc, err := strconv.ParseUint(c.ncText, 16, 32)
 		if err != nil || len(c.ncText) != 8 || c.ncText != strings.ToLower(c.ncText) {
 			return c, "nc is not eight lower-case hex digits"
+		}
+		if nc == 0 {
+			return c, "nc is 00000000, and counting begins with 00000001 (RFC 7616 §3.4)"
 		}
 		c.nc = uint32(nc)
 	}
@@ -490,8 +523,12 @@ func readDigestCredentials(text string) (c digestCredentials, reason string) {
 func decodeExtValue(s string) (string, error) {
 	charset, rest, _ := strings.Cut(s, "'")
 	_, encoded, ok := strings.Cut(rest, "'")
-	if !ok || !strings.EqualFold(charset, "UTF-8") {
+	if !ok || !strings.EqualFold(charset, "UTF-8") || strings.ContainsAny(encoded, "*'") {
 		return "", errParams
 	}
-	return url.PathUnescape(encoded)
+	decoded, err := url.PathUnescape(encoded)
+	if err == nil && !utf8.ValidString(decoded) {
+		err = errParams
+	}
+	return decoded, err
 }

@@ -349,7 +349,7 @@ func TestDigestRefusesMistakes(t *testing.T) {
 		{`algorithm=SHA-256`, `algorithm="SHA-256"`, "algorithm must not be quoted (RFC 7616 §3.4)"},
 		{`algorithm=SHA-256`, `algorithm=MD5`, "the algorithm was not offered"},
 		{`algorithm=SHA-256`, `algorithm=SHA-1`, "the algorithm is not known"},
-		{`algorithm=SHA-256, `, ``, "the algorithm was not offered"},
+		{`algorithm=SHA-256, `, ``, "algorithm is missing, which the challenge names (RFC 7616 §3.4)"},
 		{`qop=auth`, `qop=auth-int`, "the qop was not offered"},
 		{`qop=auth, `, ``, "nc without qop (RFC 7616 §3.4)"},
 		{`, qop=auth, nc=00000001`, ``, "the qop was not offered"},

@@ -29,11 +29,20 @@
 // An accepted request is answered by [Echo], which says how many bytes of body arrived and their SHA-256, or by a
 // handler of yours ([Server.Handle]).
 //
+// # What is accepted
+//
+// A guard accepts what the RFC of its scheme has a client send, and refuses the rest, also where many servers are
+// lenient; [Basic], [Digest], [Bearer] and [APIKey] each say what that is. A header with credentials that is there
+// twice is refused by all. [Request.Reason] says why a request was refused, without any secret.
+//
+// Settings that no request could satisfy, or that contradict each other, make [NewServer] and [Server.Protect] panic, so
+// that no test passes because a guard refuses everything.
+//
 // # Digest
 //
 // [Digest] knows MD5, SHA-256 and SHA-512-256 with and without -sess, auth, auth-int and the form without qop, userhash,
 // username*, opaque and domain. Nonces end after a time, after a number of uses, or at once by [Digest.GoStale];
-// nonce counts must come in order. [Digest.NonceErrors] has every one that did not, so that "no nc twice, none left
+// nonce counts must come in order, unless [Digest.NonceWindow] says otherwise. [Digest.NonceErrors] has every one that did not, so that "no nc twice, none left
 // out" is one assertion. Answers carry rspauth, and nextnonce if [Digest.NextNonce] says so.
 //
 // # Bearer and tokens
@@ -46,12 +55,14 @@
 //	source := bearer.Config().TokenSource(ctx, bearer.Login())
 //	bearer.ExpireNow() // the token looks good to the client, and is not
 //
-// Refresh tokens rotate, and one that is used twice takes all tokens of its login with it ([Bearer.Reuses]).
+// Refresh tokens rotate, and one that is used twice takes all tokens of its login with it ([Bearer.Reuses]). A token is
+// remembered for as long as it is good, however many there are.
 // [Server.TokenRequests] has what arrived at the token endpoint.
 //
 // # Faults
 //
-// [Server.Inject] lets the next requests to a path meet a [Fault], be it a protected path or the token endpoint:
+// [Server.Inject] lets the next requests to a path meet a [Fault], be it a protected path or, by its own path, the token
+// endpoint:
 //
 //	srv.Inject("/", 2, authtest.Refuse())                    // the next two: 401, whatever they carry
 //	srv.Inject("/", 1, authtest.DropChallenge())             // the next 401 says not what it wants

@@ -46,7 +46,7 @@ func ExampleServer_Protect() {
 	// Output:
 	// / 200 []
 	// /files/report 401 ["Basic realm=\"files\"" "ApiKey realm=\"authtest\""]
-	// /api/users 401 ["Bearer scope=\"read\""]
+	// /api/users 401 ["Bearer realm=\"authtest\", scope=\"read\""]
 }
 
 func ExampleServer_Inject() {
@@ -120,7 +120,7 @@ func ExampleBearer() {
 	fmt.Println(srv.TokenRequests())
 	// Output:
 	// 200 OK []
-	// 401 Unauthorized [Bearer error="invalid_token", error_description="the access token expired"]
+	// 401 Unauthorized [Bearer realm="authtest", error="invalid_token", error_description="the access token expired"]
 	// 200 OK []
 	// [refresh_token 200]
 }

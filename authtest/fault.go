@@ -29,19 +29,30 @@ type injection struct {
 }
 
 // Inject lets the next n requests at or below the path meet the fault; all of them, until [Server.Reset], if n is
-// negative. The path may be that of a token endpoint.
+// negative. A token endpoint meets the faults of its own path only, and none of the paths above it. It panics if
+// the path is none.
 //
 // Faults that take the place of the answer queue up: the first injected is used up first, and each request
 // meets one. Of those that change a refusal, all that are left apply at once, and only refusals count.
 func (s *Server) Inject(path string, n int, f Fault) {
+	mustBePath(path)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, &injection{path, n, f})
 }
 
+// meets reports whether the injection is for the request's path.
+func (in *injection) meets(x *exchange) bool {
+	path := x.r.URL.Path
+	if x.issuer != nil {
+		return in.path == path || strings.TrimSuffix(in.path, "/") == path
+	}
+	return under(in.path, path)
+}
+
 // nextFault takes the fault that stands in for the answer to a request, or returns nil.
-func (s *Server) nextFault(path string) *Fault {
-	faults := s.take(path, 1, func(f Fault) bool { return f.serve != nil })
+func (s *Server) nextFault(x *exchange) *Fault {
+	faults := s.take(x, 1, func(f Fault) bool { return f.serve != nil })
 	if len(faults) == 0 {
 		return nil
 	}
@@ -49,12 +60,12 @@ func (s *Server) nextFault(path string) *Fault {
 }
 
 // refusalFaults takes the faults that change a refusal.
-func (s *Server) refusalFaults(path string) []Fault {
-	return s.take(path, -1, func(f Fault) bool { return f.serve == nil })
+func (s *Server) refusalFaults(x *exchange) []Fault {
+	return s.take(x, -1, func(f Fault) bool { return f.serve == nil })
 }
 
-// take uses up one of each of the first n injections for the path that are wanted; of all, if n is negative.
-func (s *Server) take(path string, n int, wanted func(Fault) bool) []Fault {
+// take uses up one of each of the first n injections for the request that are wanted; of all, if n is negative.
+func (s *Server) take(x *exchange, n int, wanted func(Fault) bool) []Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var taken []Fault
@@ -62,7 +73,7 @@ func (s *Server) take(path string, n int, wanted func(Fault) bool) []Fault {
 		if len(taken) == n {
 			break
 		}
-		if in.left == 0 || !wanted(in.Fault) || !under(in.path, path) {
+		if in.left == 0 || !wanted(in.Fault) || !in.meets(x) {
 			continue
 		}
 		in.left = max(in.left-1, -1)
@@ -72,7 +83,8 @@ func (s *Server) take(path string, n int, wanted func(Fault) bool) []Fault {
 	return taken
 }
 
-// Refuse answers 401 with the challenges of a newcomer, however good the credentials are.
+// Refuse answers 401 with the challenges of a newcomer, however good the credentials are. Where there is no guard, there
+// is no challenge either.
 func Refuse() Fault {
 	return Fault{name: "refuse", serve: func(x *exchange) { x.refuse(0, x.collect(nil)) }}
 }
@@ -98,7 +110,7 @@ func Redirect(status int, url string) Fault {
 }
 
 // TokenError answers as a token endpoint does that refuses (RFC 6749 §5.2), with an error code such as
-// "invalid_grant": 401 for "invalid_client", 400 for the others.
+// "invalid_grant": 401 for "invalid_client", with a challenge for Basic if it is a token endpoint; 400 for the others.
 func TokenError(code string) Fault {
 	return Fault{name: code, serve: func(x *exchange) { x.tokenError(code, "injected") }}
 }
@@ -158,8 +170,8 @@ func JoinChallenges() Fault {
 }
 
 // CloseUnread refuses as soon as the header has arrived and closes the connection without reading the body: a client
-// that is still sending may lose the answer. Over HTTP/2 the body of a refused request is never read, and there the
-// connection stays.
+// that is still sending may lose the answer. Over HTTP/2 the body of a refused request is not read anyway, and there
+// the connection stays. A [Digest] has to read the body of a request with auth-int credentials, also in order to refuse it.
 func CloseUnread() Fault {
 	return Fault{name: "close unread", unread: true}
 }

@@ -52,9 +52,9 @@ func TestFaultsOfRefusals(t *testing.T) {
 	require.Equal(t, 200, send(t, srv, "GET", "/", "", aladdin).StatusCode, "an accepted request meets none of them")
 	for _, want := range [][]string{
 		{`Garbled "`},
-		{`Basic realm="authtest", Bearer`, `Garbled "`},
-		{`Basic realm="authtest"`, "Bearer", `Garbled "`},
-		{`Basic realm="authtest"`, "Bearer"},
+		{`Basic realm="authtest", Bearer realm="authtest"`, `Garbled "`},
+		{`Basic realm="authtest"`, `Bearer realm="authtest"`, `Garbled "`},
+		{`Basic realm="authtest"`, `Bearer realm="authtest"`},
 	} {
 		resp := send(t, srv, "GET", "/", "", nil)
 		require.Equal(t, 401, resp.StatusCode)

@@ -77,12 +77,11 @@ func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// credentials returns what follows the scheme in a header's value. The scheme is compared without case.
+// credentials returns what follows the scheme in a header's value, which may be nothing. The scheme is compared
+// without case.
 func credentials(value, scheme string) (string, bool) {
-	if len(value) <= len(scheme) || value[len(scheme)] != ' ' || !strings.EqualFold(value[:len(scheme)], scheme) {
-		return "", false
-	}
-	return strings.TrimLeft(value[len(scheme):], " "), true
+	word, rest, _ := strings.Cut(value, " ")
+	return strings.TrimLeft(rest, " "), strings.EqualFold(word, scheme)
 }
 
 // A bounded is a map that forgets its oldest keys, so that a server under load does not grow for ever.
@@ -92,7 +91,7 @@ type bounded[V any] struct {
 	oldest int
 }
 
-// maxRemembered is how many nonces or tokens of one kind a Guard remembers.
+// maxRemembered is how many nonces, or tokens of one kind that have ended, a Guard remembers.
 const maxRemembered = 1 << 16
 
 func (b *bounded[V]) get(key string) (V, bool) {

@@ -38,8 +38,9 @@ func (d Decision) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 
 // A Request is the record of one request that arrived, and of its answer.
 //
-// Its fields are as they came over the wire, with the credentials. String, GoString (and so every verb of fmt),
-// Dump and MarshalJSON mask them, so that no log, failure message or fixture carries one by accident.
+// Its fields are as they came over the wire, with the credentials. String, GoString, Format (and so every verb of fmt
+// but %p, which is a mistake here), Dump and MarshalJSON mask them or leave them out, so that no log, failure message
+// or fixture carries one by accident.
 type Request struct {
 	Time   time.Time
 	Method string
@@ -55,10 +56,10 @@ type Request struct {
 	BodyComplete bool   // the server read the body to its end: neither left unread nor cut short
 
 	Decision Decision
-	Scheme   string // of the Guard that decided, such as "Digest"; empty if there were no credentials
+	Scheme   string // of the Guard that decided, such as "Digest"; empty if none did
 	Reason   string // why, in words without any credentials; or the name of the Fault
 
-	Status         int // 0 if no answer was sent
+	Status         int // 0 if no answer was sent, or the connection was hijacked
 	ResponseHeader http.Header
 
 	secrets []string // headers that carry credentials, besides the usual ones
@@ -75,6 +76,17 @@ func (r Request) String() string {
 
 // GoString returns what String returns, so that %#v does not print credentials either.
 func (r Request) GoString() string { return r.String() }
+
+// Format writes what String returns, for any verb: package fmt does not ask String for those that are not about text.
+func (r Request) Format(f fmt.State, verb rune) { formatRecord(f, verb, r.String()) }
+
+// formatRecord writes s with the flags given: as hex or quoted if the verb says so, else as it is.
+func formatRecord(f fmt.State, verb rune, s string) {
+	if !strings.ContainsRune("qxX", verb) {
+		verb = 's'
+	}
+	fmt.Fprintf(f, fmt.FormatString(f, verb), s)
+}
 
 // Dump returns the request and the head of its answer as lines of text, masked as [Request.Masked] does.
 func (r Request) Dump() string {
@@ -97,8 +109,8 @@ func dumpHeader(b *strings.Builder, h http.Header) {
 }
 
 // Masked returns a copy whose credentials are replaced by "***": in Authorization, Proxy-Authorization, Cookie,
-// Set-Cookie, the header of an [APIKey], and the values of the query. The auth-scheme stays, and of Digest
-// everything but username, cnonce, response and rspauth.
+// Set-Cookie, the header of any [APIKey] of the server, and the values of the query. The auth-scheme stays, and of
+// Digest realm, nonce, nextnonce, opaque, uri without the values of its query, algorithm, qop, nc and userhash.
 func (r Request) Masked() Request {
 	r.Header = maskHeader(r.Header, r.secrets)
 	r.ResponseHeader = maskHeader(r.ResponseHeader, r.secrets)
@@ -179,7 +191,7 @@ func maskQuery(target string) string {
 }
 
 // A TokenRequest is the record of one request to a token endpoint. As with [Request], its fields hold the secrets,
-// and String, GoString and MarshalJSON leave them out.
+// and String, GoString, Format and MarshalJSON leave them out.
 type TokenRequest struct {
 	Time      time.Time
 	Path      string
@@ -202,6 +214,9 @@ func (r TokenRequest) String() string {
 // GoString returns what String returns.
 func (r TokenRequest) GoString() string { return r.String() }
 
+// Format writes what String returns, for any verb.
+func (r TokenRequest) Format(f fmt.State, verb rune) { formatRecord(f, verb, r.String()) }
+
 // Counts are the numbers of requests since the start or [Server.Reset]. They are exact, however many records are
 // kept.
 type Counts struct {
@@ -221,7 +236,7 @@ func (s *Server) Counts() Counts {
 }
 
 // Requests returns the records of the requests that arrived, in that order, but for those to token endpoints.
-// They are copies. What is said of a request is complete when its answer's header arrives at the client, except for
+// They are copies, at most as many as [Server.Keep] says. What is said of a request is complete when its answer's header arrives at the client, except for
 // bodies that a handler set by [Server.Handle] reads later.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()

@@ -1,6 +1,7 @@
 package schemetest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -52,6 +53,14 @@ type Options struct {
 
 	limit time.Duration // how long anything may take; 0: defaultLimit
 }
+
+// Format writes how many secrets there are, and none of them, whatever the verb.
+func (o Options) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "schemetest.Options(%d accounts, %d secrets)", len(o.Accounts), len(o.Secrets))
+}
+
+// MarshalJSON is Format for JSON.
+func (o Options) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(o)) }
 
 // defaultLimit is far more than anything takes on the loopback interface, also with -race on a busy machine.
 const defaultLimit = 5 * time.Second

@@ -245,6 +245,9 @@ func kindOf(authorization string) string {
 // fill makes the report of what was recorded.
 func (in *inquiry) fill() {
 	r, clean := in.report, &in.clean
+	for _, h := range in.hops {
+		clean.hideExchange(h)
+	}
 	in.settle()
 	for _, h := range in.hops {
 		r.Exchanges = append(r.Exchanges, in.exchange(h))
@@ -260,7 +263,7 @@ func (in *inquiry) fill() {
 	}
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	if in.rejected != nil {
-		r.Reason, r.Explanation = in.rejected.Reason.String(), clean.text(in.rejected.Error(), 1000)
+		r.Reason, r.Explanation = in.rejected.Reason.String(), clean.rejection(*in.rejected)
 	}
 	r.Causes, r.Notes = orEmpty(in.causes()), orEmpty(in.notes())
 }
@@ -276,15 +279,15 @@ func (in *inquiry) settle() {
 		}
 		r.Outcome = outcomeFailed
 		if in.rejected == nil && in.resp == nil {
-			r.Error = clean.text(plainError(in.err), 500)
+			r.Error = in.errorText(in.err, 500)
 		}
 		r.Summary = fmt.Sprintf("%s gave no answer.", r.URL)
 		switch {
 		case in.resp != nil && in.resp.StatusCode == http.StatusProxyAuthRequired:
 			r.Outcome = outcomeRefused
-			r.Summary = fmt.Sprintf("The proxy refused to connect to %s: 407 Proxy Authentication Required.", clean.text(in.url.Host, 100))
+			r.Summary = fmt.Sprintf("The proxy refused to connect to %s: 407 Proxy Authentication Required.", clean.host(in.url.Host))
 		case in.resp != nil:
-			r.Summary = fmt.Sprintf("The proxy answered CONNECT to %s with %d.", clean.text(in.url.Host, 100), in.resp.StatusCode)
+			r.Summary = fmt.Sprintf("The proxy answered CONNECT to %s with %d.", clean.host(in.url.Host), in.resp.StatusCode)
 		case in.rejected != nil:
 			r.Summary = fmt.Sprintf("%s was not given the credentials.", r.URL)
 		case len(in.hops) > 0 && in.hops[len(in.hops)-1].resp != nil:
@@ -333,13 +336,13 @@ var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication
 
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean
-	e := exchange{Method: clean.text(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Credentials: clean.text(h.sent, 40), ProxyCredentials: h.proxy}
+	e := exchange{Method: printable(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Credentials: clean.name(h.sent, 40), ProxyCredentials: h.proxy}
 	if h.connect {
-		e.URL = clean.text(h.req.Host, 100)
+		e.URL = clean.host(h.req.Host)
 	}
 	for name := range in.header {
 		if h.req.Header.Get(name) != "" && !harmless[http.CanonicalHeaderKey(name)] && name != "Authorization" {
-			e.Own = append(e.Own, clean.text(name, 60))
+			e.Own = append(e.Own, printable(name, 60))
 		}
 	}
 	slices.Sort(e.Own)
@@ -348,22 +351,24 @@ func (in *inquiry) exchange(h hop) exchange {
 		return e
 	}
 	if h.resp == nil {
-		e.Error = clean.text(plainError(h.err), 300)
+		e.Error = in.errorText(h.err, 300)
 		return e
 	}
 	e.Status = h.resp.StatusCode
-	_, phrase, _ := strings.Cut(h.resp.Status, " ")
-	e.Phrase = clean.text(phrase, 60)
+	e.Phrase = clean.phrase(h.resp)
 	const mostLines = 12
 	for _, name := range matters {
 		for i, value := range h.resp.Header.Values(name) {
 			if i == mostLines {
 				break
 			}
-			if name == "Location" {
-				value = in.location(h, value)
+			switch _, err := http.ParseTime(value); {
+			case name == "Location":
+				value = printable(in.location(h, value), 400)
+			case name != "Date" || err != nil:
+				value = clean.text(value, 400)
 			}
-			e.Header = append(e.Header, headerField{name, clean.text(value, 400)})
+			e.Header = append(e.Header, headerField{name, value})
 		}
 	}
 	return e
@@ -376,6 +381,23 @@ func (in *inquiry) location(h hop, value string) string {
 		return "(unreadable)"
 	}
 	return in.clean.url(u)
+}
+
+// errorText returns what went wrong for printing. What the network, DNS and TLS say is not from the server, but for the
+// names in its certificate.
+func (in *inquiry) errorText(err error, most int) string {
+	text := plainError(err)
+	var host x509.HostnameError
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &host):
+	case errors.As(err, &dns):
+		return printable(strings.ReplaceAll(text, dns.Name, in.clean.host(dns.Name)), most) // a redirect may have made up the name
+	case errors.As(err, &op), isTLS(err), isTimeout(err), errors.Is(err, errTooManyRedirects):
+		return printable(text, most)
+	}
+	return in.clean.errorText(text, most)
 }
 
 // plainError returns what went wrong without the URL, which may have a key in its query.
@@ -424,13 +446,17 @@ func withoutTags(html string) string {
 
 // tlsProblem reports whether err is about the server's certificate or the handshake.
 func tlsProblem(err error) bool {
+	return isTLS(err) || strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+// isTLS reports whether err is an error of package tls or x509.
+func isTLS(err error) bool {
 	var verification *tls.CertificateVerificationError
 	var header tls.RecordHeaderError
 	var alert tls.AlertError
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
-	return errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &alert) || errors.As(err, &unknown) || errors.As(err, &host) ||
-		strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+	return errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &alert) || errors.As(err, &unknown) || errors.As(err, &host)
 }
 
 func isTimeout(err error) bool {

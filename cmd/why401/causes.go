@@ -33,7 +33,6 @@ func (in *inquiry) find(finders ...func() *cause) []cause {
 	var list []cause
 	for _, find := range finders {
 		if c := find(); c != nil {
-			c.Text, c.Fix = in.clean.text(c.Text, 1200), in.clean.text(c.Fix, 1200)
 			list = append(list, *c)
 		}
 	}
@@ -107,7 +106,7 @@ func (in *inquiry) noAnswer() *cause {
 	if in.report.Outcome != outcomeFailed || in.rejected != nil {
 		return nil
 	}
-	host, port := in.asked().Hostname(), portOf(in.asked())
+	host, port := in.clean.host(in.asked().Hostname()), portOf(in.asked())
 	var dns *net.DNSError
 	var op *net.OpError
 	switch err := in.err; {

@@ -132,7 +132,7 @@ func (in *inquiry) wrongScheme() *cause {
 		return &cause{"unsupported-challenge", "The credentials are of the right kind, but the challenge has something that authretry does not know; it says what, above. Nothing was sent.",
 			"Let the server offer what is common as well: Digest with MD5 or SHA-256 and qop=auth, or Basic over https."}
 	}
-	has := in.last()
+	has := in.clean.name(in.last(), 40)
 	if has == "" {
 		var names []string
 		for _, s := range in.schemes {
@@ -181,7 +181,7 @@ func (in *inquiry) shouldBe403() *cause {
 			return &cause{"should-be-403", "The same server has accepted the same credentials a moment before, for " + in.clean.url(h.req.URL) + ". So they are good, and this 401 probably should be a 403: the user may not do this.", fix}
 		}
 	}
-	body := strings.ToLower(in.body)
+	body := strings.ToLower(in.clean.redact(in.body))
 	for _, word := range permission {
 		if strings.Contains(body, word) {
 			return &cause{"should-be-403", fmt.Sprintf("The response's text speaks of permission (“%s”). Perhaps the credentials are good, and this 401 should be a 403: the user may not do this.", word), fix}
@@ -247,7 +247,7 @@ func (in *inquiry) noChallenge() *cause {
 		return nil
 	}
 	text := "The 401 has no WWW-Authenticate header, though it must (RFC 9110 §15.5.2), so the server does not say what it wants."
-	body := strings.ToLower(in.body)
+	body := strings.ToLower(in.clean.redact(in.body))
 	fix := "See the API's documentation. Usually it is a token (-token-env), an API key in a header of its own (-H), or a session cookie from a login form."
 	if hasAny(body, "api key", "api-key", "apikey", "api_key", "x-api-key") {
 		text += " Its text speaks of an API key."
@@ -311,9 +311,6 @@ func (in *inquiry) notes() []cause {
 	}
 	if in.report.Outcome == outcomePassed && in.resp != nil {
 		list = append(list, in.passedNotes()...)
-	}
-	for i := range list {
-		list[i].Text, list[i].Fix = in.clean.text(list[i].Text, 1200), in.clean.text(list[i].Fix, 1200)
 	}
 	return list
 }

@@ -30,8 +30,10 @@
 //
 // Passwords and tokens are never taken from the command line, where every user of the machine and the shell's history
 // can read them; that goes for userinfo in the URLs, too.
-// Nothing that is printed has a secret in it, neither the credentials nor the value of a header given with -H, of a
-// cookie or of a query.
+// What is printed of a server's words has no secret in it, neither the credentials nor the value of a header given with
+// -H, of a cookie or of a query, nor a part of one: in whatever case, in base64, hex, percent-encoding, JSON or HTML, on one
+// line or several, and cut short. Two kinds of secret can be printed: one of less than 4 characters as a part of a longer
+// word, and one that is itself a word of HTTP authentication, such as "realm".
 //
 // # Exit status
 //
@@ -220,6 +222,9 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 	q = question{header: http.Header{}}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		q.clean.hide(userinfoOf(c.getenv(name))...) // errors of http.Transport may quote it
+		if u, err := url.Parse(c.getenv(name)); err == nil {
+			q.clean.hideURL(u)
+		}
 	}
 	var rawProxy, dataFile string
 	secrets := newSecretFlags()
@@ -309,10 +314,7 @@ func (q *question) addHeader(line string) error {
 	if harmless[http.CanonicalHeaderKey(name)] {
 		return nil
 	}
-	q.clean.hide(value)
-	if _, credentials, ok := strings.Cut(value, " "); ok {
-		q.clean.hide(strings.TrimSpace(credentials)) // what follows the word Bearer or Basic
-	}
+	q.clean.hideHeader(value)
 	return nil
 }
 
@@ -329,22 +331,9 @@ func (q *question) setURL(raw string) error {
 	if err != nil {
 		return usagef("%v", err)
 	}
-	if u.User != nil {
-		q.userinfo = true
-		q.clean.hide(u.User.Username())
-		if password, ok := u.User.Password(); ok {
-			q.clean.hide(password)
-		}
-		u.User = nil
-	}
-	for _, values := range u.Query() {
-		for _, v := range values {
-			if len(v) >= 8 { // shorter ones are words rather than keys
-				q.clean.hide(v)
-			}
-		}
-	}
-	q.url = u
+	q.clean.hideURL(u)
+	q.userinfo, u.User = u.User != nil, nil
+	q.url, q.clean.asked = u, *u
 	return nil
 }
 

@@ -1,12 +1,7 @@
 package main
 
 import (
-	"net/url"
-	"slices"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/authretry/authretry"
 )
@@ -82,101 +77,19 @@ type cause struct {
 	Fix  string `json:"fix,omitempty"`
 }
 
-// A cleaner makes text from elsewhere fit to be printed: without the secrets that it may quote, without anything that
-// a terminal would obey, and no longer than a person would read.
-type cleaner struct {
-	secrets []string
-}
-
-// hide adds a secret, and the forms in which it may come back.
-func (c *cleaner) hide(secrets ...string) {
-	for _, s := range secrets {
-		for _, form := range []string{s, url.QueryEscape(s), url.PathEscape(s)} {
-			if form != "" && !slices.Contains(c.secrets, form) {
-				c.secrets = append(c.secrets, form)
-			}
-		}
-	}
-	slices.SortFunc(c.secrets, func(a, b string) int { return len(b) - len(a) }) // a part must not hide before the whole
-}
-
-// hidden takes the place of a secret.
-const hidden = "(secret)"
-
-// text returns s for printing, cut to at most the given number of characters.
-func (c *cleaner) text(s string, most int) string {
-	for _, secret := range c.secrets {
-		s = replaceSecret(s, secret)
-	}
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n++; n > most {
-			b.WriteString("…")
-			break
-		}
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			b.WriteByte(' ')
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			q := strconv.QuoteRuneToASCII(r)
-			b.WriteString(q[1 : len(q)-1])
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-// replaceSecret hides a secret in s. One that is so short that it occurs in ordinary words is hidden only where it is
-// a word.
-func replaceSecret(s, secret string) string {
-	var b strings.Builder
-	for {
-		i := strings.Index(s, secret)
-		if i < 0 {
-			b.WriteString(s)
-			return b.String()
-		}
-		end := i + len(secret)
-		before, _ := utf8.DecodeLastRuneInString(s[:i])
-		after, _ := utf8.DecodeRuneInString(s[end:])
-		if len(secret) < 4 && (isWord(before) || isWord(after)) {
-			b.WriteString(s[:end])
-		} else {
-			b.WriteString(s[:i] + hidden)
-		}
-		s = s[end:]
-	}
-}
-
-func isWord(r rune) bool {
-	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
-}
-
-// url returns u for printing: without the password that userinfo may have, and without the values of a query, which
-// may be keys.
-func (c *cleaner) url(u *url.URL) string {
-	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath, Opaque: u.Opaque}
-	s := shown.String()
-	if u.RawQuery != "" {
-		s += "?…"
-	}
-	return c.text(s, 300)
-}
-
 // challenges explains the challenges in the values of a header.
 func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, damage []string) {
 	const mostChallenges, mostParams = 12, 30
 	parsed, err := authretry.ParseChallenges(values)
 	for _, p := range parsed[:min(len(parsed), mostChallenges)] {
-		words, known := schemeNamed(c.text(p.Scheme, 60))
-		ch := challenge{Scheme: c.text(p.Scheme, 60), Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
-		for _, q := range p.Params[:min(len(p.Params), mostParams)] {
-			ch.Params = append(ch.Params, parameter{c.text(q.Name, 60), c.text(q.Value, 300), meaningOf(p, q)})
+		shown := c.challenge(p)
+		words, known := schemeNamed(shown.Scheme)
+		ch := challenge{Scheme: shown.Scheme, Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
+		for i, q := range p.Params[:min(len(p.Params), mostParams)] {
+			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), meaningOf(p, q)})
 		}
-		needs, snippet := needsOf(p)
-		ch.Needs, ch.Snippet = c.text(needs, 500), c.text(snippet, 200)
+		needs, snippet := needsOf(shown)
+		ch.Needs, ch.Snippet = printable(needs, 500), printable(snippet, 200)
 		list = append(list, ch)
 	}
 	if err != nil {

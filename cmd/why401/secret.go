@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -59,9 +58,7 @@ func (c *command) readPassword(ctx context.Context, q *question, u *user, userFl
 		q.tokenNotes = append(q.tokenNotes, cause{what + "-space", "The " + strings.ReplaceAll(what, "-", " ") + " begins or ends with a space, and was sent like that.",
 			"If the space got there by accident, remove it."})
 	}
-	if u.password != "" {
-		q.clean.hide(u.password, base64.StdEncoding.EncodeToString([]byte(u.name+":"+u.password)))
-	}
+	q.clean.hideUser(u.name, u.password)
 	return nil
 }
 
@@ -199,6 +196,5 @@ func isTerminal(f *os.File) bool {
 
 // quoted returns a name for a sentence.
 func quoted(name string) string {
-	var c cleaner
-	return `"` + c.text(name, 100) + `"`
+	return `"` + printable(name, 100) + `"`
 }

@@ -38,6 +38,7 @@ const (
 type world struct {
 	t      *testing.T
 	hosts  map[string]http.Handler
+	env    map[string]string // besides the secrets of the tests
 	plain  *httptest.Server
 	secure *httptest.Server
 }
@@ -91,14 +92,19 @@ func (w *world) run(args []string, stdin string, trust bool) (out string, status
 		stdin:  strings.NewReader(stdin),
 		stdout: &stdout,
 		stderr: &stderr,
-		getenv: func(name string) string {
-			return map[string]string{"PASSWORD": password, "WRONG": wrong, "TOKEN": token, "PREFIXED": "Bearer " + token + "\n",
-				"EXPIRED": expired, "UNREVOKED": fresh, "EARLY": early}[name]
-		},
-		asker: asker{base: base, now: func() time.Time { return noon }},
+		getenv: w.getenv,
+		asker:  asker{base: base, now: func() time.Time { return noon }},
 	}
 	status = c.run(w.t.Context(), args)
 	return stdout.String() + stderr.String(), status
+}
+
+func (w *world) getenv(name string) string {
+	if value, ok := w.env[name]; ok {
+		return value
+	}
+	return map[string]string{"PASSWORD": password, "WRONG": wrong, "TOKEN": token, "PREFIXED": "Bearer " + token + "\n",
+		"EXPIRED": expired, "UNREVOKED": fresh, "EARLY": early}[name]
 }
 
 // jwt makes a token. Nobody verifies it, so anything will do for a signature.

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/base64"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// hide adds secrets. They are hidden in whatever case and code they come back.
+func (c *cleaner) hide(secrets ...string) {
+	for _, s := range secrets {
+		decoded := string(viewOf(s, true).runes) // as somebody else may have it
+		if utf8.RuneCountInString(decoded) < spacedLimit {
+			decoded = ""
+		}
+		for _, folded := range []string{folded(s), decoded} {
+			if folded == "" || slices.Contains(c.secrets, folded) {
+				continue
+			}
+			c.secrets = append(c.secrets, folded)
+			if r := []rune(folded); len(r) >= pieceLimit {
+				if c.pieces == nil {
+					c.pieces = map[string]struct{}{}
+				}
+				for i := range len(r) - pieceLength + 1 {
+					c.pieces[string(r[i:i+pieceLength])] = struct{}{}
+				}
+			}
+		}
+	}
+	slices.SortFunc(c.secrets, func(a, b string) int { return len(b) - len(a) })
+}
+
+// hideUser adds a password, and the credentials of Basic that are made of it.
+func (c *cleaner) hideUser(name, password string) {
+	if password != "" {
+		pair := []byte(name + ":" + password)
+		c.hide(password, base64.StdEncoding.EncodeToString(pair), base64.URLEncoding.EncodeToString(pair))
+	}
+}
+
+// hideHeader adds the value of a header, and the parts of it that may be secrets by themselves: what follows the
+// scheme, what a cookie or a parameter is set to, both sides of a colon, and what is in the base64 of Basic.
+func (c *cleaner) hideHeader(value string) {
+	c.hide(value)
+	scheme, rest, ok := strings.Cut(value, " ")
+	if ok {
+		c.hide(strings.TrimSpace(rest))
+	}
+	if strings.EqualFold(scheme, "Basic") {
+		if plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(rest)); err == nil {
+			name, password, _ := strings.Cut(string(plain), ":")
+			c.hideUser(name, password)
+		}
+	}
+	for part := range strings.FieldsFuncSeq(value, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(`,;&"'{}()<>[]`, r) }) {
+		name, set, ok := strings.Cut(strings.TrimRight(part, "="), "=")
+		if ok && set != "" {
+			part = set
+		} else {
+			part = name
+		}
+		for side := range strings.SplitSeq(part, ":") {
+			if utf8.RuneCountInString(side) >= wordLength && !isPublic(side) {
+				c.hide(side)
+			}
+		}
+	}
+}
+
+// hideURL adds what may be secret in a URL: its userinfo, and the values of its query.
+func (c *cleaner) hideURL(u *url.URL) {
+	if u.User != nil {
+		password, _ := u.User.Password()
+		c.hide(u.User.Username())
+		c.hideUser(u.User.Username(), password)
+	}
+	for name, values := range u.Query() {
+		for _, v := range append(values, name) {
+			if v == name && !slices.Equal(values, []string{""}) {
+				continue // a name; without a value it may be a key
+			}
+			if len(v) >= 8 { // shorter ones are words rather than keys
+				c.hide(v)
+			}
+		}
+	}
+}
+
+// hideExchange adds what an exchange has shown: the proof in our credentials, cookies, and the URL.
+func (c *cleaner) hideExchange(h hop) {
+	c.hideURL(h.req.URL)
+	for _, name := range []string{"Authorization", "Cookie"} {
+		for _, value := range h.req.Header.Values(name) {
+			if digest, ok := strings.CutPrefix(value, "Digest "); ok {
+				for _, name := range []string{"response", "cnonce"} {
+					if _, after, ok := strings.Cut(digest, name+`="`); ok {
+						proof, _, _ := strings.Cut(after, `"`)
+						c.hide(proof)
+					}
+				}
+				continue
+			}
+			c.hideHeader(value)
+		}
+	}
+	if h.resp == nil {
+		return
+	}
+	for _, cookie := range h.resp.Cookies() {
+		if len(cookie.Value) >= wordLength {
+			c.hide(cookie.Value)
+		}
+	}
+	if u, err := h.req.URL.Parse(h.resp.Header.Get("Location")); err == nil {
+		c.hideURL(u)
+	}
+}
