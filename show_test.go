@@ -1,8 +1,11 @@
 package authretry
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -57,8 +60,11 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		"Transport":      []any{transport, New(key)},
 		"ProxyTransport": NewProxyTransport(nil, basic, digest),
 		"FetchFunc":      FetchFunc(RefreshGrant(config)),
+		"ClientAuth":     []any{SecretBasic(secret), SecretPost(secret), endpointOf("https://a/", "c", secret, 0).Auth, AssertionFile(secret)},
+		"PrivateKeyJWT":  &PrivateKeyJWT{Signer: ed25519.NewKeyFromSeed([]byte(strings.Repeat(secret, 32))[:32])},
+		"TokenEndpoint":  []any{&TokenEndpoint{Auth: SecretPost(secret)}, TokenEndpoint{Params: url.Values{"a": {secret}}}},
 	},
-		"Carrier", "Covers", "Exclusive", "Learner", "PlaintextSafe", "Scheme", "Session", "Starter", "TokenStore", // interfaces
-		"CredentialsFunc", "CredentialsRequest", "Challenge", "Param", "Params", "ParseError", "EventKind", "Reason")
+		"Carrier", "Covers", "Exclusive", "Learner", "PlaintextSafe", "Scheme", "Session", "Starter", "TokenStore", "Prover", // interfaces
+		"TokenExchange", "CredentialsFunc", "CredentialsRequest", "Challenge", "Param", "Params", "ParseError", "EventKind", "Reason")
 	require.True(t, errors.Is(failure, ErrLoginRequired))
 }
