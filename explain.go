@@ -77,16 +77,12 @@ func rejectionOf(resp *http.Response) *Rejection {
 
 // withoutExplanation returns req, or a copy of it without what is said in its context of the response that it comes from.
 func withoutExplanation(req *http.Request) *http.Request {
-	for {
-		switch ctx := req.Context().(type) {
-		case *explained:
-			req = req.WithContext(ctx.Context)
-		case *sentFor:
-			req = req.WithContext(ctx.Context)
-		default:
-			return req
-		}
+	switch ctx := req.Context().(type) {
+	case *explained, *sentFor:
+		below, _ := withoutMarks(ctx)
+		return req.WithContext(below)
 	}
+	return req
 }
 
 // attach attaches to resp, which goes to the caller, what Explain will say of it.

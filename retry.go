@@ -379,11 +379,8 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 // what Explain will say of the response.
 func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection) *http.Response {
 	r = wordOf(r, rejectionOf(resp))
-	switch own := resp.Request; {
-	case own == sent:
-		resp.Request = x.req
-	case own != nil: // a Base's own copy
-		resp.Request = withoutCredentials(own, sent.Header, x.req.Header)
+	if resp.Request != nil || resp.Header["Location"] != nil { // from where the next request of the caller's comes
+		resp.Request = x.callers(resp, sent)
 	}
 	x.noteAccount(resp)
 	if r != nil {
@@ -392,6 +389,32 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 	}
 	x.done(resp.StatusCode, r, nil)
 	return resp
+}
+
+// callers returns the request of a response as the caller is to see it: the caller's own, or that which Base says it has sent
+// in its place, without our credentials.
+func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Request {
+	own := resp.Request
+	if own == sent || own == nil {
+		return x.req
+	}
+	copied := withoutCredentials(own, sent.Header, x.req.Header)
+	if ctx, marks := withoutMarks(own.Context()); isSameContext(ctx, sent.Context()) {
+		// What we have derived from the caller's context would be in it for ever, if this were sent again and again.
+		ctx = x.req.Context()
+		for _, m := range slices.Backward(marks) {
+			ctx = &sentFor{ctx, m.by, m.account, m.resp}
+		}
+		copied = copied.WithContext(ctx)
+	}
+	if own.Response == nil || own.Response == x.req.Response {
+		// Base has chosen another URL, but followed no redirect: where one leads from here is judged by the caller's URL.
+		copied.Response = x.req.Response
+		if resp.Header["Location"] != nil {
+			copied.URL, copied.Host = x.req.URL, x.req.Host
+		}
+	}
+	return copied
 }
 
 // learnRefusal has the Session learn from a second refusal, which decides whether it is kept for the next request. It

@@ -34,6 +34,9 @@ type Transport struct {
 	// It must not follow redirects by itself, as a wrapped http.Client does, since that takes credentials along. A
 	// retryablehttp.RoundTripper is kept from it. Any other is found out by its first response from another origin: if the
 	// request had credentials, it fails, but they have gone there; and from then on no credentials are sent by that Base.
+	//
+	// It may send requests elsewhere than their URL says, to one of several replicas for instance: credentials go by the URL that
+	// it is given.
 	Base http.RoundTripper
 
 	// Schemes are the ways to authenticate, in order of preference, the strongest first. At least one is
@@ -277,14 +280,30 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 	return resp, nil
 }
 
-// hasStrayed reports whether Base has followed a redirect by itself, out of the origin that was asked.
+// hasStrayed reports whether Base has followed a redirect by itself, out of the origin that it had asked. That is seen by the
+// responses which led to the request that Base says it has sent. Where Base sends a request at first is for Base to say: it
+// may choose a replica by rewriting the URL.
 func (x *exchange) hasStrayed(resp *http.Response, sent *http.Request) bool {
 	got := resp.Request
-	if got == nil || got == sent || got.Response == x.req.Response || got.URL == nil {
+	if got == nil || got == sent || got.URL == nil {
 		return false
 	}
 	o := originOf(got.URL)
-	return o != x.origin && !isUpgrade(x.origin, o) || hasLeftOrigin(got, o)
+	for range maxHops {
+		if got.Response == nil || got.Response == x.req.Response {
+			return false
+		}
+		got = got.Response.Request
+		if got == nil || got.URL == nil {
+			return true // by someone unknown
+		}
+		from := originOf(got.URL)
+		if from != o && !isUpgrade(from, o) {
+			return true
+		}
+		o = from
+	}
+	return true
 }
 
 // followsRedirects fails a request whose Base has taken credentials along with a redirect, or has followed one before.
