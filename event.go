@@ -158,7 +158,7 @@ func (x *exchange) done(status int, r *Rejection, err error) {
 func (x *exchange) lost(err error) error {
 	if x.onEvent != nil {
 		r, _ := errors.AsType[*Rejection](err)
-		x.done(0, r, withoutQuery(err, x.req.URL))
+		x.done(0, r, forEvent(err, x.req.URL))
 	}
 	return err
 }

@@ -201,6 +201,7 @@ func (x *exchange) carry(l *lease) error {
 		l.carried = len(x.carried)
 	}
 	if err != nil {
+		err = withoutSecrets(err, unknownSecrets)
 		return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)
 	}
 	return nil

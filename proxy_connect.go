@@ -76,7 +76,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 		return "", errRefusedBefore // never again unchanged, whatever the Scheme says
 	}
 	s.mu.Lock()
-	s.out = append(s.out, connect{value, l})
+	s.out, s.sent = append(s.out, connect{value, l}), append(s.sent, value)
 	s.mu.Unlock()
 	x.report(Event{Kind: EventAuthorized, Attempt: s.attempt}, l)
 	return value, nil

@@ -316,7 +316,7 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
 	resp, err := x.way.send(x, req, l)
 	if err != nil {
-		return nil, err
+		return nil, withoutSecrets(err, func() []string { return secretsOf(req, x.req) })
 	}
 	if resp == nil {
 		return nil, errors.New("authretry: Transport.Base returned neither a response nor an error")

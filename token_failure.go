@@ -245,7 +245,7 @@ func describeCause(err error, t *oauth2.Token) string {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return "the token endpoint could not be reached: " + describeCause(u.Err, t)
 	}
-	text := err.Error()
+	text := withoutQuotes(err.Error())
 	switch {
 	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
 		return "the token endpoint's answer could not be read"

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -25,6 +24,9 @@ import (
 // Credentials stay with the origin that the caller addressed: a request that comes from a redirect to another
 // origin passes without them. So does one that has an Authorization header (or URL userinfo, which http.Client
 // makes one of): it is the caller's, and stays. A request whose Authorization header is present but nil is sent without.
+//
+// Any other error is Base's own, unless its text has credentials in it, or quotes what a server has sent, which may be what it
+// got: then another stands for it, without that.
 //
 // A Transport remembers what servers asked for, so make one and share it: it is safe for concurrent use by any
 // number of goroutines. It must not be copied, nor its fields changed, after its first use.
@@ -244,6 +246,11 @@ func proxyOf(rt http.RoundTripper, req *http.Request) (proxy *url.URL, known boo
 		return proxy, err == nil
 	case *Transport:
 		return proxyOf(rt.base(), req)
+	case *returningRedirects:
+		if inner := rt.Client.HTTPClient.Transport; inner != nil {
+			return proxyOf(inner, req)
+		}
+		return proxyOf(http.DefaultTransport, req)
 	}
 	return nil, false
 }
@@ -352,16 +359,4 @@ func (x *exchange) addCookies(req *http.Request, refusal *http.Response) {
 	for _, c := range jar.Cookies(req.URL) {
 		req.AddCookie(c)
 	}
-}
-
-// withoutQuery returns err, or its innermost cause if its text has the query of u, which may be confidential. The
-// errors of http.Transport never have it, but those of other bases do.
-func withoutQuery(err error, u *url.URL) error {
-	if err == nil || u == nil || u.RawQuery == "" || !strings.Contains(err.Error(), u.RawQuery) {
-		return err
-	}
-	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
-		err = cause
-	}
-	return err
 }
