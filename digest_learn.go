@@ -13,6 +13,10 @@ func (s *digestSession) Learn(resp *http.Response, refused bool) (keep bool, err
 	if refused {
 		return s.learnRefusal(resp.Header["Www-Authenticate"]), nil
 	}
+	if resp.StatusCode == http.StatusProxyAuthRequired && !s.mutual { // of which the origin knows nothing
+		s.uri = ""
+		return true, nil
+	}
 	info := readAuthInfo(resp.Header["Authentication-Info"], s.use.cnonce)
 	next := s.canFollow(info.nextnonce)
 	listen := listener(contextOf(resp))

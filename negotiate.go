@@ -69,6 +69,10 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
 func (x *exchange) lend() (lease, error) {
 	known, exact := x.spaces.lend(x.remembered(), x.at)
+	if known.Session != nil && x.hasCallers(known.scheme) {
+		x.keep(known)
+		known, exact = lease{}, false
+	}
 	for _, s := range x.starters {
 		if exact && s.scheme != known.scheme {
 			continue
@@ -84,6 +88,12 @@ func (x *exchange) lend() (lease, error) {
 		}
 	}
 	return known, nil
+}
+
+// hasCallers reports whether the caller has set the header of a scheme, other than Authorization, and so has its own credentials.
+func (x *exchange) hasCallers(scheme int) bool {
+	s, ok := x.schemes[scheme].(interface{ place() headerPlace })
+	return ok && x.side == originSide && isCallers(x.req.Header, s.place().header)
 }
 
 // remembered returns under which key there is what is remembered for the request.
@@ -126,6 +136,10 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 				continue
 			}
 			own = own || i == refused.scheme
+			if x.hasCallers(i) {
+				u.refused = ErrCredentialsRefused
+				continue
+			}
 			if !x.mayGo(i) {
 				u.plaintext = plaintextError(s.Name())
 				continue

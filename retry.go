@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -342,9 +344,11 @@ func (x *exchange) broken(err error) error {
 
 // accept returns a response that is not a refusal, after the Session has learnt from it.
 func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*http.Response, error) {
-	// Of what a proxy refuses, the origin knows nothing.
-	if l.Session != nil && !x.foreign && resp.StatusCode != http.StatusProxyAuthRequired {
+	if l.Session != nil && !x.foreign {
 		if _, err := x.learn(resp, sent, l, false); err != nil {
+			if r := rejectionOf(resp); r != nil { // a proxy's
+				err = fmt.Errorf("%w; the response was: %s", err, strings.TrimPrefix(r.Error(), "authretry: "))
+			}
 			resp.Body.Close()
 			x.body.settle()
 			return nil, x.fail(nil, err)
