@@ -33,6 +33,11 @@ func originOf(u *url.URL) origin {
 	return o
 }
 
+// clone returns o without a hold on the URL that it is a part of.
+func (o origin) clone() origin {
+	return origin{strings.Clone(o.scheme), strings.Clone(o.host), strings.Clone(o.port)}
+}
+
 // lowerASCII returns s with its ASCII letters in lower case.
 func lowerASCII(s string) string {
 	for i := range len(s) {

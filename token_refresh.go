@@ -272,9 +272,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return run.noFetchError()
 	}
 	if run.forced { // and nothing new in the Store: what other processes refresh does not count
-		s.mu.Lock()
-		s.forced.n++
-		s.mu.Unlock()
+		s.countForced(run.by)
 	}
 	if grantOf(previous) != "" {
 		if err := confirm(ctx); err != nil {
@@ -296,7 +294,9 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return errSameToken
 	}
 	k := s.newKnownToken(t)
-	k.successor = run.forced && run.refused != ""
+	if run.forced && run.refused != "" {
+		k.successor, k.by = true, s.obtainedFor(run.by)
+	}
 	if k.scopes == nil { // as asked for (RFC 6749 §5.1)
 		k.scopes = r.Scopes
 	}
@@ -423,7 +423,7 @@ func (s *TokenSource) replace(k *knownToken) {
 	defer s.mu.Unlock()
 	s.current.Store(k)
 	s.begun, s.ended = true, k == nil
-	s.failure, s.forced = failure{}, refreshCount{}
+	s.failure, s.forced = failure{}, nil
 	if s.running != nil {
 		s.supersede(s.running)
 		s.running = nil
