@@ -112,14 +112,10 @@ func (x *exchange) mayGo(scheme int) bool {
 	return ok && safe.PlaintextSafe()
 }
 
-// maxChallenges is how many challenges of a response are looked at. A hostile header has room for many more, and
-// each of them may be put to a CredentialsFunc and to OnEvent.
-const maxChallenges = 64
-
 // readChallenges reads a header as far as anybody is going to look at it.
 func readChallenges(values []string) []Challenge {
-	challenges, _ := ParseChallenges(values)
-	return challenges[:min(len(challenges), maxChallenges)]
+	challenges, _ := parseSome(values)
+	return challenges
 }
 
 // choose returns a Session of the first Scheme, in the order of preference, that has one for a challenge of the

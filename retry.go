@@ -50,11 +50,13 @@ type exchange struct {
 	expects  bool         // we had the first send ask for 100 Continue
 	noReplay error        // why the Session that was to go ahead could not have the body
 
-	carried []held         // what Carriers have made for this exchange; empty where it was kept
-	resp    *http.Response // the latest
-	foreign bool           // it does not come from the side that we authenticate to
-	own     bool           // a proxy refuses a CONNECT with the caller's own credentials
-	hook    error          // what the caller's OnProxyConnectResponse says of that refusal
+	carried    []held         // what Carriers have made for this exchange; empty where it was kept
+	resp       *http.Response // the latest
+	seen       *http.Response // which Schemes have been shown, with this header
+	seenHeader http.Header
+	foreign    bool  // it does not come from the side that we authenticate to
+	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
+	hook       error // what the caller's OnProxyConnectResponse says of that refusal
 
 	start time.Time // if anybody listens
 	ended bool      // EventDone was reported

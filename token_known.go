@@ -88,8 +88,18 @@ func (k *knownToken) meets(n *needs, now time.Time) bool {
 // grantedScopes returns what the token endpoint says that a token is good for; nil if it does not (RFC 6749 §5.1).
 func grantedScopes(t *oauth2.Token) []string {
 	scope, _ := t.Extra("scope").(string)
-	return union(nil, strings.Fields(scope))
+	var scopes []string
+	for s := range strings.FieldsSeq(scope) {
+		if len(scopes) == maxGranted {
+			break
+		}
+		scopes = append(scopes, s)
+	}
+	return union(nil, scopes)
 }
+
+// maxGranted is how many scopes of one token are known.
+const maxGranted = 1 << 12
 
 // newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.
 func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
