@@ -109,7 +109,7 @@ func (h held) size() int {
 func closeIdle(list []held) {
 	for _, h := range list {
 		if c, ok := h.by.(interface{ CloseIdleConnections() }); ok {
-			c.CloseIdleConnections()
+			quietly(c.CloseIdleConnections)
 		}
 	}
 }

@@ -115,8 +115,9 @@ func needsLogin(err error) bool {
 	return errors.Is(err, ErrLoginRequired) && !(ok && e.client)
 }
 
-// isPermanent reports whether no retry can help.
-func (e *tokenError) isPermanent() bool {
+// isPermanent reports whether no retry can help. What it wraps may be of anybody's, and panic when it is asked.
+func (e *tokenError) isPermanent() (permanent bool) {
+	defer func() { _ = recover() }()
 	return e != nil && errors.Is(e, ErrLoginRequired)
 }
 

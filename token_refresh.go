@@ -242,21 +242,25 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 		if s.current.Load() != k || k.unsaved.Load() == nil {
 			return
 		}
+		again := true
+		defer func() {
+			if again { // whatever has become of the listener
+				s.saveLater(ctx, k, min(2*delay, maxRetryDelay))
+			}
+		}()
 		limited, cancel := context.WithTimeout(ctx, s.fetchTimeout())
 		defer cancel()
-		var err error
-		func() {
-			defer func() {
-				if p := recover(); p != nil {
-					err = panicked(p)
-				}
-			}()
-			err = s.save(limited, k)
-		}()
-		if err != nil {
-			reportTo(ctx, Event{Kind: EventNotSaved, Err: notSaved(err, k.token)})
-			s.saveLater(ctx, k, min(2*delay, maxRetryDelay))
+		err := apart(panicked, func() error {
+			if err := s.save(limited, k); err != nil {
+				return notSaved(err, k.token)
+			}
+			return nil
+		})
+		if err == nil {
+			again = false
+			return
 		}
+		reportTo(ctx, Event{Kind: EventNotSaved, Err: err})
 	})
 }
 
@@ -416,9 +420,14 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
+	defer s.putToUse(k) // whatever OnToken does
 	if s.OnToken != nil && k != nil {
 		s.OnToken(k.token)
 	}
+}
+
+// putToUse makes k the current token, and forgets all failures.
+func (s *TokenSource) putToUse(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current.Store(k)
@@ -494,8 +503,8 @@ func (run *refreshRun) report(ctx context.Context, e Event) {
 
 // reportTo tells a listener under its caller's context: tracing and loggers look there.
 func reportTo(ctx *refreshContext, e Event) {
+	defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 	if listen := listener(ctx); listen != nil {
-		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 		e.Scheme = "Bearer"
 		listen(context.WithoutCancel(ctx.caller()), e)
 	}

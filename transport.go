@@ -106,13 +106,14 @@ func New(schemes ...Scheme) *Transport {
 }
 
 // RoundTrip implements http.RoundTripper. See [Transport].
-func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	err := t.init()
+func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	err = t.init()
 	if t == nil {
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
 	x := &exchange{authenticator: t.auth, way: t, ctx: req.Context(), req: withoutExplanation(req), at: req.URL}
+	defer x.contain(&resp, &err)
 	switch {
 	case err != nil:
 		closeBody(req)
@@ -134,12 +135,12 @@ func (t *Transport) Forget(account string) {
 	if t.init() != nil {
 		return
 	}
+	defer t.auth.spaces.forgetAccount(account) // last, so that nothing is kept that a Scheme has said before it was told
 	for _, s := range t.Schemes {
 		if f, ok := s.(interface{ Forget(account string) }); ok {
 			f.Forget(account)
 		}
 	}
-	t.auth.spaces.forgetAccount(account) // last, so that nothing is kept that a Scheme has said before it was told
 }
 
 // CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
@@ -273,6 +274,9 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 		return nil, &followsRedirects{base}
 	}
 	resp, err := base.RoundTrip(req)
+	if err != nil && resp != nil && resp.Body != nil {
+		resp.Body.Close() // there must be none
+	}
 	if resp == nil || err != nil || !x.hasStrayed(resp, req) {
 		return resp, err
 	}
