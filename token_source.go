@@ -251,7 +251,7 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	}
 	s.replace(nil)
 	if s.Revoke != nil && ended != nil {
-		if err := s.Revoke(ctx, ended); err != nil {
+		if err := apart(panicked, func() error { return s.Revoke(ctx, ended) }); err != nil {
 			failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCause(err, ended), causes: []error{err}})
 		}
 	}

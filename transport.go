@@ -25,7 +25,7 @@ import (
 // origin passes without them. So does one that has an Authorization header (or URL userinfo, which http.Client
 // makes one of): it is the caller's, and stays. A request whose Authorization header is present but nil is sent without.
 //
-// Any other error is Base's own, unless its text has credentials in it, or quotes what a server has sent, which may be what it
+// A panic of a Base, a Scheme or a callback is a Rejection, too. Any other error is Base's own, unless its text has credentials in it, or quotes what a server has sent, which may be what it
 // got: then another stands for it, without that.
 //
 // A Transport remembers what servers asked for, so make one and share it: it is safe for concurrent use by any
