@@ -52,7 +52,6 @@ func (b boomed) CloseIdleConnections()               { b.boom() }
 type boomedAt struct {
 	where string
 	boom  func()
-	base  http.RoundTripper
 }
 
 func (b boomedAt) at(where string) {
@@ -87,11 +86,11 @@ func (s sessionBoom) Learn(*http.Response, bool) (bool, error) { s.at("Learn"); 
 type carriedBoom struct{ boomedAt }
 
 func (s carriedBoom) Authorize(req *http.Request) error {
-	return sessionBoom{s.boomedAt}.Authorize(req)
+	return sessionBoom(s).Authorize(req)
 }
 func (s carriedBoom) Carry(_ context.Context, base http.RoundTripper) (http.RoundTripper, error) {
 	s.at("Carry")
-	return carriedWay{s.boomedAt}, nil
+	return carriedWay(s), nil
 }
 
 type carriedWay struct{ boomedAt }

@@ -36,7 +36,7 @@ func withoutSecrets(err error, secrets secretsFunc) error {
 	clean := func(text string) string { return withoutSecretsIn(text, list) }
 	text := err.Error()
 	if cleaned := clean(text); cleaned != text {
-		return &cleanedError{cleaned, func() (error, func(string) string) { return err, clean }}
+		return &cleanedError{cleaned, func() (func(string) string, error) { return clean, err }}
 	}
 	return err
 }
@@ -145,20 +145,20 @@ func unknownSecrets() []string { return []string{""} }
 // A cleanedError stands for an error whose text could give away a secret.
 type cleanedError struct {
 	text  string
-	cause func() (err error, clean func(text string) string) // in a func, into which nobody looks
+	cause func() (clean func(text string) string, err error) // in a func, into which nobody looks
 }
 
 func (e *cleanedError) Error() string { return e.text }
 
 // Is reports whether the error that this one stands for is the target.
 func (e *cleanedError) Is(target error) bool {
-	err, _ := e.cause()
+	_, err := e.cause()
 	return errors.Is(err, target)
 }
 
 // As finds what the error that this one stands for has of the target's type, unless that shows a secret.
 func (e *cleanedError) As(target any) bool {
-	err, clean := e.cause()
+	clean, err := e.cause()
 	if !errors.As(err, target) {
 		return false
 	}
@@ -172,7 +172,7 @@ func (e *cleanedError) As(target any) bool {
 
 // Timeout reports whether some time had run out, as for [net.Error].
 func (e *cleanedError) Timeout() bool {
-	err, _ := e.cause()
+	_, err := e.cause()
 	var timeout interface{ Timeout() bool }
 	return errors.As(err, &timeout) && timeout.Timeout()
 }

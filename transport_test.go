@@ -586,6 +586,8 @@ func TestBaseThatChoosesAReplica(t *testing.T) {
 	require.ErrorContains(t, err, "follows redirects by itself")
 }
 
+type statusKey struct{}
+
 // wrapping is a context of somebody between the Transport and its Base.
 type wrapping struct{ context.Context }
 
@@ -595,7 +597,7 @@ func TestContextOfARequestThatIsSentAgainDoesNotGrow(t *testing.T) {
 		if req.Header.Get("Authorization") == "" {
 			return 401
 		}
-		return req.Context().Value("status").(int)
+		return req.Context().Value(statusKey{}).(int)
 	}
 	bases := map[string]roundTripFunc{
 		"the request": func(req *http.Request) (*http.Response, error) {
@@ -621,7 +623,7 @@ func TestContextOfARequestThatIsSentAgainDoesNotGrow(t *testing.T) {
 			transport.Schemes = scheme()
 			for _, status := range []int{200, 307, 401} {
 				what := fmt.Sprint(name, ", ", setting, ", ", status)
-				root := &wrapping{context.WithValue(t.Context(), "status", status)}
+				root := &wrapping{context.WithValue(t.Context(), statusKey{}, status)}
 				req := httptest.NewRequest("GET", "https://api.example.com/", nil).WithContext(root)
 				for range 5 {
 					resp, err := transport.RoundTrip(req)
