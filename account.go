@@ -103,6 +103,22 @@ func sentForIn(ctx context.Context, by *authenticator) *sentFor {
 	}
 }
 
+// withoutMarks returns the context below what is said of a response in that of its request, and for whom those have sent it
+// who say so, the last one first.
+func withoutMarks(ctx context.Context) (below context.Context, marks []*sentFor) {
+	for {
+		switch c := ctx.(type) {
+		case *sentFor:
+			marks = append(marks, c)
+			ctx = c.Context
+		case *explained:
+			ctx = c.Context
+		default:
+			return ctx, marks
+		}
+	}
+}
+
 // isSameContext reports whether two contexts are one. Some cannot be compared.
 func isSameContext(a, b context.Context) bool {
 	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b

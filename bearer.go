@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,8 @@ import (
 //     expires, the 401 is returned to the caller.
 //
 // The Token method of such a source has no context to obey. So it is called in a goroutine of its own, for which a request
-// waits no longer than its own context lasts. It is called directly if that context cannot end, or if the source has
+// waits no longer than its own context lasts. Requests that want a token meanwhile wait for the same call, unless that has
+// taken 30 seconds, and there are not more than eight. It is called directly if that context cannot end, or if the source has
 // just returned the same token twice and that is good for another minute.
 //
 // A Bearer is safe for concurrent use. It must not be copied after its first use.
@@ -72,6 +74,7 @@ type Bearer struct {
 type sourceInUse struct {
 	oauth2.TokenSource
 	header atomic.Pointer[bearerHeader]
+	asked  atomic.Pointer[askings] // of a source of others; nil: not yet
 }
 
 // A bearerHeader is the header for a token, made once. All requests share its values, whose capacity is 1.
@@ -141,10 +144,12 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 		return nil, src.sameTokenError()
 	}
 	s := &bearerAnswer{bearerSession: (*bearerSession)(b)}
-	if _, ok := src.TokenSource.(*TokenSource); ok {
-		s.untested.Store(&obtained{src, t})
-	} else {
-		s.unsent.Store(&obtained{src, t}) // what the source returns next may be yet another one
+	o := &obtained{source: src, token: t}
+	if _, ok := src.TokenSource.(*TokenSource); !ok {
+		s.unsent.Store(o) // what the source returns next may be yet another one
+	} else if path := refusal.Request.URL.Path; len(path) <= maxScope {
+		o.method, o.path = refusal.Request.Method, strings.Clone(path)
+		s.untested.Store(o)
 	}
 	return s, nil
 }
@@ -230,7 +235,7 @@ func (s *sourceInUse) successor(ctx context.Context, refused string, c *Challeng
 		}
 		return t, nil
 	}
-	return s.ask(ctx)
+	return s.askForAnother(ctx, refused)
 }
 
 // token returns the token to send where none was refused.
@@ -245,7 +250,8 @@ func (s *sourceInUse) token(ctx context.Context, r TokenRequest) (*oauth2.Token,
 		}
 		return t, nil
 	}
-	return s.ask(ctx)
+	t, _, err := s.ask(ctx)
+	return t, err
 }
 
 func isLasting(expiry int64) bool {
@@ -257,31 +263,6 @@ func expiryOf(t *oauth2.Token) int64 {
 		return 0
 	}
 	return t.Expiry.UnixMicro()
-}
-
-// ask calls Source.Token, for no longer than ctx allows.
-func (s *sourceInUse) ask(ctx context.Context) (*oauth2.Token, error) {
-	done := make(chan struct{})
-	var asked *oauth2.Token
-	failure := errors.New("it has ended its goroutine")
-	go func() {
-		defer close(done)
-		defer func() {
-			if p := recover(); p != nil {
-				failure = panicked(p)
-			}
-		}()
-		asked, failure = s.TokenSource.Token()
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return nil, waitError(ctx, "Bearer.Source")
-	}
-	if failure != nil {
-		return nil, sourceFailed(failure)
-	}
-	return asked, nil
 }
 
 // headerFor returns the header for a token that Source has returned.
@@ -355,10 +336,11 @@ type bearerAnswer struct {
 	untested atomic.Pointer[obtained] // the same, until the server has said what it thinks of it; for a TokenSource
 }
 
-// obtained is a token, and where it comes from.
+// obtained is a token, where it comes from, and what for.
 type obtained struct {
-	source *sourceInUse
-	token  *oauth2.Token
+	source       *sourceInUse
+	token        *oauth2.Token
+	method, path string // of the request that was refused
 }
 
 func (*bearerAnswer) size() int { return 64 }
@@ -373,9 +355,9 @@ func (s *bearerAnswer) Authorize(req *http.Request) error {
 	return s.bearerSession.Authorize(req)
 }
 
-// Learn notes that the server has accepted the token for which it asked, so that a later refusal will mean that it has been
-// revoked. What is said to a request that carried a token unasked, or to a later one, proves nothing: it may not need
-// credentials.
+// Learn notes what the server makes of the token for which it asked: if it accepts it, a later refusal will mean that it has
+// been revoked. Only the answer to the request for which it asked counts. What is said to any other may be said to
+// everybody, and so is what does not come from where credentials are looked at.
 //
 // After a refusal, keep is true: that the server asks for a token is as true as before, and which one is sent next is for the
 // source to say.
@@ -384,12 +366,16 @@ func (s *bearerAnswer) Learn(resp *http.Response, refused bool) (keep bool, err 
 	if o == nil || !s.untested.CompareAndSwap(o, nil) || refused {
 		return true, nil
 	}
-	if resp.StatusCode == http.StatusProxyAuthRequired || resp.StatusCode >= 500 { // it did not come as far as that
+	src, ok := o.source.TokenSource.(*TokenSource)
+	req := resp.Request
+	if !ok || req == nil || req.URL == nil || req.Method != o.method || req.URL.Path != o.path ||
+		(*Bearer)(s.bearerSession).place().secret(req.Header) != o.token.AccessToken {
 		return true, nil
 	}
-	src, ok := o.source.TokenSource.(*TokenSource)
-	if ok && resp.Request != nil && (*Bearer)(s.bearerSession).place().secret(resp.Request.Header) == o.token.AccessToken {
-		src.Accepted(o.token)
+	switch status := resp.StatusCode; {
+	case status == http.StatusProxyAuthRequired, status == http.StatusTooManyRequests, status >= 500: // it did not come as far as that
+	default:
+		src.acceptedBy(originIn(req.Context()), o.token.AccessToken)
 	}
 	return true, nil
 }

@@ -103,11 +103,14 @@ func (a *accountSources) ask(s *accountSource, ask sourcesFunc) {
 		}
 		a.finish(s, src, err)
 	}()
-	switch src, err = ask(ctx, s.account); {
-	case err != nil:
-		err = noSource(err) // which calls what is not ours, too
-	case isNilSource(src):
+	got, failure := ask(ctx, s.account)
+	switch {
+	case failure != nil:
+		err = noSource(failure) // which calls what is not ours, too
+	case isNilSource(got):
 		err = noSource(errors.New("it returned neither a source nor an error"))
+	default:
+		src, err = got, nil
 	}
 }
 

@@ -136,11 +136,11 @@ func TestBearerRevokedAgainSoonAfterItWasAccepted(t *testing.T) {
 	i := &issuer{}
 	b := &Bearer{Source: &TokenSource{Fetch: i.fetch, Initial: old()}}
 	s := newResource(t, "old", "Bearer")
-	for n := 1; n <= maxForced; n++ {
+	for n := 1; n <= maxForcedByOne+1; n++ {
 		s.token.Store(fmt.Sprintf("access-%d", n))
-		require.Equal(t, 200, s.get(t, b))
+		require.Equal(t, map[bool]int{true: 200, false: 401}[n <= maxForcedByOne], s.get(t, b))
 	}
-	require.EqualValues(t, maxForced, i.calls.Load())
+	require.EqualValues(t, maxForcedByOne, i.calls.Load(), "a token is everybody's, so one server does not have it replaced for ever")
 }
 
 func TestBearerInsufficientScope(t *testing.T) {
@@ -277,6 +277,7 @@ func TestBearerLearn(t *testing.T) {
 		{200, false, "Bearer access-1", true},
 		{403, false, "bearer access-1", true},
 		{404, false, "Bearer access-1", true},
+		{429, false, "Bearer access-1", false},
 		{401, true, "Bearer access-1", false},
 		{400, true, "Bearer access-1", false},
 		{407, false, "Bearer access-1", false},
@@ -440,6 +441,59 @@ func TestHeaderOfTheCallersOwnStays(t *testing.T) {
 			require.Equal(t, "old", req.Header.Get("X-Auth-Token"))
 		})
 	}
+}
+
+// What the caller has set is refused: nobody is asked for a key that would not be sent, ahead or in answer to a challenge.
+func TestKeyIsNotAskedForWhereTheCallerHasItsOwn(t *testing.T) {
+	never := func(context.Context, CredentialsRequest) (string, error) { panic("asked") }
+	source := foreignSource(func() (*oauth2.Token, error) { panic("asked") })
+	for name, scheme := range map[string]Scheme{
+		"APIKey":           &APIKey{Header: "X-Key", KeyFunc: never},
+		"APIKey, Prefix":   &APIKey{Header: "X-Key", Prefix: "v1", KeyFunc: never},
+		"APIKey, Key":      &APIKey{Header: "X-Key", Key: "ours"},
+		"Bearer":           &Bearer{Header: "X-Key", Source: source},
+		"Bearer, NotAhead": &Bearer{Header: "X-Key", Source: source, NotAhead: true},
+	} {
+		for _, origin := range []string{"https://api.example.com/", "http://api.example.com/"} {
+			sends, body := 0, "refused"
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				sends++
+				require.Equal(t, http.Header{"x-key": {"mine"}}, req.Header)
+				return &http.Response{StatusCode: 401, Request: req, Header: http.Header{"Www-Authenticate": {scheme.Name()}}, Body: io.NopCloser(strings.NewReader(body))}, nil
+			})
+			transport := &Transport{Base: base, Schemes: []Scheme{scheme}}
+			for range 2 {
+				req := httptest.NewRequest("GET", origin, nil)
+				req.Header["x-key"] = []string{"mine"}
+				resp, err := transport.RoundTrip(req)
+				require.NoError(t, err, name)
+				r := Explain(resp).(*Rejection)
+				require.Equal(t, ReasonCredentialsRefused, r.Reason)
+				require.Empty(t, r.Tried, name)
+				require.ErrorContains(t, r, "that the request came with were refused")
+			}
+			require.Equal(t, 2, sends, name)
+		}
+	}
+
+	// Nor are those that are remembered for the origin said to have been tried.
+	server := &saying{right: "none", challenge: "X-Key"}
+	transport := &Transport{Schemes: []Scheme{&Bearer{Header: "X-Key", Prefix: "X-Key", Source: oauth2.StaticTokenSource(old()), NotAhead: true}},
+		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			resp, err := server.RoundTrip(req)
+			if req.Header.Get("X-Key") == "X-Key old" {
+				resp.StatusCode = 200
+			}
+			return resp, err
+		})}
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.example.com/").StatusCode)
+	req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+	req.Header["X-Key"] = []string{"mine"}
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	require.Empty(t, Explain(resp).(*Rejection).Tried)
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.example.com/").StatusCode)
+	require.Len(t, server.sent, 4, "it is remembered still")
 }
 
 func TestBearerSendsNoOtherTypeOfToken(t *testing.T) {

@@ -159,6 +159,9 @@ func (b *body) replay(req *http.Request) error {
 		if b.inMemory {
 			return nil
 		}
+		if inMemory, _ := memoryOf(again); inMemory == nil {
+			req.Body = &guardedBody{again}
+		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.settled = true
@@ -297,8 +300,36 @@ func (s *sender) leaveLocked() {
 	}
 }
 
+// guardedBody is a body of the caller's that is read by a goroutine of http.Transport, where nobody else would catch a panic.
+type guardedBody struct{ io.ReadCloser }
+
+func (g *guardedBody) Read(p []byte) (n int, err error) { return readGuarded(g.ReadCloser.Read, p) }
+
+func (g *guardedBody) Close() (err error) { return closeGuarded(g.ReadCloser) }
+
+// readGuarded calls read, and returns an error if that panics, or returns what no reader may.
+func readGuarded(read func(p []byte) (int, error), p []byte) (n int, err error) {
+	defer func() {
+		if v := recover(); v != nil || n < 0 || n > len(p) {
+			n, err = 0, errBodyGone
+		}
+	}()
+	return read(p)
+}
+
+func closeGuarded(c io.Closer) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{"the request's body panicked when it was closed"}
+		}
+	}()
+	return closeSource(c)
+}
+
 // Read reads from the record, then from the caller's body.
-func (s *sender) Read(p []byte) (int, error) {
+func (s *sender) Read(p []byte) (int, error) { return readGuarded(s.read, p) }
+
+func (s *sender) read(p []byte) (int, error) {
 	if s.gate != nil && !s.gate.wait(s.gone) {
 		return 0, errSuperseded
 	}
@@ -388,9 +419,11 @@ func (s *sender) readAside(p []byte) (int, error) {
 	go func() {
 		defer func() { <-b.reading }()
 		defer close(done)
+		defer func() {
+			err = b.err
+			s.keep(chunk[:n])
+		}()
 		n = b.readInto(chunk)
-		err = b.err
-		s.keep(chunk[:n])
 	}()
 	select {
 	case <-done:
@@ -401,14 +434,11 @@ func (s *sender) readAside(p []byte) (int, error) {
 	}
 }
 
-// readInto reads from the caller's body in a goroutine of ours, where nobody else would catch a panic. It sets b.err.
+// readInto reads from the caller's body in a goroutine of ours, where nobody else would catch a panic, or see that it has ended.
+// It sets b.err.
 func (b *body) readInto(p []byte) (n int) {
-	defer func() {
-		if v := recover(); v != nil {
-			n, b.err = 0, &panicError{"the request's body panicked when it was read"}
-		}
-	}()
-	n, b.err = b.src.Read(p)
+	b.err = errBodyGone
+	n, b.err = readGuarded(b.src.Read, p)
 	return n
 }
 
@@ -435,7 +465,7 @@ func (s *sender) keep(p []byte) {
 
 // Close closes the caller's body, unless the retry has it or may need it.
 func (s *sender) Close() error {
-	return closeSource(s.leave())
+	return closeGuarded(s.leave())
 }
 
 // leave says that nobody sends s any more. It returns the caller's body if that is to be closed.

@@ -3,6 +3,7 @@ package authretry
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -40,12 +41,39 @@ const maxParseErrors = 8
 //   - Anything else is skipped up to the next comma. Parameters from there on might be another challenge's: they are
 //     left out, up to the next scheme.
 func ParseChallenges(values []string) ([]Challenge, error) {
-	var r reader
+	return new(reader).read(values)
+}
+
+// Bounds of what anybody looks at of the challenges of a response. A hostile header has room for many more, and each of them
+// may be put to a CredentialsFunc and to OnEvent; and a Rejection keeps them for as long as its owner likes.
+const (
+	maxChallenges      = 64
+	maxChallengeParams = 1 << 10   // of all of them
+	maxChallengeBytes  = 128 << 10 // of all lines
+)
+
+// parseSome is like ParseChallenges, but reads no more than that, and keeps nothing of longer lines alive. A challenge that goes
+// on beyond it is left out.
+func parseSome(values []string) ([]Challenge, error) {
+	r := reader{mostChallenges: maxChallenges, mostParams: maxChallengeParams}
+	room := maxChallengeBytes
+	for i, v := range values {
+		if room -= len(v) + 1; room < 0 {
+			lines := slices.Clone(values[:i+1])
+			lines[i] = strings.Clone(v[:max(room+len(v), 0)])
+			r.cut = true
+			return r.read(lines)
+		}
+	}
+	return r.read(values)
+}
+
+func (r *reader) read(values []string) ([]Challenge, error) {
 	for _, v := range values {
 		r.length += len(v)
 	}
 	switch elements := len(values) + r.length/32; { // schemes and parameters, at a guess
-	case r.length == 0:
+	case r.length == 0 && !r.cut:
 		return nil, nil
 	case elements == 1: // as in `Basic realm="x"`: what there is of it fits in one piece of memory
 		one := new(struct {
@@ -65,8 +93,15 @@ func ParseChallenges(values []string) ([]Challenge, error) {
 	}
 	for i, v := range values {
 		r.readLine(i, v)
+		if r.full {
+			break
+		}
 	}
 	r.closeChallenge()
+	if r.cut && !r.full {
+		r.list = r.list[:max(len(r.list)-1, 0)] // which may go on
+		r.damage("", "too long to be read on")
+	}
 	if len(r.list) == 0 {
 		r.list = nil
 	}
@@ -90,12 +125,16 @@ type reader struct {
 
 	length int // of all lines
 	done   int // how much of it has been read
+
+	mostChallenges, mostParams int  // 0: any number
+	full                       bool // there are as many: nothing more is read
+	cut                        bool // the last line goes on
 }
 
 func (r *reader) readLine(index int, line string) {
 	r.index, r.line = index, line
 	_, rest := consumeSeparators(line)
-	for comma := true; rest != ""; {
+	for comma := true; rest != "" && !r.full; {
 		if comma {
 			if rest = r.readWellFormed(rest); rest == "" {
 				return
@@ -111,7 +150,7 @@ func (r *reader) readLine(index int, line string) {
 // readWellFormed reads the elements at the start of s that are as they should be, and returns the rest: at the first
 // that is damaged, or has a token68. It is there for speed: readElement would read them all, and to the same effect.
 func (r *reader) readWellFormed(s string) (rest string) {
-	for s != "" {
+	for s != "" && !r.full {
 		scheme := ""
 		name, after := consumeToken(s)
 		if strings.HasPrefix(after, " ") {
@@ -173,7 +212,9 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 	case !comma:
 		r.damage(s, "missing comma")
 	}
-	r.openChallenge(name)
+	if r.openChallenge(name); r.full {
+		return ""
+	}
 	if rest = skipSpace(rest); rest == "" || rest[0] == ',' {
 		return rest
 	}
@@ -252,6 +293,9 @@ func (r *reader) claimParam(s string, comma bool) bool {
 }
 
 func (r *reader) addParam(name, value string) {
+	if r.full = r.full || r.mostParams > 0 && len(r.params) >= r.mostParams; r.full {
+		return
+	}
 	if len(r.params) == cap(r.params) {
 		r.params = makeRoom(r, r.params)
 	}
@@ -259,6 +303,9 @@ func (r *reader) addParam(name, value string) {
 }
 
 func (r *reader) openChallenge(scheme string) {
+	if r.full = r.full || r.mostChallenges > 0 && len(r.list) >= r.mostChallenges; r.full {
+		return
+	}
 	r.closeChallenge()
 	if len(r.list) == cap(r.list) {
 		r.list = makeRoom(r, r.list)

@@ -34,7 +34,8 @@ type Digest struct {
 
 	// RequireMutualAuth fails a request, with an error wrapping ErrMutualAuth, if the response does not prove that the
 	// server knows the password as well (rspauth, RFC 7616 §3.5). It must then offer qop=auth: other challenges
-	// are not answered. A server that does not ask for credentials is not checked. If false, a wrong or missing
+	// are not answered. A server that does not ask for credentials is not checked. What a proxy answers in its place has no
+	// proof either, and fails the request: its 407 too. If false, a wrong or missing
 	// rspauth is no more than an [Unverified] event.
 	RequireMutualAuth bool
 

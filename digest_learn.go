@@ -13,6 +13,10 @@ func (s *digestSession) Learn(resp *http.Response, refused bool) (keep bool, err
 	if refused {
 		return s.learnRefusal(resp.Header["Www-Authenticate"]), nil
 	}
+	if resp.StatusCode == http.StatusProxyAuthRequired && !s.mutual { // of which the origin knows nothing
+		s.uri = ""
+		return true, nil
+	}
 	info := readAuthInfo(resp.Header["Authentication-Info"], s.use.cnonce)
 	next := s.canFollow(info.nextnonce)
 	listen := listener(contextOf(resp))
@@ -50,12 +54,14 @@ func (s *digestSession) unverified(resp *http.Response, rspauth string, listen f
 	if resp.Request != nil && resp.Request.URL != nil {
 		origin = originOf(resp.Request.URL).String()
 	}
-	err := fmt.Errorf("%w: the rspauth of %s, realm %q, is wrong", ErrMutualAuth, origin, s.realm())
+	realm := cut(s.realm())
+	origin = cutTo(maxOriginText, origin)
+	err := fmt.Errorf("%w: the rspauth of %s, realm %q, is wrong", ErrMutualAuth, origin, realm)
 	if rspauth == "" {
-		err = fmt.Errorf("%w: %s, realm %q, sent no rspauth", ErrMutualAuth, origin, s.realm())
+		err = fmt.Errorf("%w: %s, realm %q, sent no rspauth", ErrMutualAuth, origin, realm)
 	}
 	if listen != nil {
-		listen(contextOf(resp), Event{Kind: EventUnverified, Origin: origin, Scheme: "Digest", Realm: s.realm(), Err: err})
+		listen(contextOf(resp), Event{Kind: EventUnverified, Origin: origin, Scheme: "Digest", Realm: realm, Err: err})
 	}
 	return err
 }

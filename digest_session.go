@@ -255,15 +255,21 @@ func appendNonceCount(dst []byte, nc uint32) []byte {
 
 // A digestSpace is a protection space that a challenge's domain parameter limits to a part of the origin.
 type digestSpace struct {
-	challenged string   // the path that was challenged, which is in the space whatever domain says
+	challenged string   // the path that was challenged, which is in the space whatever domain says; "" if it is too long
 	prefixes   []string // of request URIs
 }
+
+// maxDomain is how many URIs of a domain parameter count.
+const maxDomain = 64
 
 // readDigestDomain returns the space that domain describes (RFC 7616 §3.3), or nil for the whole origin of the URL that
 // was challenged. URIs of other origins are left out: nothing but that origin gets to see this session.
 func readDigestDomain(domain string, challenged *url.URL) *digestSpace {
 	var prefixes []string
 	for uri := range strings.FieldsSeq(domain) {
+		if len(prefixes) == maxDomain {
+			break // the rest is challenged each time
+		}
 		u, err := url.Parse(uri)
 		if err != nil {
 			continue
@@ -276,7 +282,11 @@ func readDigestDomain(domain string, challenged *url.URL) *digestSpace {
 	if prefixes == nil {
 		return nil
 	}
-	return &digestSpace{challenged: challenged.EscapedPath(), prefixes: prefixes}
+	s := &digestSpace{prefixes: prefixes}
+	if path := challenged.EscapedPath(); len(path) <= maxScope {
+		s.challenged = strings.Clone(path)
+	}
+	return s
 }
 
 func (d *digestSpace) covers(u *url.URL) bool {
@@ -286,5 +296,5 @@ func (d *digestSpace) covers(u *url.URL) bool {
 			return true
 		}
 	}
-	return u.EscapedPath() == d.challenged
+	return d.challenged != "" && u.EscapedPath() == d.challenged
 }

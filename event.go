@@ -52,7 +52,7 @@ func (k EventKind) String() string {
 // happens with every request at level Debug, a new token at Info, and refusals and failures at Warn.
 //
 // The attributes are origin, scheme, realm, reason, attempt, status, duration and error, those that the event has. A realm is
-// the server's word, so it is cut to 100 bytes, and left to the handler to quote.
+// the server's word, so it is cut to 100 bytes, and left to the handler to quote; an error is cut to 2 KiB.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		logger := l
@@ -92,7 +92,7 @@ func (e Event) attrs() []slog.Attr {
 		attrs = append(attrs, slog.Duration("duration", e.Duration))
 	}
 	if e.Err != nil {
-		attrs = append(attrs, slog.String("error", e.Err.Error()))
+		attrs = append(attrs, slog.String("error", cutTo(maxLogged, e.Err.Error())))
 	}
 	return attrs
 }
@@ -111,7 +111,7 @@ func (x *exchange) report(e Event, l lease) {
 		return
 	}
 	if x.origin.host != "" {
-		e.Origin = x.origin.String()
+		e.Origin = cutTo(maxOriginText, x.origin.String())
 	}
 	if l.Session != nil {
 		e.Scheme, e.Realm = x.schemes[l.scheme].Name(), cut(l.realm)
@@ -158,15 +158,23 @@ func (x *exchange) done(status int, r *Rejection, err error) {
 func (x *exchange) lost(err error) error {
 	if x.onEvent != nil {
 		r, _ := errors.AsType[*Rejection](err)
-		x.done(0, r, withoutQuery(err, x.req.URL))
+		x.done(0, r, forEvent(err, x.req.URL))
 	}
 	return err
 }
 
 // cut returns a text of the server's for an event, which may end up in a log.
-func cut(s string) string {
-	const limit = 100
-	return s[:min(len(s), limit)]
+func cut(s string) string { return cutTo(100, s) }
+
+// maxLogged is how many bytes of an error are logged.
+const maxLogged = 2 << 10
+
+// cutTo returns the first bytes of a text, which does not keep the rest of it alive.
+func cutTo(limit int, s string) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.Clone(s[:limit])
 }
 
 type listenerKey struct{}

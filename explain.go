@@ -84,16 +84,12 @@ func rejectionOf(resp *http.Response) *Rejection {
 
 // withoutExplanation returns req, or a copy of it without what is said in its context of the response that it comes from.
 func withoutExplanation(req *http.Request) *http.Request {
-	for {
-		switch ctx := req.Context().(type) {
-		case *explained:
-			req = req.WithContext(ctx.Context)
-		case *sentFor:
-			req = req.WithContext(ctx.Context)
-		default:
-			return req
-		}
+	switch ctx := req.Context().(type) {
+	case *explained, *sentFor:
+		below, _ := withoutMarks(ctx)
+		return req.WithContext(below)
 	}
+	return req
 }
 
 // attach attaches to resp, which goes to the caller, what Explain will say of it.
@@ -165,7 +161,7 @@ func (x *exchange) explainOthers(resp *http.Response) *Rejection {
 		}
 		r := x.why(resp, u)
 		if !x.own {
-			r.Origin = originOf(x.req.URL).String()
+			r.Origin = cutTo(maxOriginText, originOf(x.req.URL).String())
 		}
 		return r
 	case x.foreign:
@@ -206,7 +202,7 @@ func (x *exchange) whyOrigin(resp *http.Response, r *Rejection, u *unanswered) (
 	case u.refused != nil:
 		return ReasonCredentialsRefused, detail(u.refused, ErrCredentialsRefused)
 	case len(r.Challenges) == 0:
-		if _, err := ParseChallenges(resp.Header[x.challenge]); err != nil {
+		if _, err := parseSome(resp.Header[x.challenge]); err != nil {
 			return ReasonMalformedChallenge, err
 		}
 		return ReasonNoChallenge, nil
@@ -278,7 +274,7 @@ func (m misconfiguration) Unwrap() error { return m.error }
 func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 	r := &Rejection{Reason: reasonOf(err), Retried: x.attempts > 1, Err: err}
 	if x.origin.host != "" {
-		r.Origin = x.origin.String()
+		r.Origin = cutTo(maxOriginText, x.origin.String())
 	}
 	if plaintext, ok := errors.AsType[plaintextError](err); ok && x.side == proxySide {
 		r.Err = &proxyCause{string(plaintext) + " credentials are not sent over plain http to a proxy on another host: use a proxy with an https:// URL, or set ProxyTransport.AllowPlaintext", plaintext}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"testing"
 
+	"github.com/hashicorp/go-retryablehttp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -70,8 +71,10 @@ func TestHostThatDecidesIsTheOrigin(t *testing.T) {
 func TestLoopbackByAProxyIsNotLoopback(t *testing.T) {
 	base, asked := recordingProxy(t)
 	for _, target := range []string{"http://localhost/", "http://127.0.0.1/", "http://[::1]/"} {
-		r := rejectionFor(t, &Transport{Base: base, Schemes: []Scheme{&APIKey{Key: "k"}}}, target)
-		require.Equal(t, ReasonPlaintext, r.Reason, target)
-		require.Empty(t, asked())
+		for _, base := range []http.RoundTripper{base, &retryablehttp.RoundTripper{Client: &retryablehttp.Client{HTTPClient: &http.Client{Transport: base}}}} {
+			r := rejectionFor(t, &Transport{Base: base, Schemes: []Scheme{&APIKey{Key: "k"}}}, target)
+			require.Equal(t, ReasonPlaintext, r.Reason, target)
+			require.Empty(t, asked())
+		}
 	}
 }

@@ -69,6 +69,10 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
 func (x *exchange) lend() (lease, error) {
 	known, exact := x.spaces.lend(x.remembered(), x.at)
+	if known.Session != nil && x.hasCallers(known.scheme) {
+		x.keep(known)
+		known, exact = lease{}, false
+	}
 	for _, s := range x.starters {
 		if exact && s.scheme != known.scheme {
 			continue
@@ -87,6 +91,12 @@ func (x *exchange) lend() (lease, error) {
 	return known, nil
 }
 
+// hasCallers reports whether the caller has set the header of a scheme, other than Authorization, and so has its own credentials.
+func (x *exchange) hasCallers(scheme int) bool {
+	s, ok := x.schemes[scheme].(interface{ place() headerPlace })
+	return ok && x.side == originSide && isCallers(x.req.Header, s.place().header)
+}
+
 // remembered returns under which key there is what is remembered for the request.
 func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin} }
 
@@ -103,14 +113,10 @@ func (x *exchange) mayGo(scheme int) bool {
 	return ok && safe.PlaintextSafe()
 }
 
-// maxChallenges is how many challenges of a response are looked at. A hostile header has room for many more, and
-// each of them may be put to a CredentialsFunc and to OnEvent.
-const maxChallenges = 64
-
 // readChallenges reads a header as far as anybody is going to look at it.
 func readChallenges(values []string) []Challenge {
-	challenges, _ := ParseChallenges(values)
-	return challenges[:min(len(challenges), maxChallenges)]
+	challenges, _ := parseSome(values)
+	return challenges
 }
 
 // choose returns a Session of the first Scheme, in the order of preference, that has one for a challenge of the
@@ -127,6 +133,10 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 				continue
 			}
 			own = own || i == refused.scheme
+			if x.hasCallers(i) {
+				u.refused = ErrCredentialsRefused
+				continue
+			}
 			if !x.mayGo(i) {
 				u.plaintext = plaintextError(s.Name())
 				continue
@@ -202,6 +212,7 @@ func (x *exchange) carry(l *lease) error {
 		l.carried = len(x.carried)
 	}
 	if err != nil {
+		err = withoutSecrets(err, unknownSecrets)
 		return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)
 	}
 	return nil

@@ -7,23 +7,34 @@ import (
 	"strings"
 )
 
-// contain turns a panic of a Base, a Scheme or a callback into an error of the request.
+// contain turns a panic of a Base, a Scheme or a callback into an error of the request. If one of them has ended the goroutine,
+// which nobody can prevent, it closes what is open.
 func (x *exchange) contain(resp **http.Response, err *error) {
 	p := recover()
-	if p == nil {
+	if p == nil && (*resp != nil || *err != nil) {
 		return
 	}
-	defer func() { _ = recover() }() // as for OnEvent, if it was that
-	r := x.rejection(nil, x.calls.missedValues(&panicError{panicText(p)}))
-	*resp, *err = nil, r
+	if p != nil {
+		failure := error(errPanicked)
+		quietly(func() { failure = x.calls.missedValues(&panicError{panicText(p)}) })
+		r := &Rejection{Reason: ReasonMisconfigured, Err: failure}
+		quietly(func() { r = x.rejection(nil, failure) })
+		*resp, *err = nil, r
+		defer quietly(func() { x.done(0, r, r) })
+	}
 	if x.body == nil {
-		closeBody(x.req)
+		quietly(func() { closeBody(x.req) })
 	}
 	x.body.abandon()
 	if x.resp != nil {
-		x.resp.Body.Close()
+		quietly(func() { x.resp.Body.Close() })
 	}
-	x.done(0, r, r)
+}
+
+// quietly calls f, whatever that does.
+func quietly(f func()) {
+	defer func() { _ = recover() }()
+	f()
 }
 
 // caught turns a panic into an error, where it is another goroutine than the caller's that calls.
@@ -32,6 +43,29 @@ func (x *exchange) caught(err *error) {
 		*err = x.rejection(nil, x.calls.missedValues(&panicError{panicText(p)}))
 	}
 }
+
+// apart calls f in a goroutine of its own, so that neither a panic nor the end of that goroutine reaches whoever calls: who else
+// would tell those that wait? What it panics with becomes an error by asError.
+func apart(asError func(value any) error, f func() error) error {
+	err, done := error(errEnded), make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = asError(p)
+			}
+		}()
+		err = f()
+	}()
+	<-done
+	return err
+}
+
+var (
+	errPanicked = &panicError{"Base, a Scheme or a callback panicked"}
+	errEnded    = &panicError{"a callback has ended its goroutine (runtime.Goexit, as FailNow of package testing does)"}
+	errBodyGone = &panicError{"the request's body panicked when it was read, or has ended the goroutine, or returned a number of bytes that cannot be"}
+)
 
 // A panicError is a panic of something that was called. Its text leaves out values that could be secrets.
 type panicError struct{ text string }

@@ -174,6 +174,7 @@ type proxySend struct {
 	mu     sync.Mutex
 	answer lease     // to the challenge of the CONNECT before; taken by the first dial that needs one
 	out    []connect // CONNECTs without an answer yet
+	sent   []string  // the Proxy-Authorization of each CONNECT
 }
 
 type proxySendKey struct{}
@@ -208,7 +209,7 @@ func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Respons
 	}
 	refusal, refused := errors.AsType[*connectRefusal](err)
 	if !refused {
-		return nil, err
+		return nil, withoutSecrets(err, s.secrets)
 	}
 	*l, w.refused = refusal.lease, refusal.sent
 	x.foreign, x.own, x.hook = false, refusal.own, refusal.hook
@@ -217,6 +218,16 @@ func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Respons
 		asked.Header["Proxy-Authorization"] = []string{refusal.sent}
 	}
 	return &http.Response{StatusCode: http.StatusProxyAuthRequired, Header: refusal.header, Body: http.NoBody, Request: asked.WithContext(x.ctx)}, nil
+}
+
+// secrets returns what has gone with CONNECTs.
+func (s *proxySend) secrets() (list []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, value := range s.sent {
+		list = append(list, secretsIn(value)...)
+	}
+	return append(list, unknownSecrets()...)
 }
 
 // hasField reports whether h has a field of that name, in whatever case.

@@ -26,8 +26,29 @@ type connect struct {
 	lease         lease
 }
 
-// headerForConnect is GetProxyConnectHeader: the caller's headers, and the credentials known for the proxy.
-func (t *ProxyTransport) headerForConnect(ctx context.Context, proxyURL *url.URL, target string) (http.Header, error) {
+// headerForConnect is GetProxyConnectHeader: the caller's headers, and the credentials known for the proxy. It is called by a
+// goroutine of http.Transport, which must not end by what is called.
+func (t *ProxyTransport) headerForConnect(ctx context.Context, proxyURL *url.URL, target string) (header http.Header, err error) {
+	err = proxySendOf(ctx).apart(ctx, target, func() (err error) {
+		header, err = t.makeConnectHeader(ctx, proxyURL, target)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return header, nil
+}
+
+// apart calls f apart. A panic, or the end of the goroutine, is an error of the request.
+func (s *proxySend) apart(ctx context.Context, target string, f func() error) error {
+	err := apart(func(value any) error { return &panicError{panicText(value)} }, f)
+	if p, ok := err.(*panicError); ok {
+		return s.x.connecting(ctx, target).rejection(nil, p)
+	}
+	return err
+}
+
+func (t *ProxyTransport) makeConnectHeader(ctx context.Context, proxyURL *url.URL, target string) (http.Header, error) {
 	header := t.connectHeader
 	if t.getConnectHeader != nil {
 		var err error
@@ -77,7 +98,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 		return "", errRefusedBefore // never again unchanged, whatever the Scheme says
 	}
 	s.mu.Lock()
-	s.out = append(s.out, connect{value, l})
+	s.out, s.sent = append(s.out, connect{value, l}), append(s.sent, value)
 	s.mu.Unlock()
 	x.report(Event{Kind: EventAuthorized, Attempt: s.attempt}, l)
 	return value, nil
@@ -103,6 +124,10 @@ func (s *proxySend) takeAnswer() lease {
 // responseToConnect is OnProxyConnectResponse: it takes the answer to a CONNECT to where it is understood, and calls
 // the caller's hook.
 func (t *ProxyTransport) responseToConnect(ctx context.Context, proxyURL *url.URL, connectReq *http.Request, connectRes *http.Response) error {
+	return proxySendOf(ctx).apart(ctx, connectReq.Host, func() error { return t.takeConnectResponse(ctx, proxyURL, connectReq, connectRes) })
+}
+
+func (t *ProxyTransport) takeConnectResponse(ctx context.Context, proxyURL *url.URL, connectReq *http.Request, connectRes *http.Response) error {
 	err := proxySendOf(ctx).connected(ctx, connectReq, connectRes)
 	if t.onConnectResponse == nil {
 		return err

@@ -1287,7 +1287,7 @@ func TestProxyRefusalIsNotTheOrigins(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	client := &http.Client{Transport: &Transport{
 		Base:    NewProxyTransport(via(proxy), &Basic{Username: proxyUser, Password: goodPassword}),
-		Schemes: []Scheme{&Digest{Username: "Simba", Password: "Hakuna", RequireMutualAuth: true}},
+		Schemes: []Scheme{&Digest{Username: "Simba", Password: "Hakuna"}},
 	}}
 	defer client.CloseIdleConnections()
 	resp, _ := get(t, client, origin.URL)
@@ -1297,6 +1297,38 @@ func TestProxyRefusalIsNotTheOrigins(t *testing.T) {
 	resp, _ = get(t, client, origin.URL)
 	require.Equal(t, 407, resp.StatusCode)
 	require.ErrorIs(t, Explain(resp), ErrCredentialsRefused)
+}
+
+// Where the server has to prove that it knows the password, a 407 does not do instead, whoever says that it is a proxy.
+func TestRequireMutualAuthTakesNoProxysWord(t *testing.T) {
+	for _, n := range []int{1, 2} { // the second goes ahead
+		transport := &Transport{Schemes: []Scheme{&Digest{Username: "u", Password: "p", RequireMutualAuth: true}},
+			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				resp := &http.Response{StatusCode: 407, Request: req, Header: http.Header{"Proxy-Authenticate": {"Basic"}}, Body: http.NoBody}
+				if req.Header.Get("Authorization") == "" {
+					resp.StatusCode, resp.Header = 401, http.Header{"Www-Authenticate": {`Digest realm="x", nonce="n", qop="auth"`}}
+				}
+				return resp, nil
+			})}
+		for range n {
+			_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+			require.ErrorIs(t, err, ErrMutualAuth, n)
+		}
+	}
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	origin := authtest.NewServer(&authtest.Digest{Username: "Simba", Password: "Hakuna"})
+	defer origin.Close()
+	client := &http.Client{Transport: &Transport{
+		Base:    NewProxyTransport(via(proxy), &Basic{Username: proxyUser, Password: goodPassword}),
+		Schemes: []Scheme{&Digest{Username: "Simba", Password: "Hakuna", RequireMutualAuth: true}},
+	}}
+	defer client.CloseIdleConnections()
+	resp, _ := get(t, client, origin.URL)
+	require.Equal(t, 200, resp.StatusCode)
+	proxy.setPassword("changed")
+	_, err := client.Get(origin.URL)
+	require.ErrorIs(t, err, ErrMutualAuth)
+	require.ErrorContains(t, err, "answered 407: a proxy asks for Basic")
 }
 
 // An explanation belongs to one response, not to the requests that are made from it.

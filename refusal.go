@@ -133,23 +133,36 @@ func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCr
 	req.Body, req.GetBody = nil, nil
 	c.Request = &req
 	if x.side == originSide {
-		c.Header = resp.Header.Clone()
 		req.Header = sent.Header.Clone()
 		if !withCredentials {
 			req.Header = x.req.Header.Clone()
 		}
-		return &c
 	}
-	c.Header = make(http.Header)
-	if resp.StatusCode == x.status { // it is all the proxy's
-		c.Header = resp.Header.Clone()
-		for _, name := range []string{"Proxy-Authenticate", "Proxy-Authentication-Info"} {
-			delete(c.Header, name)
-		}
-		c.Header["Www-Authenticate"] = slices.Clone(resp.Header[x.challenge])
+	if x.seen != resp {
+		x.seen, x.seenHeader = resp, x.shownHeader(resp)
 	}
-	c.Header["Authentication-Info"] = slices.Clone(resp.Header[x.info])
+	c.Header = x.seenHeader
 	return &c
+}
+
+// shownHeader returns the header of resp as Schemes are to see it: one copy for all of them, since it may be large.
+func (x *exchange) shownHeader(resp *http.Response) http.Header {
+	if x.side == originSide {
+		if resp.Header == nil {
+			return make(http.Header)
+		}
+		return resp.Header.Clone()
+	}
+	h := make(http.Header)
+	if resp.StatusCode == x.status && resp.Header != nil { // it is all the proxy's
+		h = resp.Header.Clone()
+		for _, name := range []string{"Proxy-Authenticate", "Proxy-Authentication-Info"} {
+			delete(h, name)
+		}
+		h["Www-Authenticate"] = slices.Clone(resp.Header[x.challenge])
+	}
+	h["Authentication-Info"] = slices.Clone(resp.Header[x.info])
+	return h
 }
 
 // unreadable is the body of a response that a Scheme looks at. The response itself goes to the caller, or to the

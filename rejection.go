@@ -90,6 +90,9 @@ func (r *Rejection) Error() string {
 	return s.String()
 }
 
+// maxOriginText is how many bytes of an origin are in a Rejection or an Event: more than any has that can be dialled.
+const maxOriginText = 300
+
 func (r *Rejection) sentence() string {
 	tried := strings.Join(slices.Compact(slices.Clone(r.Tried)), " and then ")
 	switch r.Reason {

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -50,11 +52,13 @@ type exchange struct {
 	expects  bool         // we had the first send ask for 100 Continue
 	noReplay error        // why the Session that was to go ahead could not have the body
 
-	carried []held         // what Carriers have made for this exchange; empty where it was kept
-	resp    *http.Response // the latest
-	foreign bool           // it does not come from the side that we authenticate to
-	own     bool           // a proxy refuses a CONNECT with the caller's own credentials
-	hook    error          // what the caller's OnProxyConnectResponse says of that refusal
+	carried    []held         // what Carriers have made for this exchange; empty where it was kept
+	resp       *http.Response // the latest
+	seen       *http.Response // which Schemes have been shown, with this header
+	seenHeader http.Header
+	foreign    bool  // it does not come from the side that we authenticate to
+	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
+	hook       error // what the caller's OnProxyConnectResponse says of that refusal
 
 	start time.Time // if anybody listens
 	ended bool      // EventDone was reported
@@ -327,7 +331,7 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
 	resp, err := x.way.send(x, req, l)
 	if err != nil {
-		return nil, err
+		return nil, withoutSecrets(err, func() []string { return secretsOf(req, x.req) })
 	}
 	if resp == nil {
 		return nil, errors.New("authretry: Transport.Base returned neither a response nor an error")
@@ -353,9 +357,11 @@ func (x *exchange) broken(err error) error {
 
 // accept returns a response that is not a refusal, after the Session has learnt from it.
 func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*http.Response, error) {
-	// Of what a proxy refuses, the origin knows nothing.
-	if l.Session != nil && !x.foreign && resp.StatusCode != http.StatusProxyAuthRequired {
+	if l.Session != nil && !x.foreign {
 		if _, err := x.learn(resp, sent, l, false); err != nil {
+			if r := rejectionOf(resp); r != nil { // a proxy's
+				err = fmt.Errorf("%w; the response was: %s", err, strings.TrimPrefix(r.Error(), "authretry: "))
+			}
 			resp.Body.Close()
 			x.body.settle()
 			return nil, x.fail(nil, err)
@@ -391,11 +397,8 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 // what Explain will say of the response.
 func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection) *http.Response {
 	r = wordOf(r, rejectionOf(resp))
-	switch own := resp.Request; {
-	case own == sent:
-		resp.Request = x.req
-	case own != nil: // a Base's own copy
-		resp.Request = withoutCredentials(own, sent.Header, x.req.Header)
+	if resp.Request != nil || resp.Header["Location"] != nil { // from where the next request of the caller's comes
+		resp.Request = x.callers(resp, sent)
 	}
 	x.noteAccount(resp)
 	if r != nil {
@@ -404,6 +407,32 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 	}
 	x.done(resp.StatusCode, r, nil)
 	return resp
+}
+
+// callers returns the request of a response as the caller is to see it: the caller's own, or that which Base says it has sent
+// in its place, without our credentials.
+func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Request {
+	own := resp.Request
+	if own == sent || own == nil {
+		return x.req
+	}
+	copied := withoutCredentials(own, sent.Header, x.req.Header)
+	if ctx, marks := withoutMarks(own.Context()); isSameContext(ctx, sent.Context()) {
+		// What we have derived from the caller's context would be in it for ever, if this were sent again and again.
+		ctx = x.req.Context()
+		for _, m := range slices.Backward(marks) {
+			ctx = &sentFor{ctx, m.by, m.account, m.resp}
+		}
+		copied = copied.WithContext(ctx)
+	}
+	if own.Response == nil || own.Response == x.req.Response {
+		// Base has chosen another URL, but followed no redirect: where one leads from here is judged by the caller's URL.
+		copied.Response = x.req.Response
+		if resp.Header["Location"] != nil {
+			copied.URL, copied.Host = x.req.URL, x.req.Host
+		}
+	}
+	return copied
 }
 
 // learnRefusal has the Session learn from a second refusal, which decides whether it is kept for the next request. It

@@ -93,7 +93,8 @@ type Learner interface {
 	Session
 
 	// Learn is called with every response to a request that this Session authorized; refused says that it is a
-	// refusal. It must not block, nor read resp.Body.
+	// refusal. It must not block, nor read resp.Body. A 407 (Proxy Authentication Required) that is no refusal comes from a
+	// proxy on the way: of that, the origin knows nothing.
 	//
 	// After the second refusal of one request, keep decides whether the Session is remembered for the next one, as a
 	// Digest is that has just been given a nonce in place of a stale one. Otherwise keep is ignored.

@@ -17,8 +17,9 @@ const (
 	maxSpaces     = 32       // protection spaces of one origin
 	maxScopes     = 1 << 10  // scopes of one space
 	maxScope      = 1 << 10  // bytes of a scope; longer paths are challenged each time
+	maxHost       = 1 << 10  // bytes of an origin's host; nothing is remembered of one that is longer
 	maxRealm      = 1 << 10  // bytes of a realm; spaces with a longer one are challenged each time
-	maxIdle       = 1 << 14  // idle exclusive sessions of one space; never more than requests were in flight at once
+	maxIdle       = 1 << 14  // idle exclusive sessions of one space; never more than its requests were in flight at once
 
 	sizeOfOrigin  = 180      // an originSpaces and its place in the map
 	sizeOfSpace   = 240      // a protectionSpace with two scopes, but not its texts
@@ -109,7 +110,7 @@ func (h held) size() int {
 func closeIdle(list []held) {
 	for _, h := range list {
 		if c, ok := h.by.(interface{ CloseIdleConnections() }); ok {
-			c.CloseIdleConnections()
+			quietly(c.CloseIdleConnections)
 		}
 	}
 }
@@ -170,7 +171,7 @@ func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 // keep returns the lease after use, or remembers the Session of a new one for requests to u and below, unless its account
 // has been forgotten since there were that many changes. It reports whether the Session is remembered.
 func (s *spaces) keep(key spacesKey, u *url.URL, l lease, changes uint32) (kept bool) {
-	if l.started || l.Session == nil || len(l.realm) > maxRealm || isForOneRequest(l.Session) {
+	if l.started || l.Session == nil || len(l.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
 		return false
 	}
 	known := l.known
@@ -202,6 +203,9 @@ func isForOneRequest(s Session) bool {
 
 // noteTaken notes that a server has taken a large body, or one of unknown length, without a challenge.
 func (s *spaces) noteTaken(key spacesKey) {
+	if len(key.host) > maxHost {
+		return
+	}
 	known := s.at(key)
 	known.mu.Lock()
 	known.takes = true
@@ -387,8 +391,10 @@ func (k *originSpaces) keep(u *url.URL, l lease) (kept bool, carried []held) {
 	if k.dropped || sp != nil && sp.gone {
 		return false, nil
 	}
+	spare := false // there are idle sessions that were of no use to the request
 	if sp == nil {
 		sp, carried = k.space(l.scheme, l.realm)
+		spare = len(sp.idle) > 0 && sp.match(u) < 0
 		// A shared Session is in its space as the latest, an exclusive one among the idle.
 		if old := sp.latest; old.Session != nil && !isExclusive(old.Session) {
 			k.grow(-old.size())
@@ -406,6 +412,12 @@ func (k *originSpaces) keep(u *url.URL, l lease) (kept bool, carried []held) {
 	}
 	if len(sp.idle) >= maxIdle || k.bound > 0 && len(sp.idle) >= int(k.bound) {
 		return false, carried
+	}
+	if spare { // one of which this takes the place
+		last := k.takeIdle(sp)
+		if last.by != nil {
+			carried = append(carried, last)
+		}
 	}
 	sp.idle = append(sp.idle, l.held)
 	k.grow(l.size())

@@ -52,11 +52,16 @@ func (k *originSpaces) enter() visit {
 
 // enter counts a request that is challenged for the first time, and is about to be authenticated by an exclusive Session.
 func (s *spaces) enter(key spacesKey) visit {
+	if len(key.host) > maxHost {
+		return visit{}
+	}
 	known := s.at(key)
 	known.mu.Lock()
-	defer known.mu.Unlock()
 	known.counts = true
-	return known.enter()
+	v := known.enter()
+	known.mu.Unlock()
+	s.shrink()
+	return v
 }
 
 // isFull reports whether a request that counts has to wait. The caller holds mu.

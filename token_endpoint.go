@@ -145,6 +145,9 @@ func (e *TokenEndpoint) send(ctx context.Context, grant url.Values) (*tokenAnswe
 	}
 	stay := *client // a redirect would take the client's secret and the refresh token elsewhere (RFC 9700 §4.12)
 	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if rt, ok := stay.Transport.(*retryablehttp.RoundTripper); ok { // which would follow by itself
+		stay.Transport = newReturningRedirects(rt)
+	}
 	auth, proven := e.auth(), false
 	for sends := 0; ; sends++ {
 		if sends > 0 { // before the first, the TokenSource has done it

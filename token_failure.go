@@ -115,8 +115,9 @@ func needsLogin(err error) bool {
 	return errors.Is(err, ErrLoginRequired) && !(ok && e.client)
 }
 
-// isPermanent reports whether no retry can help.
-func (e *tokenError) isPermanent() bool {
+// isPermanent reports whether no retry can help. What it wraps may be of anybody's, and panic when it is asked.
+func (e *tokenError) isPermanent() (permanent bool) {
+	defer func() { _ = recover() }()
 	return e != nil && errors.Is(e, ErrLoginRequired)
 }
 
@@ -246,7 +247,7 @@ func describeCause(err error, t *oauth2.Token) string {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return "the token endpoint could not be reached: " + describeCause(u.Err, t)
 	}
-	text := err.Error()
+	text := withoutQuotes(err.Error())
 	switch {
 	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
 		return "the token endpoint's answer could not be read"

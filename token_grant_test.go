@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-retryablehttp"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -224,4 +225,62 @@ func TestGrantFindsTheAuthStyle(t *testing.T) {
 		require.Error(t, err)
 		require.Len(t, e.forms, 1)
 	})
+}
+
+func TestGrantsDoNotUsePlainHTTP(t *testing.T) {
+	for address, allowed := range map[string]bool{
+		"http://issuer.example.com/token":       false,
+		"HTTP://issuer.example.com:443/token":   false,
+		"http://localhost.example.com/token":    false,
+		"http://u:s3cret@10.0.0.1/token?s3cret": false,
+		"http://localhost/token":                true,
+		"http://LocalHost:8080/token":           true,
+		"http://127.0.0.1/token":                true,
+		"http://[::1]:8080/token":               true,
+		"https://issuer.example.com/token":      true,
+	} {
+		for name, fetch := range map[string]FetchFunc{
+			"refresh": RefreshGrant(&oauth2.Config{ClientID: "id", ClientSecret: "s3cret", Endpoint: oauth2.Endpoint{TokenURL: address}}),
+			"client":  ClientCredentialsGrant(&clientcredentials.Config{ClientID: "id", ClientSecret: "s3cret", TokenURL: address}),
+		} {
+			sends := 0
+			client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				sends++
+				return nil, errors.New("sent")
+			})}
+			source := &TokenSource{Fetch: fetch, Initial: &oauth2.Token{RefreshToken: "refresh-0"}, HTTPClient: client}
+			transport := &Transport{Base: &saying{challenge: "Bearer"}, Schemes: []Scheme{&Bearer{Source: source}}}
+			_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+			var r *Rejection
+			require.ErrorAs(t, err, &r, name+address)
+			require.Equal(t, allowed, sends > 0, name+address)
+			if allowed {
+				require.Equal(t, ReasonNoCredentials, r.Reason)
+				continue
+			}
+			require.Equal(t, ReasonPlaintext, r.Reason, "%v", err)
+			require.ErrorContains(t, err, "is on plain http")
+			require.NotContains(t, err.Error(), "s3cret")
+			require.NotErrorIs(t, err, ErrLoginRequired)
+			require.False(t, r.mayPass())
+		}
+	}
+
+	// A client that follows redirects by itself is kept from it.
+	elsewhere := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+	})
+	retrying := retryablehttp.NewClient()
+	retrying.Logger = nil
+	_, err := (&TokenSource{HTTPClient: retrying.StandardClient(), Initial: &oauth2.Token{RefreshToken: "refresh-0"}, Fetch: RefreshGrant(e.config())}).Token()
+	require.ErrorContains(t, err, "307")
+	require.Empty(t, elsewhere.forms)
+
+	// Through a proxy, localhost is the proxy's.
+	proxied := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.test:3128"})}}
+	source := &TokenSource{HTTPClient: proxied, Initial: &oauth2.Token{RefreshToken: "refresh-0"},
+		Fetch: RefreshGrant(&oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: "http://localhost:1/token"}})}
+	_, err = source.Token()
+	require.ErrorContains(t, err, "is on plain http")
 }

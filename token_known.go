@@ -23,6 +23,7 @@ type knownToken struct {
 
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
+	by        *origin       // by whom, as far as that is known
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it
@@ -36,7 +37,7 @@ const maxRefusers = 64
 
 // refusedBy notes that an origin has refused the token. The caller holds TokenSource.mu.
 func (k *knownToken) refusedBy(o origin) {
-	if o.host == "" || k.isRefusedBy(o) {
+	if o.host == "" || len(o.host) > maxForcerHost || k.isRefusedBy(o) {
 		return
 	}
 	var list []origin
@@ -44,7 +45,7 @@ func (k *knownToken) refusedBy(o origin) {
 		list = slices.Clip(*known)
 	}
 	if len(list) < maxRefusers {
-		list = append(list, o)
+		list = append(list, o.clone())
 		k.refusers.Store(&list)
 	}
 }
@@ -87,8 +88,18 @@ func (k *knownToken) meets(n *needs, now time.Time) bool {
 // grantedScopes returns what the token endpoint says that a token is good for; nil if it does not (RFC 6749 §5.1).
 func grantedScopes(t *oauth2.Token) []string {
 	scope, _ := t.Extra("scope").(string)
-	return union(nil, strings.Fields(scope))
+	var scopes []string
+	for s := range strings.FieldsSeq(scope) {
+		if len(scopes) == maxGranted {
+			break
+		}
+		scopes = append(scopes, s)
+	}
+	return union(nil, scopes)
 }
+
+// maxGranted is how many scopes of one token are known.
+const maxGranted = 1 << 12
 
 // newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.
 func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {

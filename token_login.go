@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -59,21 +60,27 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 // logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
 func (s *TokenSource) logIn(ctx context.Context, run *refreshRun) {
 	defer run.cancel()
-	var k *knownToken
-	err := error(&tokenError{text: "TokenSource.Login has ended its goroutine"})
-	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, context.Cause(ctx)) })
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
+	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, notLoggedIn(context.Cause(ctx))) })
+	err := apart(panicked, func() error {
+		if err := s.askPerson(ctx, run); err != nil {
+			return notLoggedIn(err)
 		}
-		overdue()
-		s.endLogin(run, k, err)
-	}()
-	k, err = s.askPerson(ctx, run)
+		return nil
+	})
+	overdue()
+	if err != nil && !errors.Is(err, ErrLoginRequired) {
+		err = notLoggedIn(err)
+	}
+	s.endLogin(run, run.fetched.Load(), err)
 }
 
-// askPerson has somebody log in, unless somebody else has by the time that it is their turn.
-func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) (*knownToken, error) {
+// notLoggedIn is the error of a login that has failed.
+func notLoggedIn(err error) error {
+	return &tokenError{text: "nobody has logged in: " + describeCause(err, nil), causes: []error{ErrLoginRequired, err}}
+}
+
+// askPerson has somebody log in, unless somebody else has by the time that it is their turn. The token is in run.fetched.
+func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 	var stored *Record
 	if s.Store != nil {
 		if locker, ok := s.Store.(interface {
@@ -81,13 +88,13 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) (*knownTok
 		}); ok {
 			unlock, err := locker.LockLogin(ctx)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			defer unlock()
 		}
 		var err error
 		if stored, err = s.Store.Load(ctx); err == nil && s.takeStored(run, stored.attached()) {
-			return run.fetched.Load(), nil
+			return nil
 		}
 	}
 	previous := run.previous(stored)
@@ -95,10 +102,10 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) (*knownTok
 		Scopes: union(run.has(previous, stored), run.scopes), Claims: run.claims,
 		ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge, wider: true})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := checkToken(t); err != nil {
-		return nil, err
+		return err
 	}
 	k := s.newKnownToken(t)
 	if k.scopes == nil {
@@ -108,25 +115,22 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) (*knownTok
 	k.asked.scopes = nil
 	if s.Store != nil {
 		k.unsaved.Store(&unsaved{replace: true})
-		if err := s.save(context.WithoutCancel(ctx), k); err != nil {
-			s.saveLater(run.ctx, k, minRetryDelay)
-		}
 	}
-	return k, nil
+	run.fetched.Store(k) // now it cannot be lost any more
+	if s.Store != nil {
+		_ = s.save(context.WithoutCancel(ctx), k) // endLogin has it saved later
+	}
+	return nil
 }
 
 // endLogin puts the token of a login to use, and tells those who wait. It is called twice if the time ran out before: what a
 // person has done is used all the same.
 func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 	if k != nil {
-		func() {
-			defer func() {
-				if p := recover(); p != nil {
-					err = panicked(p)
-				}
-			}()
-			s.replace(k)
-		}()
+		err = apart(panicked, func() error { s.replace(k); return nil })
+		if k.unsaved.Load() != nil {
+			s.saveLater(run.ctx, k, minRetryDelay)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +142,6 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 	}
 	switch {
 	case k == nil:
-		err = &tokenError{text: "nobody has logged in: " + describeCause(err, nil), causes: []error{ErrLoginRequired, err}}
 		s.declined, s.declineTo = err, time.Now().Add(s.refusalInterval())
 		run.finish(nil, err)
 	case !isSubset(run.scopes, k.scopes):

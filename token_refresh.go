@@ -242,21 +242,25 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 		if s.current.Load() != k || k.unsaved.Load() == nil {
 			return
 		}
+		again := true
+		defer func() {
+			if again { // whatever has become of the listener
+				s.saveLater(ctx, k, min(2*delay, maxRetryDelay))
+			}
+		}()
 		limited, cancel := context.WithTimeout(ctx, s.fetchTimeout())
 		defer cancel()
-		var err error
-		func() {
-			defer func() {
-				if p := recover(); p != nil {
-					err = panicked(p)
-				}
-			}()
-			err = s.save(limited, k)
-		}()
-		if err != nil {
-			reportTo(ctx, Event{Kind: EventNotSaved, Err: notSaved(err, k.token)})
-			s.saveLater(ctx, k, min(2*delay, maxRetryDelay))
+		err := apart(panicked, func() error {
+			if err := s.save(limited, k); err != nil {
+				return notSaved(err, k.token)
+			}
+			return nil
+		})
+		if err == nil {
+			again = false
+			return
 		}
+		reportTo(ctx, Event{Kind: EventNotSaved, Err: err})
 	})
 }
 
@@ -272,9 +276,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return run.noFetchError()
 	}
 	if run.forced { // and nothing new in the Store: what other processes refresh does not count
-		s.mu.Lock()
-		s.forced.n++
-		s.mu.Unlock()
+		s.countForced(run.by)
 	}
 	if grantOf(previous) != "" {
 		if err := confirm(ctx); err != nil {
@@ -296,7 +298,9 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return errSameToken
 	}
 	k := s.newKnownToken(t)
-	k.successor = run.forced && run.refused != ""
+	if run.forced && run.refused != "" {
+		k.successor, k.by = true, s.obtainedFor(run.by)
+	}
 	if k.scopes == nil { // as asked for (RFC 6749 §5.1)
 		k.scopes = r.Scopes
 	}
@@ -441,14 +445,19 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
+	defer s.putToUse(k) // whatever OnToken does
 	if s.OnToken != nil && k != nil {
 		s.OnToken(k.token)
 	}
+}
+
+// putToUse makes k the current token, and forgets all failures.
+func (s *TokenSource) putToUse(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current.Store(k)
 	s.begun, s.ended = true, k == nil
-	s.failure, s.forced = failure{}, refreshCount{}
+	s.failure, s.forced = failure{}, nil
 	if s.running != nil {
 		s.supersede(s.running)
 		s.running = nil
@@ -519,8 +528,8 @@ func (run *refreshRun) report(ctx context.Context, e Event) {
 
 // reportTo tells a listener under its caller's context: tracing and loggers look there.
 func reportTo(ctx *refreshContext, e Event) {
+	defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 	if listen := listener(ctx); listen != nil {
-		defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 		e.Scheme = "Bearer"
 		listen(context.WithoutCancel(ctx.caller()), e)
 	}

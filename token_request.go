@@ -76,6 +76,7 @@ type demand struct {
 	needs
 	background bool   // nobody waits
 	refused    string // the access token that a server has refused; "" if none was
+	by         origin // whose server that is, as far as that is known
 	forced     bool   // the current token is to be replaced, although it has not expired
 	noFetch    bool   // but only by what another process may have put into the Store
 	challenge  *Challenge

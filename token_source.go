@@ -87,7 +87,9 @@ type TokenSource struct {
 
 	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
 	// because its predecessor was refused, and is refused itself before any server has accepted it, is not replaced
-	// before it has this age. Nor do refusals, or calls of Refresh, cause more than 32 calls of Fetch in this time. Until
+	// before it has this age; and an origin because of which a token was obtained does not cause another to be obtained for this time,
+	// unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32 calls of Fetch in
+	// this time, and those of one origin more than 8: the token is everybody's, and each replacement is, too. Until
 	// then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
 	MinRefreshInterval time.Duration
 
@@ -106,7 +108,7 @@ type TokenSource struct {
 	running  *refreshRun     // the refresh under way; nil if there is none
 	fetching map[string]bool // with which refresh tokens Fetch has been called, and has not returned; nil: with none
 	failure  failure         // of the last refresh; zero if it succeeded
-	forced   refreshCount    // refreshes that refusals have caused lately
+	forced   *forced         // refreshes that refusals have caused lately; nil: none
 	next     needs           // of those who wait for a refresh that will not meet them
 	stepUps  refreshCount    // refreshes that needs have caused lately
 	lacking  time.Time       // until then nobody asks for more: a grant has lacked something
@@ -131,7 +133,6 @@ var (
 const (
 	defaultFetchTimeout    = 30 * time.Second
 	defaultRefusalInterval = 10 * time.Second
-	maxForced              = 32 // refreshes forced by refusals within that interval
 
 	earlyShare = 0.45 // of the lifetime; times 0.9 to 1.1
 	maxEarly   = 5 * time.Minute
@@ -186,7 +187,11 @@ func (s *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oau
 // current one, Accepted does nothing. A [Scheme] calls it from Learn.
 func (s *TokenSource) Accepted(t *oauth2.Token) {
 	if k := s.current.Load(); k != nil && t != nil && k.token.AccessToken == t.AccessToken && !k.accepted.Load() {
-		k.accepted.Store(true)
+		by := origin{}
+		if k.by != nil {
+			by = *k.by // most likely
+		}
+		s.acceptedBy(by, t.AccessToken)
 	}
 }
 
@@ -250,7 +255,7 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	}
 	s.replace(nil)
 	if s.Revoke != nil && ended != nil {
-		if err := s.Revoke(ctx, ended); err != nil {
+		if err := apart(panicked, func() error { return s.Revoke(ctx, ended) }); err != nil {
 			failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCause(err, ended), causes: []error{err}})
 		}
 	}
@@ -391,7 +396,7 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 		}
 	}
 	if k.usable(now) {
-		start.forced = true
+		start.forced, start.by = true, originIn(ctx)
 		start.noFetch = start.none() && s.refusedWhileFresh(k, start, now)
 		if start.noFetch && s.Store == nil {
 			return nil, nil, errRefusedWhileFresh
@@ -431,25 +436,6 @@ func (s *TokenSource) refusalInterval() time.Duration {
 		return defaultRefusalInterval
 	}
 	return s.MinRefreshInterval
-}
-
-// A refreshCount counts refreshes since a point in time.
-type refreshCount struct {
-	since time.Time
-	n     int
-}
-
-// refusedWhileFresh reports whether a refresh of the token k would be one too many for the token endpoint, which
-// answers a server's refusal of k. The caller holds mu.
-func (s *TokenSource) refusedWhileFresh(k *knownToken, d demand, now time.Time) bool {
-	interval := s.refusalInterval()
-	if d.refused != "" && k.successor && !k.accepted.Load() && now.Sub(k.received) < interval {
-		return true
-	}
-	if now.Sub(s.forced.since) >= interval {
-		s.forced = refreshCount{since: now}
-	}
-	return s.forced.n >= maxForced
 }
 
 // useInitial puts Initial to use, the first time that it is called, unless it has to be saved first.

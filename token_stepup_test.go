@@ -349,7 +349,7 @@ func TestClaimsOfAChallenge(t *testing.T) {
 func TestClaimsThatAreNotAskedFor(t *testing.T) {
 	encode := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 	for name, encoded := range map[string]string{"none": "", "not base64": "***", "not JSON": encode("{"), "no object": encode(`["a"]`), "null": encode("null"),
-		"17 KiB": encode(`{"a":"` + strings.Repeat("x", 17<<10) + `"}`), "1 MiB": encode(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`)} {
+		"17 KiB": encode(`{"a":"` + strings.Repeat("x", 17<<10) + `"}`), "64 KiB": encode(`{"a":"` + strings.Repeat("x", 64<<10) + `"}`)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				i := newGrantingIssuer()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +25,9 @@ import (
 // origin passes without them. So does one that has an Authorization header (or URL userinfo, which http.Client
 // makes one of): it is the caller's, and stays. A request whose Authorization header is present but nil is sent without.
 //
+// A panic of a Base, a Scheme or a callback is a Rejection, too. Any other error is Base's own, unless its text has credentials in it, or quotes what a server has sent, which may be what it
+// got: then another stands for it, without that.
+//
 // A Transport remembers what servers asked for, so make one and share it: it is safe for concurrent use by any
 // number of goroutines. It must not be copied, nor its fields changed, after its first use.
 type Transport struct {
@@ -34,6 +36,9 @@ type Transport struct {
 	// It must not follow redirects by itself, as a wrapped http.Client does, since that takes credentials along. A
 	// retryablehttp.RoundTripper is kept from it. Any other is found out by its first response from another origin: if the
 	// request had credentials, it fails, but they have gone there; and from then on no credentials are sent by that Base.
+	//
+	// It may send requests elsewhere than their URL says, to one of several replicas for instance: credentials go by the URL that
+	// it is given.
 	Base http.RoundTripper
 
 	// Schemes are the ways to authenticate, in order of preference, the strongest first. At least one is
@@ -73,7 +78,7 @@ type Transport struct {
 	Account func(req *http.Request) string
 
 	// Jar is the Jar of the http.Client that uses the Transport, so that a cookie that comes with a refusal
-	// goes out with the retry. It may be nil, and must be if Account is not, since a Jar is one user's.
+	// goes out with the retry: 256 of them at most. It may be nil, and must be if Account is not, since a Jar is one user's.
 	Jar http.CookieJar
 
 	// Refused says which responses are refusals besides those with status 401, for servers that send 400, 403 or 200
@@ -101,13 +106,14 @@ func New(schemes ...Scheme) *Transport {
 }
 
 // RoundTrip implements http.RoundTripper. See [Transport].
-func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	err := t.init()
+func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	err = t.init()
 	if t == nil {
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
 	x := &exchange{authenticator: t.auth, way: t, ctx: req.Context(), req: withoutExplanation(req), at: req.URL}
+	defer x.contain(&resp, &err)
 	switch {
 	case err != nil:
 		closeBody(req)
@@ -129,12 +135,12 @@ func (t *Transport) Forget(account string) {
 	if t.init() != nil {
 		return
 	}
+	defer t.auth.spaces.forgetAccount(account) // last, so that nothing is kept that a Scheme has said before it was told
 	for _, s := range t.Schemes {
 		if f, ok := s.(interface{ Forget(account string) }); ok {
 			f.Forget(account)
 		}
 	}
-	t.auth.spaces.forgetAccount(account) // last, so that nothing is kept that a Scheme has said before it was told
 }
 
 // CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
@@ -241,6 +247,11 @@ func proxyOf(rt http.RoundTripper, req *http.Request) (proxy *url.URL, known boo
 		return proxy, err == nil
 	case *Transport:
 		return proxyOf(rt.base(), req)
+	case *returningRedirects:
+		if inner := rt.Client.HTTPClient.Transport; inner != nil {
+			return proxyOf(inner, req)
+		}
+		return proxyOf(http.DefaultTransport, req)
 	}
 	return nil, false
 }
@@ -263,6 +274,9 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 		return nil, &followsRedirects{base}
 	}
 	resp, err := base.RoundTrip(req)
+	if err != nil && resp != nil && resp.Body != nil {
+		resp.Body.Close() // there must be none
+	}
 	if resp == nil || err != nil || !x.hasStrayed(resp, req) {
 		return resp, err
 	}
@@ -277,14 +291,30 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 	return resp, nil
 }
 
-// hasStrayed reports whether Base has followed a redirect by itself, out of the origin that was asked.
+// hasStrayed reports whether Base has followed a redirect by itself, out of the origin that it had asked. That is seen by the
+// responses which led to the request that Base says it has sent. Where Base sends a request at first is for Base to say: it
+// may choose a replica by rewriting the URL.
 func (x *exchange) hasStrayed(resp *http.Response, sent *http.Request) bool {
 	got := resp.Request
-	if got == nil || got == sent || got.Response == x.req.Response || got.URL == nil {
+	if got == nil || got == sent || got.URL == nil {
 		return false
 	}
 	o := originOf(got.URL)
-	return o != x.origin && !isUpgrade(x.origin, o) || hasLeftOrigin(got, o)
+	for range maxHops {
+		if got.Response == nil || got.Response == x.req.Response {
+			return false
+		}
+		got = got.Response.Request
+		if got == nil || got.URL == nil {
+			return true // by someone unknown
+		}
+		from := originOf(got.URL)
+		if from != o && !isUpgrade(from, o) {
+			return true
+		}
+		o = from
+	}
+	return true
 }
 
 // followsRedirects fails a request whose Base has taken credentials along with a redirect, or has followed one before.
@@ -311,38 +341,51 @@ func (t *Transport) carrying() (http.RoundTripper, error) {
 	}
 }
 
+// Bounds of the cookies of a refusal that are put into the Jar. Browsers have lower ones.
+const (
+	maxCookies = 256
+	maxCookie  = 8 << 10 // bytes of one
+)
+
 // addCookies adds to the retry what the refusal's Set-Cookie put into the Jar, as http.Client would have.
 func (x *exchange) addCookies(req *http.Request, refusal *http.Response) {
 	jar := x.jar
 	if jar == nil {
 		return
 	}
-	cookies := refusal.Cookies()
+	var lines []string
+	for _, line := range refusal.Header["Set-Cookie"] {
+		if len(line) <= maxCookie && len(lines) < maxCookies {
+			lines = append(lines, line)
+		}
+	}
+	some := http.Response{Header: http.Header{"Set-Cookie": lines}}
+	cookies := some.Cookies()
 	if len(cookies) == 0 {
 		return
 	}
-	before := jar.Cookies(req.URL)
+	type cookie struct{ name, value string }
+	before := make(map[cookie]bool)
+	for _, c := range jar.Cookies(req.URL) {
+		before[cookie{c.Name, c.Value}] = true
+	}
 	jar.SetCookies(req.URL, cookies)
-	sent := req.Cookies()
-	delete(req.Header, "Cookie")
-	for _, c := range sent {
-		if !slices.ContainsFunc(before, func(b *http.Cookie) bool { return b.Name == c.Name && b.Value == c.Value }) {
-			req.AddCookie(c) // the caller's own
+	var all []string
+	add := func(c *http.Cookie) {
+		one := http.Request{Header: make(http.Header)} // to add each to the last would take quadratic time
+		one.AddCookie(c)
+		all = append(all, one.Header["Cookie"]...)
+	}
+	for _, c := range req.Cookies() {
+		if !before[cookie{c.Name, c.Value}] {
+			add(c) // the caller's own
 		}
 	}
 	for _, c := range jar.Cookies(req.URL) {
-		req.AddCookie(c)
+		add(c)
 	}
-}
-
-// withoutQuery returns err, or its innermost cause if its text has the query of u, which may be confidential. The
-// errors of http.Transport never have it, but those of other bases do.
-func withoutQuery(err error, u *url.URL) error {
-	if err == nil || u == nil || u.RawQuery == "" || !strings.Contains(err.Error(), u.RawQuery) {
-		return err
+	delete(req.Header, "Cookie")
+	if len(all) > 0 {
+		req.Header["Cookie"] = []string{strings.Join(all, "; ")}
 	}
-	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
-		err = cause
-	}
-	return err
 }

@@ -521,3 +521,120 @@ func TestTwoSpacesInOneFolder(t *testing.T) {
 	}
 	require.Equal(t, 20, srv.Counts().Requests)
 }
+
+// A Base may choose a replica by rewriting the URL: that is no redirect, and what the replica redirects to is judged by the
+// URL that the caller has asked for. One that is led elsewhere by a response is still found out.
+func TestBaseThatChoosesAReplica(t *testing.T) {
+	server := func(req *http.Request) *http.Response {
+		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+		if req.Header.Get("Authorization") == "" {
+			resp.StatusCode, resp.Header["Www-Authenticate"] = 401, []string{"ApiKey"}
+		} else if to, ok := strings.CutPrefix(req.URL.Path, "/to/"); ok {
+			resp.StatusCode, resp.Header["Location"] = 307, []string{to}
+		}
+		return resp
+	}
+	n := 0
+	replica := func(req *http.Request) *http.Request {
+		n++
+		clone := req.Clone(req.Context())
+		clone.URL.Host = fmt.Sprintf("replica-%d.test", n)
+		return clone
+	}
+	for name, base := range map[string]roundTripFunc{
+		"a clone": func(req *http.Request) (*http.Response, error) { return server(replica(req)), nil },
+		"a new request": func(req *http.Request) (*http.Response, error) {
+			clone := replica(req)
+			clone.Response = nil
+			return server(clone), nil
+		},
+		"no request": func(req *http.Request) (*http.Response, error) {
+			resp := server(replica(req))
+			resp.Request = nil
+			return resp, nil
+		},
+		"one that follows inside the replica": func(req *http.Request) (*http.Response, error) {
+			first := replica(req)
+			next := first.Clone(req.Context())
+			next.Response = &http.Response{Request: first}
+			return server(next), nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{&APIKey{Key: "k"}}}}
+			for _, path := range []string{"/", "/to//x", "/to/https://api.example.com/x"} {
+				if name == "one that follows inside the replica" && path != "/" {
+					continue // it is Base that follows
+				}
+				resp, err := client.Get("https://api.example.com" + path)
+				require.NoError(t, err, path)
+				require.Equal(t, 200, resp.StatusCode, path)
+			}
+			if name != "one that follows inside the replica" {
+				resp, err := client.Get("https://api.example.com/to/https://replica-1.test/")
+				require.NoError(t, err)
+				require.Equal(t, 401, resp.StatusCode, "it is not the origin that was asked, whoever serves it")
+			}
+		})
+	}
+	led := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		next := replica(req)
+		next.Response = &http.Response{Request: replica(req)}
+		return server(next), nil
+	})
+	_, err := (&Transport{Base: led, Schemes: []Scheme{&APIKey{Key: "k"}}}).RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+	require.ErrorContains(t, err, "follows redirects by itself")
+}
+
+type statusKey struct{}
+
+// wrapping is a context of somebody between the Transport and its Base.
+type wrapping struct{ context.Context }
+
+// A caller may send the request of a response again, and again: its context does not grow.
+func TestContextOfARequestThatIsSentAgainDoesNotGrow(t *testing.T) {
+	status := func(req *http.Request) int {
+		if req.Header.Get("Authorization") == "" {
+			return 401
+		}
+		return req.Context().Value(statusKey{}).(int)
+	}
+	bases := map[string]roundTripFunc{
+		"the request": func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status(req), Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {"Basic"}, "Location": {"/"}}}, nil
+		},
+		"a copy": func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status(req), Body: http.NoBody, Request: req.Clone(req.Context()), Header: http.Header{"Www-Authenticate": {"Basic"}, "Location": {"/"}}}, nil
+		},
+	}
+	scheme := func() []Scheme {
+		return []Scheme{&puppet{name: "Basic", answer: func(context.Context, *Challenge, *http.Response) (Session, error) { return word{text: "Basic x"}, nil }}}
+	}
+	one := func(*http.Request) string { return "one" }
+	listen := func(context.Context, Event) {}
+	for name, base := range bases {
+		for setting, transport := range map[string]*Transport{
+			"plain":                      {Base: base},
+			"listened":                   {Base: base, OnEvent: listen},
+			"accounts":                   {Base: base, OnEvent: listen, Account: one},
+			"nested":                     {OnEvent: listen, Base: &Transport{Base: base, Schemes: scheme(), Account: one, OnEvent: listen}},
+			"nested, both with accounts": {OnEvent: listen, Account: one, Base: &Transport{Base: base, Schemes: scheme(), Account: one, OnEvent: listen}},
+		} {
+			transport.Schemes = scheme()
+			for _, status := range []int{200, 307, 401} {
+				what := fmt.Sprint(name, ", ", setting, ", ", status)
+				root := &wrapping{context.WithValue(t.Context(), statusKey{}, status)}
+				req := httptest.NewRequest("GET", "https://api.example.com/", nil).WithContext(root)
+				for range 5 {
+					resp, err := transport.RoundTrip(req)
+					require.NoError(t, err, what)
+					require.Equal(t, status, resp.StatusCode, what)
+					req = resp.Request
+					below, marks := withoutMarks(req.Context())
+					require.Same(t, root, below, what)
+					require.LessOrEqual(t, len(marks), 2, what)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package authretry
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+)
+
+// echoing is a server that sends back what it got in a place where net/http does not want it, and quotes it in an error.
+func echoing(t *testing.T, format string) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				req, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					return
+				}
+				body, _ := io.ReadAll(req.Body)
+				said := req.Header.Get("Authorization") + req.Header.Get("X-Api-Key") + req.Header.Get("Proxy-Authorization") + string(body)
+				if said == "" {
+					io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n")
+					return
+				}
+				fmt.Fprintf(conn, format, said)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+var echoes = []string{
+	"HTTP/1.1 200 OK\r\nAuthorization %s\r\n\r\n",
+	"HTTP/1.1 200 OK\r\n%s\r\nX: y\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n",
+	"HTTP/1.1 %s\r\n\r\n",
+	"HTTP/%s 200 OK\r\n\r\n",
+	"%s\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n",
+}
+
+const longSecret = "a-secret-that-is-as-long-as-they-are"
+
+func TestErrorsDoNotQuoteWhatAServerSendsBack(t *testing.T) {
+	t.Parallel()
+	for _, format := range echoes {
+		address := echoing(t, format)
+		for name, scheme := range map[string]Scheme{
+			"Basic":        &Basic{Username: "u", Password: longSecret},
+			"Basic, ahead": &Basic{Username: "u", Password: longSecret, Ahead: true},
+			"Bearer":       &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: longSecret})},
+			"APIKey":       &APIKey{Header: "X-API-Key", Key: longSecret},
+			"caller's":     &Digest{Username: "u", Password: "p"},
+		} {
+			what := fmt.Sprintf("%s, %q", name, format)
+			var log bytes.Buffer
+			transport := &Transport{Schemes: []Scheme{scheme}, OnEvent: LogEvents(slog.New(slog.NewTextHandler(&log, nil)))}
+			req, err := http.NewRequest("GET", "http://"+address+"/", nil)
+			require.NoError(t, err)
+			if name == "caller's" {
+				req.SetBasicAuth("u", longSecret)
+			}
+			_, err = transport.RoundTrip(req)
+			require.Error(t, err, what)
+			requireNoPartOf(t, longSecret, err, what)
+			requireNoPart(t, longSecret, log.String(), what)
+			require.Contains(t, log.String(), "error=")
+		}
+	}
+}
+
+// requireNoPartOf requires that no text of err, or of what it wraps, shows a secret.
+func requireNoPartOf(t *testing.T, secret string, err error, what string) {
+	t.Helper()
+	for _, text := range everyText(err) {
+		requireNoPart(t, secret, text, what)
+	}
+	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+		requireNoPart(t, secret, cause.Error(), what)
+	}
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		requireNoPart(t, secret, u.Error(), what)
+	}
+}
+
+func requireNoPart(t *testing.T, secret, text, what string) {
+	t.Helper()
+	requireNoSecret(t, what, text)
+	for _, form := range []string{secret, encoded(secret)} {
+		require.NotContains(t, text, form[:len(form)-4], what)
+	}
+}
+
+func encoded(password string) string {
+	req := httptest.NewRequest("GET", "/", nil)
+	req.SetBasicAuth("u", password)
+	return strings.TrimPrefix(req.Header.Get("Authorization"), "Basic ")
+}
+
+// A Base of somebody else may have anything in its errors.
+func TestErrorsOfABaseDoNotShowCredentials(t *testing.T) {
+	t.Parallel()
+	cause := &net.OpError{Op: "read", Err: context.DeadlineExceeded}
+	for name, fail := range map[string]func(req *http.Request) error{
+		"the header": func(req *http.Request) error { return fmt.Errorf("sent %v: %w", req.Header, cause) },
+		"the value": func(req *http.Request) error {
+			return fmt.Errorf("sent %s: %w", req.Header.Get("Authorization"), cause)
+		},
+		"a part of it": func(req *http.Request) error {
+			return fmt.Errorf("sent %s: %w", req.Header.Get("Authorization")[:30], cause)
+		},
+		"the password": func(req *http.Request) error { return fmt.Errorf("sent %s: %w", longSecret, cause) },
+		"a joined one": func(req *http.Request) error { return errors.Join(cause, errors.New(longSecret)) },
+		"at length":    func(req *http.Request) error { return fmt.Errorf("%s: %w", strings.Repeat("x", 9<<10), cause) },
+	} {
+		var done error
+		transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: longSecret, Ahead: true}},
+			Base:    roundTripFunc(func(req *http.Request) (*http.Response, error) { return nil, fail(req) }),
+			OnEvent: func(_ context.Context, e Event) { done = e.Err }}
+		_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/?key=s3cret", nil))
+		for _, err := range []error{err, done} {
+			requireNoPartOf(t, longSecret, err, name)
+			require.Less(t, len(err.Error()), 5<<10)
+			require.ErrorIs(t, err, context.DeadlineExceeded, name)
+			var op *net.OpError
+			require.ErrorAs(t, err, &op, "what has no secret is found")
+			timeout, ok := errors.AsType[net.Error](&url.Error{Op: "Get", URL: "x", Err: err})
+			require.True(t, ok && timeout.Timeout(), "as in net/http")
+		}
+	}
+	secretive := fmt.Errorf("sent %s", longSecret)
+	transport := &Transport{Schemes: []Scheme{&APIKey{Key: longSecret}}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return nil, fmt.Errorf("lost: %w", &url.Error{Op: "Get", URL: "x", Err: secretive})
+	})}
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+	require.ErrorIs(t, err, secretive)
+	_, found := errors.AsType[*url.Error](err)
+	require.False(t, found, "it shows a secret")
+
+	// What shows nothing passes as it is.
+	plain := errors.New(`the replica "eu-1" is down`)
+	transport.Base, transport = nil, &Transport{Schemes: transport.Schemes, Base: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, plain })}
+	_, err = transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+	require.Equal(t, plain, err)
+}
+
+// A query may be confidential, but the caller knows it: it is kept out of events.
+func TestEventsDoNotShowTheQuery(t *testing.T) {
+	t.Parallel()
+	reset := errors.New("connection reset")
+	for want, fail := range map[string]func(u string) error{
+		"connection reset": func(u string) error { return &url.Error{Op: "Get", URL: u, Err: reset} },
+		"is not shown":     func(u string) error { return errors.New("GET " + u + " failed") },
+	} {
+		var done error
+		transport := &Transport{Schemes: []Scheme{&APIKey{Key: "k"}}, OnEvent: func(_ context.Context, e Event) { done = e.Err },
+			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) { return nil, fail(req.URL.String()) })}
+		_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/?key=s3cret", nil))
+		require.Equal(t, fail("https://api.example.com/?key=s3cret"), err)
+		require.ErrorContains(t, done, want)
+		require.NotContains(t, done.Error(), "s3cret")
+	}
+}
+
+func TestErrorsOfAProxyDoNotQuoteWhatItSendsBack(t *testing.T) {
+	t.Parallel()
+	for _, format := range append(echoes, "HTTP/1.1 502 Got %s\r\nContent-Length: 0\r\n\r\n") {
+		proxy, err := url.Parse("http://" + echoing(t, format))
+		require.NoError(t, err)
+		var log bytes.Buffer
+		transport := NewProxyTransport(&http.Transport{Proxy: http.ProxyURL(proxy)}, &Basic{Username: "u", Password: longSecret, Ahead: true})
+		transport.OnEvent = LogEvents(slog.New(slog.NewTextHandler(&log, nil)))
+		resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://origin.test/", nil))
+		if err == nil {
+			t.Fatalf("%q: a response %v", format, resp)
+		}
+		requireNoPartOf(t, longSecret, err, format)
+		requireNoPart(t, longSecret, log.String(), format)
+	}
+}
+
+func TestErrorsOfATokenEndpointDoNotQuoteWhatItSendsBack(t *testing.T) {
+	t.Parallel()
+	for _, format := range echoes {
+		address := "http://" + echoing(t, format) + "/token"
+		for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
+			for name, fetch := range map[string]FetchFunc{
+				"refresh": RefreshGrant(&oauth2.Config{ClientID: "u", ClientSecret: longSecret, Endpoint: oauth2.Endpoint{TokenURL: address, AuthStyle: style}}),
+				"client":  ClientCredentialsGrant(&clientcredentials.Config{ClientID: "u", ClientSecret: longSecret, TokenURL: address, AuthStyle: style}),
+			} {
+				source := &TokenSource{Fetch: fetch, Initial: &oauth2.Token{RefreshToken: longSecret + longSecret}, HTTPClient: &http.Client{}}
+				_, err := source.Token()
+				require.Error(t, err)
+				for _, text := range everyText(err) {
+					requireNoPart(t, longSecret, text, name+format)
+				}
+			}
+		}
+	}
+}
