@@ -25,7 +25,7 @@ import (
 // Tokens are as those of a [Bearer]. A refresh token is bound to the key of the first proof, whether the client is
 // public or not.
 type DPoP struct {
-	Realm         string        // of the challenge; none if empty
+	Realm         string        // of the challenge; "authtest" if empty
 	Scope         string        // scopes separated by spaces that a token must have, or the answer is 403; none if empty
 	TokenLifetime time.Duration // of an access token; an hour if 0
 
@@ -132,6 +132,8 @@ func (d *DPoP) Proofs() int {
 
 func (d *DPoP) tokenPath() string { return orDefault(d.TokenPath, "/token") }
 
+func (d *DPoP) realm() string { return orDefault(d.Realm, defaultRealm) }
+
 func (d *DPoP) algorithms() []string {
 	if len(d.Algorithms) == 0 {
 		return []string{"ES256", "EdDSA", "RS256"}
@@ -140,18 +142,19 @@ func (d *DPoP) algorithms() []string {
 }
 
 func (d *DPoP) problem() string {
-	for _, alg := range d.Algorithms {
-		if !slices.Contains([]string{"ES256", "EdDSA", "RS256", "PS256"}, alg) {
-			return "a DPoP with an unknown algorithm"
-		}
-	}
-	return ""
+	isUnknown := func(alg string) bool { return !slices.Contains([]string{"ES256", "EdDSA", "RS256", "PS256"}, alg) }
+	return firstProblem(
+		headerProblem("the realm", d.Realm),
+		when(slices.ContainsFunc(d.Algorithms, isUnknown), "it has an algorithm that is unknown"),
+		when(d.Scope != "" && !isScope(d.Scope), "its Scope is not scopes with one space between them (RFC 6749 §3.3)"),
+		when(d.TokenLifetime < 0, "its TokenLifetime is negative, so no token could ever be good"),
+		when(!isPath(d.tokenPath()), "its TokenPath is no path"),
+		when(d.ClientSecret != "" && d.ClientID == "", "it has a ClientSecret and no ClientID"),
+		when(hasControl(d.TokenType), "its TokenType has a control character"),
+	)
 }
 
 func (d *DPoP) attach(s *Server) {
-	if p := d.problem(); p != "" {
-		panic("authtest: " + p)
-	}
 	d.tokens.mu.Lock()
 	defer d.tokens.mu.Unlock()
 	if d.tokens.server != nil && d.tokens.server != s {
@@ -168,10 +171,10 @@ func (d *DPoP) attach(s *Server) {
 }
 
 // Format writes the type and the realm, whatever the verb: no secret, and nothing that changes.
-func (d *DPoP) Format(f fmt.State, _ rune) { formatGuard(f, "DPoP", d.Realm) }
+func (d *DPoP) Format(f fmt.State, _ rune) { formatGuard(f, "DPoP", d.realm()) }
 
 // MarshalJSON writes the realm alone.
-func (d *DPoP) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, `{"Realm":%q}`, d.Realm), nil }
+func (d *DPoP) MarshalJSON() ([]byte, error) { return marshalGuard(d.realm()) }
 
 func (d *DPoP) secretHeader() string { return "Dpop" }
 
@@ -251,10 +254,7 @@ func (d *DPoP) isGood(nonce string) bool {
 }
 
 func (d *DPoP) challenges(v verdict) []string {
-	var params []string
-	if d.Realm != "" {
-		params = append(params, "realm="+quote(d.Realm))
-	}
+	params := []string{"realm=" + quote(d.realm())}
 	if v.code != "" {
 		params = append(params, "error="+quote(v.code), "error_description="+quote(v.reason))
 	}
@@ -262,7 +262,7 @@ func (d *DPoP) challenges(v verdict) []string {
 		params = append(params, "scope="+quote(d.Scope))
 	}
 	if d.AsBearer {
-		return []string{strings.TrimSpace("Bearer " + strings.Join(params, ", "))}
+		return []string{"Bearer " + strings.Join(params, ", ")}
 	}
 	params = append(params, "algs="+quote(strings.Join(d.algorithms(), " ")))
 	return []string{"DPoP " + strings.Join(params, ", ")}

@@ -25,8 +25,9 @@ func (d *DPoP) serveToken(x *exchange) {
 		return
 	}
 	d.giveNonce(x.w.Header())
-	if x.form == nil {
-		x.tokenError("invalid_request", "the body is not a form")
+	client, problem := clientOf(x.r, x.form), requestProblem(x.r, x.form)
+	if problem != "" {
+		x.tokenError("invalid_request", problem)
 		return
 	}
 	key, code, reason := d.judge(x, "")
@@ -34,7 +35,11 @@ func (d *DPoP) serveToken(x *exchange) {
 		x.tokenError(code, reason)
 		return
 	}
-	if err := d.checkClient(x); err != nil {
+	if client.problem != "" {
+		x.tokenError(client.code, client.problem)
+		return
+	}
+	if err := d.checkClient(client.id, client.secret, x.form); err != nil {
 		x.tokenError("invalid_client", err.Error())
 		return
 	}
@@ -49,23 +54,18 @@ func (d *DPoP) serveToken(x *exchange) {
 var errUnknownClient = errors.New("unknown client or wrong secret")
 
 // checkClient returns an error unless the client has said who it is.
-func (d *DPoP) checkClient(x *exchange) error {
-	id, secret := x.form.Get("client_id"), x.form.Get("client_secret")
-	if name, password, ok := x.r.BasicAuth(); ok { // form-encoded (RFC 6749 §2.3.1)
-		id, _ = url.QueryUnescape(name)
-		secret, _ = url.QueryUnescape(password)
-	}
+func (d *DPoP) checkClient(id, secret string, form url.Values) error {
 	switch {
 	case d.ClientKey == nil && d.ClientID != "" && (!same(id, d.ClientID) || !same(secret, d.ClientSecret)):
 		return errUnknownClient
 	case d.ClientKey == nil:
 		return nil
-	case x.form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
+	case form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
 		return errors.New("the client authenticates by no assertion")
 	case id != "" && id != orDefault(d.ClientID, id):
 		return errUnknownClient
 	}
-	claims, err := d.readAssertion(x.form.Get("client_assertion"), d.ClientKey)
+	claims, err := d.readAssertion(form.Get("client_assertion"), d.ClientKey)
 	if err != nil {
 		return err
 	}

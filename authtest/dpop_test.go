@@ -193,7 +193,7 @@ func TestDPoPNonces(t *testing.T) {
 					return sendProof(t, srv, srv.URL+"/", "DPoP "+token, key.sign(key.header(), claims))
 				}
 				r := send("x")
-				require.Contains(t, r.ResponseHeader.Get("WWW-Authenticate"), `Bearer error="use_dpop_nonce"`)
+				require.Contains(t, r.ResponseHeader.Get("WWW-Authenticate"), `Bearer realm="authtest", error="use_dpop_nonce"`)
 				first := r.ResponseHeader.Get("DPoP-Nonce")
 				r = send(first)
 				require.Equal(t, authtest.Accepted, r.Decision)

@@ -2,13 +2,17 @@ package dpop
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/showtest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -30,6 +34,20 @@ func TestNoncesAreBounded(t *testing.T) {
 		n.learn(fmt.Sprint(i), "n")
 	}
 	require.Len(t, n.known, maxOrigins)
+}
+
+func TestNoTypePrintsASecret(t *testing.T) {
+	token := &oauth2.Token{AccessToken: showtest.Secret, RefreshToken: showtest.Secret, TokenType: "DPoP"}
+	key, err := NewKey(ed25519.NewKeyFromSeed([]byte((showtest.Secret + showtest.Secret)[:ed25519.SeedSize])))
+	require.NoError(t, err)
+	s := &Scheme{Source: &authretry.TokenSource{Initial: token}, Key: key}
+	ahead, err := s.Start(context.Background(), &http.Request{})
+	require.NoError(t, err)
+	require.NoError(t, ahead.Authorize(&http.Request{URL: &url.URL{Scheme: "https", Host: "h"}, Header: http.Header{}}))
+	showtest.Types(t, ".", map[string]any{
+		"Key":    []any{key, *key},
+		"Scheme": []any{s, ahead, &answer{session: ahead.(*session)}, &wrongKeyError{"a", "b"}},
+	})
 }
 
 func TestSyntaxOfNonces(t *testing.T) {
