@@ -121,6 +121,50 @@ func TestRevokedTokenAndUnknownNonce(t *testing.T) {
 	}
 }
 
+// A token that a server has accepted when it had asked for one, and then refuses, is replaced at once, time and again.
+func TestRevokedAgainAndAgain(t *testing.T) {
+	w := newWorld(t, &authtest.DPoP{Nonces: authtest.NonceEachTime})
+	w.requireSends(t, 200, 2)
+	for n := 1; n <= 5; n++ {
+		w.guard.ExpireNow()
+		w.requireSends(t, 200, 2)
+		require.Equal(t, n, w.Counts().TokenRequests)
+	}
+}
+
+// One that it refuses while it is fresh is not, be it in the background.
+func TestRefusedForEver(t *testing.T) {
+	for name, answer := range map[string]func(n int, w http.ResponseWriter){
+		"invalid_token": func(_ int, w http.ResponseWriter) { refuse(w, `DPoP error="invalid_token"`, "") },
+		"nothing":       func(_ int, w http.ResponseWriter) { w.WriteHeader(401) },
+		"in turn": func(n int, w http.ResponseWriter) {
+			if n%2 == 1 {
+				refuse(w, `DPoP error="use_dpop_nonce"`, fmt.Sprint("n", n))
+				return
+			}
+			refuse(w, `DPoP error="invalid_token"`, "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, url := newAnswering(t, func(n int, w http.ResponseWriter, _ *http.Request) { answer(n, w) })
+			var fetches atomic.Int32
+			s := staticScheme(t)
+			s.Source.Fetch = func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+				return &oauth2.Token{AccessToken: fmt.Sprint("t", fetches.Add(1)), TokenType: "DPoP"}, nil
+			}
+			client := &http.Client{Transport: authretry.New(s)}
+			for range 10 {
+				resp, err := client.Get(url)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, 401, resp.StatusCode)
+			}
+			require.LessOrEqual(t, a.sends.Load(), int32(20))
+			require.EqualValues(t, 1, fetches.Load())
+		})
+	}
+}
+
 func TestServersThatChallengeOtherwise(t *testing.T) {
 	for name, c := range map[string]struct {
 		challenge []string
@@ -348,6 +392,9 @@ func TestCallersOwnProofIsLeftAlone(t *testing.T) {
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, 401, resp.StatusCode)
+		var why *authretry.Rejection
+		require.ErrorAs(t, authretry.Explain(resp), &why)
+		require.Empty(t, why.Tried)
 		for _, r := range w.Requests() {
 			require.Equal(t, []string{"own"}, r.Header["Dpop"])
 			require.Empty(t, r.Header["Authorization"])
@@ -423,6 +470,50 @@ func TestStepUp(t *testing.T) {
 			require.Equal(t, authretry.ReasonInsufficientScope, r.Reason)
 		}
 	}
+}
+
+// A server whose nonces are good once: each comes with the response before, which was a success.
+func TestNonceThatChangesWithEachResponse(t *testing.T) {
+	var last atomic.Value
+	last.Store("")
+	a, url := newAnswering(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		nonce, _ := claimsOf(t, r.Header.Get("DPoP"))["nonce"].(string)
+		good := nonce != "" && nonce == last.Load()
+		last.Store(fmt.Sprint("n", n))
+		if !good {
+			refuse(w, `DPoP error="use_dpop_nonce"`, fmt.Sprint("n", n))
+			return
+		}
+		w.Header().Set("DPoP-Nonce", fmt.Sprint("n", n))
+	})
+	client := &http.Client{Transport: authretry.New(staticScheme(t))}
+	for i := range 5 {
+		resp, err := client.Get(url)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		require.EqualValues(t, 2+i, a.sends.Load())
+	}
+}
+
+// A server that says nothing but gives a nonce for the first time wants that, rather than another token.
+func TestNonceWithoutAChallenge(t *testing.T) {
+	a, url := newAnswering(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		if claimsOf(t, r.Header.Get("DPoP"))["nonce"] != "n" {
+			w.Header().Set("DPoP-Nonce", "n")
+			w.WriteHeader(401)
+		}
+	})
+	s := staticScheme(t)
+	s.Source.Fetch = func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+		t.Error("the token is good")
+		return nil, errors.New("x")
+	}
+	resp, err := (&http.Client{Transport: authretry.New(s)}).Get(url)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, 200, resp.StatusCode)
+	require.EqualValues(t, 2, a.sends.Load())
 }
 
 // A redirect to another origin takes neither token nor proof along, and its nonce is nobody's.
