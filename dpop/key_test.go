@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/url"
 	"os"
@@ -218,7 +219,9 @@ func TestKeyPrintsNothing(t *testing.T) {
 	block, _ := pem.Decode(data)
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	require.NoError(t, err)
-	d := parsed.(*ecdsa.PrivateKey).D
+	private, err := parsed.(*ecdsa.PrivateKey).Bytes()
+	require.NoError(t, err)
+	d := new(big.Int).SetBytes(private)
 	s := &dpop.Scheme{Source: staticScheme(t).Source, Key: k}
 	for _, v := range []any{k, *k, s, struct{ Key *dpop.Key }{k}, []any{k}} {
 		var log strings.Builder
