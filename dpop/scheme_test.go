@@ -5,11 +5,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +15,6 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
-	"github.com/authretry/authretry/authtest/schemetest"
 	"github.com/authretry/authretry/dpop"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -203,81 +200,6 @@ func TestProofThatWasUsedBefore(t *testing.T) {
 	w.requireSends(t, 401, 2)
 	w.requireSends(t, 200, 1)
 	require.Zero(t, w.Counts().TokenRequests)
-}
-
-// answering is a server of which a test says all.
-type answering struct {
-	sends   atomic.Int32
-	headers sync.Map
-}
-
-func newAnswering(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request)) (*answering, string) {
-	a := &answering{}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n := int(a.sends.Add(1))
-		a.headers.Store(n, r.Header.Clone())
-		answer(n, w, r)
-	}))
-	t.Cleanup(srv.Close)
-	return a, srv.URL
-}
-
-func (a *answering) header(n int) http.Header {
-	h, _ := a.headers.Load(n)
-	return h.(http.Header)
-}
-
-func refuse(w http.ResponseWriter, challenge, nonce string) {
-	w.Header().Set("WWW-Authenticate", challenge)
-	if nonce != "" {
-		w.Header().Set("DPoP-Nonce", nonce)
-	}
-	w.WriteHeader(401)
-}
-
-func staticScheme(t testing.TB) *dpop.Scheme {
-	return &dpop.Scheme{Key: newKey(t), Source: &authretry.TokenSource{Initial: &oauth2.Token{AccessToken: "t", TokenType: "dpop"}}}
-}
-
-func TestNoncesThatAreNone(t *testing.T) {
-	for name, nonce := range map[string]string{
-		"none": "", "huge": strings.Repeat("n", 1025), "with a space": "a b", "with a quote": `a"b`, "outside ASCII": "ä",
-	} {
-		t.Run(name, func(t *testing.T) {
-			a, url := newAnswering(t, func(_ int, w http.ResponseWriter, _ *http.Request) { refuse(w, `DPoP error="use_dpop_nonce"`, nonce) })
-			client := &http.Client{Transport: authretry.New(staticScheme(t))}
-			resp, err := client.Get(url)
-			require.NoError(t, err)
-			resp.Body.Close()
-			require.Equal(t, 401, resp.StatusCode)
-			require.EqualValues(t, 1, a.sends.Load())
-			require.ErrorContains(t, authretry.Explain(resp), "has given none that can be used")
-		})
-	}
-}
-
-func TestNonceForEver(t *testing.T) {
-	for name, c := range map[string]struct {
-		nonce func(n int) string
-		sends []int32
-	}{
-		"the same":     {func(int) string { return "n" }, []int32{2, 3, 4}},
-		"another each": {func(n int) string { return fmt.Sprint("n", n) }, []int32{2, 4, 6}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a, url := newAnswering(t, func(n int, w http.ResponseWriter, _ *http.Request) {
-				refuse(w, `DPoP error="use_dpop_nonce"`, c.nonce(n))
-			})
-			client := &http.Client{Transport: authretry.New(staticScheme(t))}
-			for _, want := range c.sends {
-				resp, err := client.Get(url)
-				require.NoError(t, err)
-				resp.Body.Close()
-				require.Equal(t, 401, resp.StatusCode)
-				require.Equal(t, want, a.sends.Load())
-			}
-		})
-	}
 }
 
 func TestAlgorithmThatTheServerDoesNotTake(t *testing.T) {
@@ -472,103 +394,6 @@ func TestStepUp(t *testing.T) {
 	}
 }
 
-// A server whose nonces are good once: each comes with the response before, which was a success.
-func TestNonceThatChangesWithEachResponse(t *testing.T) {
-	var last atomic.Value
-	last.Store("")
-	a, url := newAnswering(t, func(n int, w http.ResponseWriter, r *http.Request) {
-		nonce, _ := claimsOf(t, r.Header.Get("DPoP"))["nonce"].(string)
-		good := nonce != "" && nonce == last.Load()
-		last.Store(fmt.Sprint("n", n))
-		if !good {
-			refuse(w, `DPoP error="use_dpop_nonce"`, fmt.Sprint("n", n))
-			return
-		}
-		w.Header().Set("DPoP-Nonce", fmt.Sprint("n", n))
-	})
-	client := &http.Client{Transport: authretry.New(staticScheme(t))}
-	for i := range 5 {
-		resp, err := client.Get(url)
-		require.NoError(t, err)
-		resp.Body.Close()
-		require.Equal(t, 200, resp.StatusCode)
-		require.EqualValues(t, 2+i, a.sends.Load())
-	}
-}
-
-// A server that says nothing but gives a nonce for the first time wants that, rather than another token.
-func TestNonceWithoutAChallenge(t *testing.T) {
-	a, url := newAnswering(t, func(n int, w http.ResponseWriter, r *http.Request) {
-		if claimsOf(t, r.Header.Get("DPoP"))["nonce"] != "n" {
-			w.Header().Set("DPoP-Nonce", "n")
-			w.WriteHeader(401)
-		}
-	})
-	s := staticScheme(t)
-	s.Source.Fetch = func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
-		t.Error("the token is good")
-		return nil, errors.New("x")
-	}
-	resp, err := (&http.Client{Transport: authretry.New(s)}).Get(url)
-	require.NoError(t, err)
-	resp.Body.Close()
-	require.Equal(t, 200, resp.StatusCode)
-	require.EqualValues(t, 2, a.sends.Load())
-}
-
-// A redirect to another origin takes neither token nor proof along, and its nonce is nobody's.
-func TestRedirectToAnotherOrigin(t *testing.T) {
-	other, otherURL := newAnswering(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
-		refuse(w, `DPoP error="use_dpop_nonce"`, "foreign")
-	})
-	a, url := newAnswering(t, func(_ int, w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("DPoP-Nonce", "own")
-		if r.URL.Path == "/away" {
-			http.Redirect(w, r, otherURL, http.StatusTemporaryRedirect)
-		}
-	})
-	s := staticScheme(t)
-	client := &http.Client{Transport: authretry.New(s)}
-	for _, path := range []string{"/away", "/"} {
-		resp, err := client.Get(url + path)
-		require.NoError(t, err)
-		resp.Body.Close()
-	}
-	require.Empty(t, other.header(1)["Dpop"])
-	require.Empty(t, other.header(1)["Authorization"])
-	require.EqualValues(t, 1, other.sends.Load())
-	require.Equal(t, "own", claimsOf(t, a.header(2).Get("DPoP"))["nonce"])
-
-	resp, err := client.Get(otherURL) // which is asked now as any other
-	require.NoError(t, err)
-	resp.Body.Close()
-	require.NotContains(t, claimsOf(t, other.header(2).Get("DPoP")), "nonce")
-	require.Equal(t, "foreign", claimsOf(t, other.header(3).Get("DPoP"))["nonce"])
-}
-
-// A Base that follows redirects by itself brings a nonce from elsewhere.
-func TestNonceByABaseThatFollowsRedirects(t *testing.T) {
-	_, otherURL := newAnswering(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.Header().Set("DPoP-Nonce", "foreign") })
-	away := false
-	a, url := newAnswering(t, func(_ int, w http.ResponseWriter, r *http.Request) {
-		if away {
-			http.Redirect(w, r, otherURL, http.StatusTemporaryRedirect)
-		}
-	})
-	s := staticScheme(t)
-	away = true
-	following := roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		return http.DefaultClient.Do(req.Clone(req.Context()))
-	})
-	_, err := (&authretry.Transport{Base: following, Schemes: []authretry.Scheme{s}}).RoundTrip(newRequest(t, url))
-	require.Error(t, err)
-	away = false
-	resp, err := authretry.New(s).RoundTrip(newRequest(t, url))
-	require.NoError(t, err)
-	resp.Body.Close()
-	require.NotContains(t, claimsOf(t, a.header(int(a.sends.Load())).Get("DPoP")), "nonce")
-}
-
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
@@ -602,111 +427,4 @@ func TestMistakesInTheFields(t *testing.T) {
 		_, err := (&http.Client{Transport: authretry.New(s)}).Get("https://api.example.com/")
 		require.ErrorContains(t, err, "dpop: Scheme.S")
 	}
-}
-
-// The second login fails, and then the account is asked for again.
-func TestAccounts(t *testing.T) {
-	guard := &authtest.DPoP{Nonces: authtest.NonceEachMinute}
-	srv := authtest.NewServer(guard)
-	defer srv.Close()
-	var asked sync.Map
-	s := &dpop.Scheme{Sources: func(_ context.Context, account string) (*authretry.TokenSource, *dpop.Key, error) {
-		n, _ := asked.LoadOrStore(account, new(atomic.Int32))
-		if n.(*atomic.Int32).Add(1) == 1 && account == "fails" {
-			return nil, nil, errors.New("no such user")
-		}
-		key := newKey(t)
-		return &authretry.TokenSource{Initial: guard.Login(key.Thumbprint())}, key, nil
-	}}
-	transport := &authretry.Transport{Schemes: []authretry.Scheme{s}, Account: func(r *http.Request) string { return r.Header.Get("X-User") }}
-	get := func(user string) error {
-		req := newRequest(t, srv.URL)
-		req.Header.Set("X-User", user)
-		resp, err := transport.RoundTrip(req)
-		if err == nil {
-			resp.Body.Close()
-			require.Equal(t, 200, resp.StatusCode)
-		}
-		return err
-	}
-	var wg sync.WaitGroup
-	for i := range 40 {
-		wg.Go(func() { get(fmt.Sprint("user", i%4)) })
-	}
-	wg.Wait()
-	for i := range 4 {
-		n, _ := asked.Load(fmt.Sprint("user", i))
-		require.EqualValues(t, 1, n.(*atomic.Int32).Load())
-	}
-	require.ErrorContains(t, get("fails"), "no such user")
-	require.NoError(t, get("fails"))
-	transport.Forget("user1")
-	require.NoError(t, get("user1"))
-	n, _ := asked.Load("user1")
-	require.EqualValues(t, 2, n.(*atomic.Int32).Load())
-	require.Zero(t, guard.Replays())
-}
-
-const checkedSecret = "a-secret-of-the-check"
-
-func TestSchemeKeepsTheContract(t *testing.T) {
-	key := newKey(t)
-	token := func(access string) *oauth2.Token {
-		return &oauth2.Token{AccessToken: access, TokenType: "DPoP", RefreshToken: "refresh-" + checkedSecret}
-	}
-	accepting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "DPoP "+checkedSecret || len(r.Header["Dpop"]) != 1 || r.Header.Get("DPoP") == "the caller's" {
-			refuse(w, `DPoP realm="x", algs="ES256"`, "")
-		}
-	})
-	renewing := func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) { return token(checkedSecret), nil }
-	slow := func() authretry.Scheme {
-		return &dpop.Scheme{Key: key, Source: &authretry.TokenSource{Fetch: func(ctx context.Context, _ authretry.TokenRequest) (*oauth2.Token, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}}}
-	}
-	for name, scheme := range map[string]func() authretry.Scheme{
-		"static": func() authretry.Scheme {
-			return &dpop.Scheme{Key: key, Source: &authretry.TokenSource{Initial: token(checkedSecret)}}
-		},
-		"renewing": func() authretry.Scheme {
-			return &dpop.Scheme{Key: key, Source: &authretry.TokenSource{Initial: token("revoked"), Fetch: renewing}}
-		},
-		"not ahead": func() authretry.Scheme {
-			return &dpop.Scheme{Key: key, Source: &authretry.TokenSource{Initial: token(checkedSecret)}, NotAhead: true}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			schemetest.Run(t, scheme, schemetest.Options{Server: accepting, Slow: slow, Secrets: []string{checkedSecret}, AnswersAgain: name == "renewing"})
-		})
-	}
-}
-
-func TestSchemeKeepsAccountsApart(t *testing.T) {
-	var renewals sync.Map
-	of := func(account string) string {
-		n, _ := renewals.LoadOrStore(account, 0)
-		return fmt.Sprintf("%s-%s-%d", checkedSecret, account, n)
-	}
-	accounts := map[string]http.Handler{}
-	keys := map[string]*dpop.Key{}
-	for _, account := range []string{"Mufasa", "Scar", "Nala"} {
-		keys[account] = newKey(t)
-		accounts[account] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Authorization") != "DPoP "+of(account) || len(r.Header["Dpop"]) != 1 {
-				refuse(w, "DPoP", "")
-			}
-		})
-	}
-	schemetest.Run(t, func() authretry.Scheme {
-		return &dpop.Scheme{Sources: func(_ context.Context, account string) (*authretry.TokenSource, *dpop.Key, error) {
-			token := &oauth2.Token{AccessToken: of(account), TokenType: "DPoP", RefreshToken: "r"}
-			fetch := func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) { return token, nil }
-			return &authretry.TokenSource{Initial: token, Fetch: fetch}, keys[account], nil
-		}}
-	}, schemetest.Options{Accounts: accounts, Secrets: []string{checkedSecret}, AnswersAgain: true, Renew: func(account string) {
-		n, _ := renewals.LoadOrStore(account, 0)
-		renewals.Store(account, n.(int)+1)
-	}})
 }
