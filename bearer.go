@@ -129,7 +129,7 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	}
 	refused := b.place().secret(refusal.Request.Header)
 	var t *oauth2.Token
-	if isStepUp(c) {
+	if c.StepUp() != 0 {
 		t, err = b.stepUp(ctx, src, refused, c)
 	} else {
 		t, err = src.successor(ctx, refused, c)

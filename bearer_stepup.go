@@ -13,32 +13,52 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// isStepUp reports whether a challenge asks for another kind of token than the one that was refused.
-func isStepUp(c *Challenge) bool {
+// StepUp returns for which reason c asks for another kind of token than the one that was refused: [ReasonInsufficientScope]
+// (insufficient_scope, RFC 6750 §3.1), [ReasonInsufficientLogin] (insufficient_user_authentication, RFC 9470 §3) or
+// [ReasonCredentialsRefused] (insufficient_claims, as Microsoft Entra has it). It returns 0 if c is nil, or asks for nothing
+// of that kind. Only those who implement a [Scheme] need it.
+func (c *Challenge) StepUp() Reason {
 	if c == nil {
-		return false
+		return 0
 	}
 	switch c.Params.Get("error") {
-	case "insufficient_scope", "insufficient_user_authentication", "insufficient_claims":
-		return true
+	case "insufficient_scope":
+		return ReasonInsufficientScope
+	case "insufficient_user_authentication":
+		return ReasonInsufficientLogin
+	case "insufficient_claims":
+		return ReasonCredentialsRefused
 	}
-	return false
+	return 0
 }
 
-// answersForbidden reports whether a challenge that comes with 403 is to be answered as if it had come with 401.
-func (b *Bearer) answersForbidden(c *Challenge) bool { return b.StepUp && isStepUp(c) }
+// AnswersForbidden reports whether a challenge that comes with 403 is to be answered as if it had come with 401.
+func (b *Bearer) AnswersForbidden(c *Challenge) bool { return b.StepUp && c.StepUp() != 0 }
 
 // stepUp returns a token that meets the challenge c, in place of the one that was refused.
 func (b *Bearer) stepUp(ctx context.Context, src *sourceInUse, refused string, c *Challenge) (*oauth2.Token, error) {
-	r, reason, err := b.wanted(refused, c)
-	if err != nil {
-		return nil, err
-	}
 	tokens, ok := src.TokenSource.(*TokenSource)
 	if !ok || !b.StepUp {
-		return nil, cannotStepUp(reason, nil)
+		return nil, cannotStepUp(c.StepUp(), nil)
 	}
-	t, err := tokens.Obtain(ctx, r)
+	return tokens.StepUp(ctx, refused, c, b.ScopeFilter)
+}
+
+// StepUp returns a token that meets a challenge for which Challenge.StepUp has a reason, in place of the access token refused,
+// which may be "". Scopes that the challenge asks for go through filter first, unless that is nil.
+//
+// If there is no such token, or one that the challenge does not describe, the error wraps [ErrUnsupportedChallenge] and a
+// [*Rejection] that says why, so that the Answer of a [Scheme] can return it as it is. Only those who implement one need it.
+func (s *TokenSource) StepUp(ctx context.Context, refused string, c *Challenge, filter func(scopes []string) []string) (*oauth2.Token, error) {
+	reason := c.StepUp()
+	if reason == 0 {
+		return nil, ErrUnsupportedChallenge
+	}
+	r, err := wanted(refused, c, filter)
+	if err != nil {
+		return nil, cannotStepUp(reason, err)
+	}
+	t, err := s.Obtain(ctx, r)
 	switch {
 	case errors.Is(err, ErrLoginRequired) || errors.Is(err, ErrCredentialsRefused):
 		return nil, cannotStepUp(reason, err)
@@ -55,47 +75,42 @@ func cannotStepUp(reason Reason, why error) error {
 	return fmt.Errorf("%w: %w", ErrUnsupportedChallenge, &Rejection{Reason: reason, Err: why})
 }
 
-// wanted returns what a challenge asks for, and the reason for a refusal of that.
-func (b *Bearer) wanted(refused string, c *Challenge) (r TokenRequest, reason Reason, err error) {
+// wanted returns what a challenge asks for. An error says why that cannot be asked for.
+func wanted(refused string, c *Challenge, filter func([]string) []string) (r TokenRequest, err error) {
 	r.Challenge = c
-	switch c.Params.Get("error") {
-	case "insufficient_scope":
-		reason = ReasonInsufficientScope
+	switch c.StepUp() {
+	case ReasonInsufficientScope:
 		r.Scopes = strings.Fields(c.Params.Get("scope"))
-		if b.ScopeFilter != nil {
-			r.Scopes = b.ScopeFilter(r.Scopes)
+		if filter != nil {
+			r.Scopes = filter(r.Scopes)
 		}
 		switch {
 		case len(r.Scopes) == 0 || len(r.Scopes) > maxNeedScopes:
-			err = cannotStepUp(reason, nil)
+			return r, errors.New("authretry: the challenge names no scopes that may be asked for, or too many")
 		case slices.ContainsFunc(r.Scopes, func(s string) bool { return !isScope(s) }):
-			err = cannotStepUp(reason, errors.New("authretry: the challenge has a scope with a character that scopes cannot have (RFC 6749 §3.3)"))
+			return r, errors.New("authretry: the challenge has a scope with a character that scopes cannot have (RFC 6749 §3.3)")
 		}
-	case "insufficient_claims":
-		reason = ReasonCredentialsRefused
+	case ReasonCredentialsRefused:
 		if refused != "" {
 			r.Previous = &oauth2.Token{AccessToken: refused}
 		}
-		if r.Claims, err = decodeClaims(c.Params.Get("claims")); err != nil {
-			err = cannotStepUp(reason, err)
-		}
+		r.Claims, err = decodeClaims(c.Params.Get("claims"))
 	default:
-		reason = ReasonInsufficientLogin
 		r.ACRValues = strings.Fields(c.Params.Get("acr_values"))
 		if age, ok := c.Params.Lookup("max_age"); ok {
-			seconds, convErr := strconv.ParseInt(age, 10, 64)
+			seconds, err := strconv.ParseInt(age, 10, 64)
 			switch {
-			case convErr != nil || seconds < 0:
-				err = cannotStepUp(reason, errors.New("authretry: the challenge has a max_age that is no number of seconds (RFC 9470 §3)"))
+			case err != nil || seconds < 0:
+				return r, errors.New("authretry: the challenge has a max_age that is no number of seconds (RFC 9470 §3)")
 			case seconds <= maxMaxAge: // or else any login will do
 				r.MaxAge, r.HasMaxAge = time.Duration(seconds)*time.Second, true
 			}
 		}
-		if err == nil && len(r.ACRValues) == 0 && !r.HasMaxAge {
-			err = cannotStepUp(reason, nil)
+		if len(r.ACRValues) == 0 && !r.HasMaxAge {
+			return r, errors.New("authretry: the challenge does not say which login it asks for (RFC 9470 §3)")
 		}
 	}
-	return r, reason, err
+	return r, err
 }
 
 // maxMaxAge is the age of a login in seconds, some 30 years, above which it does not count.

@@ -21,9 +21,12 @@
 // credentials cannot be obtained, say because the token endpoint is down, fails the request: it is never replaced by a
 // weaker one.
 //
+// For tokens that are bound to a key (DPoP, RFC 9449), take package dpop, whose Scheme takes the place of Bearer. It is built on
+// what this package exports.
+//
 // For a scheme that is not here, implement [Scheme]: it sees the response that refused, may send ahead ([Starter]), learn
 // from each response ([Learner]), and authenticate connections instead of requests ([Carrier]). It gets OAuth 2.0 tokens by
-// [TokenSource.Obtain], and says by [TokenSource.Accepted] that one was good.
+// [TokenSource.Obtain] and [TokenSource.StepUp], and says by [TokenSource.Accepted] and [TokenSource.Refused] what became of one.
 //
 // For a server that says 400, 403 or 200 where it means 401, set [Transport.Refused].
 //

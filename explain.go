@@ -9,7 +9,7 @@ import (
 )
 
 // Explain says why resp is a refusal: a 401 (Unauthorized), a 407 (Proxy Authentication Required), a 403
-// (Forbidden) with a Bearer challenge of insufficient_scope, or whatever [Transport.Refused] calls one. It returns nil
+// (Forbidden) with a Bearer or DPoP challenge of insufficient_scope, or whatever [Transport.Refused] calls one. It returns nil
 // for any other response, and otherwise a [*Rejection], also for a response that did not come through a [Transport]: then
 // the Rejection says just that.
 //

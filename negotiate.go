@@ -21,7 +21,7 @@ type authenticator struct {
 	refused     func(*http.Response) bool              // Transport.Refused
 	jar         http.CookieJar                         // Transport.Jar
 	accountFunc func(*http.Request) string             // Transport.Account; nil: there is one user
-	stepsUp     bool                                   // some Scheme answers a 403
+	forbidden   []answersForbidden                     // the schemes that answer a 403
 	asksAccount bool                                   // some scheme may ask by AccountOf for whom a request is
 	onEvent     func(ctx context.Context, event Event) // nil: nobody listens, and nothing is computed
 
@@ -33,6 +33,12 @@ type authenticator struct {
 type starter struct {
 	Starter
 	scheme int // its index
+}
+
+// An answersForbidden is a Scheme that may answer a 403.
+type answersForbidden interface {
+	Scheme
+	AnswersForbidden(c *Challenge) bool
 }
 
 // setSchemes checks the Schemes of a Transport or ProxyTransport, whose name is for the error.
@@ -47,10 +53,12 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		if s, ok := s.(Starter); ok {
 			a.starters = append(a.starters, starter{s, i})
 		}
+		if f, ok := s.(answersForbidden); ok {
+			a.forbidden = append(a.forbidden, f)
+		}
 		switch s := s.(type) {
 		case *Basic, *Digest, *APIKey:
 		case *Bearer:
-			a.stepsUp = a.stepsUp || s.StepUp
 			a.asksAccount = true // and the origin, which a TokenSource wants to know
 			if s.Sources != nil && a.accountFunc == nil {
 				return fmt.Errorf("authretry: Bearer.Sources needs to know for whom a request is: set Transport.Account, or Bearer.Source if there is one user; a ProxyTransport has no accounts")

@@ -30,14 +30,13 @@ func (x *exchange) isRefusal(resp *http.Response) bool {
 
 // answersForbidden reports whether a 403 (Forbidden) has a challenge that a Scheme answers as if it had come with a 401.
 func (x *exchange) answersForbidden(resp *http.Response) bool {
-	if len(resp.Header[x.challenge]) == 0 || !x.stepsUp {
+	if len(resp.Header[x.challenge]) == 0 || len(x.forbidden) == 0 {
 		return false
 	}
 	challenges := x.challenges(resp)
-	for _, s := range x.schemes {
-		f, ok := s.(interface{ answersForbidden(c *Challenge) bool })
+	for _, s := range x.forbidden {
 		for c := range challenges {
-			if ok && equalFoldASCII(challenges[c].Scheme, s.Name()) && f.answersForbidden(&challenges[c]) {
+			if equalFoldASCII(challenges[c].Scheme, s.Name()) && s.AnswersForbidden(&challenges[c]) {
 				return true
 			}
 		}

@@ -317,14 +317,14 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 		return err
 	}
 	value := scratch.Header.Get("Authorization")
-	if value == "" {
+	if value == "" || len(scratch.Header) > 1 {
 		return errNoProxyCredentials
 	}
 	req.Header[x.credentials] = []string{value}
 	return nil
 }
 
-var errNoProxyCredentials = errors.New("authretry: a Session did not set Authorization, and that is all that a proxy can get")
+var errNoProxyCredentials = errors.New("authretry: a Session sets no Authorization, or another header besides, and that one is all that a proxy can get")
 
 // send puts req on the wire.
 func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {

@@ -30,13 +30,13 @@ func TestNoTypePrintsASecret(t *testing.T) {
 	defer srv.Close()
 	var shown []any
 	transport := New(&Bearer{Source: source}, digest, basic)
-	transport.Base = srv.Client().Transport
 	for _, scheme := range []Scheme{&Bearer{Source: source}, digest, basic, key} {
 		one := New(scheme)
 		one.Base = srv.Client().Transport
 		resp, err := (&http.Client{Transport: one}).Get(srv.URL)
 		require.NoError(t, err)
 		resp.Body.Close()
+		one.Base = nil // whose connections are still at work
 		shown = append(shown, Explain(resp), one)
 	}
 	endpoint := authtest.NewServer()

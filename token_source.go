@@ -195,6 +195,19 @@ func (s *TokenSource) Accepted(t *oauth2.Token) {
 	}
 }
 
+// Refused starts to replace t, which a server has refused, as Obtain does with t as Previous, but does not wait for that, and
+// asks nobody to log in. Of t only the AccessToken counts; if that is not the current one, Refused does nothing. A [Scheme]
+// calls it from Learn for the second refusal of a request, with the context of that, so that the next request has another
+// token. C is what the server asks for; it may be nil.
+func (s *TokenSource) Refused(ctx context.Context, t *oauth2.Token, c *Challenge) {
+	k := s.current.Load()
+	if k == nil || t == nil || k.token.AccessToken != t.AccessToken || ctx.Value(refreshKey{s}) != nil {
+		return
+	}
+	d := demand{refused: t.AccessToken, challenge: c, background: true, attempt: 2}
+	_, _, _ = s.join(context.WithoutCancel(ctx), &d)
+}
+
 // Set puts t to use, after a login: it replaces the current token and forgets all failures. If there is a Store, it is
 // saved there first. An error says that this failed, or that t cannot be used. If only the saving failed, this process goes
 // on with t all the same, and tries to save it again.

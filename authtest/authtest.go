@@ -31,7 +31,7 @@ type Server struct {
 	mu       sync.Mutex // guards everything below, and the records that requests and tokens point to
 	spaces   []space
 	handlers []mount
-	tokens   map[string]*Bearer // by the path of the token endpoint
+	tokens   map[string]issuer // by the path of the token endpoint
 	faults   []*injection
 	keep     int
 	requests []*Request
@@ -40,7 +40,7 @@ type Server struct {
 	secrets  []string // headers with the credentials of any guard there was; replaced, never changed
 }
 
-// A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer] or [*APIKey].
+// A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer], [*DPoP] or [*APIKey].
 type Guard interface {
 	// problem says why no server could have the Guard; "" if one can.
 	problem() string
@@ -124,7 +124,7 @@ func NewPipeServer(guards ...Guard) *Server {
 }
 
 func newServer(guards []Guard) *Server {
-	s := &Server{done: make(chan struct{}), tokens: map[string]*Bearer{}, keep: keepRequests}
+	s := &Server{done: make(chan struct{}), tokens: map[string]issuer{}, keep: keepRequests}
 	s.Protect("/", guards...)
 	return s
 }
@@ -258,7 +258,7 @@ type exchange struct {
 	r      *http.Request
 	guards []Guard
 	body   *recordedBody
-	issuer *Bearer       // whose token endpoint is asked; nil for all other paths
+	issuer issuer        // whose token endpoint is asked; nil for all other paths
 	form   url.Values    // of a token request; nil if the body is not a form
 	rec    *Request      // guarded by s.mu
 	grant  *TokenRequest // guarded by s.mu; nil unless issuer is set

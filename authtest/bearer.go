@@ -52,6 +52,7 @@ type Bearer struct {
 
 // A family is all tokens that came from one login.
 type family struct {
+	jkt     string // the thumbprint of the key that they are bound to (RFC 9449 §6); "" if they are not
 	scope   string
 	revoked bool
 	latest  *accessToken

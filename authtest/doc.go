@@ -59,6 +59,13 @@
 // remembered for as long as it is good, however many there are.
 // [Server.TokenRequests] has what arrived at the token endpoint.
 //
+// # DPoP
+//
+// [DPoP] guards a path by tokens that are bound to a key (RFC 9449), and has a token endpoint that issues them. It verifies
+// proofs by itself, finds those that are used twice ([DPoP.Replays]), asks for nonces that change each time or each
+// minute ([Nonces]), and can challenge with Bearer, as some servers do. Its token endpoint takes private_key_jwt and the JWT bearer
+// grant too, if it has the keys.
+//
 // # Faults
 //
 // [Server.Inject] lets the next requests to a path meet a [Fault], be it a protected path or, by its own path, the token

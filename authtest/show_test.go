@@ -24,7 +24,8 @@ func TestNoTypePrintsASecret(t *testing.T) {
 	changed.SetPassword(secret)
 	changedDigest.SetPassword(secret)
 	changedKey.SetKey(secret)
-	srv := NewServer(basic, digest, key, bearer)
+	proven := &DPoP{TokenPath: "/dpop", ClientID: "id", ClientSecret: secret}
+	srv := NewServer(basic, digest, key, bearer, proven)
 	defer srv.Close()
 	srv.Protect("/changed", changed, changedDigest, changedKey)
 	send(t, srv, "GET", "/?key="+secret, "", header())
@@ -39,10 +40,11 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		"Digest":       []any{digest, changedDigest},
 		"APIKey":       []any{key, changedKey},
 		"Bearer":       bearer,
+		"DPoP":         proven,
 		"Request":      []any{request, &request, request.Masked(), Request{Target: "/?key=" + secret, Header: http.Header{"Authorization": {secret}}}},
 		"TokenRequest": []any{grant, &grant, TokenRequest{Header: header(), Form: url.Values{"client_secret": {secret}}}},
 		"Fault":        []any{Reply(200, header(), secret), RewriteChallenges(func([]string) []string { return []string{secret} })},
-	}, "Guard", "NextNonce", "Rspauth", "NonceError", "Decision", "Counts")
+	}, "Guard", "NextNonce", "Nonces", "Rspauth", "NonceError", "Decision", "Counts")
 	require.False(t, showtest.Shows(request.Dump()))
 }
 

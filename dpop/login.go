@@ -1,0 +1,120 @@
+package dpop
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/authretry/authretry"
+	"golang.org/x/oauth2"
+)
+
+// A login is a source of tokens and the key that they are bound to.
+type login struct {
+	source *authretry.TokenSource
+	key    *Key
+	last   atomic.Pointer[readyToken]
+}
+
+// A readyToken is a token that may be sent, and what is sent of it. All requests share its header, whose capacity is 1.
+type readyToken struct {
+	token  *oauth2.Token // as the source has returned it
+	header []string
+	ath    string
+	only   string // the origin of the resource that it is for; "" if that is not known
+}
+
+// obtain returns the token that meets r.
+func (l *login) obtain(ctx context.Context, r authretry.TokenRequest) (*readyToken, error) {
+	r.Account = authretry.AccountOf(ctx)
+	t, err := l.source.Obtain(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return l.ready(t)
+}
+
+// ready returns what is sent of a token, or why it must not be sent.
+func (l *login) ready(t *oauth2.Token) (*readyToken, error) {
+	if r := l.last.Load(); r != nil && r.token == t {
+		return r, nil
+	}
+	if !strings.EqualFold(t.TokenType, "DPoP") {
+		return nil, fmt.Errorf("dpop: the token is of type %.40q, and only DPoP tokens are bound to a key (RFC 9449 §5); set TokenEndpoint.Proof to the Key", t.TokenType)
+	}
+	known := authretry.RecordOf(t)
+	if known.KeyThumbprint != "" && known.KeyThumbprint != l.key.Thumbprint() {
+		return nil, &wrongKeyError{known.KeyThumbprint, l.key.Thumbprint()}
+	}
+	r := &readyToken{token: t, header: []string{"DPoP " + t.AccessToken}, ath: hashOf(t.AccessToken)}
+	if u, err := url.Parse(known.Resource); err == nil {
+		r.only = originOf(u)
+	}
+	l.last.Store(r)
+	return r, nil
+}
+
+// A wrongKeyError says that a token is bound to another key.
+type wrongKeyError struct{ bound, ours string }
+
+func (e *wrongKeyError) Error() string {
+	return fmt.Sprintf("dpop: its key has the thumbprint %.60q, and Key has %.60q", e.bound, e.ours)
+}
+
+func (e *wrongKeyError) Unwrap() error { return &authretry.Rejection{Reason: authretry.ReasonWrongKey} }
+
+// canSign returns an error if the server takes no proofs of our algorithm.
+func (l *login) canSign(c *authretry.Challenge) error {
+	if c == nil {
+		return nil
+	}
+	algs := strings.Fields(c.Params.Get("algs"))
+	if len(algs) == 0 || slices.Contains(algs, l.key.Algorithm()) {
+		return nil
+	}
+	return fmt.Errorf("%w: the server takes proofs signed by %.100q, and the key signs by %s", authretry.ErrUnsupportedChallenge,
+		strings.Join(algs, " "), l.key.Algorithm())
+}
+
+var (
+	errNoNonce   = fmt.Errorf("%w: the server asks for a nonce, and has given none that can be used", authretry.ErrCredentialsRefused)
+	errSameNonce = fmt.Errorf("%w: the server asks for a nonce, and gives the one that it was sent", authretry.ErrCredentialsRefused)
+)
+
+// answer sees to it that there is something to answer the refusal of a token and its proof with.
+func (l *login) answer(ctx context.Context, c *authretry.Challenge, refusal *http.Response, refused string) error {
+	sent, now := nonceIn(refusal.Request.Header.Get(proofHeader)), l.key.nonceFor(refusal.Request)
+	switch code := codeOf(c); {
+	case code == "use_dpop_nonce" && now == "":
+		return errNoNonce
+	case code == "use_dpop_nonce" && now == sent:
+		return errSameNonce
+	case code == "use_dpop_nonce", code == "invalid_dpop_proof":
+		return nil // the next proof is another one
+	case code == "" && sent == "" && now != "":
+		return nil // the server does not say what it refuses, but it has given a nonce for the first time
+	}
+	_, err := l.obtain(ctx, authretry.TokenRequest{Previous: &oauth2.Token{AccessToken: refused}, Challenge: c})
+	return err
+}
+
+// nonceIn returns the nonce of a proof of ours.
+func nonceIn(proof string) string {
+	_, rest, _ := strings.Cut(proof, ".")
+	claims, _, _ := strings.Cut(rest, ".")
+	data, err := base64.RawURLEncoding.DecodeString(claims)
+	if err != nil {
+		return ""
+	}
+	var said struct {
+		Nonce string `json:"nonce"`
+	}
+	_ = json.Unmarshal(data, &said)
+	return said.Nonce
+}
