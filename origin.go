@@ -10,9 +10,13 @@ import (
 
 // An origin is scheme, host and effective port of a URL, in canonical form (RFC 9110 §4.3.1). It is what
 // credentials are bound to: no state of one origin ever reaches another.
+//
+// Only the case of ASCII letters does not matter in a host. Everything else is compared byte by byte: net/http dials a host
+// outside ASCII by its IDNA name, for which Unicode's case mapping does not do ("gİthub.test" is xn--github-qyd.test, and
+// "straẞe.test" strasse.test). So a name in Unicode and its xn-- form are two origins.
 type origin struct {
 	scheme string // in lower case
-	host   string // in lower case, without the brackets of an IPv6 address
+	host   string // with ASCII letters in lower case, without the brackets of an IPv6 address
 	port   string // never empty for http and https
 }
 
@@ -22,11 +26,27 @@ func originOf(u *url.URL) origin {
 	if strings.Contains(host, ":") {
 		host, port = u.Hostname(), u.Port()
 	}
-	o := origin{scheme: strings.ToLower(u.Scheme), host: strings.ToLower(host), port: port}
+	o := origin{scheme: lowerASCII(u.Scheme), host: lowerASCII(host), port: port}
 	if o.port == "" {
 		o.port = defaultPort(o.scheme)
 	}
 	return o
+}
+
+// lowerASCII returns s with its ASCII letters in lower case.
+func lowerASCII(s string) string {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			b := []byte(s)
+			for ; i < len(b); i++ {
+				if 'A' <= b[i] && b[i] <= 'Z' {
+					b[i] += 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return s
 }
 
 func defaultPort(scheme string) string {

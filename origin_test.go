@@ -22,6 +22,10 @@ func TestOriginIsCanonical(t *testing.T) {
 		"http://[0:0::1]/":                  "http://[0:0::1]",
 		"https://example.com.":              "https://example.com.",
 		"https://api.example.com.evil.test": "https://api.example.com.evil.test",
+		"https://GİTHUB.test":               "https://gİthub.test",
+		"https://STRAẞE.test":               "https://straẞe.test",
+		"https://xn--STRAE-OQA.test":        "https://xn--strae-oqa.test",
+		"https://\u212aube.test":            "https://\u212aube.test", // a Kelvin sign
 	} {
 		u, err := url.Parse(in)
 		require.NoError(t, err)
@@ -33,7 +37,7 @@ func TestLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
 		"localhost": true, "127.0.0.1": true, "127.1.2.3": true, "[::1]": true, "[::ffff:127.0.0.1]": true, "LOCALHOST": true,
 		"localhost.example.com": false, "127.0.0.1.example.com": false, "128.0.0.1": false, "[::2]": false, "0.0.0.0": false,
-		"127.example.com": false, "10.0.0.1": false, "2130706433": false,
+		"127.example.com": false, "10.0.0.1": false, "2130706433": false, "ＬＯＣＡＬＨＯＳＴ": false, "ⓛocalhost": false,
 	} {
 		u, err := url.Parse("http://" + host + "/")
 		require.NoError(t, err)
@@ -130,6 +134,45 @@ func TestCredentialsStayWithTheirOrigin(t *testing.T) {
 			require.Equal(t, []string{"", ""}, seen)
 		})
 	}
+}
+
+// Hosts that are the same by Unicode's case mapping, but that net/http dials by different names.
+func TestHostsAreComparedAsTheyAreDialled(t *testing.T) {
+	for good, evil := range map[string]string{
+		"github.test": "gİthub.test",
+		"straße.test": "straẞe.test",
+		"kube.test":   "\u212aube.test",
+		"σας.test":    "σασ.test",
+		"å.test":      "\u212b.test",
+	} {
+		for _, evil := range []string{evil, url.PathEscape(evil)} {
+			dialled := ""
+			transport := &Transport{Origins: []string{"https://" + good}, Schemes: []Scheme{&APIKey{Key: "k"}},
+				Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					dialled += req.URL.Host + " " + req.Header.Get("Authorization") + "\n"
+					resp := &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}
+					if req.URL.Host == good {
+						resp.StatusCode, resp.Header["Location"] = 307, []string{"https://" + evil + "/"}
+					}
+					return resp, nil
+				})}
+			resp, err := (&http.Client{Transport: transport}).Get("https://" + good)
+			require.NoError(t, err)
+			host := resp.Request.URL.Host
+			require.Equal(t, good+" ApiKey k\n"+host+" \n", dialled)
+
+			u, err := url.Parse("https://" + evil)
+			require.NoError(t, err)
+			anyOrigin := &Transport{Base: transport.Base, Schemes: transport.Schemes} // what a redirect may lead to
+			dialled = ""
+			_, err = (&http.Client{Transport: anyOrigin}).Get("https://" + good)
+			require.NoError(t, err)
+			require.Equal(t, good+" ApiKey k\n"+host+" \n", dialled)
+			require.Nil(t, readDigestDomain("https://"+good+"/x", u), "domain")
+		}
+	}
+	ascii := &Transport{Origins: []string{"https://GitHub.test"}, Schemes: []Scheme{&APIKey{Key: "k"}}, Base: &saying{right: "ApiKey k"}}
+	require.Equal(t, 200, roundTrip(t, ascii, "https://gitHUB.test/").StatusCode)
 }
 
 func TestPlainHTTPIsRefusedByDefault(t *testing.T) {

@@ -144,7 +144,7 @@ func left(hops []*http.Request) bool {
 	at := hops[0].URL
 	for _, hop := range hops[1:] {
 		upgrade := at.Scheme == "http" && hop.URL.Scheme == "https" && portOf(at) == "80" && portOf(hop.URL) == "443" &&
-			strings.EqualFold(at.Hostname(), hop.URL.Hostname())
+			isSameHost(at, hop.URL)
 		if !upgrade && !sameOrigin(at, hop.URL) {
 			return true
 		}

@@ -218,7 +218,20 @@ func (in *inquiry) redirected() *cause {
 }
 
 func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
+	return a.Scheme == b.Scheme && isSameHost(a, b) && portOf(a) == portOf(b)
+}
+
+// isSameHost compares hosts as authretry does: byte by byte, but for the case of ASCII letters.
+func isSameHost(a, b *url.URL) bool { return lowerASCII(a.Hostname()) == lowerASCII(b.Hostname()) }
+
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 func originURL(u *url.URL) *url.URL { return &url.URL{Scheme: u.Scheme, Host: u.Host} }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -297,6 +298,13 @@ func TestWidth(t *testing.T) {
 }
 
 // TestRedirectedKey keeps a header with a key from another origin, where http.Client would have sent it.
+// What is given with -H does not go to a host that is the same by Unicode's case mapping, and dialled by another name.
+func TestHostOfARedirectIsComparedByBytes(t *testing.T) {
+	for to, want := range map[string]bool{"https://KUBE.test/x": false, "https://\u212aube.test/": true} {
+		require.Equal(t, want, left([]*http.Request{httptest.NewRequest("GET", "https://kube.test/", nil), httptest.NewRequest("GET", to, nil)}), to)
+	}
+}
+
 func TestRedirectedKey(t *testing.T) {
 	var got []string
 	w := newWorld(t, map[string]http.Handler{
