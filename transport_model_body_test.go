@@ -23,16 +23,13 @@ func (o *order) putBody(req *http.Request) {
 	size := pickOf(o.script, 1, 50, 500, 5000, 70_000, 1<<20+1)
 	o.content = modelContent[:size]
 	shape := o.pick(24)
-	newBody := func(name string) *modelBody {
+	newBody := func(name string) *clientBody {
 		b := &modelBody{m: o.m, name: name, rest: o.content, closed: make(chan struct{}),
 			portion: []int{1 << 30, 20, 33_000}[shape%3], delay: []time.Duration{0, 0, 1, 30}[shape/3%4] * tick}
 		if shape >= 12 && kind == 7 {
 			o.broken, b.err, b.rest = true, errBrokenBody, o.content[:size/2]
 		}
-		o.m.mu.Lock()
-		o.m.bodies = append(o.m.bodies, b)
-		o.m.mu.Unlock()
-		return b
+		return &clientBody{b}
 	}
 	req.ContentLength = int64(size)
 	switch kind {
@@ -66,6 +63,23 @@ func (o *order) putBody(req *http.Request) {
 }
 
 var errBrokenBody = errors.New("the caller's body broke")
+
+// A clientBody is a body as http.Client has it, which closes some by itself, and more than once.
+type clientBody struct{ *modelBody }
+
+func (clientBody) Close() error { return nil }
+
+// taken returns the body that a Transport gets from http.Client. From then on it has to be closed.
+func (m *model) taken(body io.ReadCloser) io.ReadCloser {
+	c, ok := body.(*clientBody)
+	if !ok {
+		return body
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bodies = append(m.bodies, c.modelBody)
+	return c.modelBody
+}
 
 // A modelBody is a body of the caller's: it must not be read by two at once, and must be closed once.
 type modelBody struct {

@@ -38,10 +38,11 @@ func readCredential(s string) *credential {
 
 // check checks what is sent, and returns whose credentials are.
 func (m *model) check(c *call, req *http.Request) (who *credential) {
+	own := c.req.Header["Authorization"]
 	scheme, value, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	values := slices.Concat(req.Header["Authorization"], req.Header["X-Api-Key"])
 	switch {
-	case c.own != "":
+	case own != nil:
 	case scheme == "Basic":
 		username, password, _ := req.BasicAuth()
 		if who = readCredential(password); who != nil && username != "u-"+who.account {
@@ -68,9 +69,9 @@ func (m *model) check(c *call, req *http.Request) (who *credential) {
 	if req.ContentLength != c.req.ContentLength {
 		m.problemLocked("Content-Length %d became %d", c.req.ContentLength, req.ContentLength)
 	}
-	if c.own != "" {
-		if stays := c.req.Header["Authorization"]; !slices.Equal(stays, req.Header["Authorization"]) {
-			m.problemLocked("the caller's Authorization %q became %q", stays, req.Header["Authorization"])
+	if own != nil {
+		if !slices.Equal(own, req.Header["Authorization"]) {
+			m.problemLocked("the caller's Authorization %q became %q", own, req.Header["Authorization"])
 		}
 		return nil
 	}
@@ -147,11 +148,13 @@ func (m *model) checkDigest(c *call, req *http.Request, header string) *credenti
 	if req.Body == nil || req.Body == http.NoBody {
 		content = nil
 	}
+	hash := digestHash(p["algorithm"])
+	p["body"] = hash(content)
 	for _, account := range append([]string{c.account}, m.accounts...) {
 		for index := range modelURLs {
 			for version := newest + 2; version >= 0; version-- {
 				who := credential{account, index, version}
-				if p["username"] == "u-"+account && digestOf(req.Method, p, who, content) == p["response"] {
+				if p["username"] == "u-"+account && digestOf(req.Method, p, who, hash) == p["response"] {
 					return &who
 				}
 			}
@@ -162,11 +165,7 @@ func (m *model) checkDigest(c *call, req *http.Request, header string) *credenti
 }
 
 // digestOf computes the response of RFC 7616 §3.4.1.
-func digestOf(method string, p map[string]string, who credential, content []byte) string {
-	hash := func(b []byte) string { s := md5.Sum(b); return hex.EncodeToString(s[:]) }
-	if strings.HasPrefix(p["algorithm"], "SHA-256") {
-		hash = func(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
-	}
+func digestOf(method string, p map[string]string, who credential, hash func([]byte) string) string {
 	join := func(parts ...string) string { return hash([]byte(strings.Join(parts, ":"))) }
 	a1 := join(p["username"], p["realm"], who.String())
 	if strings.HasSuffix(p["algorithm"], "-sess") {
@@ -176,7 +175,14 @@ func digestOf(method string, p map[string]string, who credential, content []byte
 	case "":
 		return join(a1, p["nonce"], join(method, p["uri"]))
 	case "auth-int":
-		return join(a1, p["nonce"], p["nc"], p["cnonce"], "auth-int", join(method, p["uri"], hash(content)))
+		return join(a1, p["nonce"], p["nc"], p["cnonce"], "auth-int", join(method, p["uri"], p["body"]))
 	}
 	return join(a1, p["nonce"], p["nc"], p["cnonce"], p["qop"], join(method, p["uri"]))
+}
+
+func digestHash(algorithm string) func(b []byte) string {
+	if strings.HasPrefix(algorithm, "SHA-256") {
+		return func(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
+	}
+	return func(b []byte) string { s := md5.Sum(b); return hex.EncodeToString(s[:]) }
 }

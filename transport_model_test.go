@@ -80,7 +80,6 @@ type order struct {
 	*script
 	m       *model
 	account string
-	own     string // the caller's Authorization
 	content []byte // of the body
 	broken  bool   // the body ends with an error
 	cause   error  // with which the context ends
@@ -192,8 +191,7 @@ func (m *model) request(s *script) {
 	require.NoError(m.t, err)
 	req.Header.Set("X-Account", o.account)
 	if s.rarely() {
-		o.own = "Own thing"
-		req.Header.Set("Authorization", o.own)
+		req.Header.Set("Authorization", "Own thing")
 	}
 	o.putBody(req)
 
@@ -220,7 +218,15 @@ func (m *model) request(s *script) {
 }
 
 // roundTrip calls the Transport, and checks what it does with what it got and what it returns.
-func (m *model) roundTrip(req *http.Request) (*http.Response, error) {
+func (m *model) roundTrip(clients *http.Request) (*http.Response, error) {
+	req := new(http.Request)
+	*req = *clients
+	if req.Body = m.taken(clients.Body); clients.GetBody != nil {
+		req.GetBody = func() (io.ReadCloser, error) {
+			body, err := clients.GetBody()
+			return m.taken(body), err
+		}
+	}
 	o := orderIn(req.Context())
 	o.hops = append(o.hops, modelOrigin(req.URL))
 	c := &call{order: o, req: req}
@@ -258,12 +264,18 @@ func (m *model) roundTrip(req *http.Request) (*http.Response, error) {
 		m.problemLocked("a response has no body")
 	case err != nil && resp != nil:
 		m.problemLocked("RoundTrip returned a response and an error")
-	case err != nil && !time.Now().Before(o.ends) && !errors.Is(err, o.cause):
+	case err != nil && !time.Now().Before(o.ends) && !errors.Is(err, o.cause) && !isPlaintextRejection(err):
 		m.problemLocked("after the end of the context the error is %v", err)
 	case err != nil && c.byCause && !errors.Is(err, o.cause):
 		m.problemLocked("Base ended with the context, and the error is %v", err)
 	}
 	return resp, err
+}
+
+// isPlaintextRejection reports whether a request fails whenever its context ends: it may end while the refusal is drained.
+func isPlaintextRejection(err error) bool {
+	r, ok := errors.AsType[*Rejection](err)
+	return ok && r.Reason == ReasonPlaintext
 }
 
 // event notes what the Transport reports.
