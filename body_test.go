@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -171,5 +172,59 @@ func TestBodyThatIsTooLargeToBeHashedIsSentWhole(t *testing.T) {
 				require.Contains(t, r.Error(), "wants the body hashed before it is sent (Digest qop=auth-int)")
 			})
 		}
+	}
+}
+
+// A Base may ask for another copy of a body, as an http.Transport does when a connection is lost, and a Transport that is
+// Base for its own retry. The server has not asked for that copy either.
+func TestCopyForBaseWaitsForTheServerToo(t *testing.T) {
+	content := bytes.Repeat([]byte("x"), defaultReplayLimit+1)
+	for name, body := range map[string]io.ReadCloser{
+		"in memory": io.NopCloser(bytes.NewReader(content)),
+		"stream":    io.NopCloser(io.MultiReader(bytes.NewReader(content))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sent []int
+				base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					resp := &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}
+					if len(sent) == 0 {
+						require.Equal(t, "100-continue", req.Header.Get("Expect"))
+						req.Body.Close()
+						again, err := req.GetBody()
+						require.NoError(t, err)
+						read := make(chan int)
+						go func() {
+							got, _ := io.ReadAll(again)
+							read <- len(got)
+						}()
+						synctest.Wait() // it waits at the gate
+						select {
+						case n := <-read:
+							t.Errorf("%d bytes are sent before the server has asked for them", n)
+						default:
+						}
+						t.Cleanup(func() { require.Zero(t, <-read, "the retry has taken over") })
+						resp.StatusCode = 401
+						resp.Header.Set("WWW-Authenticate", `Basic realm="x"`)
+						sent = append(sent, 0)
+						return resp, nil
+					}
+					got, err := io.ReadAll(req.Body)
+					require.NoError(t, err)
+					req.Body.Close()
+					sent = append(sent, len(got))
+					return resp, nil
+				})
+				req, err := http.NewRequest("PUT", "https://api.example.com/", body)
+				require.NoError(t, err)
+				req.ContentLength = int64(len(content))
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
+				resp, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, []int{0, len(content)}, sent)
+			})
+		})
 	}
 }
