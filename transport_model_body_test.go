@@ -192,9 +192,9 @@ type upload struct {
 func (u *upload) giveUp() { u.closing.Do(func() { u.req.Body.Close() }) }
 
 // start sends the body of req as http.Transport does: in a goroutine of its own, possibly after the answer. Most is
-// how much is read of it; with rewind it is given up in the middle, and begun again by GetBody, as for a connection
+// how much is read of it; with rewind it is given up after the first bytes, and begun again by GetBody, as for a connection
 // that was lost.
-func (u *upload) start(most int, rewind bool) {
+func (u *upload) start(most int, rewind bool, first int) {
 	go func() {
 		defer close(u.done)
 		body := u.req.Body
@@ -206,7 +206,7 @@ func (u *upload) start(most int, rewind bool) {
 			}
 		}()
 		if rewind && u.req.GetBody != nil {
-			u.read(body, 10)
+			u.read(body, first)
 			u.giveUp()
 			again, err := u.req.GetBody()
 			if err != nil {

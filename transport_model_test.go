@@ -21,7 +21,7 @@ import (
 // that a Transport makes. The input is the script: some bytes for the world, then some for each request, what its
 // servers do included. All of it happens in virtual time.
 //
-// To look for longer: go test -run '^$' -fuzz FuzzTransportModel -fuzztime 2h -parallel 2
+// To look for longer: go test -run '^$' -fuzz FuzzTransportModel -fuzztime 2h -fuzzminimizetime 20x -parallel 2
 func FuzzTransportModel(f *testing.F) {
 	for i := range 4 {
 		var seed []byte

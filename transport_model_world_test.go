@@ -205,7 +205,7 @@ func (m *model) wire(req *http.Request) (*http.Response, error) {
 				most = 30
 			}
 		}
-		u.start(most, manner == 4 || manner == 5)
+		u.start(most, manner >= 4 && manner < 8, manner/6*10)
 	} else {
 		close(u.done)
 		if c.req.Body != nil && c.req.Body != http.NoBody {
