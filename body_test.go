@@ -228,3 +228,21 @@ func TestCopyForBaseWaitsForTheServerToo(t *testing.T) {
 		})
 	}
 }
+
+// The body is closed when the context ends, and that is not the reason.
+func TestContextThatEndsWhileTheBodyIsHashedIsTheReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody,
+				Header: http.Header{"Www-Authenticate": {`Digest realm="x", nonce="n", qop="auth-int"`}}}, nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r, w := io.Pipe() // nothing is ever written
+		defer w.Close()
+		req, err := http.NewRequestWithContext(ctx, "PUT", "https://api.example.com/", r)
+		require.NoError(t, err)
+		_, err = (&Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}

@@ -294,6 +294,9 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 		scratch.GetBody = x.body.copies()
 	}
 	err := l.Authorize(scratch)
+	if err != nil && x.body != nil && x.ctx.Err() != nil {
+		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
+	}
 	if scratch == req {
 		req.GetBody = getBody
 		return err
