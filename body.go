@@ -166,6 +166,9 @@ func (b *body) replay(req *http.Request) error {
 		defer b.mu.Unlock()
 		b.settled = true
 		b.current.leaveLocked() // nobody wants the rest of it; whoever sends it still has to close it
+		if g := b.current.gate; g != nil {
+			g.end()
+		}
 		return nil
 	}
 	b.mu.Lock()
@@ -211,6 +214,9 @@ func (b *body) abandon() {
 	defer func() { _ = recover() }() // a Close that panics may do so in a goroutine of package context
 	b.mu.Lock()
 	b.settled = true
+	if b.current != nil && b.current.gate != nil {
+		b.current.gate.end()
+	}
 	src := b.closeLocked()
 	b.mu.Unlock()
 	closeSource(src)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -172,4 +173,92 @@ func TestBodyThatIsTooLargeToBeHashedIsSentWhole(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A Base may ask for another copy of a body, as an http.Transport does when a connection is lost, and a Transport that is
+// Base for its own retry. The server has not asked for that copy either.
+func TestCopyForBaseWaitsForTheServerToo(t *testing.T) {
+	content := bytes.Repeat([]byte("x"), defaultReplayLimit+1)
+	for name, body := range map[string]io.ReadCloser{
+		"in memory": io.NopCloser(bytes.NewReader(content)),
+		"stream":    io.NopCloser(io.MultiReader(bytes.NewReader(content))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sent []int
+				base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					resp := &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}
+					if len(sent) == 0 {
+						require.Equal(t, "100-continue", req.Header.Get("Expect"))
+						req.Body.Close()
+						again, err := req.GetBody()
+						require.NoError(t, err)
+						read := make(chan int)
+						go func() {
+							got, _ := io.ReadAll(again)
+							read <- len(got)
+						}()
+						synctest.Wait() // it waits at the gate
+						select {
+						case n := <-read:
+							t.Errorf("%d bytes are sent before the server has asked for them", n)
+						default:
+						}
+						t.Cleanup(func() { require.Zero(t, <-read, "the retry has taken over") })
+						resp.StatusCode = 401
+						resp.Header.Set("WWW-Authenticate", `Basic realm="x"`)
+						sent = append(sent, 0)
+						return resp, nil
+					}
+					got, err := io.ReadAll(req.Body)
+					require.NoError(t, err)
+					req.Body.Close()
+					sent = append(sent, len(got))
+					return resp, nil
+				})
+				req, err := http.NewRequest("PUT", "https://api.example.com/", body)
+				require.NoError(t, err)
+				req.ContentLength = int64(len(content))
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
+				resp, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, []int{0, len(content)}, sent)
+			})
+		})
+	}
+}
+
+// The body is closed when the context ends, and that is not the reason.
+func TestContextThatEndsWhileTheBodyIsHashedIsTheReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody,
+				Header: http.Header{"Www-Authenticate": {`Digest realm="x", nonce="n", qop="auth-int"`}}}, nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r, w := io.Pipe() // nothing is ever written
+		defer w.Close()
+		req, err := http.NewRequestWithContext(ctx, "PUT", "https://api.example.com/", r)
+		require.NoError(t, err)
+		_, err = (&Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+// A server that does not like Expect is not asked again if the body cannot be sent again; the response is the caller's request's.
+func TestResponseToOurExpectBelongsToTheCallersRequest(t *testing.T) {
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		require.NotEmpty(t, req.Header.Get("Expect"))
+		io.ReadFull(req.Body, make([]byte, 2000))
+		return &http.Response{StatusCode: 417, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+	})
+	req, err := http.NewRequest("PUT", "https://api.example.com/", io.MultiReader(bytes.NewReader(make([]byte, 5000))))
+	require.NoError(t, err)
+	req.ContentLength = 5000
+	resp, err := (&Transport{Base: base, ReplayLimit: 1000, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+	require.NoError(t, err)
+	require.Empty(t, resp.Request.Header.Get("Expect"))
+	require.True(t, resp.Request.Body == req.Body)
 }

@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"runtime"
@@ -24,6 +25,8 @@ type gate struct {
 	asked atomic.Int64 // when the request's headers were written, in nanoseconds; 0 if not known
 	once  sync.Once
 	open  chan struct{}
+	ended sync.Once
+	over  chan struct{} // closed when the first send is not wanted any more
 }
 
 // expect makes the first send ask before it sends the body (RFC 9110 §10.1.1): no byte of the body is read until the
@@ -32,15 +35,41 @@ type gate struct {
 // http.Transport alone does not do: without ExpectContinueTimeout it does not wait, and over HTTP/1.1 it sends the
 // body after a final status too if the server keeps the connection, as nginx and Squid do.
 func (b *body) expect(req *http.Request) *http.Request {
-	g := &gate{open: make(chan struct{})}
+	g := &gate{open: make(chan struct{}), over: make(chan struct{})}
+	b.mu.Lock()
 	b.current.gate = g
+	b.mu.Unlock()
 	if req.Header.Get("Expect") == "" {
 		req.Header["Expect"] = []string{"100-continue"}
 	}
-	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		WroteHeaders:   func() { g.asked.CompareAndSwap(0, time.Now().UnixNano()) },
 		Got100Continue: g.pass,
 	}))
+	if b.rewind != nil { // Base may want another copy, for another connection or for a retry of its own
+		again := b.copies()
+		req.GetBody = func() (io.ReadCloser, error) {
+			body, err := again()
+			if err != nil {
+				return nil, err
+			}
+			return &gatedCopy{body, g}, nil
+		}
+	}
+	return req
+}
+
+// A gatedCopy is a copy of the body that Base has asked for. The server has not asked for that either.
+type gatedCopy struct {
+	io.ReadCloser
+	gate *gate
+}
+
+func (c *gatedCopy) Read(p []byte) (int, error) {
+	if !c.gate.wait(c.gate.over) {
+		return 0, errSuperseded
+	}
+	return c.ReadCloser.Read(p)
 }
 
 // peek reads ahead what there is of a body of unknown length, and reports whether that is so much that a refusal had
@@ -93,6 +122,9 @@ func (b *body) recorded() int64 {
 }
 
 func (g *gate) pass() { g.once.Do(func() { close(g.open) }) }
+
+// end says that the first send is not wanted any more.
+func (g *gate) end() { g.ended.Do(func() { close(g.over) }) }
 
 // wait returns true when the gate is open, false if the sender was gone before.
 func (g *gate) wait(gone <-chan struct{}) bool {

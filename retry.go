@@ -112,7 +112,7 @@ func (x *exchange) run() (resp *http.Response, err error) {
 		return nil, x.broken(err)
 	}
 	if x.expects && resp.StatusCode == http.StatusExpectationFailed {
-		return x.insist(resp)
+		return x.insist(resp, first)
 	}
 	if !x.isRefusal(resp) {
 		return x.accept(resp, first, x.ahead)
@@ -257,11 +257,11 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 
 // insist sends the request again without the Expect that the server does not like (RFC 9110 §10.1.1). That was the
 // retry: a refusal that comes now is returned, but remembered for the next request.
-func (x *exchange) insist(resp *http.Response) (*http.Response, error) {
+func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Response, error) {
 	req := x.copy(new(http.Request))
 	if err := x.body.replay(req); err != nil {
 		x.body.settle()
-		return x.release(resp, req, nil), nil
+		return x.release(resp, first, nil), nil
 	}
 	discard(resp)
 	resp, err := x.send(req, &lease{})
@@ -309,6 +309,9 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 		scratch.GetBody = x.body.copies()
 	}
 	err := l.Authorize(scratch)
+	if err != nil && x.body != nil && x.ctx.Err() != nil {
+		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
+	}
 	if scratch == req {
 		req.GetBody = getBody
 		return err
