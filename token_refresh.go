@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -225,7 +226,7 @@ func (s *TokenSource) mayBegin() bool {
 func (s *TokenSource) save(ctx context.Context, k *knownToken) error {
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
 		u := k.unsaved.Load()
-		if u == nil || !u.replace && stored != nil && !stored.isSame(u.has) {
+		if u == nil || !u.replace && stored != nil && !stored.isSame(u.has) && !s.hasSpent(stored) {
 			return nil, nil // it has been saved, or somebody has saved a newer one
 		}
 		return k.record(), nil
@@ -292,6 +293,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	if err := checkToken(t); err != nil {
 		return err
 	}
+	s.spend(grantOf(previous), t)
 	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refused != "" || t.Expiry.Equal(b.token.Expiry)) {
 		return errSameToken
 	}
@@ -370,8 +372,12 @@ func (run *refreshRun) previous(stored *Record) *oauth2.Token {
 	return stored.Token
 }
 
-// isOld reports whether stored is what our token was to replace, had it been possible to save it.
+// isOld reports whether stored is what our token was to replace, had it been possible to save it; or was before, and the Store
+// has forgotten what came after.
 func (run *refreshRun) isOld(stored *Record) bool {
+	if run.ctx.source.hasSpent(stored) {
+		return true
+	}
 	if run.base == nil || stored == nil {
 		return false
 	}
@@ -524,4 +530,23 @@ func reportTo(ctx *refreshContext, e Event) {
 		e.Scheme = "Bearer"
 		listen(context.WithoutCancel(ctx.caller()), e)
 	}
+}
+
+// spend notes that the token endpoint has given t for a refresh token, which is not to be sent again.
+func (s *TokenSource) spend(grant string, t *oauth2.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if grant != "" && t.RefreshToken != "" && t.RefreshToken != grant && !slices.Contains(s.spent, grant) {
+		s.spent = append(s.spent[max(0, len(s.spent)-maxSpent+1):], grant)
+	}
+}
+
+// hasSpent reports whether the refresh token of a Record has been spent here.
+func (s *TokenSource) hasSpent(stored *Record) bool {
+	if stored == nil || grantOf(stored.Token) == "" {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.spent, stored.Token.RefreshToken)
 }

@@ -310,3 +310,20 @@ func TestFetchThatIgnoresItsContextIsNotCalledAgain(t *testing.T) {
 		time.Sleep(time.Hour)
 	})
 }
+
+// A Store may forget what it has said to be saved, as when a replica is promoted that did not have it yet.
+func TestStoreThatForgetsASavedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		s := newSharedStore(old())
+		src := &TokenSource{Fetch: i.fetch, Store: s, MinRefreshInterval: -1}
+		got, err := src.Refresh(context.Background(), old())
+		require.NoError(t, err)
+		s.put(old())
+		got, err = src.Refresh(context.Background(), got)
+		require.NoError(t, err)
+		require.Equal(t, "access-2", got.AccessToken)
+		require.Equal(t, []string{"refresh-0", "refresh-1"}, i.previous)
+		require.Equal(t, "refresh-2", s.get().RefreshToken)
+	})
+}

@@ -105,6 +105,7 @@ type TokenSource struct {
 	ended    bool            // by Logout, here or elsewhere
 	running  *refreshRun     // the refresh under way; nil if there is none
 	fetching map[string]bool // with which refresh tokens Fetch has been called, and has not returned; nil: with none
+	spent    []string        // the refresh tokens last spent here
 	failure  failure         // of the last refresh; zero if it succeeded
 	forced   refreshCount    // refreshes that refusals have caused lately
 	next     needs           // of those who wait for a refresh that will not meet them
@@ -132,6 +133,7 @@ const (
 	defaultFetchTimeout    = 30 * time.Second
 	defaultRefusalInterval = 10 * time.Second
 	maxForced              = 32 // refreshes forced by refusals within that interval
+	maxSpent               = 16 // refresh tokens that are known to have been spent
 
 	earlyShare = 0.45 // of the lifetime; times 0.9 to 1.1
 	maxEarly   = 5 * time.Minute
