@@ -108,6 +108,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) (*knownTok
 	k.asked.scopes = nil
 	if s.Store != nil {
 		k.unsaved.Store(&unsaved{replace: true})
+		k.unspent = !s.hasSpent(k.record())
 		if err := s.save(context.WithoutCancel(ctx), k); err != nil {
 			s.saveLater(run.ctx, k, minRetryDelay)
 		}

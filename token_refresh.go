@@ -443,10 +443,14 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 }
 
-// replace puts k to use, whatever else is going on; nil: no token.
+// replace puts k to use, whatever else is going on; nil: no token. If a refresh has found k in the Store meanwhile, and spent
+// its refresh token, what came of that stays.
 func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
+	if k != nil && k.unspent && s.hasSpent(k.record()) {
+		return
+	}
 	if s.OnToken != nil && k != nil {
 		s.OnToken(k.token)
 	}

@@ -327,3 +327,25 @@ func TestStoreThatForgetsASavedToken(t *testing.T) {
 		require.Equal(t, "refresh-2", s.get().RefreshToken)
 	})
 }
+
+// While Set waits for its turn, a refresh may find the new login in the Store, and spend it.
+func TestSetDoesNotReplaceItsSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		s := newSharedStore(old())
+		var seen []string
+		src := &TokenSource{Fetch: i.fetch, Store: s, OnToken: func(t *oauth2.Token) {
+			time.Sleep(time.Second)
+			seen = append(seen, t.AccessToken)
+		}}
+		go src.Token() // in OnToken for a second
+		synctest.Wait()
+		done := make(chan error)
+		go func() { done <- src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}) }()
+		synctest.Wait()
+		require.Equal(t, "refresh-login", s.get().RefreshToken)
+		src.spend("refresh-login", &oauth2.Token{RefreshToken: "refresh-1"})
+		require.NoError(t, <-done)
+		require.Equal(t, []string{"old"}, seen)
+	})
+}

@@ -208,6 +208,7 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	var err error
 	if s.Store != nil {
 		k.unsaved.Store(&unsaved{replace: true})
+		k.unspent = !s.hasSpent(k.record())
 		ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
 		defer cancel()
 		err = s.save(ctx, k)
