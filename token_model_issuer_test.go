@@ -170,7 +170,7 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 	if p.crashed.Load() {
 		return lost(errors.New("crashed"))
 	}
-	s.answered = true
+	s.answered = err == nil || len(r.Scopes) <= 1 // an error in answer to a request for more concerns nobody else
 	return t, err
 }
 

@@ -46,11 +46,10 @@ type model struct {
 
 	mu       sync.Mutex
 	failures []string
-	ended    int // families up to this one have been ended by Logout; -1: none
 }
 
 func newModel(t *testing.T, options byte) *model {
-	w := &model{t: t, ended: -1}
+	w := &model{t: t}
 	w.issuer = &modelIssuer{w: w, lifetime: time.Minute, widens: options&2 != 0}
 	w.store = &modelStore{w: w, certain: options&1 != 0}
 	initial := w.issuer.login()
@@ -116,14 +115,8 @@ func (w *model) checkWrite(p *process, current, r *Record) {
 		defer w.issuer.mu.Unlock()
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if current != nil && current.Token != nil {
-			f, _ := modelTokenOf(current.Token)
-			w.ended = max(w.ended, f)
-		}
-		for i, f := range w.issuer.families {
-			if f.saved {
-				w.ended = max(w.ended, i)
-			}
+		for _, f := range w.issuer.families {
+			f.ended = f.ended || f.saved
 		}
 		return
 	}
@@ -132,13 +125,13 @@ func (w *model) checkWrite(p *process, current, r *Record) {
 	fam := w.issuer.family(f)
 	w.mu.Lock()
 	fam.saved = true
-	ended := w.ended
+	ended := fam.ended
 	w.mu.Unlock()
 	if current == nil {
 		return
 	}
 	if current.LoggedOut {
-		if f <= ended {
+		if ended {
 			w.fail("process %d revives the login %d, which was ended", p.id, f)
 		}
 		return
@@ -157,18 +150,18 @@ type process struct {
 	crashed  atomic.Bool
 	requests []time.Time // one at a time
 
-	mu       sync.Mutex
-	last     *oauth2.Token   // that a caller has got
-	shown    map[string]bool // to OnToken
-	newest   [2]int          // family and number
-	showing  atomic.Int32
-	goneAt   time.Time // when it saw in the store that the login was ended
-	goneUpTo int       // which logins
-	unsaved  bool      // an event or an error has said so
+	mu      sync.Mutex
+	last    *oauth2.Token   // that a caller has got
+	shown   map[string]bool // to OnToken
+	newest  [2]int          // family and number
+	showing atomic.Int32
+	goneAt  time.Time    // when it saw in the store that the login was ended
+	gone    map[int]bool // which logins
+	unsaved bool         // an event or an error has said so
 }
 
 func (w *model) newProcess(initial *oauth2.Token) *process {
-	p := &process{w: w, id: w.ids, shown: make(map[string]bool), newest: [2]int{-1, -1}, goneUpTo: -1}
+	p := &process{w: w, id: w.ids, shown: make(map[string]bool), newest: [2]int{-1, -1}}
 	w.ids++
 	p.source = &TokenSource{Initial: initial, Store: processStore{w.store, p}, FetchTimeout: modelFetchTimeout, OnToken: p.onToken,
 		Fetch: func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) { return w.issuer.fetch(ctx, p, r) }}
@@ -183,13 +176,20 @@ func (p *process) saw(r *Record) {
 	if r == nil || !r.LoggedOut {
 		return
 	}
+	gone := make(map[int]bool)
+	p.w.issuer.mu.Lock()
 	p.w.mu.Lock()
-	ended := p.w.ended
+	for i, f := range p.w.issuer.families {
+		if f.ended {
+			gone[i] = true
+		}
+	}
 	p.w.mu.Unlock()
+	p.w.issuer.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ended > p.goneUpTo {
-		p.goneAt, p.goneUpTo = time.Now(), ended
+	if len(gone) > len(p.gone) {
+		p.goneAt, p.gone = time.Now(), gone
 	}
 }
 
@@ -205,7 +205,7 @@ func (p *process) onToken(t *oauth2.Token) {
 	before := p.newest
 	p.shown[t.AccessToken], p.newest = true, [2]int{f, n}
 	p.mu.Unlock()
-	if before[0] == f && before[1] > n && !p.w.isDisturbed(f) {
+	if before[0] == f && before[1] > n && n > 0 && !p.w.isDisturbed(f) {
 		p.w.fail("process %d shows %d-%d after %d-%d", p.id, f, n, f, before[1])
 	}
 }
@@ -240,9 +240,9 @@ func (p *process) obtain(limit time.Duration, r TokenRequest) (*oauth2.Token, er
 	}
 	began := time.Now()
 	p.mu.Lock()
-	gone := p.goneUpTo
+	gone := p.gone
 	if began.Sub(p.goneAt) < modelFetchTimeout+modelStoreBound {
-		gone = -1 // what has seen it is under way
+		gone = nil // what has seen it is under way
 	}
 	p.mu.Unlock()
 	t, err := p.source.Obtain(ctx, r)
@@ -265,7 +265,7 @@ func (p *process) obtain(limit time.Duration, r TokenRequest) (*oauth2.Token, er
 		p.w.fail("process %d hands out %d-%d before OnToken has seen it", p.id, f, n)
 	case r.Previous != nil && r.Previous.AccessToken == t.AccessToken:
 		p.w.fail("process %d hands out the refused token", p.id)
-	case f <= gone:
+	case gone[f]:
 		p.w.fail("process %d hands out %d-%d, although it has seen that the login was ended", p.id, f, n)
 	}
 	return t, nil
