@@ -483,7 +483,10 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 		s.running = nil
 	}
 	switch current := s.current.Load(); {
-	case run.over:
+	case run.over: // Fetch has not heeded its context; what it says of the refresh token counts all the same
+		if e, _ := err.(*tokenError); k == nil && e.isPermanent() && e.grant != "" && run.none() && current == run.base && s.running == nil {
+			s.failure = s.failure.next(err, current, s.Store != nil, now)
+		}
 	case k == nil && current != run.base:
 		s.supersede(run)
 	case err == nil:

@@ -349,3 +349,21 @@ func TestSetDoesNotReplaceItsSuccessor(t *testing.T) {
 		require.Equal(t, []string{"old"}, seen)
 	})
 }
+
+// A refresh token is not sent again that was refused after the time for the refresh was over.
+func TestLateRefusalCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		src := &TokenSource{Initial: &oauth2.Token{RefreshToken: "refresh-0"}, FetchTimeout: time.Second, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			calls++
+			time.Sleep(10 * time.Second)
+			return nil, refusal(http.StatusBadRequest, "invalid_grant")
+		}}
+		_, err := src.Token()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		_, err = src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.Equal(t, 1, calls)
+	})
+}
