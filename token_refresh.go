@@ -226,8 +226,8 @@ func (s *TokenSource) mayBegin() bool {
 func (s *TokenSource) save(ctx context.Context, k *knownToken) error {
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
 		u := k.unsaved.Load()
-		if u == nil || !u.replace && stored != nil && !stored.isSame(u.has) && !s.hasSpent(stored) {
-			return nil, nil // it has been saved, or somebody has saved a newer one
+		if u == nil || k.unspent && s.hasSpent(k.record()) || !u.replace && stored != nil && !stored.isSame(u.has) && !s.hasSpent(stored) {
+			return nil, nil // it has been saved, or spent, or somebody has saved a newer one
 		}
 		return k.record(), nil
 	})
@@ -299,6 +299,9 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	}
 	k := s.newKnownToken(t)
 	k.successor = run.forced && run.refused != ""
+	if k.token.RefreshToken != grantOf(previous) {
+		k.from = grantOf(previous)
+	}
 	if k.scopes == nil { // as asked for (RFC 6749 §5.1)
 		k.scopes = r.Scopes
 	}
@@ -422,7 +425,7 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if s.current.Load() != run.base {
+	if current := s.current.Load(); current != run.base && (current == nil || k.from == "" || k.from != grantOf(current.token)) {
 		s.settle(run, nil, err) // Set was faster, or a later run
 		return
 	}

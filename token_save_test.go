@@ -367,3 +367,38 @@ func TestLateRefusalCounts(t *testing.T) {
 		require.Equal(t, 1, calls)
 	})
 }
+
+// Set is told that the login was not saved, and it was; a refresh finds it in the Store while OnToken is shown it.
+func TestSetDoesNotSaveOverItsSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		s := newSharedStore(nil)
+		var once sync.Once
+		src := &TokenSource{Fetch: i.fetch, Store: unheardStore{s, &once}, OnToken: func(*oauth2.Token) { time.Sleep(time.Second) }}
+		done := make(chan error)
+		login := &oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}
+		go func() { done <- src.Set(login) }()
+		synctest.Wait()
+		go src.Refresh(context.Background(), login)
+		synctest.Wait()
+		require.Equal(t, "refresh-1", s.get().RefreshToken)
+		require.Error(t, <-done)
+		time.Sleep(time.Minute)
+		require.Equal(t, "refresh-1", s.get().RefreshToken)
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "access-1", got.AccessToken)
+	})
+}
+
+// An unheardStore saves, and says once that it has not.
+type unheardStore struct {
+	*sharedStore
+	once *sync.Once
+}
+
+func (s unheardStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	err := s.sharedStore.Update(ctx, fn)
+	s.once.Do(func() { err = errors.New("no answer") })
+	return err
+}
