@@ -32,6 +32,7 @@ type family struct {
 	ended     bool // by Logout
 	saved     bool // the store has once had it
 	disturbed bool // the store has lost one of its tokens, so that older ones may be seen again
+	unsure    bool // Set was told that it was not saved
 	sends     map[int][]*send
 }
 

@@ -125,8 +125,14 @@ func (w *model) checkWrite(p *process, current, r *Record) {
 	fam := w.issuer.family(f)
 	w.mu.Lock()
 	fam.saved = true
-	ended := fam.ended
+	ended, unsure := fam.ended, fam.unsure
 	w.mu.Unlock()
+	if unsure && n == 0 {
+		// Known and open: a login whose first save failed is saved again over whatever there is, be it its own successor, which
+		// another process has saved, if the store did save it the first time.
+		w.pardon()
+		return
+	}
 	if current == nil {
 		return
 	}
@@ -180,7 +186,7 @@ func (p *process) saw(r *Record) {
 	p.w.issuer.mu.Lock()
 	p.w.mu.Lock()
 	for i, f := range p.w.issuer.families {
-		if f.ended {
+		if f.ended && !f.unsure { // see checkWrite
 			gone[i] = true
 		}
 	}
@@ -347,6 +353,7 @@ func (w *model) step(what byte, arg int) {
 	case 12:
 		if arg%4 == 0 {
 			w.store.evict()
+			w.forgetLogouts()
 		}
 	case 13:
 		w.set(p)
@@ -365,6 +372,20 @@ func (w *model) step(what byte, arg int) {
 	}
 }
 
+// forgetLogouts: when the store has lost a logout, too, whoever still has the token goes on.
+func (w *model) forgetLogouts() {
+	w.mu.Lock()
+	for _, f := range w.issuer.families {
+		f.ended = false
+	}
+	w.mu.Unlock()
+	for _, p := range w.procs {
+		p.mu.Lock()
+		p.gone = nil
+		p.mu.Unlock()
+	}
+}
+
 // set logs in.
 func (w *model) set(p *process) {
 	t := w.issuer.login()
@@ -373,6 +394,11 @@ func (w *model) set(p *process) {
 		if err := p.source.Set(t); err != nil {
 			w.checkText(err)
 			w.disturb(&Record{Token: t})
+			f, _ := modelTokenOf(t)
+			fam := w.issuer.family(f)
+			w.mu.Lock()
+			fam.unsure = true
+			w.mu.Unlock()
 		}
 		w.checkWait("Set", began)
 	})
