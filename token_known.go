@@ -24,6 +24,8 @@ type knownToken struct {
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
 	by        *origin       // by whom, as far as that is known
+	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
+	unspent   bool          // when it was saved, its refresh token had not been spent here
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it

@@ -24,7 +24,7 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand, why error) (*ref
 		return nil, k.token, nil
 	case s.loggingIn != nil:
 		if !s.loggingIn.serves(d) {
-			s.next = s.next.and(d.needs)
+			s.wantNext(d.needs)
 		}
 		s.loggingIn.waiters++
 		return s.loggingIn, nil, nil
@@ -34,7 +34,7 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand, why error) (*ref
 		return nil, nil, s.declined
 	}
 	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
-	run.needs, s.next = d.and(s.next), needs{}
+	run.needs, s.next = d.and(s.wanted()), nil
 	s.loggingIn = run
 	timeout := s.LoginTimeout
 	if timeout <= 0 {
@@ -115,6 +115,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 	k.asked.scopes = nil
 	if s.Store != nil {
 		k.unsaved.Store(&unsaved{replace: true})
+		k.unspent = !s.hasSpent(k.record())
 	}
 	run.fetched.Store(k) // now it cannot be lost any more
 	if s.Store != nil {

@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -225,8 +226,8 @@ func (s *TokenSource) mayBegin() bool {
 func (s *TokenSource) save(ctx context.Context, k *knownToken) error {
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
 		u := k.unsaved.Load()
-		if u == nil || !u.replace && stored != nil && !stored.isSame(u.has) {
-			return nil, nil // it has been saved, or somebody has saved a newer one
+		if u == nil || k.unspent && s.hasSpent(k.record()) || !u.replace && stored != nil && !stored.isSame(u.has) && !s.hasSpent(stored) {
+			return nil, nil // it has been saved, or spent, or somebody has saved a newer one
 		}
 		return k.record(), nil
 	})
@@ -294,10 +295,14 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	if err := checkToken(t); err != nil {
 		return err
 	}
+	s.spend(grantOf(previous), t)
 	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refused != "" || t.Expiry.Equal(b.token.Expiry)) {
 		return errSameToken
 	}
 	k := s.newKnownToken(t)
+	if k.token.RefreshToken != grantOf(previous) {
+		k.from = grantOf(previous)
+	}
 	if run.forced && run.refused != "" {
 		k.successor, k.by = true, s.obtainedFor(run.by)
 	}
@@ -374,8 +379,12 @@ func (run *refreshRun) previous(stored *Record) *oauth2.Token {
 	return stored.Token
 }
 
-// isOld reports whether stored is what our token was to replace, had it been possible to save it.
+// isOld reports whether stored is what our token was to replace, had it been possible to save it; or was before, and the Store
+// has forgotten what came after.
 func (run *refreshRun) isOld(stored *Record) bool {
+	if run.ctx.source.hasSpent(stored) {
+		return true
+	}
 	if run.base == nil || stored == nil {
 		return false
 	}
@@ -420,7 +429,7 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if s.current.Load() != run.base {
+	if current := s.current.Load(); current != run.base && (current == nil || k.from == "" || k.from != grantOf(current.token)) {
 		s.settle(run, nil, err) // Set was faster, or a later run
 		return
 	}
@@ -441,10 +450,14 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 }
 
-// replace puts k to use, whatever else is going on; nil: no token.
+// replace puts k to use, whatever else is going on; nil: no token. If a refresh has found k in the Store meanwhile, and spent
+// its refresh token, what came of that stays.
 func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
+	if k != nil && k.unspent && s.hasSpent(k.record()) {
+		return
+	}
 	defer s.putToUse(k) // whatever OnToken does
 	if s.OnToken != nil && k != nil {
 		s.OnToken(k.token)
@@ -482,7 +495,10 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 		s.running = nil
 	}
 	switch current := s.current.Load(); {
-	case run.over:
+	case run.over: // Fetch has not heeded its context; what it says of the refresh token counts all the same
+		if e, _ := err.(*tokenError); k == nil && e.isPermanent() && e.grant != "" && run.none() && current == run.base && s.running == nil {
+			s.failure = s.failure.next(err, current, s.Store != nil, now)
+		}
 	case k == nil && current != run.base:
 		s.supersede(run)
 	case err == nil:
@@ -533,4 +549,23 @@ func reportTo(ctx *refreshContext, e Event) {
 		e.Scheme = "Bearer"
 		listen(context.WithoutCancel(ctx.caller()), e)
 	}
+}
+
+// spend notes that the token endpoint has given t for a refresh token, which is not to be sent again.
+func (s *TokenSource) spend(grant string, t *oauth2.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if grant != "" && t.RefreshToken != "" && t.RefreshToken != grant && !slices.Contains(s.spent, grant) {
+		s.spent = append(s.spent[max(0, len(s.spent)-maxSpent+1):], grant)
+	}
+}
+
+// hasSpent reports whether the refresh token of a Record has been spent here.
+func (s *TokenSource) hasSpent(stored *Record) bool {
+	if stored == nil || grantOf(stored.Token) == "" {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.spent, stored.Token.RefreshToken)
 }

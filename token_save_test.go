@@ -310,3 +310,95 @@ func TestFetchThatIgnoresItsContextIsNotCalledAgain(t *testing.T) {
 		time.Sleep(time.Hour)
 	})
 }
+
+// A Store may forget what it has said to be saved, as when a replica is promoted that did not have it yet.
+func TestStoreThatForgetsASavedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		s := newSharedStore(old())
+		src := &TokenSource{Fetch: i.fetch, Store: s, MinRefreshInterval: -1}
+		got, err := src.Refresh(context.Background(), old())
+		require.NoError(t, err)
+		s.put(old())
+		got, err = src.Refresh(context.Background(), got)
+		require.NoError(t, err)
+		require.Equal(t, "access-2", got.AccessToken)
+		require.Equal(t, []string{"refresh-0", "refresh-1"}, i.previous)
+		require.Equal(t, "refresh-2", s.get().RefreshToken)
+	})
+}
+
+// While Set waits for its turn, a refresh may find the new login in the Store, and spend it.
+func TestSetDoesNotReplaceItsSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		s := newSharedStore(old())
+		var seen []string
+		src := &TokenSource{Fetch: i.fetch, Store: s, OnToken: func(t *oauth2.Token) {
+			time.Sleep(time.Second)
+			seen = append(seen, t.AccessToken)
+		}}
+		go src.Token() // in OnToken for a second
+		synctest.Wait()
+		done := make(chan error)
+		go func() { done <- src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}) }()
+		synctest.Wait()
+		require.Equal(t, "refresh-login", s.get().RefreshToken)
+		src.spend("refresh-login", &oauth2.Token{RefreshToken: "refresh-1"})
+		require.NoError(t, <-done)
+		require.Equal(t, []string{"old"}, seen)
+	})
+}
+
+// A refresh token is not sent again that was refused after the time for the refresh was over.
+func TestLateRefusalCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		src := &TokenSource{Initial: &oauth2.Token{RefreshToken: "refresh-0"}, FetchTimeout: time.Second, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			calls++
+			time.Sleep(10 * time.Second)
+			return nil, refusal(http.StatusBadRequest, "invalid_grant")
+		}}
+		_, err := src.Token()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		_, err = src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.Equal(t, 1, calls)
+	})
+}
+
+// Set is told that the login was not saved, and it was; a refresh finds it in the Store while OnToken is shown it.
+func TestSetDoesNotSaveOverItsSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		s := newSharedStore(nil)
+		var once sync.Once
+		src := &TokenSource{Fetch: i.fetch, Store: unheardStore{s, &once}, OnToken: func(*oauth2.Token) { time.Sleep(time.Second) }}
+		done := make(chan error)
+		login := &oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}
+		go func() { done <- src.Set(login) }()
+		synctest.Wait()
+		go src.Refresh(context.Background(), login)
+		synctest.Wait()
+		require.Equal(t, "refresh-1", s.get().RefreshToken)
+		require.Error(t, <-done)
+		time.Sleep(time.Minute)
+		require.Equal(t, "refresh-1", s.get().RefreshToken)
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "access-1", got.AccessToken)
+	})
+}
+
+// An unheardStore saves, and says once that it has not.
+type unheardStore struct {
+	*sharedStore
+	once *sync.Once
+}
+
+func (s unheardStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	err := s.sharedStore.Update(ctx, fn)
+	s.once.Do(func() { err = errors.New("no answer") })
+	return err
+}

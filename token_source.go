@@ -107,9 +107,10 @@ type TokenSource struct {
 	ended    bool            // by Logout, here or elsewhere
 	running  *refreshRun     // the refresh under way; nil if there is none
 	fetching map[string]bool // with which refresh tokens Fetch has been called, and has not returned; nil: with none
+	spent    []string        // the refresh tokens last spent here
 	failure  failure         // of the last refresh; zero if it succeeded
 	forced   *forced         // refreshes that refusals have caused lately; nil: none
-	next     needs           // of those who wait for a refresh that will not meet them
+	next     *needs          // of those who wait for a refresh that will not meet them; nil: none
 	stepUps  refreshCount    // refreshes that needs have caused lately
 	lacking  time.Time       // until then nobody asks for more: a grant has lacked something
 
@@ -133,6 +134,7 @@ var (
 const (
 	defaultFetchTimeout    = 30 * time.Second
 	defaultRefusalInterval = 10 * time.Second
+	maxSpent               = 16 // refresh tokens that are known to have been spent
 
 	earlyShare = 0.45 // of the lifetime; times 0.9 to 1.1
 	maxEarly   = 5 * time.Minute
@@ -224,6 +226,7 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	var err error
 	if s.Store != nil {
 		k.unsaved.Store(&unsaved{replace: true})
+		k.unspent = !s.hasSpent(k.record())
 		ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
 		defer cancel()
 		err = s.save(ctx, k)
@@ -389,7 +392,7 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 		return nil, k.token, nil
 	case s.running != nil:
 		if !s.running.serves(d) {
-			s.next = s.next.and(d.needs)
+			s.wantNext(d.needs)
 		}
 		return s.running, nil, nil
 	case ctx.Err() != nil:
@@ -403,7 +406,7 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 	}
 	start := *d
 	if !d.none() {
-		start.needs = d.and(s.next)
+		start.needs = d.and(s.wanted())
 		if err := s.mayStepUp(k, &start.needs, now); err != nil {
 			return nil, nil, err
 		}
@@ -416,6 +419,20 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 		}
 	}
 	return s.start(ctx, k, start), nil, nil
+}
+
+// wantNext notes what the next refresh is for, besides. The caller holds mu.
+func (s *TokenSource) wantNext(n needs) {
+	n = s.wanted().and(n)
+	s.next = &n
+}
+
+// wanted returns what the next refresh is for, besides. The caller holds mu.
+func (s *TokenSource) wanted() needs {
+	if s.next == nil {
+		return needs{}
+	}
+	return *s.next
 }
 
 // mayStepUp returns why a token that is good for more must not be asked for now, or counts it. The caller holds mu.
@@ -440,7 +457,7 @@ func (s *TokenSource) mayStepUp(k *knownToken, n *needs, now time.Time) error {
 		return notGranted("servers ask for more than TokenSource asks the authorization server for in a while (see MinRefreshInterval)")
 	}
 	s.stepUps.n++
-	s.next = needs{}
+	s.next = nil
 	return nil
 }
 
