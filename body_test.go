@@ -247,6 +247,27 @@ func TestContextThatEndsWhileTheBodyIsHashedIsTheReason(t *testing.T) {
 	})
 }
 
+// The same for a body of which GetBody gives copies: one that blocks is closed when the context ends.
+func TestContextEndsAReadOfACopyThatIsHashed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody,
+				Header: http.Header{"Www-Authenticate": {`Digest realm="x", nonce="n", qop="auth-int"`}}}, nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		getBody := func() (io.ReadCloser, error) { r, _ := io.Pipe(); return r, nil } // nothing is ever written
+		body, _ := getBody()
+		req, err := http.NewRequestWithContext(ctx, "PUT", "https://api.example.com/", body)
+		require.NoError(t, err)
+		req.GetBody = getBody
+		start := time.Now()
+		_, err = (&Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(start))
+	})
+}
+
 // A server that does not like Expect is not asked again if the body cannot be sent again; the response is the caller's request's.
 func TestResponseToOurExpectBelongsToTheCallersRequest(t *testing.T) {
 	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {

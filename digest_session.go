@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 )
 
 // A digestSession is a nonce and the credentials for its realm. It is lent to one request at a time: so its requests
@@ -187,8 +188,17 @@ func (s *digestSession) hashBody(req *http.Request) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("authretry: getting the body for Digest qop=auth-int: %w", err)
 		}
-		defer body.Close()
-		if _, err := io.Copy(h, contextReader{req.Context(), body}); err != nil {
+		ctx := req.Context()
+		shut := sync.OnceFunc(func() { body.Close() })
+		defer shut()
+		defer context.AfterFunc(ctx, func() { // or a Read that blocks would hold up the request for ever
+			defer func() { _ = recover() }() // there is no caller here whom a panic would reach
+			shut()
+		})()
+		if _, err := io.Copy(h, contextReader{ctx, body}); err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
 			return nil, fmt.Errorf("authretry: hashing the body for Digest qop=auth-int: %w", err)
 		}
 	}

@@ -30,6 +30,7 @@ type family struct {
 	revoked   bool
 	reused    bool // that is why
 	ended     bool // by Logout
+	forsaken  bool // by a Logout of which the store was not told
 	saved     bool // the store has once had it
 	disturbed bool // the store has lost one of its tokens, so that older ones may be seen again
 	unsure    bool // Set was told that it was not saved

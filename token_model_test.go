@@ -362,6 +362,7 @@ func (w *tokenModel) step(what byte, arg int) {
 			began := time.Now()
 			if err := p.source.Logout(context.Background()); err != nil {
 				w.checkText(err)
+				w.forsake() // what was not saved yet is gone, as whoever logged out wanted
 			}
 			w.checkWait("Logout", began)
 		})
@@ -369,6 +370,16 @@ func (w *tokenModel) step(what byte, arg int) {
 		w.issuer.mu.Lock()
 		w.issuer.skew = modelSkews[arg%len(modelSkews)]
 		w.issuer.mu.Unlock()
+	}
+}
+
+// forsake says that a process has forgotten its login, in whatever state that was, and the store does not know.
+func (w *tokenModel) forsake() {
+	w.pardon()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.issuer.families {
+		f.forsaken = true
 	}
 }
 
@@ -425,7 +436,7 @@ func (w *tokenModel) checkEnd() {
 				continue
 			}
 			f, _ := modelTokenOf(stored.Token)
-			if fam := w.issuer.family(f); err != nil && !fam.revoked {
+			if fam := w.issuer.family(f); err != nil && !fam.revoked && !fam.forsaken {
 				w.fail("process %d has lost the login %d: %v", p.id, f, err)
 			}
 		}
@@ -436,7 +447,7 @@ func (w *tokenModel) checkEnd() {
 		return
 	}
 	f, n := modelTokenOf(stored.Token)
-	if fam := w.issuer.family(f); n != fam.newest && !fam.revoked {
+	if fam := w.issuer.family(f); n != fam.newest && !fam.revoked && !fam.forsaken {
 		w.fail("the store has %d-%d, and the newest is %d-%d", f, n, f, fam.newest)
 	}
 	for _, p := range w.procs {

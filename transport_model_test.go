@@ -264,7 +264,7 @@ func (m *model) roundTrip(clients *http.Request) (*http.Response, error) {
 		m.problemLocked("a response has no body")
 	case err != nil && resp != nil:
 		m.problemLocked("RoundTrip returned a response and an error")
-	case err != nil && !time.Now().Before(o.ends) && !errors.Is(err, o.cause) && !isPlaintextRejection(err):
+	case err != nil && !time.Now().Before(o.ends) && !errors.Is(err, o.cause) && !isRejection(err):
 		m.problemLocked("after the end of the context the error is %v", err)
 	case err != nil && c.byCause && !errors.Is(err, o.cause):
 		m.problemLocked("Base ended with the context, and the error is %v", err)
@@ -272,10 +272,10 @@ func (m *model) roundTrip(clients *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// isPlaintextRejection reports whether a request fails whenever its context ends: it may end while the refusal is drained.
-func isPlaintextRejection(err error) bool {
-	r, ok := errors.AsType[*Rejection](err)
-	return ok && r.Reason == ReasonPlaintext
+// isRejection reports whether err says why there are no credentials, which may be known at the very moment that the context ends.
+func isRejection(err error) bool {
+	_, ok := errors.AsType[*Rejection](err)
+	return ok
 }
 
 // event notes what the Transport reports.
