@@ -124,8 +124,11 @@ func (b *body) first(req *http.Request) {
 	if b == nil || b.inMemory {
 		return
 	}
-	b.current = &sender{body: b, gone: make(chan struct{})}
-	req.Body = b.current
+	s := &sender{body: b, gone: make(chan struct{})}
+	req.Body = s
+	b.mu.Lock() // abandon may be called at any time
+	defer b.mu.Unlock()
+	b.current = s
 }
 
 // isHeldBack reports whether the first send had to wait for the server.

@@ -53,7 +53,7 @@ func withoutQuotes(text string) string {
 	for _, mark := range []string{"transport connection broken: ", "malformed "} {
 		if at := strings.Index(text, mark); at >= 0 {
 			open, end := strings.IndexByte(text[at:], '"'), strings.LastIndexByte(text, '"')
-			if open >= 0 {
+			if open >= 0 && end-(at+open) > secretPart { // in less there is no room for a good part of a secret
 				text = text[:at+open] + notShown + text[max(end+1, at+open+1):]
 			}
 		}

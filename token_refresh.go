@@ -267,7 +267,7 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 
 // fetch calls Fetch for a successor of previous.
 func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oauth2.Token, stored *Record) error {
-	if err := run.failure.finalFor(previous, time.Now()); err != nil {
+	if err := s.refusedForGood(run, previous); err != nil {
 		return err
 	}
 	switch {
@@ -323,6 +323,18 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return &tokenError{text: "the token endpoint issued a token that has expired already; is the clock right?"}
 	}
 	return nil
+}
+
+// refusedForGood returns why a refresh of previous cannot succeed, as it was known when the run began, or has become known
+// since.
+func (s *TokenSource) refusedForGood(run *refreshRun, previous *oauth2.Token) error {
+	now := time.Now()
+	if err := run.failure.finalFor(previous, now); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failure.finalFor(previous, now)
 }
 
 // callFetch calls Fetch, unless an earlier call that does not heed its context is still at the same refresh token.
@@ -494,11 +506,15 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	if s.running == run {
 		s.running = nil
 	}
-	switch current := s.current.Load(); {
-	case run.over: // Fetch has not heeded its context; what it says of the refresh token counts all the same
-		if e, _ := err.(*tokenError); k == nil && e.isPermanent() && e.grant != "" && run.none() && current == run.base && s.running == nil {
-			s.failure = s.failure.next(err, current, s.Store != nil, now)
+	current := s.current.Load()
+	if k == nil && (run.over || current != run.base) { // Fetch has not heeded its context, or Set was faster
+		e, _ := err.(*tokenError)
+		if e.isPermanent() && e.grant != "" && run.none() && (current == run.base || current != nil && e.grant == grantOf(current.token)) {
+			s.failure = s.failure.next(err, current, s.Store != nil, now) // what it says of the refresh token counts all the same
 		}
+	}
+	switch {
+	case run.over:
 	case k == nil && current != run.base:
 		s.supersede(run)
 	case err == nil:
