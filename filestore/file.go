@@ -126,17 +126,15 @@ func (s *Store) removeLeftovers() {
 		if !ok || number == "" || strings.Trim(number, "0123456789") != "" || !e.Type().IsRegular() {
 			continue
 		}
-		unlock, busy := s.lockFolder()
-		if !busy { // or else it may be about to be renamed, by who has the lock too
-			os.Remove(filepath.Join(filepath.Dir(s.path), e.Name()))
-		}
+		unlock := s.lockFolder() // or else who has the lock too may be about to rename it
+		os.Remove(filepath.Join(filepath.Dir(s.path), e.Name()))
 		unlock()
 	}
 }
 
 // keepAside moves a damaged file out of the way. The caller holds the lock.
 func (s *Store) keepAside(damage error) error {
-	unlock, _ := s.lockFolder()
+	unlock := s.lockFolder()
 	defer unlock()
 	if _, _, err := s.read(); !errors.Is(err, ErrDamaged) {
 		return fmt.Errorf("%w: %s", ErrConflict, s.path)

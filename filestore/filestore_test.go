@@ -108,6 +108,12 @@ func TestTokenComesBackWhole(t *testing.T) {
 	require.NoError(t, err)
 	if runtime.GOOS != "windows" {
 		require.Equal(t, os.FileMode(0o600), info.Mode())
+		lock, err := os.Stat(s.path + ".lock")
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), lock.Mode())
+		folder, err := os.Stat(filepath.Dir(s.path))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o700), folder.Mode().Perm())
 	}
 	entries, err := os.ReadDir(filepath.Dir(s.path))
 	require.NoError(t, err)
@@ -164,6 +170,7 @@ func TestFileThatOthersCanReadIsRefused(t *testing.T) {
 }
 
 func TestWhatIsNoFileIsRefused(t *testing.T) {
+	t.Chdir(t.TempDir()) // where an empty path would put its lock
 	s := New(path(t))
 	set(t, s, &oauth2.Token{AccessToken: "secret"})
 	link := New(s.path + ".link")
@@ -177,6 +184,8 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 		require.ErrorIs(t, err, ErrUnsafe, refused.path)
 	}
 	require.NoFileExists(t, s.path+".nothing")
+	_, err := link.Load(t.Context())
+	require.ErrorContains(t, err, "symbolic link")
 	for _, nowhere := range []*Store{New(""), New(filepath.Join(s.path, "token.json"))} {
 		_, err := nowhere.Load(t.Context())
 		require.Error(t, err, nowhere.path)
@@ -243,7 +252,8 @@ func TestDamagedFileIsKeptAside(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty": "", "torn": `{"version":1,"access_token":"secr`, "no token": `{"version":1}`, "list": `["secret"]`, "null": "null",
 		"wrong type": `{"version":1,"access_token":["secret"]}`, "no version": `{"access_token":"secret"}`,
-		"huge": `{"version":1,"access_token":"` + strings.Repeat("secret", 1<<18) + `"}`,
+		"huge":  `{"version":1,"access_token":"` + strings.Repeat("secret", 1<<18) + `"}`,
+		"space": `{"version":1,"access_token":"secret"}` + strings.Repeat(" ", 2<<20),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := New(filepath.Join(t.TempDir(), "token.json"))
@@ -267,6 +277,39 @@ func TestDamagedFileIsKeptAside(t *testing.T) {
 			set(t, s, &oauth2.Token{AccessToken: "new"})
 		})
 	}
+}
+
+// Somebody stores a token where the damage was, before that is moved aside.
+func TestDamageThatIsRepairedMeanwhile(t *testing.T) {
+	s := New(path(t))
+	set(t, s, record("new").Token)
+	repaired := s.path + ".repaired"
+	require.NoError(t, os.Rename(s.path, repaired))
+	require.NoError(t, os.WriteFile(s.path, []byte("damaged"), 0o600))
+	opened := 0
+	s.disk.open = func(path string) (*os.File, error) {
+		if opened++; opened == 2 {
+			require.NoError(t, os.Rename(repaired, path))
+		}
+		return os.Open(path)
+	}
+	_, err := update(s, t.Context(), nil)
+	require.ErrorIs(t, err, ErrConflict)
+	require.Equal(t, "new", accessOf(t, s))
+	only(t, s)
+}
+
+// A file of any size costs no more memory than one that may be a token.
+func TestHugeFileIsNotRead(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "token.json"))
+	require.NoError(t, os.WriteFile(s.path, nil, 0o600))
+	require.NoError(t, os.Truncate(s.path, 256<<20))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := s.Load(t.Context())
+	runtime.ReadMemStats(&after)
+	require.ErrorIs(t, err, ErrDamaged)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20))
 }
 
 func TestNewerVersionIsLeftAlone(t *testing.T) {

@@ -2,7 +2,6 @@ package filestore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -28,8 +27,7 @@ func (s *Store) LockLogin(ctx context.Context) (unlock func(), err error) {
 	return func() { lock.Close() }, nil
 }
 
-// lock locks a file beside the token's, which is made if there is none. It is sure that the file that it has locked is still
-// there then, and not one that somebody has just removed.
+// lock locks a file beside the token's, which is made if there is none.
 func (s *Store) lock(ctx context.Context, suffix string) (*flock.Flock, error) {
 	if s.path == "" {
 		return nil, errNoPath
@@ -41,31 +39,23 @@ func (s *Store) lock(ctx context.Context, suffix string) (*flock.Flock, error) {
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() { // a pipe would take forever to open
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, path)
 	}
-	for {
-		lock := flock.New(path, flock.SetPermissions(0o600))
-		if _, err := lock.TryLockContext(ctx, pollEvery); err != nil {
-			return nil, fmt.Errorf("filestore: cannot lock %s: %w", path, err)
-		}
-		if isHeld(lock) {
-			return lock, nil
-		}
-		lock.Close()
+	lock := flock.New(path, flock.SetPermissions(0o600))
+	if _, err := lock.TryLockContext(ctx, pollEvery); err != nil {
+		return nil, fmt.Errorf("filestore: cannot lock %s: %w", path, err)
 	}
+	return lock, nil
 }
 
 // lockFolder locks the folder for a moment, so that of two who have the lock, because somebody has removed its file, one compares
 // and replaces after the other. Unlike that file, the folder cannot go without the token. Where folders cannot be locked,
-// or somebody keeps it locked, which busy says, it has to do without.
-func (s *Store) lockFolder() (unlock func(), busy bool) {
+// or somebody keeps it locked, it has to do without.
+func (s *Store) lockFolder() (unlock func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), folderTimeout)
 	defer cancel()
 	lock := flock.New(filepath.Dir(s.path), flock.SetFlag(os.O_RDONLY))
-	_, err := lock.TryLockContext(ctx, pollEvery)
-	return func() { lock.Close() }, errors.Is(err, context.DeadlineExceeded)
+	_, _ = lock.TryLockContext(ctx, pollEvery)
+	return func() { lock.Close() }
 }
-
-// isHeld reports whether we have the lock, and its file is still the one at its path.
-func isHeld(lock *flock.Flock) bool { return lock.Locked() && isAt(lock, lock.Path()) }
 
 // isAt reports whether an open file is the one at path, where it may have been removed or replaced.
 func isAt(f interface{ Stat() (fs.FileInfo, error) }, path string) bool {

@@ -38,9 +38,6 @@ func (u *writing) confirm(ctx context.Context) error {
 	if u.over {
 		return errors.New("filestore: there is nothing to confirm after Update has returned")
 	}
-	if err := u.holds(); err != nil {
-		return err
-	}
 	if u.old != nil && !u.store.proven.Load() {
 		// Some files cannot be replaced, such as one that is mounted or immutable. That shows only if it is done.
 		if err := u.replace(u.old); err != nil {
@@ -51,12 +48,12 @@ func (u *writing) confirm(ctx context.Context) error {
 	if err := u.fill(room); err != nil {
 		return err
 	}
-	return u.holds() // all this may have taken a while
+	return u.holds() // after all this, which may have taken a while
 }
 
 // holds returns an error if others may have the lock, or have written.
 func (u *writing) holds() error {
-	if !isHeld(u.lock) {
+	if !isAt(u.lock, u.lock.Path()) {
 		return fmt.Errorf("%w: %s", ErrConflict, u.lock.Path())
 	}
 	return u.unchanged()
@@ -120,7 +117,7 @@ func (u *writing) replace(text []byte) error {
 
 // rename puts the temporary file with the contents text in the place of the file, unless that has been changed.
 func (u *writing) rename(text []byte) error {
-	unlock, _ := u.store.lockFolder()
+	unlock := u.store.lockFolder()
 	defer unlock()
 	if err := u.unchanged(); err != nil {
 		return err

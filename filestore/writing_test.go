@@ -93,6 +93,14 @@ func TestDiskThatFails(t *testing.T) {
 		s := New(path(t))
 		set(t, s, record("old").Token)
 		s.disk.rename = func(string, string) error { return broken }
+		fresh := New(s.path)
+		fresh.disk = s.disk
+		require.NoError(t, fresh.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+			for range 2 {
+				require.ErrorIs(t, confirm(ctx), broken, "as long as it has not succeeded")
+			}
+			return nil, nil
+		}))
 		err := s.Update(t.Context(), func(context.Context, *authretry.Record, confirmFunc) (*authretry.Record, error) {
 			return record("new"), nil
 		})
@@ -281,7 +289,7 @@ func TestTemporaryFileThatIsTakenForALeftover(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	s := New(path(t))
 	set(t, s, record("a").Token)
-	kept := []string{s.path + ".tmp-", s.path + ".tmp-mine", s.path + ".tmp-1.bak", s.path + "2.tmp-3", s.path + ".temp-4"}
+	kept := []string{filepath.Join(filepath.Dir(s.path), "123"), s.path + ".tmp-", s.path + ".tmp-mine", s.path + ".tmp-1.bak", s.path + "2.tmp-3", s.path + ".temp-4"}
 	for _, name := range kept {
 		require.NoError(t, os.WriteFile(name, nil, 0o600))
 	}
@@ -439,6 +447,30 @@ func TestConfirmBesideTheEndOfUpdate(t *testing.T) {
 	}
 	left.Wait()
 	only(t, s)
+}
+
+// There is room for a token that is larger than the one before. The file is no larger than its token for that.
+func TestRoom(t *testing.T) {
+	s := New(path(t))
+	for _, size := range []int{10, 100_000} {
+		set(t, s, record(strings.Repeat("x", size)).Token)
+		before, err := os.Stat(s.path)
+		require.NoError(t, err)
+		var room []int64
+		s.disk.sync = func(f *os.File) error {
+			if info, err := f.Stat(); err == nil && !info.IsDir() {
+				room = append(room, info.Size())
+			}
+			return f.Sync()
+		}
+		require.NoError(t, s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+			return record(strings.Repeat("y", size)), confirm(ctx)
+		}))
+		require.GreaterOrEqual(t, room[0], max(16<<10, 2*before.Size()))
+		after, err := os.Stat(s.path)
+		require.NoError(t, err)
+		require.Equal(t, before.Size(), after.Size())
+	}
 }
 
 // What is larger than the room that was made is written all the same.
