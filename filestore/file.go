@@ -2,6 +2,7 @@ package filestore
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,9 @@ const maxSize = 2 << 20
 
 // read returns what is in the file, and its contents, nil if there is no file.
 func (s *Store) read() (*authretry.Record, []byte, error) {
+	if s.path == "" {
+		return nil, nil, errNoPath
+	}
 	info, err := os.Lstat(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
@@ -30,7 +34,7 @@ func (s *Store) read() (*authretry.Record, []byte, error) {
 	if err := s.check(info); err != nil {
 		return nil, nil, err // before it is opened, which takes forever if it is a pipe
 	}
-	f, err := os.Open(s.path)
+	f, err := s.disk.open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
@@ -76,7 +80,11 @@ func decode(data []byte) (*authretry.Record, error) {
 	if len(data) > maxSize {
 		return nil, ErrDamaged
 	}
-	r, err := authretry.DecodeRecord(bytes.TrimSpace(data))
+	var line bytes.Buffer // as it was encoded: the bound of a Record is that of its bytes
+	if json.Compact(&line, data) != nil {
+		return nil, ErrDamaged
+	}
+	r, err := authretry.DecodeRecord(line.Bytes())
 	switch {
 	case errors.Is(err, authretry.ErrNewerRecord):
 		return nil, fmt.Errorf("filestore: %w", err)
@@ -91,6 +99,7 @@ func (s *Store) syncDir() error {
 	if runtime.GOOS == "windows" {
 		return nil // where folders cannot be synced
 	}
+	s.unsynced.Store(true)
 	d, err := os.Open(filepath.Dir(s.path))
 	if err != nil {
 		return fmt.Errorf("filestore: %w", err)
@@ -99,8 +108,12 @@ func (s *Store) syncDir() error {
 	if err := s.disk.sync(d); err != nil {
 		return fmt.Errorf("filestore: %w", err)
 	}
+	s.unsynced.Store(false)
 	return nil
 }
+
+// tempInfix is what stands between the names of the file and of a temporary one's number.
+const tempInfix = ".tmp-"
 
 // removeLeftovers removes the temporary files of writers that have crashed. The caller holds the lock.
 func (s *Store) removeLeftovers() {
@@ -108,16 +121,24 @@ func (s *Store) removeLeftovers() {
 	if err != nil {
 		return
 	}
-	prefix := filepath.Base(s.path) + ".tmp-"
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) {
-			os.Remove(filepath.Join(filepath.Dir(s.path), e.Name()))
+		number, ok := strings.CutPrefix(e.Name(), filepath.Base(s.path)+tempInfix)
+		if !ok || number == "" || strings.Trim(number, "0123456789") != "" || !e.Type().IsRegular() {
+			continue
 		}
+		unlock := s.lockFolder() // or else who has the lock too may be about to rename it
+		os.Remove(filepath.Join(filepath.Dir(s.path), e.Name()))
+		unlock()
 	}
 }
 
 // keepAside moves a damaged file out of the way. The caller holds the lock.
 func (s *Store) keepAside(damage error) error {
+	unlock := s.lockFolder()
+	defer unlock()
+	if _, _, err := s.read(); !errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w: %s", ErrConflict, s.path)
+	}
 	aside := fmt.Sprintf("%s.damaged-%s", s.path, time.Now().UTC().Format("20060102T150405.000000000"))
 	if err := os.Rename(s.path, aside); err != nil {
 		return fmt.Errorf("%w, and it cannot be moved aside: %w", damage, err)

@@ -12,25 +12,29 @@
 // written to a temporary file, synced, and renamed: a crash at any point leaves the old token or the new one.
 // Reading takes no lock, so nobody waits for a refresh who has a good token to read.
 //
-// Before a refresh token is spent, the temporary file is made, filled and synced: a full disk, a folder that cannot be written
-// or a failing fsync is found out by then, and costs no login. If somebody has removed the lock file meanwhile, so that
-// another process may have the lock too, nothing is spent; and a token is written only in place of the one that it was
-// made from.
+// Before a refresh token is spent, room for its successor is made and synced. A Store that has not written yet also writes
+// what is in the file once more, all the way. So a full disk, a folder or a file that cannot be replaced, or a failing
+// fsync is found out by then, as far as the file system tells, and costs no login. If somebody has removed the lock file
+// meanwhile, so that another process may have the lock too, or has changed the file, nothing is spent; and a token is
+// written only in place of the one that it was made from.
 //
-// One person is asked to log in at a time, over all these processes: see LockLogin.
+// One person is asked to log in at a time, over all these processes, under a lock on a file of its own (path +
+// ".login.lock", which stays): see [Store.LockLogin].
 //
 // What cannot be prevented: a process that is killed after it has sent a refresh token, and before it has saved the answer,
-// takes the login with it if the server takes each refresh token once.
+// takes the login with it if the server takes each refresh token once. So does a disk that fails in between, if the
+// process ends before the token could be saved again.
 //
 // A login ends by TokenSource.Logout, which leaves a file that says so. Do not remove the file instead: a process that
 // still has the token in memory would write it back.
 //
 // # Security
 //
-// The token is stored as it is, in a file of mode 0600. A file that others may read, or that belongs to another
-// user, is refused rather than used, by root too. The folder must be one in which nobody else can write; it is made, with mode 0700, if there is none. On Windows the
-// folder's access rights are what protects the file. Network file systems whose locks do not work between machines are
-// no place for it.
+// The token is stored as it is, in a file of mode 0600. A file that others may read, or that belongs to another user, is
+// refused rather than used, by root too. So is a symbolic link, and what is no regular file. The folder must be one in
+// which nobody else can write, which is not checked; it is made, with mode 0700, if there is none. On Windows the folder's
+// access rights are what protects the file. Network file systems whose locks do not work between machines are no place
+// for it, and neither is a file that is mounted alone into a container, because it cannot be replaced: mount its folder.
 package filestore
 
 import (
@@ -39,11 +43,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"time"
+	"sync/atomic"
 
 	"github.com/authretry/authretry"
-	"github.com/gofrs/flock"
 )
 
 // Errors that those of a Store wrap.
@@ -55,27 +57,33 @@ var (
 	// ErrUnsafe means that others can read the file, or could have put it there.
 	ErrUnsafe = errors.New("filestore: the file is not private")
 
-	// ErrConflict means that a token was not stored, because another one is there by now: somebody has removed the lock file, so
-	// that two had the lock. The other token stays.
-	ErrConflict = errors.New("filestore: the lock file was removed, and another token may have been stored meanwhile")
-)
+	// ErrConflict means that a refresh token was not spent, or a new token not stored, because somebody has removed the lock
+	// file, so that two may have the lock, or has changed the file. What is in the file stays.
+	ErrConflict = errors.New("filestore: somebody else has removed the lock file or changed the file meanwhile")
 
-const pollEvery = 5 * time.Millisecond
+	errNoPath = errors.New("filestore: the path is empty")
+)
 
 // A Store keeps a token in a file. It is safe for concurrent use, by goroutines and by processes.
 type Store struct {
 	path string
 	disk disk
+
+	proven   atomic.Bool // the file can be replaced: we have done so
+	unsynced atomic.Bool // the file was replaced, and a crash of the machine may undo that
 }
 
-// A disk is what a Store asks of the file system besides what cannot fail silently.
+// A disk is what a Store asks of the file system where it matters when, or whether, that fails.
 type disk struct {
+	open   func(path string) (*os.File, error)
 	sync   func(*os.File) error
 	rename func(from, to string) error
 }
 
 // New returns a Store for the file path, which need not exist yet.
-func New(path string) *Store { return &Store{path, disk{(*os.File).Sync, os.Rename}} }
+func New(path string) *Store {
+	return &Store{path: path, disk: disk{os.Open, (*os.File).Sync, os.Rename}}
+}
 
 // Load returns what is in the file, nil if there is no file. It takes no lock.
 func (s *Store) Load(ctx context.Context) (*authretry.Record, error) {
@@ -88,7 +96,7 @@ func (s *Store) Load(ctx context.Context) (*authretry.Record, error) {
 
 // Update calls fn with what is in the file, nil if there is none, while it holds the lock, and stores what fn returns
 // unless that is nil or the same. It waits for the lock until ctx ends. What fn returns is stored even if ctx has ended
-// by then.
+// by then. If the file does not hold a token, fn is not called: see ErrDamaged.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error)) error {
 	lock, err := s.lock(ctx, ".lock")
 	if err != nil {
@@ -97,6 +105,11 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, current
 	u := &writing{store: s, lock: lock}
 	defer u.end()
 
+	if s.unsynced.Load() { // so that there is no success before what was written last is safe
+		if err := s.syncDir(); err != nil {
+			return err
+		}
+	}
 	s.removeLeftovers()
 	current, old, err := s.read()
 	if errors.Is(err, ErrDamaged) {
@@ -120,42 +133,4 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, current
 		}
 	}
 	return u.write(data)
-}
-
-// LockLogin has one person asked at a time over all processes that share the file, for [authretry.TokenSource.Login]. It waits
-// until ctx ends. The lock is on a file of its own (path + ".login.lock"), so that refreshes go on meanwhile.
-func (s *Store) LockLogin(ctx context.Context) (unlock func(), err error) {
-	lock, err := s.lock(ctx, ".login.lock")
-	if err != nil {
-		return nil, err
-	}
-	return func() { lock.Close() }, nil
-}
-
-// lock locks a file beside the token's, which is made if there is none. It is sure that the file that it has locked is still
-// there then, and not one that somebody has just removed.
-func (s *Store) lock(ctx context.Context, suffix string) (*flock.Flock, error) {
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
-		return nil, fmt.Errorf("filestore: %w", err)
-	}
-	for {
-		lock := flock.New(s.path+suffix, flock.SetPermissions(0o600))
-		if _, err := lock.TryLockContext(ctx, pollEvery); err != nil {
-			return nil, fmt.Errorf("filestore: cannot lock %s: %w", lock.Path(), err)
-		}
-		if isThere(lock) {
-			return lock, nil
-		}
-		lock.Close()
-	}
-}
-
-// isThere reports whether a lock's file is still the one at its path.
-func isThere(lock *flock.Flock) bool {
-	locked, err := lock.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Stat(lock.Path())
-	return err == nil && os.SameFile(locked, there)
 }

@@ -48,38 +48,6 @@ func loadToken(s *Store, ctx context.Context) (*oauth2.Token, error) {
 	return r.Token, err
 }
 
-// TestMain lets the test binary be one of the processes that share a file.
-func TestMain(m *testing.M) {
-	if path := os.Getenv("FILESTORE_COUNT"); path != "" {
-		n, _ := strconv.Atoi(os.Getenv("FILESTORE_TIMES"))
-		if err := count(New(path), n); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if path := os.Getenv("FILESTORE_REFRESH"); path != "" {
-		if err := refreshOnce(path, os.Getenv("FILESTORE_ENDPOINT")); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// refreshOnce gets a token as one of many processes.
-func refreshOnce(path, endpoint string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	source := &authretry.TokenSource{Fetch: (&authretry.TokenEndpoint{URL: endpoint}).Refresh(), Store: New(path), FetchTimeout: time.Minute}
-	token, err := source.Obtain(ctx, authretry.TokenRequest{})
-	if err == nil {
-		fmt.Print(token.AccessToken)
-	}
-	return err
-}
-
 // count adds one to the number in the token, times over.
 func count(s *Store, times int) error {
 	for range times {
@@ -140,6 +108,12 @@ func TestTokenComesBackWhole(t *testing.T) {
 	require.NoError(t, err)
 	if runtime.GOOS != "windows" {
 		require.Equal(t, os.FileMode(0o600), info.Mode())
+		lock, err := os.Stat(s.path + ".lock")
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), lock.Mode())
+		folder, err := os.Stat(filepath.Dir(s.path))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o700), folder.Mode().Perm())
 	}
 	entries, err := os.ReadDir(filepath.Dir(s.path))
 	require.NoError(t, err)
@@ -193,22 +167,93 @@ func TestFileThatOthersCanReadIsRefused(t *testing.T) {
 		require.ErrorContains(t, err, "chmod 600")
 		require.FileExists(t, s.path)
 	}
+}
+
+func TestWhatIsNoFileIsRefused(t *testing.T) {
+	t.Chdir(t.TempDir()) // where an empty path would put its lock
 	s := New(path(t))
 	set(t, s, &oauth2.Token{AccessToken: "secret"})
 	link := New(s.path + ".link")
 	require.NoError(t, os.Symlink(s.path, link.path))
+	dangling := New(s.path + ".dangling")
+	require.NoError(t, os.Symlink(s.path+".nothing", dangling.path))
+	for _, refused := range []*Store{link, dangling, New(filepath.Dir(s.path)), New(filepath.Dir(s.path) + "/")} {
+		_, err := refused.Load(t.Context())
+		require.ErrorIs(t, err, ErrUnsafe, refused.path)
+		_, err = update(refused, t.Context(), nil)
+		require.ErrorIs(t, err, ErrUnsafe, refused.path)
+	}
+	require.NoFileExists(t, s.path+".nothing")
 	_, err := link.Load(t.Context())
+	require.ErrorContains(t, err, "symbolic link")
+	for _, nowhere := range []*Store{New(""), New(filepath.Join(s.path, "token.json"))} {
+		_, err := nowhere.Load(t.Context())
+		require.Error(t, err, nowhere.path)
+		_, err = update(nowhere, t.Context(), nil)
+		require.Error(t, err, nowhere.path)
+		_, err = nowhere.LockLogin(t.Context())
+		require.Error(t, err, nowhere.path)
+	}
+	require.NoFileExists(t, ".lock")
+}
+
+// A file takes the place of the one that was looked at before it could be opened.
+func TestFileThatIsReplacedWhileItIsOpened(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no such modes")
+	}
+	s := New(path(t))
+	set(t, s, record("ours").Token)
+	evil := filepath.Join(t.TempDir(), "evil.json")
+	data, err := os.ReadFile(s.path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(evil, data, 0o644))
+	s.disk.open = func(path string) (*os.File, error) {
+		require.NoError(t, os.Rename(evil, path))
+		return os.Open(path)
+	}
+	_, err = s.Load(t.Context())
 	require.ErrorIs(t, err, ErrUnsafe)
-	folder := New(filepath.Dir(s.path))
-	_, err = folder.Load(t.Context())
-	require.ErrorIs(t, err, ErrUnsafe)
+
+	s = New(path(t))
+	set(t, s, record("ours").Token)
+	s.disk.open = func(path string) (*os.File, error) {
+		require.NoError(t, os.Remove(path))
+		return os.Open(path)
+	}
+	none, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, none)
+}
+
+// Others replace the file all the time; who reads sees one of their tokens, whole.
+func TestLoadDuringRenames(t *testing.T) {
+	s := New(path(t))
+	set(t, s, numbered(0))
+	done := make(chan error, 1)
+	go func() { done <- count(New(s.path), 50) }()
+	for seen := 0; ; {
+		got, err := loadToken(s, t.Context())
+		require.NoError(t, err)
+		n, err := numberIn(got)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, n, seen)
+		seen = n
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			return
+		default:
+		}
+	}
 }
 
 func TestDamagedFileIsKeptAside(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty": "", "torn": `{"version":1,"access_token":"secr`, "no token": `{"version":1}`, "list": `["secret"]`, "null": "null",
 		"wrong type": `{"version":1,"access_token":["secret"]}`, "no version": `{"access_token":"secret"}`,
-		"huge": `{"version":1,"access_token":"` + strings.Repeat("secret", 1<<18) + `"}`,
+		"huge":  `{"version":1,"access_token":"` + strings.Repeat("secret", 1<<18) + `"}`,
+		"space": `{"version":1,"access_token":"secret"}` + strings.Repeat(" ", 2<<20),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := New(filepath.Join(t.TempDir(), "token.json"))
@@ -234,11 +279,47 @@ func TestDamagedFileIsKeptAside(t *testing.T) {
 	}
 }
 
+// Somebody stores a token where the damage was, before that is moved aside.
+func TestDamageThatIsRepairedMeanwhile(t *testing.T) {
+	s := New(path(t))
+	set(t, s, record("new").Token)
+	repaired := s.path + ".repaired"
+	require.NoError(t, os.Rename(s.path, repaired))
+	require.NoError(t, os.WriteFile(s.path, []byte("damaged"), 0o600))
+	opened := 0
+	s.disk.open = func(path string) (*os.File, error) {
+		if opened++; opened == 2 {
+			require.NoError(t, os.Rename(repaired, path))
+		}
+		return os.Open(path)
+	}
+	_, err := update(s, t.Context(), nil)
+	require.ErrorIs(t, err, ErrConflict)
+	require.Equal(t, "new", accessOf(t, s))
+	only(t, s)
+}
+
+// A file of any size costs no more memory than one that may be a token.
+func TestHugeFileIsNotRead(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "token.json"))
+	require.NoError(t, os.WriteFile(s.path, nil, 0o600))
+	require.NoError(t, os.Truncate(s.path, 256<<20))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := s.Load(t.Context())
+	runtime.ReadMemStats(&after)
+	require.ErrorIs(t, err, ErrDamaged)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20))
+}
+
 func TestNewerVersionIsLeftAlone(t *testing.T) {
 	s := New(filepath.Join(t.TempDir(), "token.json"))
 	require.NoError(t, os.WriteFile(s.path, []byte(`{"version":2,"access_token":"a"}`), 0o600))
 	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
-	require.ErrorContains(t, err, "newer")
+	require.ErrorIs(t, err, authretry.ErrNewerRecord)
+	require.NotErrorIs(t, err, ErrDamaged)
+	_, err = s.Load(t.Context())
+	require.ErrorIs(t, err, authretry.ErrNewerRecord)
 	require.FileExists(t, s.path)
 }
 
@@ -261,6 +342,23 @@ func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestContextThatHasEndedBefore(t *testing.T) {
+	s := New(path(t))
+	set(t, s, record("a").Token)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Load(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = s.LockLogin(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = update(s, ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		t.Error("fn must not be called")
+		return record("b").Token, nil
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, "a", accessOf(t, s))
+}
+
 func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
 	s := New(path(t))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -275,12 +373,7 @@ func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
 }
 
 func counter(t *testing.T, s *Store, times int) *exec.Cmd {
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), "FILESTORE_COUNT="+s.path, fmt.Sprintf("FILESTORE_TIMES=%d", times))
-	cmd.Stdout = os.Stdout
-	return cmd
+	return child(t, "count", s.path, strconv.Itoa(times))
 }
 
 func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {

@@ -8,25 +8,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
+	"sync"
 
 	"github.com/gofrs/flock"
 )
 
-const (
-	// reserved is the least room that is made for a token before it is obtained.
-	reserved = 16 << 10
-
-	// regainTimeout is how long a holder whose lock file was removed waits for the one that is there now.
-	regainTimeout = 5 * time.Second
-)
+// reserved is the least room that is made for a token before it is obtained.
+const reserved = 16 << 10
 
 // A writing is a call of Update that holds the lock.
 type writing struct {
 	store *Store
-	lock  *flock.Flock
-	old   []byte   // the contents of the file; nil: there is none
-	temp  *os.File // where the new contents go; nil: it has not been made yet
+	old   []byte // the contents of the file; nil: there is none
+
+	// mu guards what follows: the function that Update has called may have left a goroutine behind, which still confirms.
+	mu   sync.Mutex
+	lock *flock.Flock
+	temp *os.File // where the new contents go; nil: it has not been made yet
+	over bool     // Update has returned
 }
 
 // confirm returns an error unless the lock holds, and the new contents can be written.
@@ -34,25 +33,59 @@ func (u *writing) confirm(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("filestore: %w", err)
 	}
-	if !isThere(u.lock) {
-		return fmt.Errorf("%w: %s", ErrConflict, u.lock.Path())
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.over {
+		return errors.New("filestore: there is nothing to confirm after Update has returned")
 	}
-	return u.reserve(max(reserved, 2*len(u.old)))
+	if u.old != nil && !u.store.proven.Load() {
+		// Some files cannot be replaced, such as one that is mounted or immutable. That shows only if it is done.
+		if err := u.replace(u.old); err != nil {
+			return err
+		}
+	}
+	room := bytes.Repeat([]byte{' '}, max(reserved, 2*len(u.old)))
+	if err := u.fill(room); err != nil {
+		return err
+	}
+	return u.holds() // after all this, which may have taken a while
 }
 
-// reserve makes the temporary file, and room in it, on the disk.
-func (u *writing) reserve(size int) error {
-	if u.temp == nil {
-		f, err := os.CreateTemp(filepath.Dir(u.store.path), filepath.Base(u.store.path)+".tmp-*") // with mode 0600
+// holds returns an error if others may have the lock, or have written.
+func (u *writing) holds() error {
+	if !isAt(u.lock, u.lock.Path()) {
+		return fmt.Errorf("%w: %s", ErrConflict, u.lock.Path())
+	}
+	return u.unchanged()
+}
+
+// unchanged returns an error if the file is not as it was.
+func (u *writing) unchanged() error {
+	_, now, err := u.store.read()
+	if err == nil && !bytes.Equal(now, u.old) {
+		err = fmt.Errorf("%w: %s", ErrConflict, u.store.path)
+	}
+	return err
+}
+
+// fill makes the temporary file have the contents text, on the disk.
+func (u *writing) fill(text []byte) error {
+	if !u.hasTemp() {
+		u.discard()
+		f, err := os.CreateTemp(filepath.Dir(u.store.path), filepath.Base(u.store.path)+tempInfix+"*") // with mode 0600
 		if err != nil {
 			return fmt.Errorf("filestore: %w", err)
 		}
 		u.temp = f
 	}
-	if _, err := u.temp.WriteAt(bytes.Repeat([]byte{' '}, size), 0); err != nil {
-		return fmt.Errorf("filestore: %w", err)
+	_, err := u.temp.WriteAt(text, 0)
+	if err == nil {
+		err = u.temp.Truncate(int64(len(text))) // which comes second, so as to keep the room that was made
 	}
-	if err := u.store.disk.sync(u.temp); err != nil {
+	if err == nil {
+		err = u.store.disk.sync(u.temp)
+	}
+	if err != nil {
 		return fmt.Errorf("filestore: %w", err)
 	}
 	return nil
@@ -65,57 +98,66 @@ func (u *writing) write(data []byte) error {
 		return errors.New("filestore: the token cannot be written as JSON")
 	}
 	text.WriteByte('\n')
-	if err := u.reserve(text.Len()); err != nil {
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.replace(text.Bytes())
+}
+
+// replace puts text in the place of the file, on the disk.
+func (u *writing) replace(text []byte) error {
+	if err := u.fill(text); err != nil {
 		return err
 	}
-	_, err := u.temp.WriteAt(text.Bytes(), 0)
-	if err == nil {
-		err = u.temp.Truncate(int64(text.Len()))
-	}
-	if err == nil {
-		err = u.store.disk.sync(u.temp)
-	}
-	if err != nil {
-		return fmt.Errorf("filestore: %w", err)
-	}
-	u.regain()
-	if _, now, err := u.store.read(); err != nil {
+	if err := u.rename(text); err != nil {
 		return err
-	} else if !bytes.Equal(now, u.old) {
-		return fmt.Errorf("%w: %s", ErrConflict, u.store.path)
-	}
-	name := u.temp.Name()
-	err = u.temp.Close()
-	u.temp = nil
-	if err == nil {
-		err = u.store.disk.rename(name, u.store.path)
-	}
-	if err != nil {
-		os.Remove(name)
-		return fmt.Errorf("filestore: %w", err)
 	}
 	return u.store.syncDir()
 }
 
-// regain takes the lock that is there now, if somebody has removed the one that we have: others may have that. If they keep it
-// for long, the comparison that follows has to do.
-func (u *writing) regain() {
-	if isThere(u.lock) {
-		return
+// rename puts the temporary file with the contents text in the place of the file, unless that has been changed.
+func (u *writing) rename(text []byte) error {
+	unlock := u.store.lockFolder()
+	defer unlock()
+	if err := u.unchanged(); err != nil {
+		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), regainTimeout)
-	defer cancel()
-	if lock, err := u.store.lock(ctx, ".lock"); err == nil {
-		u.lock.Close()
-		u.lock = lock
+	if !u.hasTemp() {
+		if err := u.fill(text); err != nil {
+			return err
+		}
+	}
+	name := u.temp.Name()
+	err := u.temp.Close()
+	u.temp = nil
+	if err == nil {
+		err = u.store.disk.rename(name, u.store.path)
+	}
+	u.store.proven.Store(err == nil)
+	if err != nil {
+		os.Remove(name)
+		return fmt.Errorf("filestore: %w", err)
+	}
+	return nil
+}
+
+// hasTemp reports whether the temporary file is still there: who has the lock too takes it for a leftover.
+func (u *writing) hasTemp() bool { return u.temp != nil && isAt(u.temp, u.temp.Name()) }
+
+// discard removes the temporary file.
+func (u *writing) discard() {
+	if u.temp != nil {
+		u.temp.Close()
+		os.Remove(u.temp.Name())
+		u.temp = nil
 	}
 }
 
 // end removes a temporary file that was not used, and unlocks.
 func (u *writing) end() {
-	if u.temp != nil {
-		u.temp.Close()
-		os.Remove(u.temp.Name())
-	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.over = true
+	u.discard()
 	u.lock.Close()
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,13 +55,15 @@ func TestDiskThatFails(t *testing.T) {
 		spent bool
 		saved bool // for all that a reader can tell
 	}{
-		{"when room is made", 1, false, false},
-		{"when the token is written", 3, true, false},
-		{"when the folder is synced", 4, true, true},
+		{"when a copy is written", 1, false, false},
+		{"when the folder is synced, with the copy", 2, false, false},
+		{"when room is made", 3, false, false},
+		{"when the token is written", 4, true, false},
+		{"when the folder is synced", 5, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := New(path(t))
-			set(t, s, record("old").Token)
+			set(t, New(s.path), record("old").Token)
 			calls := 0
 			s.disk.sync = func(f *os.File) error {
 				if calls++; calls == c.sync {
@@ -90,6 +93,14 @@ func TestDiskThatFails(t *testing.T) {
 		s := New(path(t))
 		set(t, s, record("old").Token)
 		s.disk.rename = func(string, string) error { return broken }
+		fresh := New(s.path)
+		fresh.disk = s.disk
+		require.NoError(t, fresh.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+			for range 2 {
+				require.ErrorIs(t, confirm(ctx), broken, "as long as it has not succeeded")
+			}
+			return nil, nil
+		}))
 		err := s.Update(t.Context(), func(context.Context, *authretry.Record, confirmFunc) (*authretry.Record, error) {
 			return record("new"), nil
 		})
@@ -120,7 +131,50 @@ func TestOrderOfWriting(t *testing.T) {
 		return os.Rename(from, to)
 	}
 	set(t, s, record("a").Token)
-	require.Equal(t, []string{"sync file with token false", "sync file with token true", "rename", "sync folder"}, did)
+	written := []string{"sync file with token true", "rename", "sync folder"}
+	room := []string{"sync file with token false"}
+	require.Equal(t, written, did)
+
+	confirmed := func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		return record("b" + current.Token.AccessToken), confirm(ctx)
+	}
+	did = nil
+	require.NoError(t, s.Update(t.Context(), confirmed))
+	require.Equal(t, slices.Concat(room, written), did)
+
+	did = nil
+	other := New(s.path) // which cannot know yet whether the file can be replaced
+	other.disk = s.disk
+	require.NoError(t, other.Update(t.Context(), confirmed))
+	require.Equal(t, slices.Concat(written, room, written), did)
+}
+
+// There is no success while a rename may yet be undone by a crash of the machine, though there is nothing to write then.
+func TestFolderThatCouldNotBeSynced(t *testing.T) {
+	s := New(path(t))
+	set(t, s, record("a").Token)
+	broken := errors.New("input/output error")
+	s.disk.sync = func(f *os.File) error {
+		if info, err := f.Stat(); err != nil || info.IsDir() {
+			return broken
+		}
+		return f.Sync()
+	}
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return record("b").Token, nil })
+	require.ErrorIs(t, err, broken)
+	same := func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) { return current, nil }
+	_, err = update(s, t.Context(), same)
+	require.ErrorIs(t, err, broken)
+	synced := 0
+	s.disk.sync = func(f *os.File) error {
+		synced++
+		return f.Sync()
+	}
+	for range 2 {
+		_, err = update(s, t.Context(), same)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, synced)
 }
 
 // Somebody removes the lock file, so that two have the lock: nothing is spent any more, and no newer token is lost.
@@ -140,27 +194,172 @@ func TestLockFileThatIsRemoved(t *testing.T) {
 	require.Equal(t, "newer", accessOf(t, s))
 	only(t, s)
 
-	// If nobody has stored another one, the token is stored, under the lock that is there now.
-	other := make(chan error, 1)
+	// If nobody has stored another one, the token is stored, and it is the other one who must not spend or store anything.
+	var spent error
 	err = s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		require.NoError(t, confirm(ctx))
 		require.NoError(t, os.Remove(s.path+".lock"))
-		held := make(chan struct{})
-		go func() {
-			other <- New(s.path).Update(context.Background(), func(_ context.Context, current *authretry.Record, _ func(context.Context) error) (*authretry.Record, error) {
-				close(held)
-				time.Sleep(50 * time.Millisecond) // the first one has to wait for that
-				if current.Token.AccessToken != "newer" {
-					return nil, errors.New("they were at it together")
-				}
-				return nil, nil
-			})
-		}()
-		<-held
 		return record("newest"), nil
 	})
 	require.NoError(t, err)
-	require.NoError(t, <-other)
-	require.Equal(t, "newest", accessOf(t, s))
+	err = s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		require.NoError(t, os.Remove(s.path+".lock"))
+		require.NoError(t, New(s.path).Update(ctx, func(ctx context.Context, _ *authretry.Record, second func(context.Context) error) (*authretry.Record, error) {
+			require.NoError(t, second(ctx))
+			return record("last"), nil
+		}))
+		spent = confirm(ctx)
+		return record("late"), nil
+	})
+	require.ErrorIs(t, spent, ErrConflict)
+	require.ErrorIs(t, err, ErrConflict)
+	require.Equal(t, "last", accessOf(t, s))
+	only(t, s)
+}
+
+// Somebody changes the file without a lock, which shows before anything is spent.
+func TestFileThatIsChangedMeanwhile(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"another token": func(path string) error {
+			return os.WriteFile(path, []byte(`{"version":1,"access_token":"by hand"}`), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := New(path(t))
+			set(t, s, record("old").Token)
+			var spent error
+			err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+				require.NoError(t, change(s.path))
+				spent = confirm(ctx)
+				return record("new"), nil
+			})
+			require.ErrorIs(t, spent, ErrConflict)
+			require.ErrorIs(t, err, ErrConflict)
+			require.NotEqual(t, "new", accessOf(t, s))
+		})
+	}
+}
+
+// What changes while room is made, which may take long, is found out too.
+func TestLockFileThatIsRemovedWhileRoomIsMade(t *testing.T) {
+	s := New(path(t))
+	set(t, s, record("old").Token)
+	s.disk.sync = func(f *os.File) error {
+		_ = os.Remove(s.path + ".lock")
+		return f.Sync()
+	}
+	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		return nil, confirm(ctx)
+	})
+	require.ErrorIs(t, err, ErrConflict)
+}
+
+// Of two who have the lock, one takes the other's temporary file for a leftover.
+func TestTemporaryFileThatIsTakenForALeftover(t *testing.T) {
+	nothing := func(context.Context, *authretry.Record, confirmFunc) (*authretry.Record, error) { return nil, nil }
+	intrude := func(t *testing.T, s *Store) {
+		require.NoError(t, os.Remove(s.path+".lock"))
+		require.NoError(t, New(s.path).Update(t.Context(), nothing))
+		only(t, s)
+	}
+	t.Run("before the token is written", func(t *testing.T) {
+		s := New(path(t))
+		require.NoError(t, s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+			require.NoError(t, confirm(ctx))
+			intrude(t, s)
+			return record("a"), nil
+		}))
+		require.Equal(t, "a", accessOf(t, s))
+	})
+	t.Run("before it is renamed", func(t *testing.T) {
+		s := New(path(t))
+		var once sync.Once
+		s.disk.sync = func(f *os.File) error {
+			once.Do(func() { intrude(t, s) })
+			return f.Sync()
+		}
+		set(t, s, record("a").Token)
+		require.Equal(t, "a", accessOf(t, s))
+		only(t, s)
+	})
+}
+
+// Leftovers are removed by who has the lock, and nothing else is.
+func TestLeftovers(t *testing.T) {
+	s := New(path(t))
+	set(t, s, record("a").Token)
+	kept := []string{filepath.Join(filepath.Dir(s.path), "123"), s.path + ".tmp-", s.path + ".tmp-mine", s.path + ".tmp-1.bak", s.path + "2.tmp-3", s.path + ".temp-4"}
+	for _, name := range kept {
+		require.NoError(t, os.WriteFile(name, nil, 0o600))
+	}
+	folder := s.path + ".tmp-5"
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	leftover := s.path + ".tmp-6"
+	nothing := func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil }
+	_, err := update(s, t.Context(), func(ctx context.Context, _ *oauth2.Token) (*oauth2.Token, error) {
+		require.NoError(t, os.WriteFile(leftover, nil, 0o600)) // as a writer at work has it
+		_, err := New(s.path).Load(ctx)
+		require.NoError(t, err)
+		waiting, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		_, err = update(New(s.path), waiting, nothing)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.FileExists(t, leftover)
+		return nil, nil
+	})
+	require.NoError(t, err)
+	_, err = update(s, t.Context(), nothing)
+	require.NoError(t, err)
+	require.NoFileExists(t, leftover)
+	require.DirExists(t, folder)
+	for _, name := range kept {
+		require.FileExists(t, name)
+	}
+}
+
+// Two have the lock, and both are about to write. The second one to do so must see what the first one has written.
+func TestTwoWhoWriteAtOnce(t *testing.T) {
+	s, other := New(path(t)), New("")
+	other.path = s.path
+	set(t, New(s.path), record("old").Token)
+	entered, write, filled, renaming, done := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	other.disk.sync = func(f *os.File) error {
+		if info, err := f.Stat(); err == nil && !info.IsDir() {
+			defer close(filled)
+		}
+		return f.Sync()
+	}
+	other.disk.rename = func(from, to string) error {
+		close(renaming)
+		return os.Rename(from, to)
+	}
+	s.disk.rename = func(from, to string) error {
+		close(write)
+		<-filled
+		select {
+		case <-renaming:
+			t.Error("it has compared already")
+		case <-time.After(50 * time.Millisecond):
+		}
+		return os.Rename(from, to)
+	}
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+		require.NoError(t, os.Remove(s.path+".lock"))
+		go func() {
+			_, err := update(other, context.Background(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+				close(entered)
+				<-write
+				return record("b").Token, nil
+			})
+			done <- err
+		}()
+		<-entered
+		return record("a").Token, nil
+	})
+	require.NoError(t, err)
+	require.ErrorIs(t, <-done, ErrConflict)
+	require.Equal(t, "a", accessOf(t, s))
 	only(t, s)
 }
 
@@ -205,21 +404,73 @@ func TestNoUpdateIsLostWithoutAnError(t *testing.T) {
 
 func TestConfirm(t *testing.T) {
 	s := New(path(t))
-	var kept func(context.Context) error
-	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
-		for range 3 {
-			require.NoError(t, confirm(ctx))
+	set(t, s, record("old").Token)
+	for name, result := range map[string]*authretry.Record{"nothing": nil, "new": record("new")} {
+		for _, before := range []int{0, 3} {
+			var kept func(context.Context) error
+			err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+				for range before {
+					require.NoError(t, confirm(ctx))
+				}
+				ended, cancel := context.WithCancel(ctx)
+				cancel()
+				require.ErrorIs(t, confirm(ended), context.Canceled)
+				kept = confirm
+				return result, nil
+			})
+			require.NoError(t, err)
+			only(t, s)
+			require.Error(t, kept(t.Context()), "%s, confirmed %d times before: it is over", name, before)
+			only(t, s)
 		}
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		require.ErrorIs(t, confirm(ended), context.Canceled)
-		kept = confirm
-		return nil, errors.New("the token endpoint is down")
+	}
+	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		require.NoError(t, confirm(ctx))
+		return record("lost"), errors.New("the token endpoint is down")
 	})
 	require.ErrorContains(t, err, "down")
+	require.Equal(t, "new", accessOf(t, s))
 	only(t, s)
-	require.Error(t, kept(t.Context()), "there is nothing to confirm any more")
+}
+
+// A Fetch that its caller has given up may still run when Update returns.
+func TestConfirmBesideTheEndOfUpdate(t *testing.T) {
+	s := New(path(t))
+	var left sync.WaitGroup
+	for range 20 {
+		require.NoError(t, s.Update(t.Context(), func(_ context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+			for range 4 {
+				left.Go(func() { _ = confirm(t.Context()) })
+			}
+			return record(fmt.Sprint(time.Now().UnixNano())), nil
+		}))
+	}
+	left.Wait()
 	only(t, s)
+}
+
+// There is room for a token that is larger than the one before. The file is no larger than its token for that.
+func TestRoom(t *testing.T) {
+	s := New(path(t))
+	for _, size := range []int{10, 100_000} {
+		set(t, s, record(strings.Repeat("x", size)).Token)
+		before, err := os.Stat(s.path)
+		require.NoError(t, err)
+		var room []int64
+		s.disk.sync = func(f *os.File) error {
+			if info, err := f.Stat(); err == nil && !info.IsDir() {
+				room = append(room, info.Size())
+			}
+			return f.Sync()
+		}
+		require.NoError(t, s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+			return record(strings.Repeat("y", size)), confirm(ctx)
+		}))
+		require.GreaterOrEqual(t, room[0], max(16<<10, 2*before.Size()))
+		after, err := os.Stat(s.path)
+		require.NoError(t, err)
+		require.Equal(t, before.Size(), after.Size())
+	}
 }
 
 // What is larger than the room that was made is written all the same.
@@ -237,6 +488,16 @@ func TestTokenOfAnySize(t *testing.T) {
 	})
 	require.Error(t, err)
 	require.Len(t, accessOf(t, s), 10)
+
+	r := record("") // as large as a Record may be
+	data, err := r.Encode()
+	require.NoError(t, err)
+	r.Token.AccessToken = strings.Repeat("x", 1<<20-len(data)-len(`"access_token":"",`))
+	data, err = r.Encode()
+	require.NoError(t, err)
+	require.Len(t, data, 1<<20)
+	set(t, s, r.Token)
+	require.Equal(t, r.Token.AccessToken, accessOf(t, s))
 }
 
 func TestFuncThatPanicsLeavesTheLockFree(t *testing.T) {
@@ -286,6 +547,7 @@ func TestLockLogin(t *testing.T) {
 	_, err = New(s.path).LockLogin(ctx)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	set(t, s, record("a").Token) // refreshes go on
+	unlock()
 	unlock()
 	unlock, err = New(s.path).LockLogin(t.Context())
 	require.NoError(t, err)
