@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/dpop"
 	"github.com/authretry/authretry/interop/internal/servers"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -152,4 +154,62 @@ func TestOIDCProviderLoginAndRefresh(t *testing.T) {
 	require.ErrorIs(t, err, authretry.ErrLoginRequired, "it was used before")
 	_, err = tokens.Refresh(t.Context(), nil)
 	require.ErrorIs(t, err, authretry.ErrLoginRequired, "which has ended the login")
+}
+
+// Tokens that are bound to a key, at a provider that wants nonces at both of its endpoints.
+func TestOIDCProviderDPoP(t *testing.T) {
+	srv, _ := startProvider(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	proof, err := dpop.NewKey(key)
+	require.NoError(t, err)
+	base := &countingTransport{http.DefaultTransport, map[string]int{}}
+	endpoint := &authretry.TokenEndpoint{URL: srv.URL + "/token", ClientID: "public", Proof: proof, HTTPClient: &http.Client{Transport: base}}
+	code, verifier := authorize(t, srv, url.Values{"client_id": {"public"}, "scope": {"openid offline_access"}, "dpop_jkt": {proof.Thumbprint()}})
+	login, err := endpoint.AuthorizationCode(code, verifier, "http://127.0.0.1/callback")(t.Context(), authretry.TokenRequest{})
+	require.NoError(t, err)
+	require.Equal(t, 2, base.sent["/token"], "the first one brings the nonce")
+	require.Equal(t, "DPoP", login.TokenType)
+
+	tokens := &authretry.TokenSource{Fetch: endpoint.Refresh(), Initial: login}
+	client := &http.Client{Transport: &authretry.Transport{Base: base, Schemes: []authretry.Scheme{&dpop.Scheme{Source: tokens, Key: proof}}}}
+	me := func() int {
+		resp, err := client.Get(srv.URL + "/me")
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		require.NoError(t, authretry.Explain(resp))
+		return resp.StatusCode
+	}
+	for range 3 {
+		require.Equal(t, 200, me())
+	}
+	require.Equal(t, 3, base.sent["/me"], "the nonce is one for both endpoints")
+	refreshed, err := tokens.Refresh(t.Context(), nil)
+	require.NoError(t, err)
+	require.NotEqual(t, login.AccessToken, refreshed.AccessToken)
+	require.Equal(t, 3, base.sent["/token"])
+	require.Equal(t, 200, me())
+
+	// A process that begins: it has the token, but no nonce.
+	other, err := dpop.NewKey(key)
+	require.NoError(t, err)
+	base.sent = map[string]int{}
+	client.Transport = &authretry.Transport{Base: base, Schemes: []authretry.Scheme{&dpop.Scheme{Source: tokens, Key: other}}}
+	for range 3 {
+		require.Equal(t, 200, me())
+	}
+	require.Equal(t, map[string]int{"/me": 4}, base.sent, "two sends for the first request, one for each other")
+
+	// A client that has another key gets no further than here.
+	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	strange, err := dpop.NewKey(stranger)
+	require.NoError(t, err)
+	base.sent = map[string]int{}
+	client.Transport = &authretry.Transport{Base: base, Schemes: []authretry.Scheme{&dpop.Scheme{Source: tokens, Key: strange}}}
+	_, err = client.Get(srv.URL + "/me")
+	rejection, ok := errors.AsType[*authretry.Rejection](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, authretry.ReasonWrongKey, rejection.Reason)
+	require.Empty(t, base.sent)
 }
