@@ -152,3 +152,71 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 		run.finish(k.token, err)
 	}
 }
+
+// Set puts t to use, after a login: it replaces the current token and forgets all failures. If there is a Store, it is
+// saved there first. An error says that this failed, or that t cannot be used. If only the saving failed, this process goes
+// on with t all the same, and tries to save it again.
+func (s *TokenSource) Set(t *oauth2.Token) error {
+	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
+		return errors.New("authretry: TokenSource.Set needs a token")
+	}
+	if t.AccessToken != "" {
+		if err := checkToken(t); err != nil {
+			return err
+		}
+	}
+	k := s.newKnownToken(t)
+	var err error
+	if s.Store != nil {
+		k.unsaved.Store(&unsaved{replace: true})
+		k.unspent = !s.hasSpent(k.record())
+		ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
+		defer cancel()
+		err = s.save(ctx, k)
+	}
+	s.replace(k)
+	if err != nil {
+		s.saveLater(newRefreshContext(context.Background(), s), k, minRetryDelay)
+		return notSaved(err, k.token)
+	}
+	return nil
+}
+
+// Logout ends the login: this process forgets its token, and the Store is told, so that the others notice when they next
+// look there, which is when their token expires or is refused; none of them revives it. Then Revoke is called, if it is not
+// nil. Until there is a new login, by Set or in the Store, errors wrap [ErrLoginRequired].
+//
+// An error says what failed. The token is forgotten here in any case; if the Store could not be told, the others go on.
+func (s *TokenSource) Logout(ctx context.Context) error {
+	var ended *oauth2.Token
+	if k := s.current.Load(); k != nil {
+		ended = k.token
+	} else if s.Store == nil {
+		ended = s.Initial
+	}
+	var failed []error
+	if s.Store != nil {
+		own := ctx
+		ctx, cancel := context.WithTimeout(newRefreshContext(own, s), s.fetchTimeout())
+		defer cancel()
+		defer context.AfterFunc(own, cancel)()
+		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
+			if current != nil && current.Token != nil {
+				ended = current.Token // the newest there is
+			} else if ended == nil {
+				ended = s.Initial
+			}
+			return &Record{LoggedOut: true}, nil
+		})
+		if err != nil {
+			failed = append(failed, storeFailed(err, ended))
+		}
+	}
+	s.replace(nil)
+	if s.Revoke != nil && ended != nil {
+		if err := apart(panicked, func() error { return s.Revoke(ctx, ended) }); err != nil {
+			failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCause(err, ended), causes: []error{err}})
+		}
+	}
+	return errors.Join(failed...)
+}
