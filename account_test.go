@@ -138,8 +138,8 @@ func TestOneTransportForManyUsersNeverMixesThemUp(t *testing.T) {
 							if resp, err := clients[i%len(clients)].Do(req); err == nil {
 								io.Copy(io.Discard, resp.Body)
 								resp.Body.Close()
-							} else if ctx.Err() == nil && !errors.Is(err, context.Canceled) { // which http.Transport says of others, too
-								t.Error(err)
+							} else if ctx.Err() == nil && !errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), "CloseIdleConnections called") {
+								t.Error(err) // http.Transport says those two of others, too; retryablehttp closes connections when it gives up
 							}
 							cancel()
 						}
