@@ -84,11 +84,14 @@ func (p *pack) addFile(name string) error {
 		insertions = append(insertions, insertion{from, strings.ReplaceAll(before, "#", strconv.Itoa(m.number))},
 			insertion{to, strings.ReplaceAll(after, "#", strconv.Itoa(m.number))})
 	}
+	inits := make(map[ast.Stmt]bool) // which stand where no other statement can
 	ast.Inspect(tree, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.IfStmt:
+			inits[n.Init] = true
 			addSwitch(n.Cond, "never", "(", ") && !mutantIs(#)")
 		case *ast.SwitchStmt:
+			inits[n.Init] = true
 			if n.Tag != nil {
 				break
 			}
@@ -104,7 +107,7 @@ func (p *pack) addFile(name string) error {
 			}
 		case *ast.ExprStmt:
 			call, isCall := n.X.(*ast.CallExpr)
-			if !isCall {
+			if !isCall || inits[n] {
 				break
 			}
 			if f, ok := call.Fun.(*ast.Ident); !ok || f.Name != "panic" { // which may be what a function ends with
