@@ -46,6 +46,7 @@ type Server struct {
 	counts Counts
 	latest string          // the access token issued last
 	seen   map[string]bool // the X-Client of requests accepted with it
+	owed   map[string]bool // the X-Request of requests that were refused, and have not come through since
 }
 
 // Counts are what has happened since the start.
@@ -79,7 +80,7 @@ func New(lifetime time.Duration) (*Server, error) {
 	store.Users[username] = storage.MemoryUserRelation{Username: username, Password: password}
 	strategy := compose.NewOAuth2HMACStrategy(config)
 	s := &Server{
-		store: store, config: config, strategy: strategy, seen: make(map[string]bool),
+		store: store, config: config, strategy: strategy, seen: make(map[string]bool), owed: make(map[string]bool),
 		provider: compose.Compose(config, store, strategy,
 			compose.OAuth2ClientCredentialsGrantFactory,
 			compose.OAuth2RefreshTokenGrantFactory,
@@ -151,6 +152,13 @@ func (s *Server) HasSeen(client string) bool {
 	return s.seen[client]
 }
 
+// Owed returns how many requests, by their X-Request header, were refused and have not come through since.
+func (s *Server) Owed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.owed)
+}
+
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,6 +207,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 	case err != nil:
 		s.counts.Refused++
+		if id := r.Header.Get("X-Request"); id != "" {
+			s.owed[id] = true
+		}
 		w.Header().Set("WWW-Authenticate", `Bearer realm="interop", error="invalid_token", error_description="the token is expired or revoked"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	case scope != "" && !request.GetGrantedScopes().Has(strings.Fields(scope)...):
@@ -207,6 +218,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
 	default:
 		s.counts.Accepted++
+		delete(s.owed, r.Header.Get("X-Request"))
 		if client := r.Header.Get("X-Client"); client != "" && token == s.latest {
 			s.seen[client] = true
 		}
