@@ -17,16 +17,18 @@ import (
 // are wanted, answers a 401 with the first of its Schemes that has an answer to one of the challenges, and retries
 // the request once (RFC 9110 §11).
 //
-// A request is on the wire at most twice. A response with a status of 401 means that the server refused: it is
-// returned with its body unread, and [Explain] says why. An error of type [*Rejection] means that credentials could
-// not be obtained, or must not be sent.
+// A request goes to Base at most twice. (What Base repeats by itself, as http.Transport does where a connection that it had
+// kept turns out to be closed, is not counted.) A response with a status of 401 means that the server refused: it is returned
+// with its body unread, and [Explain] says why. An error of type [*Rejection] means that credentials could not be obtained or
+// must not be sent, that the server did not prove what it had to ([Digest.RequireMutualAuth]), that a field makes no sense, or
+// that Base, a Scheme or a callback panicked.
 //
 // Credentials stay with the origin that the caller addressed: a request that comes from a redirect to another
 // origin passes without them. So does one that has an Authorization header (or URL userinfo, which http.Client
 // makes one of): it is the caller's, and stays. A request whose Authorization header is present but nil is sent without.
 //
-// A panic of a Base, a Scheme or a callback is a Rejection, too. Any other error is Base's own, unless its text has credentials in it, or quotes what a server has sent, which may be what it
-// got: then another stands for it, without that.
+// Any other error is that of Base, or the cause with which the request's context has ended. If the text of Base's has
+// credentials in it, or quotes what a server has sent, which may be what it got, another stands for it, without that.
 //
 // A Transport remembers what servers asked for, so make one and share it: it is safe for concurrent use by any
 // number of goroutines. It must not be copied, nor its fields changed, after its first use.
@@ -34,8 +36,9 @@ type Transport struct {
 	// Base sends the requests. If nil, http.DefaultTransport does.
 	//
 	// It must not follow redirects by itself, as a wrapped http.Client does, since that takes credentials along. A
-	// retryablehttp.RoundTripper is kept from it. Any other is found out by its first response from another origin: if the
-	// request had credentials, it fails, but they have gone there; and from then on no credentials are sent by that Base.
+	// retryablehttp.RoundTripper is kept from it. Any other is found out by its first response from another origin, if the
+	// Request of that says how it was led there: if the request had credentials, it fails, but they have gone there; and from
+	// then on no credentials are sent by that Base.
 	//
 	// It may send requests elsewhere than their URL says, to one of several replicas for instance: credentials go by the URL that
 	// it is given.
@@ -56,19 +59,23 @@ type Transport struct {
 	AllowPlaintext bool
 
 	// ReplayLimit is how many bytes of a body that has no Request.GetBody are kept, while it is sent, for a replay.
-	// 0 means 1 MiB; negative means none. A body that is in memory, as those of http.NewRequest are, is sent again in any
-	// case.
+	// 0 means 1 MiB; negative means none. A body that is in memory, as those of http.NewRequest are, is sent again whatever
+	// its size.
 	//
 	// Where a challenge may come, a larger body is announced by "Expect: 100-continue", so that a server can refuse before
-	// it is sent; a server that does not answer that gets the body after a second. One of unknown length is announced too
-	// if its Reader has 64 KiB at hand, or ReplayLimit if that is less. A challenge may come if no credentials are
-	// sent ahead, unless the origin has taken such a body without one and has challenged nothing else.
+	// it is sent; so is one of more than 1 MiB that has a GetBody, or is in memory. A server that does not answer that gets the
+	// body after a second, or after ExpectContinueTimeout of an http.Transport if that is longer. One of unknown length,
+	// without GetBody, is announced too if its Reader has more than 64 KiB at hand, or ReplayLimit if that is less. A
+	// challenge may come if no credentials are sent ahead, unless the origin has taken such a body without one and has
+	// challenged nothing else.
 	ReplayLimit int64
 
 	// Account says on whose behalf a request is sent, such as the user for whom a server calls an API. Whatever the Transport
-	// gets or remembers for a request is for those of its account only. A request that comes from a redirect is on behalf
-	// of whoever the first one was sent for. An account has at most 256 bytes. If it is "", the request is sent without
-	// credentials.
+	// gets or remembers for a request is for those of its account only. If it is "", the request is sent without credentials.
+	// If it has more than 256 bytes, the request fails.
+	//
+	// A request that http.Client makes of a redirect is on behalf of whoever the first one was sent for. One that has the
+	// response of another request, but not its context, passes without credentials unless Account says the same for it.
 	//
 	// Account is called by the goroutine that sends the request, so possibly by many at once; it should return at once,
 	// and must not modify the request.
@@ -78,14 +85,17 @@ type Transport struct {
 	Account func(req *http.Request) string
 
 	// Jar is the Jar of the http.Client that uses the Transport, so that a cookie that comes with a refusal
-	// goes out with the retry: 256 of them at most. It may be nil, and must be if Account is not, since a Jar is one user's.
+	// goes out with the retry: 256 of them at most, of 8 KiB each. It may be nil, and must be if Account is not, since a Jar is
+	// one user's.
 	Jar http.CookieJar
 
 	// Refused says which responses are refusals besides those with status 401, for servers that send 400, 403 or 200
-	// where they mean 401, for a token that has expired for instance. It is asked for every response but those with
-	// status 101, 401 and 407, so it should look at the status before anything else. It may read the first 64 KiB of
-	// resp.Body, which the caller gets all the same; after these it reads EOF. A response that it calls a refusal
-	// counts as a 401 in everything: credentials that it refuses have not been accepted. If nil, only a 401 refuses.
+	// where they mean 401, for a token that has expired for instance. It is asked for the responses to all requests that may
+	// have credentials, also to successful ones, so it should look at the status before anything else; but not for those with
+	// status 101, 401 and 407, for a 403 that a Scheme answers ([Bearer.StepUp]), and for a 417 (Expectation Failed) to an Expect
+	// of ours. It may read the first 64 KiB of resp.Body, which the caller gets all the same; after these it reads EOF. A
+	// response that it calls a refusal counts as a 401 in everything: credentials that it refuses have not been accepted.
+	// If nil, only a 401 refuses, and a 403 that a Scheme answers.
 	Refused func(resp *http.Response) bool
 
 	// OnEvent is called with each step of each request, by the goroutine that takes it, so possibly by many at

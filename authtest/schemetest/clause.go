@@ -32,7 +32,7 @@ var (
 	clauseCarry     = clause{"Carrier.Carry", "It may send requests of its own first, without the caller's body, and obeys ctx."}
 	clauseFollows   = clause{"Carrier.Carry", "must not follow redirects"}
 
-	clauseTwice  = clause{"Transport", "A request is on the wire at most twice."}
+	clauseTwice  = clause{"Transport", "A request goes to Base at most twice."}
 	clauseOrigin = clause{"Transport", "Credentials stay with the origin that the caller addressed"}
 	clauseForget = clause{"Transport.Forget", "Forget forgets all that is remembered for an account."}
 
