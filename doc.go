@@ -10,13 +10,15 @@
 //		&authretry.Basic{Username: "Mufasa", Password: secret},  // RFC 7617
 //	)}
 //
-// From then on every request either arrives authenticated, or comes back with an answer to "why not?": [Explain].
+// From then on, requests to servers that ask for credentials carry them, and a response that still refuses comes with an answer
+// to "why?": [Explain].
 //
 // # Choosing schemes
 //
 // List the schemes you have credentials for, the strongest first. [Bearer] and [APIKey] send theirs ahead with each
-// request; [Digest] and [Basic] wait for a challenge, and from then on send ahead to what the server calls the same
-// protection space. The first scheme in your order for which the response has a challenge that it can answer is taken;
+// request, unless the server has asked for those of another scheme there; [Digest] and [Basic] wait for a challenge, and from
+// then on send ahead to what the server calls the same protection space. The first scheme in your order for which the refusal
+// has a challenge that it can answer is taken;
 // among several challenges of that scheme it is the server's order that counts (RFC 7616 §3.7). A scheme whose
 // credentials cannot be obtained, say because the token endpoint is down, fails the request: it is never replaced by a
 // weaker one.
@@ -35,7 +37,7 @@
 // A [TokenSource] holds an OAuth 2.0 token and renews it: in the background when it is about to expire, and at once when
 // a server has refused it. However many requests are refused together, there is one token request. With a [TokenStore]
 // that holds for all the processes that share a login too: package filestore is for those of one machine, module
-// redisstore for fleets. When no retry can help, errors wrap [ErrLoginRequired]; after a new login, call Set.
+// redisstore for fleets. When nothing but a new login can help, errors wrap [ErrLoginRequired]; after that login, call Set.
 //
 // Any other oauth2.TokenSource works as well, but can be refreshed after a refusal only if it has a method
 // Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error). Do not wrap a TokenSource by
@@ -43,13 +45,13 @@
 //
 // A server may ask for another token than the one that it refuses: one with more scope (RFC 6750 §3.1), from a fresher or
 // stronger login (RFC 9470), or with certain claims (continuous access evaluation at Microsoft Entra). If [Bearer.StepUp] is set,
-// the TokenSource is asked for such a token, once for a request, and it then serves all requests. Scopes that were granted
-// before are asked for again with the new ones. [Bearer.ScopeFilter] says what servers may ask for.
+// the TokenSource is asked for such a token, once for a request, and it then serves all requests. Scopes that are known to have
+// been granted before are asked for again with the new ones. [Bearer.ScopeFilter] says what servers may ask for.
 //
 // # Logging in and out
 //
 // Where nothing but a new login helps, the error wraps [ErrLoginRequired], unless [TokenSource.Login] is set: a func that asks a
-// person, in a browser for instance, while those who need the token wait under their own contexts. One person is asked once,
+// person, in a browser for instance, while those who need the token wait under their own contexts. That person is asked once,
 // however many wait. Without it, let the user log in whenever your program sees fit, and call [TokenSource.Set].
 //
 //	tokens := &authretry.TokenSource{
@@ -60,8 +62,8 @@
 //		},
 //	}
 //
-// [TokenSource.Logout] ends the login, for all processes that share the Store: they notice when they next look there, and none
-// brings it back.
+// [TokenSource.Logout] ends the login, for all processes that share the Store: they notice when they next look there, which is
+// when the token that they have is due for a refresh or is refused, and none brings it back.
 //
 // # Token endpoints
 //
@@ -80,8 +82,9 @@
 // TLS (RFC 8705) give the endpoint an HTTPClient with the client's certificate. For a token that something else writes into a
 // file, Fetch is [FromFile].
 //
-// A refresh token is sent only to the endpoint that has issued it, and a token for one resource (RFC 8707) only to the origin of
-// that. Secrets go over https, or http to this machine.
+// A refresh token is sent only to the endpoint that has issued it, as far as that is known, and a token that was obtained for
+// one resource (RFC 8707) only to the origin of that. Secrets go over https, or http to this machine, unless AllowPlaintext of
+// the endpoint is set.
 //
 // # Many users
 //
@@ -115,8 +118,8 @@
 //
 // An origin is scheme, host and port of a URL. Credentials go to the origin that the caller addressed, and to no other: a
 // request that comes out of a redirect which left that origin passes without, even where it comes back. An upgrade
-// from http to https of the same host is not leaving. Set [Transport.Origins] to fix which origins may have the
-// credentials, in an SDK for instance; requests to others pass untouched.
+// from http to https of the same host, from port 80 to port 443, is not leaving. Set [Transport.Origins] to fix which origins
+// may have the credentials, in an SDK for instance; requests to others pass untouched.
 //
 // Over plain http, Basic, Bearer and API keys go to loopback only, unless [Transport.AllowPlaintext] is set.
 //
@@ -127,13 +130,15 @@
 //
 // A retry needs the request's body a second time. Request.GetBody is used where there is one, as for all bodies that
 // http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]. Where a challenge may come, a
-// larger body is announced with "Expect: 100-continue", so that the server can refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned
-// untouched, and what it taught is used for the next request.
+// larger body, and one of more than 1 MiB that has a GetBody, is announced with "Expect: 100-continue", so that the server can
+// refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned untouched, and what it taught
+// is used for the next request.
 //
 // # Retries
 //
-// A request is on the wire at most twice, and credentials that were refused are never sent again unchanged. For retries
-// of failures other than authentication take [NewRetryableClient]: each of its attempts goes through the Transport. The
+// A request goes to Base at most twice, and the second time not with the credentials that were just refused. The next request
+// may have them again: a wrong password is sent once for each request. For retries of failures other than authentication
+// take [NewRetryableClient]: each of its attempts goes through the Transport. The
 // other order, with a retrying transport as Base, is safe but wasteful: an attempt that is repeated below the
 // Transport has the nonce count of the first, and servers refuse it as a replay.
 //
@@ -154,7 +159,7 @@
 //	&http.Client{Transport: authretry.New(&authretry.Bearer{Source: source})}
 //
 // and, to have refused tokens refreshed, make source a TokenSource with [RefreshGrant] or [ClientCredentialsGrant]. The
-// token no longer follows redirects to other hosts, and no longer goes over plain http.
+// token no longer follows redirects to other hosts, and goes over plain http to loopback only.
 //
 // From icholy/digest: digest.Transport{Username, Password, Transport} becomes
 //
