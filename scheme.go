@@ -52,14 +52,16 @@ type Scheme interface {
 //
 // A Session is shared: Authorize may be called for any number of requests at once. One that is also [Exclusive]
 // is lent to one request at a time instead. Without [Covers], a Session is used for requests at or below
-// the last path segment of the one that was challenged (as RFC 7617 §2.2 has it).
+// the last slash of the path that was challenged (as RFC 7617 §2.2 has it).
 //
 // It may implement [Learner], [Exclusive], [Covers] and [Carrier] besides.
 type Session interface {
 	// Authorize sets the credentials in the headers of req, which is a private copy of the caller's request. A
 	// header that is there already is the caller's, and should be left alone. Authorize must not read or replace
 	// req.Body; req.GetBody, if not nil, gives a copy of the body to compute on. It obeys req.Context() if it takes
-	// time. An error means that credentials could not be obtained, and fails the request.
+	// time. An error means that credentials could not be obtained, and fails the request; but for that of a GetBody whose body
+	// cannot be read twice, or one that wraps it: then the request is sent without credentials ahead, or the refusal goes to
+	// the caller.
 	Authorize(req *http.Request) error
 }
 
@@ -68,8 +70,9 @@ type Starter interface {
 	Scheme
 
 	// Start returns the Session that authorizes req ahead of any challenge, or nil if there is none to send. It is
-	// asked for every request: a Session that it returns is not remembered, nor is one that takes its place after a
-	// refusal. Only where it returns nil is a Session used that Answer returned before.
+	// asked for each request unless another Scheme's turn comes first: that of a Starter before it that has something to send,
+	// or of the Scheme that has answered a challenge at or above the path. A Session that it returns is not remembered, nor is
+	// one that takes its place after a refusal. Only where it returns nil is a Session used that its own Answer returned before.
 	Start(ctx context.Context, req *http.Request) (Session, error)
 }
 
@@ -93,9 +96,9 @@ type Exclusive interface {
 type Learner interface {
 	Session
 
-	// Learn is called with every response to a request that this Session authorized; refused says that it is a
-	// refusal. It must not block, nor read resp.Body. A 407 (Proxy Authentication Required) that is no refusal comes from a
-	// proxy on the way: of that, the origin knows nothing.
+	// Learn is called with every response to a request that this Session authorized, but for one that Base has brought from
+	// another origin; refused says that it is a refusal. It must not block, nor read resp.Body. A 407 (Proxy Authentication
+	// Required) that is no refusal comes from a proxy on the way: of that, the origin knows nothing.
 	//
 	// After the second refusal of one request, keep decides whether the Session is remembered for the next one, as a
 	// Digest is that has just been given a nonce in place of a stale one. Otherwise keep is ignored.
@@ -148,8 +151,10 @@ type CredentialsRequest struct {
 }
 
 // A CredentialsFunc returns the user name and password for an account and an origin. The challenge says which realm
-// asks for them. An error wrapping [ErrUnsupportedChallenge] means that there are none; any other error fails the
-// request. It is called whenever a challenge is answered, by many goroutines at once, and should obey ctx.
+// asks for them. An error wrapping [ErrUnsupportedChallenge] means that there are none, and one wrapping
+// [ErrCredentialsRefused] that there are none but those that were refused: then the refusal goes to the caller unless another
+// Scheme has an answer. Any other error fails the request. It is called whenever a challenge is answered, and for each request
+// to which [Basic.Ahead] applies, by many goroutines at once, and should obey ctx.
 //
 // What it returns is used for other requests of the same account, so it must depend on r alone. Unless
 // [Transport.Account] is set, ctx has no values of the request's context, so that a user who is found there cannot be taken
