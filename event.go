@@ -19,7 +19,7 @@ type Event struct {
 	Attempt  int           // 1 for the first send of the request, 2 for the retry; 0 for a refresh in the background
 	Status   int           // of the response, for EventChallenged, EventRefused and EventDone
 	Reason   Reason        // why the request was refused or not sent, for EventRefused and EventDone; 0 if it was not
-	Duration time.Duration // EventRefreshed: of the refresh; EventDone: from the call of RoundTrip to the response's headers
+	Duration time.Duration // EventRefreshed: of the refresh; EventDone: until RoundTrip has the response's headers, or an error
 	Err      error         // what went wrong, if anything did; its text carries no secret of ours
 }
 
@@ -30,10 +30,10 @@ type EventKind int
 const (
 	EventAuthorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or for the retry (Attempt 2)
 	EventChallenged                      // the server refused; Scheme and Realm are what it asks for
-	EventRefreshing                      // a new token is being fetched
-	EventRefreshed                       // the fetch has ended, with a token or with Err
+	EventRefreshing                      // another token is wanted: by Fetch, or from the Store if it has a newer one
+	EventRefreshed                       // that has ended, with a token or with Err; or with both, if the token could not be saved
 	EventNotSaved                        // a token is in use that TokenSource.Store has not saved yet; Err says why
-	EventRefused                         // the response returned to the caller is a refusal; Explain says why
+	EventRefused                         // the caller gets a refusal, as a response (Explain says why) or as the error of a CONNECT
 	EventUnverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
 	EventDone                            // RoundTrip returns: once for each request
 )

@@ -9,9 +9,9 @@ import (
 )
 
 // Explain says why resp is a refusal: a 401 (Unauthorized), a 407 (Proxy Authentication Required), a 403
-// (Forbidden) with a Bearer or DPoP challenge of insufficient_scope, or whatever [Transport.Refused] calls one. It returns nil
-// for any other response, and otherwise a [*Rejection], also for a response that did not come through a [Transport]: then
-// the Rejection says just that.
+// (Forbidden) with a Bearer or DPoP challenge of insufficient_scope or insufficient_user_authentication, or one that a Scheme
+// answers as a 401, or whatever [Transport.Refused] calls one. It returns nil for any other response, and otherwise a
+// [*Rejection], also for a response that did not come through a [Transport]: then the Rejection says just that.
 //
 // Where Transports are nested, the one that has sent credentials has the word: the innermost, if several have. If none
 // has, it is the outermost that looked for an answer, else the outermost.

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// A Rejection says why a request was refused, or why it was not sent. It is the error that [Explain] returns for a
-// response, and the type of the errors that [Transport.RoundTrip] makes for want of credentials. It holds no secret.
+// A Rejection says why a request was refused, or why it has failed. It is the error that [Explain] returns for a
+// response, and the type of the errors of RoundTrip that are about credentials (see [Transport]). It holds no secret.
 type Rejection struct {
 	Reason     Reason
 	Origin     string      // "https://api.example.com"
 	Status     int         // of the response that refused, also if the request failed after it; 0 if there is none
 	Challenges []Challenge // what that response asks for, as far as it could be read
 	Schemes    []string    // the names of the Schemes that the Transport has
-	Tried      []string    // the names of the Schemes whose credentials were sent and refused, in that order
+	Tried      []string    // the names of the Schemes whose credentials were sent, in that order
 	Ahead      bool        // credentials were sent with the first request
 	Refreshed  bool        // credentials that were refused were replaced by new ones of the same Scheme
 	Retried    bool        // the request was sent twice
@@ -47,12 +47,12 @@ const (
 	ReasonBodyNotReplayable                     // the request's body cannot be sent twice
 	ReasonOwnAuthorization                      // the caller's own Authorization header went out, and was refused
 	ReasonOriginNotListed                       // no credentials: the origin is not one of Transport.Origins
-	ReasonRedirected                            // no credentials: a redirect has left the origin that the caller addressed
+	ReasonRedirected                            // no credentials, as a redirect has left the origin addressed; or Base has followed one
 	ReasonPlaintext                             // no credentials: they would have gone over plain http
 	ReasonProxyAuthentication                   // it is a proxy that refuses; see NewProxyTransport
 	ReasonNoCredentials                         // credentials could not be obtained
 	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
-	ReasonMisconfigured                         // a field of the Transport does not make sense
+	ReasonMisconfigured                         // a field of the Transport does not make sense, or what was called has panicked
 	ReasonInsufficientLogin                     // the user's login is not fresh or strong enough for this (RFC 9470)
 	ReasonNoAccount                             // no credentials: it is not known for whom the request is; see Transport.Account
 	ReasonWrongKey                              // the token is bound to another key than the one at hand (RFC 9449)
