@@ -8,7 +8,7 @@ import (
 	"net/url"
 )
 
-// APIKey sends an API key ahead with every request: as "Authorization: ApiKey K" by default, with another word
+// APIKey sends an API key ahead of any challenge (see [Starter]): as "Authorization: ApiKey K" by default, with another word
 // instead of ApiKey if Prefix is set, or in a header of its own, as in "X-API-Key: K", if Header is set.
 //
 // The key goes over https, or to loopback, unless [Transport.AllowPlaintext] is set. If it is refused, KeyFunc is
@@ -25,7 +25,7 @@ type APIKey struct {
 	// Key is the key, in visible ASCII characters.
 	Key string
 
-	// KeyFunc is asked for the key with every request instead, if it is not nil: for keys that rotate, or that differ from
+	// KeyFunc is asked for the key each time that one is sent instead, if it is not nil: for keys that rotate, or that differ from
 	// user to user. It gets the request's own context, and what it returns is not remembered. For a proxy, whose
 	// connections are everybody's, the context has no values. It should be quick, obey ctx, and be safe for concurrent
 	// use.

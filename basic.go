@@ -15,11 +15,11 @@ import (
 // It answers challenges, and from then on sends the credentials ahead in the path scope that RFC 7617 §2.2 defines:
 // at or below the last slash of the path that was challenged. Basic is safe for concurrent use.
 type Basic struct {
-	// Username must not have a colon, and neither may have control characters (RFC 7617 §2); a request fails
+	// Username must not have a colon, and neither may have control characters (RFC 7617 §2); a request that needs them fails
 	// otherwise.
 	Username, Password string
 
-	// Ahead sends the credentials with every request, without waiting for a challenge.
+	// Ahead sends the credentials without waiting for a challenge, wherever no other Scheme comes first (see [Starter]).
 	Ahead bool
 
 	// Credentials is asked instead of Username and Password if it is not nil.

@@ -12,11 +12,12 @@ import (
 // Digest is the Digest scheme (RFC 7616), with which a client proves that it knows a password without sending it.
 // Servers of RFC 2617 and RFC 2069 are answered too.
 //
-// It knows the algorithms MD5, SHA-256 and SHA-512-256 with their -sess forms, the qop values auth and auth-int
-// (auth where there is a choice), and userhash. User name and password are hashed as the bytes they are:
+// It knows the algorithms MD5 (not in FIPS 140-3 mode), SHA-256 and SHA-512-256 with their -sess forms, the qop values auth
+// and auth-int (auth where there is a choice), and userhash. User name and password are hashed as the bytes they are:
 // RFC 7616 §4 wants UTF-8, in normalization form C.
 //
-// A nonce is used by one request at a time, so that nonce counts arrive in order. Where a server forgets nonces that it has just
+// A nonce is used by one request at a time, so that nonce counts arrive in order, unless the server gives the same one to
+// several requests; no count is used twice even so. Where a server forgets nonces that it has just
 // given away, since it keeps but few, fewer requests at once are sent to it: the others wait for one of those, up to 100 ms.
 //
 // Digest protects the password on the way, but nothing else of a request: prefer https, where it is to be had.
@@ -35,8 +36,8 @@ type Digest struct {
 	// RequireMutualAuth fails a request, with an error wrapping ErrMutualAuth, if the response does not prove that the
 	// server knows the password as well (rspauth, RFC 7616 §3.5). It must then offer qop=auth: other challenges
 	// are not answered. A server that does not ask for credentials is not checked. What a proxy answers in its place has no
-	// proof either, and fails the request: its 407 too. If false, a wrong or missing
-	// rspauth is no more than an [Unverified] event.
+	// proof either, and fails the request: its 407 too. If false, a wrong or missing rspauth is no more than an
+	// [EventUnverified], and none at all under auth-int, where it is not checked.
 	RequireMutualAuth bool
 
 	// MinAlgorithm is the weakest algorithm that is answered: "MD5", "SHA-256" or "SHA-512-256", each with its
