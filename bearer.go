@@ -16,7 +16,7 @@ import (
 
 // Bearer is the Bearer authentication scheme (RFC 6750). The token is sent with the first request already. When a
 // server refuses it, with whatever challenge or with none, it is refreshed, and the request is sent again. A challenge
-// of insufficient_scope is not answered unless StepUp is set, since another token of the same kind would not help.
+// that asks for more than another token of the same kind, such as insufficient_scope, is not answered unless StepUp is set.
 //
 // Source should be a [TokenSource]. Others work, too:
 //
