@@ -26,6 +26,7 @@ type knownToken struct {
 	by        *origin       // by whom, as far as that is known
 	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
 	unspent   bool          // when it was saved, its refresh token had not been spent here
+	isInitial bool          // it is TokenSource.Initial, on its way into the Store
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it

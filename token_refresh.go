@@ -210,6 +210,7 @@ func (s *TokenSource) initial(run *refreshRun, stored *Record) *knownToken {
 	if k.lifetime == 0 {
 		return nil
 	}
+	k.isInitial = true
 	run.fetched.Store(k)
 	return k
 }
@@ -400,7 +401,7 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 		}
 		s.settle(run, k, err)
 	}()
-	if s.OnToken != nil {
+	if s.OnToken != nil && !k.isInitial {
 		s.OnToken(k.token)
 	}
 }

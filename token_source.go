@@ -21,37 +21,40 @@ import (
 // FetchTimeout bounds it, and what it obtains is kept. Every caller waits under its own context.
 //
 // The error of a failed refresh goes to all who waited for it. The token endpoint is then left alone for a time that
-// grows from 100 ms to 30 s, or for what Retry-After says, during which callers without a usable token get the same
-// error. A refresh token that the token endpoint has refused is not sent again: the error wraps [ErrLoginRequired] until
-// Set or the Store has another token, unless Login helps. Client credentials that it has refused are tried again after 30 s
-// to 5 min.
+// grows from 100 ms to 30 s (sooner where the token is about to expire), or for what Retry-After says, 5 min at most, during
+// which callers without a usable token get the same error. A refresh token that the token endpoint has refused is not sent
+// again: the error wraps [ErrLoginRequired] until Set or the Store has another token, unless Login helps. Client credentials
+// that it has refused are tried again after a time that grows from 30 s to 5 min. All these times are made up to a fifth
+// longer or shorter, but for that of Retry-After.
 //
 // Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
 // is refused; then the caller gets the 401.
 //
-// A token that could not be saved is in use all the same, and is saved again until that succeeds: after 100 ms, later
-// every 30 s.
+// A token that could not be saved is in use all the same, and is saved again until that succeeds, or another one is in use:
+// after times that grow from 100 ms to 30 s, too.
 //
-// A TokenSource has no goroutine but that of a refresh or a saving under way, so there is nothing to close. It is safe for
-// concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
+// A TokenSource has no goroutine but those of a refresh, a login or a saving under way, so there is nothing to close. It is safe
+// for concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
 // returns be modified.
 type TokenSource struct {
-	// Fetch gets a new token: [RefreshGrant], [ClientCredentialsGrant] or your own. If it is nil, tokens
-	// come from Initial, Set and Store alone.
+	// Fetch gets a new token: [RefreshGrant], [ClientCredentialsGrant], a method of [TokenEndpoint] or your own. If it is nil,
+	// tokens come from Initial, Set, Store and Login alone.
 	Fetch FetchFunc
 
 	// Initial is the token to begin with, if the Store has none. One without AccessToken, but with a RefreshToken, is refreshed
-	// when first needed. If there is a Store, Initial is saved there before it is used; and if the Store has a login already,
-	// or says that it was ended, Initial does not count. When a user has logged in again, call Set.
+	// when first needed. If there is a Store, Initial is saved there when it comes into use, or else what it is refreshed to; and
+	// if the Store has a login already, or says that it was ended, Initial does not count. When a user has logged in again, call
+	// Set.
 	Initial *oauth2.Token
 
 	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
 	Store TokenStore
 
 	// Login asks a person to log in, in a browser for instance, and returns the token. It is called where the error would
-	// otherwise wrap ErrLoginRequired, or where Fetch cannot give what a server asks for, if somebody waits: not for a refresh
-	// in the background. One call is under way at a time; with a Store that has a method
+	// otherwise wrap ErrLoginRequired, as also where a refresh cannot give what a server asks for, if somebody waits: not for a
+	// refresh in the background, nor where it is the client that the token endpoint refuses, which no person can help. One
+	// call is under way at a time, if it heeds its context; with a Store that has a method
 	// LockLogin(context.Context) (unlock func(), err error), one over all processes that share it. Refreshes go on beside it,
 	// and only those wait who need it. Its context ends after LoginTimeout, and when nobody waits any more. If it fails,
 	// nobody is asked again before MinRefreshInterval is over. What it returns is used as by Set.
@@ -70,13 +73,13 @@ type TokenSource struct {
 	// used any more (RFC 7009).
 	Revoke func(context.Context, *oauth2.Token) error
 
-	// OnToken is called with each token from Fetch, Store or Set just before it comes into use; Initial is not shown
-	// to it. It is called once for each token, and never concurrently with itself. Callers without a usable token
-	// wait until it has returned. It must not call methods of the TokenSource.
+	// OnToken is called with each token from Fetch, Store, Login or Set just before it comes into use, each time that it does;
+	// Initial is not shown to it. It is called by one goroutine at a time. Callers without a usable token wait until it has
+	// returned. It must not call methods of the TokenSource.
 	OnToken func(*oauth2.Token)
 
 	// RefreshBefore is how long before its expiry a token is refreshed in the background, by the next caller, while
-	// all go on using it. It is never refreshed before half of its lifetime has passed. 0 means 0.45 of the lifetime or
+	// all go on using it. That is not before half of its lifetime has passed. 0 means 0.45 of the lifetime or
 	// 5 minutes, whichever is less, and up to a tenth more or less, so that not all processes refresh at the same moment.
 	// Negative means not before it has expired.
 	RefreshBefore time.Duration
@@ -87,10 +90,11 @@ type TokenSource struct {
 
 	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
 	// because its predecessor was refused, and is refused itself before any server has accepted it, is not replaced
-	// before it has this age; and an origin because of which a token was obtained does not cause another to be obtained for this time,
-	// unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32 calls of Fetch in
-	// this time, and those of one origin more than 8: the token is everybody's, and each replacement is, too. Until
-	// then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
+	// before it has this age; and an origin because of which a token was obtained does not cause another to be obtained for this
+	// time, unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32
+	// calls of Fetch from the first of them until this time is over, and those of one origin more than 8: the token is
+	// everybody's, and each replacement is, too. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative
+	// means no such bound.
 	MinRefreshInterval time.Duration
 
 	// current is the token in use: nil at first, then replaced as a whole. A caller with a good token touches nothing
@@ -123,7 +127,8 @@ type TokenSource struct {
 // Errors of a [TokenSource].
 var (
 	// ErrLoginRequired means that no retry can help: the user has to log in again or, where the client's credentials are
-	// all that there is, those have to be put right. The way out is [TokenSource.Set], or another process that puts a new token into the Store.
+	// all that there is, those have to be put right. The way out is [TokenSource.Set], or another process that puts a new token
+	// into the Store.
 	ErrLoginRequired = errors.New("authretry: a new login is required")
 
 	// ErrTokenRefused means that a server refuses a token although it is fresh from the token endpoint, so that
@@ -142,11 +147,13 @@ const (
 )
 
 // Obtain returns a token that meets r: one that has not expired and, if r.Previous is set, is another than that one, which
-// a server has refused. So the zero TokenRequest asks for a usable token. If there is one, it is returned at once.
+// a server has refused. So the zero TokenRequest asks for a usable token. If there is one, it is returned at once; but for a
+// request to an origin that has refused it, Obtain waits for its successor, if that is on its way.
 //
-// If the current token does not meet r, Obtain waits for a refresh, of which there is never more than one under way.
-// If it is Obtain that starts it, Fetch gets r.Challenge. If the source has replaced r.Previous already, however long
-// ago, nothing is refreshed.
+// If the current token does not meet r, Obtain waits for a refresh, for which all wait who need one (another may begin before
+// it has ended if Set or Logout is called meanwhile, or if Fetch outlasts FetchTimeout). If it is Obtain that starts it, Fetch
+// gets r.Challenge. If the source has replaced r.Previous already, however long ago, and has a token that has not expired,
+// nothing is refreshed.
 //
 // The error wraps [ErrLoginRequired] if nothing but a new login can help, and context.Cause(ctx) if ctx ended first. It
 // wraps [ErrCredentialsRefused] if there is no other token than r.Previous; one of these errors is [ErrTokenRefused]. So
@@ -174,7 +181,8 @@ func (s *TokenSource) Token() (*oauth2.Token, error) {
 }
 
 // Refresh returns another token than rejected, which a server has refused: it is Obtain without a challenge. If rejected
-// is nil, the current token is replaced in any case.
+// is nil, the current token is replaced although nobody has refused it: by the refresh under way, if there is one, by another
+// token that is in the Store, or by Fetch as far as MinRefreshInterval lets it.
 //
 // It is also the method that a [Bearer] looks for in sources that are not a TokenSource.
 func (s *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
@@ -185,8 +193,8 @@ func (s *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oau
 }
 
 // Accepted notes that a server has accepted t after it had asked for credentials. If t is refused later, it must have been
-// revoked, and MinRefreshInterval does not hold up its successor. Of t only the AccessToken counts; if that is not the
-// current one, Accepted does nothing. A [Scheme] calls it from Learn.
+// revoked, and MinRefreshInterval does not hold up its successor because t is new; the numbers that it allows still hold. Of t
+// only the AccessToken counts; if that is not the current one, Accepted does nothing. A [Scheme] calls it from Learn.
 func (s *TokenSource) Accepted(t *oauth2.Token) {
 	if k := s.current.Load(); k != nil && t != nil && k.token.AccessToken == t.AccessToken && !k.accepted.Load() {
 		by := origin{}

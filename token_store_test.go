@@ -227,6 +227,26 @@ func TestStoreOnTokenSeesTokensOfOthers(t *testing.T) {
 	})
 }
 
+func TestOnTokenIsNotShownInitial(t *testing.T) {
+	use := func(t *testing.T, store TokenStore) {
+		var seen []string
+		i := &issuer{}
+		src := &TokenSource{Initial: old(), Fetch: i.fetch, Store: store, OnToken: func(t *oauth2.Token) { seen = append(seen, t.AccessToken) }}
+		got, err := src.Token()
+		require.NoError(t, err)
+		require.Equal(t, "old", got.AccessToken)
+		require.Empty(t, seen)
+		got, err = src.Refresh(context.Background(), got)
+		require.NoError(t, err)
+		require.Equal(t, []string{got.AccessToken}, seen)
+	}
+	t.Run("without a store", func(t *testing.T) { use(t, nil) })
+	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
+		use(t, store)
+		require.NotNil(t, s.get())
+	})
+}
+
 func TestStoreThatCannotSaveLosesNothing(t *testing.T) {
 	bothStores(t, func(t *testing.T, store TokenStore, s *sharedStore) {
 		i := &issuer{}
