@@ -27,9 +27,10 @@ import (
 //	}
 //	tokens := &authretry.TokenSource{Fetch: endpoint.Refresh(), Store: filestore.New(path)}
 //
-// A request is sent again on connection errors, 429 and 5xx, three times at most within some seconds, each time with new proofs
-// and assertions. Redirects are not followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as package oauth2
-// does. Errors of the server are *oauth2.RetrieveError.
+// A request is sent again on connection errors, 429 and 5xx other than 501, three times at most within some seconds, and not if
+// the server asks for a longer wait (Retry-After) than two; each time with new proofs and assertions. Redirects are not
+// followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as package oauth2 does. Errors of the server are
+// *oauth2.RetrieveError.
 //
 // It is safe for concurrent use. It must not be changed after its first use.
 type TokenEndpoint struct {

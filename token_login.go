@@ -183,10 +183,11 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 }
 
 // Logout ends the login: this process forgets its token, and the Store is told, so that the others notice when they next
-// look there, which is when their token expires or is refused; none of them revives it. Then Revoke is called, if it is not
-// nil. Until there is a new login, by Set or in the Store, errors wrap [ErrLoginRequired].
+// look there, which is when their token is due for a refresh or is refused; none of them revives it. Then Revoke is called, if
+// it is not nil. Until there is a new login, by Set, by Login or in the Store, errors wrap [ErrLoginRequired].
 //
-// An error says what failed. The token is forgotten here in any case; if the Store could not be told, the others go on.
+// An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
+// there: call Logout again.
 func (s *TokenSource) Logout(ctx context.Context) error {
 	var ended *oauth2.Token
 	if k := s.current.Load(); k != nil {

@@ -10,14 +10,14 @@ import (
 
 // A FetchFunc gets a new token, from an authorization server or elsewhere. Its context ends when
 // [TokenSource.FetchTimeout] is over. It has no values of the caller who caused the refresh, since the token is for all
-// callers; under oauth2.HTTPClient it has [TokenSource.HTTPClient]. It must not modify what r points to. A TokenSource does not call it again before it has returned, even if its
-// context has ended, but for another refresh token, as after Set.
+// callers; under oauth2.HTTPClient it has [TokenSource.HTTPClient]. It must not modify what r points to. A TokenSource does not
+// call it again before it has returned, even if its context has ended, but for another refresh token, as after Set.
 //
 // An error that wraps [ErrLoginRequired] is permanent for r.Previous's refresh token. So is an *oauth2.RetrieveError that
-// says invalid_grant, or bad_refresh_token as GitHub does. One that says invalid_client or unauthorized_client concerns the
-// client: it is tried again after 30 s to 5 min. All other errors are transient. An error in answer to a request that wants
-// something besides what there was (Scopes, Claims, ACRValues, MaxAge) goes to those who wanted it, and concerns nobody
-// else.
+// says invalid_grant, or bad_refresh_token as GitHub does. Without a refresh token, it is tried again after 30 s to 5 min, as is
+// one that says invalid_client or unauthorized_client, which concerns the client. All other errors are transient. An error
+// in answer to a request that wants something besides what there was (Scopes, Claims, ACRValues, MaxAge) goes to those who
+// wanted it, and concerns nobody else.
 //
 // The text of an error may end up in the caller's log, so it must not carry a secret. That of an *oauth2.RetrieveError or
 // *url.Error, which can, is not used.
@@ -32,9 +32,9 @@ type TokenRequest struct {
 	// nil if there is none.
 	Previous *oauth2.Token
 
-	// Challenge is what the server asked for when it refused Previous, or a request without a token, so also for the very
-	// first token: its scope, error, claims or resource_metadata may say what is wanted (RFC 6750 §3, RFC 9728 §5.1).
-	// It is nil if there was no challenge, or if it is not what caused the refresh.
+	// Challenge is what the server asked for when it refused Previous, or a request without a token, so with [Bearer.NotAhead]
+	// also for the very first token: its scope, error, claims or resource_metadata may say what is wanted (RFC 6750 §3, RFC 9728
+	// §5.1). It is nil if there was no challenge, or if it is not what caused the refresh.
 	Challenge *Challenge
 
 	// Account is for whom the token is wanted, as Transport.Account says, if that is known. For a FetchFunc it is that of
