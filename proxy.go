@@ -47,8 +47,8 @@ type ProxyTransport struct {
 	// ReplayLimit is as in [Transport]. It matters to http URLs only: a CONNECT is refused before anything is read.
 	ReplayLimit int64
 
-	// OnEvent is called with each step of each request that goes through an HTTP proxy, like [Transport.OnEvent],
-	// and by goroutines of http.Transport too. The events' Origin is that of the proxy.
+	// OnEvent is called with each step of each request, like [Transport.OnEvent], and by goroutines of http.Transport too. The
+	// events' Origin is that of the proxy, or of the request if it goes through no HTTP proxy.
 	OnEvent func(context.Context, Event)
 
 	once      sync.Once

@@ -10,13 +10,13 @@ import (
 )
 
 // NewRetryableClient returns a go-retryablehttp client whose requests go through t: each of its attempts gets a
-// fresh nonce count or token, and may be retried once by t for authentication.
+// fresh nonce count or the token of that moment, and may be retried once by t for authentication.
 //
 // It differs from retryablehttp.NewClient where that would surprise: nothing is logged; when attempts run out, the
 // last response is returned rather than an error in its place; errors about credentials are not retried unless they may
 // pass, as when a token endpoint cannot be reached; and a request that may not be repeated, such as a POST or PATCH, is
-// not retried after a 5xx response or a broken connection, unless it has an Idempotency-Key header. The client's
-// HTTPClient uses t.Jar. All its fields may be changed before use.
+// not retried after a 5xx response or a broken connection, unless it has an Idempotency-Key header (or X-Idempotency-Key). The
+// client's HTTPClient uses t.Jar. All its fields may be changed before use.
 func NewRetryableClient(t *Transport) *retryablehttp.Client {
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{Transport: unrepeatable{t}}
