@@ -12,18 +12,18 @@
 // written to a temporary file, synced, and renamed: a crash at any point leaves the old token or the new one.
 // Reading takes no lock, so nobody waits for a refresh who has a good token to read.
 //
-// Before a refresh token is spent, room for its successor is made and synced. A Store that has not written yet also writes
-// what is in the file once more, all the way. So a full disk, a folder or a file that cannot be replaced, or a failing
-// fsync is found out by then, as far as the file system tells, and costs no login. If somebody has removed the lock file
-// meanwhile, so that another process may have the lock too, or has changed the file, nothing is spent; and a token is
-// written only in place of the one that it was made from.
+// Before a refresh token is spent, room for its successor is made and synced: 16 KiB, or twice what is in the file if that is
+// more. A Store that has not written yet also writes what is in the file once more, all the way. So a full disk, a folder or a
+// file that cannot be replaced, or a failing fsync is found out by then, as far as the file system tells, and costs no login. If
+// by then somebody has removed the lock file, so that another process may have the lock too, or has changed the file, nothing is
+// spent; and a token is written only in place of the one that it was made from.
 //
 // One person is asked to log in at a time, over all these processes, under a lock on a file of its own (path +
 // ".login.lock", which stays): see [Store.LockLogin].
 //
 // What cannot be prevented: a process that is killed after it has sent a refresh token, and before it has saved the answer,
 // takes the login with it if the server takes each refresh token once. So does a disk that fails in between, if the
-// process ends before the token could be saved again.
+// process ends before the token could be saved again. And a lock file that is removed in between lets two send the same one.
 //
 // A login ends by TokenSource.Logout, which leaves a file that says so. Do not remove the file instead: a process that
 // still has the token in memory would write it back.
@@ -50,11 +50,12 @@ import (
 
 // Errors that those of a Store wrap.
 var (
-	// ErrDamaged means that the file does not hold a token. Update has moved it aside, under the name that the error
-	// gives, so that nothing is lost and a new login can be stored.
+	// ErrDamaged means that the file does not hold a token. Update moves it aside, under the name that its error
+	// gives, so that nothing is lost and a new login can be stored. Load leaves it where it is.
 	ErrDamaged = errors.New("filestore: the file does not hold a token")
 
-	// ErrUnsafe means that others can read the file, or could have put it there.
+	// ErrUnsafe means that others can read the file, or could have put it there; or that it, or the lock file, is no regular
+	// file.
 	ErrUnsafe = errors.New("filestore: the file is not private")
 
 	// ErrConflict means that a refresh token was not spent, or a new token not stored, because somebody has removed the lock
