@@ -39,7 +39,7 @@
 // If there is no answer to a write, the error says that the token may have been stored all the same. The lock is then not
 // released, but expires, so that others do not read the old token while the new one is on its way. If it arrives still
 // later, it is compared like any other. A TokenSource goes on handing out the token that it has until that expires, and
-// saves it as soon as Redis is back. It gets no new one until then, unless RefreshWhenDown is set.
+// saves it within some 30 seconds of when Redis is back. It gets no new one until then, unless RefreshWhenDown is set.
 //
 // What Redis has confirmed, it can still lose: with its own crash, unless appendonly and appendfsync say otherwise,
 // with a failover to a replica that lags behind, and by eviction, unless maxmemory-policy is noeviction or a volatile
@@ -56,8 +56,9 @@
 // To log out, call TokenSource.Logout, which leaves a value that says so, and that others notice. Do not delete the key:
 // one that merely vanished, as by eviction, is written back by whoever still has the token.
 //
-// Everything is done by scripts. They run on primaries only, never on a replica, which may not have the newest token
-// yet. They need a user who may call EVALSHA, EVAL, GET, SET and DEL with both keys:
+// Everything is done by scripts, which clients for a cluster send to primaries only, whatever ReadOnly and the like say: a
+// replica may not have the newest token yet. A client that is connected to a replica itself reads there all the same, and
+// Update fails, before anything is spent. They need a user who may call EVALSHA, EVAL, GET, SET and DEL with both keys:
 //
 //	ACL SETUSER myapp on >password ~myapp:login ~{myapp:login}:lock +evalsha +eval +get +set +del
 //

@@ -8,7 +8,7 @@ import (
 )
 
 // Each script is given the keys of the login and of its lock, and each may be sent twice, by a client that did not get the
-// answer. A script, unlike the command GET, is never sent to a replica, and only run for a
+// answer. A script, unlike the command GET, is not sent to a replica by a client for a cluster, and only run for a
 // user who may write both keys.
 var (
 	readScript = redis.NewScript(`return redis.call("GET", KEYS[1])`)
