@@ -32,9 +32,10 @@
 // # Nonces
 //
 // A server may ask that proofs have a nonce of its own making (RFC 9449 §8, §9). The Key remembers the last one of each
-// origin, from whatever response it came, and sends it ahead. So a login costs two requests to the token endpoint at most, the
-// first request to an API two, and each after that one, even if the nonce changes with each response. Since servers judge the
-// nonce before the token, a process's first request with a token that was revoked comes back as a 401; the next one has
+// origin, for 16,384 of them, from whatever response it came, and sends it ahead. So a login costs two requests to the token
+// endpoint at most, the first request to an API two, and each after that one, even if the nonce changes with each response
+// (for requests that are sent at once, as long as the server takes the one before, too). Since servers judge the nonce before
+// the token, a process's first request to such a server with a token that was revoked comes back as a 401; the next one has
 // a new token, and succeeds.
 //
 // # Keys

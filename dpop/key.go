@@ -28,7 +28,7 @@ type Key struct {
 	nonces     *nonces
 }
 
-// NewKey returns a Key that signs by s: ES256 for an *ecdsa.PrivateKey on P-256, which all servers take; EdDSA for an
+// NewKey returns a Key that signs by s: ES256 for an *ecdsa.PrivateKey on P-256, the usual one; EdDSA for an
 // ed25519.PrivateKey; RS256 for an *rsa.PrivateKey of 2048 bits or more. The key may be in a TPM, a secure enclave or a
 // key management service.
 func NewKey(s crypto.Signer) (*Key, error) {
