@@ -121,7 +121,8 @@ func (d *Digest) GoStale() {
 }
 
 // NonceErrors returns the repeats and gaps of nonce counts seen so far, in credentials that were good otherwise: at
-// most the first 10,000, whether the requests were refused for them or not. A client that sends its requests of one nonce one after another causes none.
+// most the first 10,000, whether the requests were refused for them or not. A client that sends its requests of one nonce one
+// after another causes none.
 func (d *Digest) NonceErrors() []NonceError {
 	d.mu.Lock()
 	defer d.mu.Unlock()

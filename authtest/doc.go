@@ -42,8 +42,9 @@
 //
 // [Digest] knows MD5, SHA-256 and SHA-512-256 with and without -sess, auth, auth-int and the form without qop, userhash,
 // username*, opaque and domain. Nonces end after a time, after a number of uses, or at once by [Digest.GoStale];
-// nonce counts must come in order, unless [Digest.NonceWindow] says otherwise. [Digest.NonceErrors] has every one that did not, so that "no nc twice, none left
-// out" is one assertion. Answers carry rspauth, and nextnonce if [Digest.NextNonce] says so.
+// nonce counts must come in order, unless [Digest.NonceWindow] says otherwise. [Digest.NonceErrors] has those that did not, so
+// that "no nc twice, none left out" is one assertion. Answers carry rspauth, unless it is turned off or there is no qop, and
+// nextnonce if [Digest.NextNonce] says so.
 //
 // # Bearer and tokens
 //
@@ -63,8 +64,8 @@
 //
 // [DPoP] guards a path by tokens that are bound to a key (RFC 9449), and has a token endpoint that issues them. It verifies
 // proofs by itself, finds those that are used twice ([DPoP.Replays]), asks for nonces that change each time or each
-// minute ([Nonces]), and can challenge with Bearer, as some servers do. Its token endpoint takes private_key_jwt and the JWT bearer
-// grant too, if it has the keys.
+// minute ([Nonces]), and can challenge with Bearer, as some servers do. Its token endpoint takes private_key_jwt and the JWT
+// bearer grant too, if it has the keys.
 //
 // # Faults
 //

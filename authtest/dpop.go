@@ -19,8 +19,8 @@ import (
 // changed once it is in use.
 //
 // Of a proof it checks typ, alg, jwk and signature, htm, htu, iat, ath, nonce, that its jti was not used before, and that
-// the token is bound to its key. As real servers do, it judges the nonce before the token. A proof without a nonce may be a
-// minute old; with a nonce, the clock does not count.
+// the token is bound to its key. As real servers do, it judges the nonce before the token. Where no nonces are asked for, iat
+// may be a minute off; where they are, the clock does not count.
 //
 // Tokens are as those of a [Bearer]. A refresh token is bound to the key of the first proof, whether the client is
 // public or not.
@@ -46,8 +46,7 @@ type DPoP struct {
 
 	mu         sync.Mutex // guards everything below
 	step       int        // of the nonce, where somebody asked for another one
-	nonces     map[string]bool
-	latest     string
+	nonces     []string   // the last maxNonces of NonceEachTime, the latest last
 	jtis       map[string]bool
 	replays    int
 	codes      map[string]string // authorization codes, and the keys that they are bound to
@@ -112,11 +111,10 @@ func (d *DPoP) ForgetNonces() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.step++
-	clear(d.nonces)
-	d.latest = ""
+	d.nonces = nil
 }
 
-// Replays returns how often a proof was used that had been used before.
+// Replays returns how often a proof, or an assertion at the token endpoint, was used that had been used before.
 func (d *DPoP) Replays() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -218,20 +216,9 @@ func (d *DPoP) giveNonce(h http.Header) {
 	defer d.mu.Unlock()
 	switch d.Nonces {
 	case NonceEachTime:
-		if d.nonces == nil {
-			d.nonces = map[string]bool{}
-		}
-		for nonce := range d.nonces {
-			if len(d.nonces) < maxNonces {
-				break
-			}
-			if nonce != d.latest { // as good as the oldest
-				delete(d.nonces, nonce)
-			}
-		}
-		d.latest = "n-" + rand.Text()
-		d.nonces[d.latest] = true
-		h.Set("DPoP-Nonce", d.latest)
+		nonce := "n-" + rand.Text()
+		d.nonces = appendBounded(d.nonces, nonce, maxNonces)
+		h.Set("DPoP-Nonce", nonce)
 	case NonceEachMinute:
 		h.Set("DPoP-Nonce", d.nonceOf(time.Now()))
 	}
@@ -246,7 +233,7 @@ func (d *DPoP) isGood(nonce string) bool {
 	defer d.mu.Unlock()
 	switch now := time.Now(); d.Nonces {
 	case NonceEachTime:
-		return d.nonces[nonce]
+		return slices.Contains(d.nonces, nonce)
 	case NonceEachMinute:
 		return nonce == d.nonceOf(now) || nonce == d.nonceOf(now.Add(-time.Minute))
 	}

@@ -142,6 +142,30 @@ func sendProof(t *testing.T, srv *authtest.Server, target, authorization string,
 	return all[len(all)-1]
 }
 
+func TestDPoPLast64NoncesAreGood(t *testing.T) {
+	key := newHandKey(t)
+	guard := &authtest.DPoP{Nonces: authtest.NonceEachTime}
+	srv := authtest.NewServer(guard)
+	defer srv.Close()
+	token := guard.Login(key.thumbprint()).AccessToken
+	var given []string
+	send := func(nonce string) authtest.Request {
+		claims := proofClaims("GET", srv.URL+"/", token)
+		claims["nonce"] = nonce
+		r := sendProof(t, srv, srv.URL+"/", "DPoP "+token, key.sign(key.header(), claims))
+		given = append(given, r.ResponseHeader.Get("DPoP-Nonce"))
+		return r
+	}
+	for range 200 {
+		send("none that was given")
+	}
+	for i := range 150 {
+		// The answer gives another one before the proof is judged, so the last 64 are that one and 63 of those before.
+		require.Equal(t, authtest.Accepted, send(given[len(given)-63]).Decision, i)
+		require.Equal(t, authtest.Refused, send(given[len(given)-64]).Decision, i)
+	}
+}
+
 func TestDPoPJudgesTokens(t *testing.T) {
 	key, other := newHandKey(t), newHandKey(t)
 	guard := &authtest.DPoP{Scope: "write"}

@@ -109,7 +109,8 @@ func dumpHeader(b *strings.Builder, h http.Header) {
 }
 
 // Masked returns a copy whose credentials are replaced by "***": in Authorization, Proxy-Authorization, Cookie,
-// Set-Cookie, the header of any [APIKey] of the server, and the values of the query. The auth-scheme stays, and of
+// Set-Cookie, Authentication-Info, the headers of any [APIKey] and [DPoP] of the server, and the values of the query. The
+// auth-scheme stays, and of
 // Digest realm, nonce, nextnonce, opaque, uri without the values of its query, algorithm, qop, nc and userhash.
 func (r Request) Masked() Request {
 	r.Header = maskHeader(r.Header, r.secrets)
@@ -236,8 +237,8 @@ func (s *Server) Counts() Counts {
 }
 
 // Requests returns the records of the requests that arrived, in that order, but for those to token endpoints.
-// They are copies, at most as many as [Server.Keep] says. What is said of a request is complete when its answer's header arrives at the client, except for
-// bodies that a handler set by [Server.Handle] reads later.
+// They are copies, at most as many as [Server.Keep] says. What is said of a request is complete when its answer's header
+// arrives at the client, except for bodies that a handler set by [Server.Handle] reads later.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,7 +22,8 @@ import (
 // A refusal that says use_dpop_nonce is answered with the nonce that came with it, as is one that says nothing but brings the
 // first nonce; one that says invalid_dpop_proof with another proof; and any other with the successor of the token, whatever the
 // challenge says: a server cannot have the token sent as Bearer. One that asks for another kind of token needs StepUp. A
-// request is sent twice at most. After a second refusal, the nonce is kept, and a token that it calls dead is replaced in the background, so that the next request is sent once.
+// request is sent twice at most. After a second refusal, the nonce is kept, and a token that it calls dead is replaced in the
+// background, so that the next request is sent once.
 //
 // Tokens of another type than DPoP are not sent, nor are those that are known to be bound to another key
 // (authretry.ReasonWrongKey), nor those for another resource (RFC 8707).
