@@ -12,8 +12,8 @@
 //
 // The Scheme is driven by an [authretry.Transport] against servers on the loopback interface: one that accepts what
 // is right; one that refuses for ever, in the same words, in new ones, without a challenge, or with one for
-// another scheme; one that redirects to another origin. The calls of the Scheme and its Sessions are watched. Each error
-// says what was seen, and quotes the sentence of the contract that is broken.
+// another scheme; one that redirects to another origin. The calls of the Scheme and its Sessions are watched. An error
+// says what was seen, and quotes the sentence of the contract that is broken; or what is wrong with the [Options].
 //
 // A Scheme that has other credentials for each account, as a server needs that acts on behalf of many users, is checked
 // with [Options].Accounts in place of Server: then one Transport drives it for all of them, and each request must have

@@ -28,8 +28,10 @@
 //	-timeout DURATION    how long all of it may take (30s)
 //	-json                print the report as JSON
 //
-// Passwords and tokens are never taken from the command line, where every user of the machine and the shell's history
-// can read them; that goes for userinfo in the URLs, too.
+// No flag takes a password or a token itself, since every user of the machine and the shell's history can read the command
+// line; userinfo in the URL is left out, and an error in that of the proxy. A header given with -H is sent as it is, whatever
+// it has.
+//
 // What is printed of a server's words has no secret in it, neither the credentials nor the value of a header given with
 // -H, of a cookie or of a query, nor a part of one: in whatever case, in base64, hex, percent-encoding, JSON or HTML, on one
 // line or several, and cut short. Two kinds of secret can be printed: one of less than 4 characters as a part of a longer
@@ -54,8 +56,8 @@
 //	exchanges     requests on the wire, in order: method, url, redirected?, credentials? (which kind),
 //	              proxyCredentials?, own? (names of headers given with -H that it carried), status?, phrase?, header? (a
 //	              list of name and value: those that matter here), error?
-//	challenges    of the last response: scheme, known (to this program), defined? (where), meaning, proxy? (it is a proxy's),
-//	              token68? (its length), params? (a list of name, value and meaning), needs, snippet? (Go, for authretry)
+//	challenges    of the last response, 12 at most: scheme, known (to this program), defined? (where), meaning,
+//	              proxy? (it is a proxy's), token68? (its length), params? (a list of name, value and meaning), needs, snippet? (Go, for authretry)
 //	damage        what is wrong with the header's grammar, a list of sentences
 //	reason?       authretry's Reason in words, such as "credentials refused"
 //	explanation?  what authretry.Explain says
@@ -66,8 +68,8 @@
 //
 // # Terminal
 //
-// Text is coloured if it goes to a terminal, unless NO_COLOR is set or TERM is dumb, and COLUMNS wide (80). What servers
-// say is printed without control characters and cut to a length that a person would read.
+// Text is coloured if it goes to a terminal, unless NO_COLOR is set or TERM is dumb or empty, and COLUMNS wide (80). What
+// servers say is printed without control characters and cut to a length that a person would read.
 package main
 
 import (
