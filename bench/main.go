@@ -314,7 +314,7 @@ func growthAndFootprints(r *report, e effort) error {
 	for _, f := range footprints() {
 		rows = append(rows, fmt.Sprintf("%s | %s", f.name, size(f.bytes)))
 	}
-	r.printf("## Memory for each origin that is remembered\n\nThe heap with 10,000 origins. At most 16,384 are remembered.\n\n")
+	r.printf("## Memory for each origin that is remembered\n\nThe heap with 10,000 origins. What is remembered of all origins together is bounded by 64 MiB.\n\n")
 	r.table("who | memory", rows)
 	return nil
 }

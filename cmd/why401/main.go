@@ -57,7 +57,8 @@
 //	              proxyCredentials?, own? (names of headers given with -H that it carried), status?, phrase?, header? (a
 //	              list of name and value: those that matter here), error?
 //	challenges    of the last response, 12 at most: scheme, known (to this program), defined? (where), meaning,
-//	              proxy? (it is a proxy's), token68? (its length), params? (a list of name, value and meaning), needs, snippet? (Go, for authretry)
+//	              proxy? (it is a proxy's), token68? (its length), params? (a list of name, value and meaning), needs,
+//	              snippet? (Go, for authretry)
 //	damage        what is wrong with the header's grammar, a list of sentences
 //	reason?       authretry's Reason in words, such as "credentials refused"
 //	explanation?  what authretry.Explain says
