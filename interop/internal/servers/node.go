@@ -17,17 +17,24 @@ func OIDCProvider(t testing.TB, keys string) *Server {
 	return &Server{URL: url("http", port)}
 }
 
-// runNode runs a script of testdata/node by the Node that is among its packages.
+// runNode runs a script of testdata/node as a server.
 func runNode(t testing.TB, port int, script string, args ...string) {
+	t.Helper()
+	dir, node := nodeFolder(t)
+	run(t, folder(t), []int{port}, exec.Command(node, append([]string{filepath.Join(dir, script)}, args...)...))
+}
+
+// nodeFolder returns the folder testdata/node, and the Node that is among its packages.
+func nodeFolder(t testing.TB) (dir, node string) {
 	t.Helper()
 	_, file, _, _ := runtime.Caller(0)
 	dir, err := filepath.Abs(filepath.Join(filepath.Dir(file), "..", "..", "testdata", "node"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := exec.LookPath(filepath.Join(dir, "node_modules", ".bin", "node"))
+	node, err = exec.LookPath(filepath.Join(dir, "node_modules", ".bin", "node"))
 	if err != nil {
 		Missing(t, "the packages of interop/testdata/node are not installed (npm install --no-package-lock, in that folder)")
 	}
-	run(t, folder(t), []int{port}, exec.Command(node, append([]string{filepath.Join(dir, script)}, args...)...))
+	return dir, node
 }
