@@ -98,6 +98,35 @@ func atOnce(client *http.Client, workers, each int, url string) (failures []stri
 	return failures
 }
 
+// sends sends requests by http.DefaultTransport, and counts them.
+type sends struct {
+	mu      sync.Mutex
+	counted map[string]int // by path, and of "401", refusals; guarded by mu
+}
+
+func (c *sends) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.counted == nil {
+		c.counted = map[string]int{}
+	}
+	c.counted[req.URL.Path]++
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		c.counted["401"]++
+	}
+	return resp, err
+}
+
+// take returns what was counted since the last call.
+func (c *sends) take() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counted := c.counted
+	c.counted = nil
+	return counted
+}
+
 // schemesOf returns the auth-schemes of the exchanges, "-" for none.
 func schemesOf(exchanges []servers.Exchange) []string {
 	schemes := []string{}

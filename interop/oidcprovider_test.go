@@ -75,17 +75,6 @@ func authorize(t *testing.T, srv *servers.Server, params url.Values) (code, veri
 	return "", ""
 }
 
-// countingTransport counts what goes to a path.
-type countingTransport struct {
-	http.RoundTripper
-	sent map[string]int
-}
-
-func (c *countingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	c.sent[req.URL.Path]++
-	return c.RoundTripper.RoundTrip(req)
-}
-
 // introspect asks the provider about a token.
 func introspect(t *testing.T, srv *servers.Server, token string) (claims map[string]any) {
 	t.Helper()
@@ -102,7 +91,7 @@ func introspect(t *testing.T, srv *servers.Server, token string) (claims map[str
 
 func TestOIDCProviderClients(t *testing.T) {
 	srv, key := startProvider(t)
-	base := &countingTransport{http.DefaultTransport, map[string]int{}}
+	base := &sends{}
 	for name, endpoint := range map[string]*authretry.TokenEndpoint{
 		"assertion for the issuer":   {ClientID: "jwt", Auth: &authretry.PrivateKeyJWT{Signer: key, KeyID: "k1"}, Issuer: srv.URL},
 		"assertion for the endpoint": {ClientID: "jwt", Auth: &authretry.PrivateKeyJWT{Signer: key}},
@@ -120,7 +109,7 @@ func TestOIDCProviderClients(t *testing.T) {
 		require.NoError(t, err, name)
 		require.Equal(t, "read write", introspect(t, srv, wider.AccessToken)["scope"], name)
 	}
-	require.Equal(t, map[string]int{"/token": 6}, base.sent)
+	require.Equal(t, map[string]int{"/token": 6}, base.take())
 
 	wrong := &authretry.TokenEndpoint{URL: srv.URL + "/token", ClientID: "jwt", Auth: &authretry.PrivateKeyJWT{Signer: key, Audience: "https://other.example.com"}}
 	_, err := (&authretry.TokenSource{Fetch: wrong.ClientCredentials()}).Token()
@@ -130,7 +119,7 @@ func TestOIDCProviderClients(t *testing.T) {
 // A login by a code, with refresh tokens that are rotated, and the resource named each time.
 func TestOIDCProviderLoginAndRefresh(t *testing.T) {
 	srv, _ := startProvider(t)
-	base := &countingTransport{http.DefaultTransport, map[string]int{}}
+	base := &sends{}
 	endpoint := &authretry.TokenEndpoint{URL: srv.URL + "/token", ClientID: "bearer", Auth: authretry.SecretBasic("s+cret/"),
 		Params: url.Values{"resource": {"https://api.example.com/"}}, HTTPClient: &http.Client{Transport: base}}
 	code, verifier := authorize(t, srv, url.Values{"client_id": {"bearer"}, "scope": {"openid offline_access read"}, "resource": {"https://api.example.com/"}})
@@ -147,7 +136,7 @@ func TestOIDCProviderLoginAndRefresh(t *testing.T) {
 		seen[got.RefreshToken] = true
 		require.Equal(t, "https://api.example.com/", introspect(t, srv, got.AccessToken)["aud"])
 	}
-	require.Equal(t, map[string]int{"/token": 6}, base.sent)
+	require.Equal(t, map[string]int{"/token": 6}, base.take())
 
 	elsewhere := &authretry.TokenSource{Fetch: endpoint.Refresh(), Initial: &oauth2.Token{RefreshToken: login.RefreshToken}}
 	_, err = elsewhere.Token()
@@ -163,12 +152,12 @@ func TestOIDCProviderDPoP(t *testing.T) {
 	require.NoError(t, err)
 	proof, err := dpop.NewKey(key)
 	require.NoError(t, err)
-	base := &countingTransport{http.DefaultTransport, map[string]int{}}
+	base := &sends{}
 	endpoint := &authretry.TokenEndpoint{URL: srv.URL + "/token", ClientID: "public", Proof: proof, HTTPClient: &http.Client{Transport: base}}
 	code, verifier := authorize(t, srv, url.Values{"client_id": {"public"}, "scope": {"openid offline_access"}, "dpop_jkt": {proof.Thumbprint()}})
 	login, err := endpoint.AuthorizationCode(code, verifier, "http://127.0.0.1/callback")(t.Context(), authretry.TokenRequest{})
 	require.NoError(t, err)
-	require.Equal(t, 2, base.sent["/token"], "the first one brings the nonce")
+	require.Equal(t, map[string]int{"/token": 2}, base.take(), "the first one brings the nonce")
 	require.Equal(t, "DPoP", login.TokenType)
 
 	tokens := &authretry.TokenSource{Fetch: endpoint.Refresh(), Initial: login}
@@ -183,33 +172,31 @@ func TestOIDCProviderDPoP(t *testing.T) {
 	for range 3 {
 		require.Equal(t, 200, me())
 	}
-	require.Equal(t, 3, base.sent["/me"], "the nonce is one for both endpoints")
+	require.Equal(t, map[string]int{"/me": 3}, base.take(), "the nonce is one for both endpoints")
 	refreshed, err := tokens.Refresh(t.Context(), nil)
 	require.NoError(t, err)
 	require.NotEqual(t, login.AccessToken, refreshed.AccessToken)
-	require.Equal(t, 3, base.sent["/token"])
 	require.Equal(t, 200, me())
+	require.Equal(t, map[string]int{"/token": 1, "/me": 1}, base.take())
 
 	// A process that begins: it has the token, but no nonce.
 	other, err := dpop.NewKey(key)
 	require.NoError(t, err)
-	base.sent = map[string]int{}
 	client.Transport = &authretry.Transport{Base: base, Schemes: []authretry.Scheme{&dpop.Scheme{Source: tokens, Key: other}}}
 	for range 3 {
 		require.Equal(t, 200, me())
 	}
-	require.Equal(t, map[string]int{"/me": 4}, base.sent, "two sends for the first request, one for each other")
+	require.Equal(t, map[string]int{"/me": 4, "401": 1}, base.take(), "two sends for the first request, one for each other")
 
 	// A client that has another key gets no further than here.
 	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	strange, err := dpop.NewKey(stranger)
 	require.NoError(t, err)
-	base.sent = map[string]int{}
 	client.Transport = &authretry.Transport{Base: base, Schemes: []authretry.Scheme{&dpop.Scheme{Source: tokens, Key: strange}}}
 	_, err = client.Get(srv.URL + "/me")
 	rejection, ok := errors.AsType[*authretry.Rejection](err)
 	require.True(t, ok, "%v", err)
 	require.Equal(t, authretry.ReasonWrongKey, rejection.Reason)
-	require.Empty(t, base.sent)
+	require.Empty(t, base.take())
 }

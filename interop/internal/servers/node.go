@@ -13,15 +13,15 @@ import (
 func OIDCProvider(t testing.TB, keys string) *Server {
 	t.Helper()
 	port := freePort(t)
-	runNode(t, port, "provider.mjs", strconv.Itoa(port), keys)
+	runNode(t, folder(t), port, "provider.mjs", strconv.Itoa(port), keys)
 	return &Server{URL: url("http", port)}
 }
 
-// runNode runs a script of testdata/node as a server.
-func runNode(t testing.TB, port int, script string, args ...string) {
+// runNode runs a script of testdata/node as a server that may write to a folder.
+func runNode(t testing.TB, to string, port int, script string, args ...string) {
 	t.Helper()
 	dir, node := nodeFolder(t)
-	run(t, folder(t), []int{port}, exec.Command(node, append([]string{filepath.Join(dir, script)}, args...)...))
+	run(t, to, []int{port}, exec.Command(node, append([]string{filepath.Join(dir, script)}, args...)...))
 }
 
 // nodeFolder returns the folder testdata/node, and the Node that is among its packages.
