@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"math"
@@ -125,7 +126,30 @@ func (a *tokenAnswer) token(known *Record) (*oauth2.Token, error) {
 	return t.WithExtra(a.extra), nil
 }
 
-// wantsNonce reports whether the server asks for a proof with the nonce that it has just given (RFC 9449 §8).
+// wantsNonce reports whether the server asks for a proof with the nonce that it has just given (RFC 9449 §8). If that is the one
+// that the proof had, there is nothing to be done about it.
 func (a *tokenAnswer) wantsNonce() bool {
-	return a != nil && a.failure != nil && strings.TrimSpace(a.fields.ErrorCode) == "use_dpop_nonce" && a.resp.Header.Get("DPoP-Nonce") != ""
+	if a == nil || a.failure == nil || strings.TrimSpace(a.fields.ErrorCode) != "use_dpop_nonce" {
+		return false
+	}
+	nonce := a.resp.Header.Get("DPoP-Nonce")
+	return nonce != "" && nonce != nonceIn(a.resp.Request)
+}
+
+// nonceIn returns the nonce in the proof of a request (RFC 9449 §4.2), or "" if it has none.
+func nonceIn(req *http.Request) string {
+	if req == nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(req.Header.Get("DPoP"), ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	data, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil {
+		return ""
+	}
+	var claims struct {
+		Nonce string `json:"nonce"`
+	}
+	_ = json.Unmarshal(data, &claims) // of whatever a Prover has made
+	return claims.Nonce
 }

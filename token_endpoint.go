@@ -53,7 +53,8 @@ type TokenEndpoint struct {
 	Issuer string
 
 	// Proof binds tokens to a key, by which each use of them has to be proven (RFC 9449): a *dpop.Key. A server that then
-	// issues a token of another type has not understood: that is an error.
+	// issues a token of another type has not understood: that is an error. A server that asks for a nonce gets the request
+	// once more, unless it asks for the nonce that the proof had.
 	Proof Prover
 
 	// FormerURLs are other URLs at which refresh tokens were issued that may be sent to this one, as when the server has

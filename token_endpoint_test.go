@@ -3,6 +3,7 @@ package authretry
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -259,7 +260,8 @@ type fakeProver struct {
 
 func (p *fakeProver) Prove(req *http.Request, accessToken string) error {
 	p.proofs++
-	req.Header.Set("DPoP", fmt.Sprintf("proof %d with %q for %q", p.proofs, p.nonce, accessToken))
+	claims := fmt.Sprintf(`{"jti":"%d","nonce":%q,"token":%q}`, p.proofs, p.nonce, accessToken)
+	req.Header.Set("DPoP", "e30."+base64.RawURLEncoding.EncodeToString([]byte(claims))+".c2ln")
 	return nil
 }
 func (p *fakeProver) Learn(resp *http.Response) {
@@ -269,13 +271,24 @@ func (p *fakeProver) Learn(resp *http.Response) {
 }
 func (p *fakeProver) Thumbprint() string { return p.thumbprint }
 
+// claimsIn returns what a fakeProver has proven.
+func claimsIn(t *testing.T, r *http.Request) string {
+	t.Helper()
+	parts := strings.Split(r.Header.Get("DPoP"), ".")
+	require.Len(t, parts, 3)
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	require.NoError(t, err)
+	return string(claims)
+}
+
 func TestTokenEndpointProves(t *testing.T) {
 	var proofs []string
 	forEver := false
 	e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
-		proofs = append(proofs, r.Header.Get("DPoP"))
+		claims := claimsIn(t, r)
+		proofs = append(proofs, claims)
 		w.Header().Set("DPoP-Nonce", fmt.Sprint("n", n))
-		if forEver || !strings.Contains(r.Header.Get("DPoP"), fmt.Sprintf(`"n%d"`, n-1)) {
+		if forEver || !strings.Contains(claims, fmt.Sprintf(`"n%d"`, n-1)) {
 			w.WriteHeader(400)
 			fmt.Fprint(w, `{"error":"use_dpop_nonce"}`)
 			return
@@ -286,7 +299,7 @@ func TestTokenEndpointProves(t *testing.T) {
 	fetch := (&TokenEndpoint{URL: e.URL, Proof: prover}).Refresh()
 	got, err := fetch(t.Context(), refreshRequest)
 	require.NoError(t, err)
-	require.Equal(t, []string{`proof 1 with "" for ""`, `proof 2 with "n1" for ""`}, proofs)
+	require.Equal(t, []string{`{"jti":"1","nonce":"","token":""}`, `{"jti":"2","nonce":"n1","token":""}`}, proofs)
 	require.Equal(t, "k", RecordOf(got).KeyThumbprint)
 	_, err = fetch(t.Context(), TokenRequest{Previous: got})
 	require.NoError(t, err)
@@ -296,6 +309,25 @@ func TestTokenEndpointProves(t *testing.T) {
 	_, err = fetch(t.Context(), TokenRequest{Previous: got})
 	require.Error(t, err)
 	require.Len(t, proofs, 5, "two sends, however often the server asks")
+}
+
+// A server that gives the same nonce again, and again asks for it, would be asked for ever.
+func TestTokenEndpointThatRepeatsItsNonce(t *testing.T) {
+	sends := 0
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		sends++
+		w.Header().Set("DPoP-Nonce", "n")
+		w.WriteHeader(400)
+		fmt.Fprint(w, `{"error":"use_dpop_nonce"}`)
+	})
+	fetch := (&TokenEndpoint{URL: e.URL, Proof: &fakeProver{}}).Refresh()
+	for _, want := range []int{2, 3, 4} { // the first has no nonce yet
+		_, err := fetch(t.Context(), refreshRequest)
+		failure, ok := errors.AsType[*oauth2.RetrieveError](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, "use_dpop_nonce", failure.ErrorCode)
+		require.Equal(t, want, sends)
+	}
 }
 
 func TestTokenEndpointThatIgnoresTheProof(t *testing.T) {
