@@ -86,12 +86,15 @@ func TestSchemeKeepsTheContract(t *testing.T) {
 		"renewing": func() authretry.Scheme {
 			return &dpop.Scheme{Key: key, Source: &authretry.TokenSource{Initial: token("revoked"), Fetch: renewing}}
 		},
+		"steps up": func() authretry.Scheme {
+			return &dpop.Scheme{Key: key, Source: &authretry.TokenSource{Initial: token(checkedSecret), Fetch: renewing}, StepUp: true}
+		},
 		"not ahead": func() authretry.Scheme {
 			return &dpop.Scheme{Key: key, Source: &authretry.TokenSource{Initial: token(checkedSecret)}, NotAhead: true}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			schemetest.Run(t, scheme, schemetest.Options{Server: accepting, Slow: slow, Secrets: []string{checkedSecret}, AnswersAgain: name == "renewing"})
+			schemetest.Run(t, scheme, schemetest.Options{Server: accepting, Slow: slow, Secrets: []string{checkedSecret}, AnswersAgain: name == "renewing" || name == "steps up"})
 		})
 	}
 }

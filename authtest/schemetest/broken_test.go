@@ -147,6 +147,25 @@ func brokenAnswers() []broken {
 				c.Params = append(c.Params, authretry.Param{Name: "seen", Value: "yes"})
 			}
 		}), Options{}},
+		{"changes the challenge of a 403", clauseShown, func() authretry.Scheme {
+			return &stepping{answers: func(c *authretry.Challenge) bool {
+				c.Params = nil
+				return false
+			}}
+		}, Options{}},
+		{"panics at a 403", clausePanic, func() authretry.Scheme {
+			return &stepping{answers: func(c *authretry.Challenge) bool { panic("no scope") }}
+		}, Options{}},
+		{"stamps for a 403", clauseNothingNew, func() authretry.Scheme {
+			s := &stepping{answers: func(c *authretry.Challenge) bool { return c.StepUp() != 0 }}
+			s.answer = func(_ context.Context, c *authretry.Challenge, refusal *http.Response) (authretry.Session, error) {
+				if c.StepUp() != 0 {
+					return stamped(), nil
+				}
+				return soundAnswer(put{}, refusal)
+			}
+			return s
+		}, Options{}},
 		{"stamps ahead", clauseNothingNew, func() authretry.Scheme {
 			return &starting{fake: *returning(stamped(), nil)().(*fake), start: func(context.Context, *http.Request) (authretry.Session, error) {
 				return stamped(), nil

@@ -19,10 +19,11 @@ var cases = []testCase{
 	{"name", checkName},
 	{"accepted", checkAccepted},
 	{"concurrent", checkConcurrent},
-	{"refused in the same words", checkRefused(func(t *trial) http.Header { return t.lastRefusal() }, false)},
-	{"refused in new words", checkRefused(func(t *trial) http.Header { return t.refusal() }, false)},
-	{"refused without a challenge", checkRefused(func(*trial) http.Header { return nil }, true)},
-	{"refused for another scheme", checkRefused(func(*trial) http.Header { return foreign }, true)},
+	{"refused in the same words", checkRefused(http.StatusUnauthorized, func(t *trial) http.Header { return t.lastRefusal() }, false)},
+	{"refused in new words", checkRefused(http.StatusUnauthorized, func(t *trial) http.Header { return t.refusal() }, false)},
+	{"refused without a challenge", checkRefused(http.StatusUnauthorized, func(*trial) http.Header { return nil }, true)},
+	{"refused for another scheme", checkRefused(http.StatusUnauthorized, func(*trial) http.Header { return foreign }, true)},
+	{"forbidden", checkRefused(http.StatusForbidden, insufficient, false)},
 	{"redirected", checkRedirected},
 	{"context", checkContext},
 	{"accounts", checkAccounts},
@@ -105,7 +106,7 @@ func checkConcurrent(k *check) {
 	if len(failed) > 0 {
 		return
 	}
-	t.answerBy(refusing(func(t *trial) http.Header { return t.refusal() }, false))
+	t.answerBy(refusing(http.StatusUnauthorized, func(t *trial) http.Header { return t.refusal() }, false))
 	t.atOnce(2)
 }
 
@@ -131,7 +132,7 @@ func (t *trial) atOnce(each int) (failed []outcome) {
 
 // checkRefused sends requests to a server that refuses for ever: from the beginning, and after it has accepted some. What
 // is counted is checked with each request, and that each of them ends.
-func checkRefused(header func(*trial) http.Header, silent bool) func(*check) {
+func checkRefused(status int, header func(*trial) http.Header, silent bool) func(*check) {
 	return func(k *check) {
 		for _, accepting := range []int{0, 2} {
 			t := k.newTrial(k.newScheme, judged)
@@ -139,7 +140,7 @@ func checkRefused(header func(*trial) http.Header, silent bool) func(*check) {
 			for range accepting {
 				t.do(t.newRequest("/a/b", ""))
 			}
-			t.answerBy(refusing(header, silent))
+			t.answerBy(refusing(status, header, silent))
 			for range 3 {
 				t.do(t.newRequest("/a/b", ""))
 				t.do(t.newRequest("/a/c", "a body"))

@@ -37,7 +37,7 @@ var (
 	clauseForget = clause{"Transport.Forget", "Forget forgets all that is remembered for an account."}
 
 	clausePanic   = clause{"schemetest", "No method panics."}
-	clauseShown   = clause{"schemetest", "Start, Answer, Learn and Covers change nothing of what they are shown."}
+	clauseShown   = clause{"schemetest", "Start, Answer, AnswersForbidden, Learn and Covers change nothing of what they are shown."}
 	clauseRequest = clause{"schemetest", "The caller's request is afterwards as it was before."}
 	clauseSecret  = clause{"schemetest", "No text shows a secret: no error, no event, nothing that package fmt or encoding/json makes of a Scheme or a Session."}
 )

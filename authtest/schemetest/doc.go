@@ -25,7 +25,7 @@
 // checked besides:
 //
 //   - No method panics.
-//   - Start, Answer, Learn and Covers change nothing of what they are shown.
+//   - Start, Answer, AnswersForbidden, Learn and Covers change nothing of what they are shown.
 //   - The caller's request is afterwards as it was before.
 //   - No text shows a secret: no error, no event, nothing that package fmt or encoding/json makes of a Scheme or a
 //     Session.

@@ -36,6 +36,11 @@ func refusalOf(server http.Handler) http.Header {
 // foreign is the header of a refusal that asks for another scheme.
 var foreign = http.Header{"Www-Authenticate": {`Schemetest-Foreign realm="schemetest"`}}
 
+// insufficient returns the header of a 403 that asks the Scheme for other credentials than those that it has sent (RFC 6750 §3.1).
+func insufficient(t *trial) http.Header {
+	return http.Header{"Www-Authenticate": {t.name + ` realm="schemetest", error="insufficient_scope", scope="schemetest"`}}
+}
+
 // An answer is how a server answers. The call is that of the caller's request; nil for a request of a Carrier's own.
 type answer func(t *trial, w http.ResponseWriter, r *http.Request, c *call)
 
@@ -70,9 +75,9 @@ func copyAnswer(w http.ResponseWriter, rec *httptest.ResponseRecorder) {
 	w.Write(rec.Body.Bytes())
 }
 
-// refusing returns the answer of a server that refuses whatever comes, with headers that tell the Scheme nothing, whatever
+// refusing returns the answer of a server that refuses whatever comes with a status, and with headers that tell the Scheme nothing, whatever
 // they are, if they are silent.
-func refusing(header func(*trial) http.Header, silent bool) answer {
+func refusing(status int, header func(*trial) http.Header, silent bool) answer {
 	return func(t *trial, w http.ResponseWriter, _ *http.Request, c *call) {
 		h := header(t)
 		key := refusalKey(h)
@@ -83,7 +88,7 @@ func refusing(header func(*trial) http.Header, silent bool) answer {
 		t.told[key] = true
 		t.mu.Unlock()
 		copyHeader(w.Header(), h)
-		w.WriteHeader(http.StatusUnauthorized)
+		w.WriteHeader(status)
 		io.WriteString(w, "refused\n")
 	}
 }

@@ -61,6 +61,14 @@ func (s *starting) Start(ctx context.Context, req *http.Request) (authretry.Sess
 	return put{}, nil
 }
 
+// A stepping is a fake that answers a 403, if answers says so.
+type stepping struct {
+	fake
+	answers func(c *authretry.Challenge) bool
+}
+
+func (s *stepping) AnswersForbidden(c *authretry.Challenge) bool { return s.answers(c) }
+
 // A safe is a fake that claims not to send its secret.
 type safe struct{ fake }
 

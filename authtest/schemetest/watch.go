@@ -78,6 +78,25 @@ func challengeText(c *authretry.Challenge) string {
 	return c.String()
 }
 
+// AnswersForbidden says of a challenge that comes with 403 whether it is answered. For a Scheme that has no such method it says
+// no, which comes to the same.
+func (w *watched) AnswersForbidden(c *authretry.Challenge) bool {
+	f, ok := w.t.scheme.(interface {
+		AnswersForbidden(c *authretry.Challenge) bool
+	})
+	if !ok {
+		return false
+	}
+	_, leave := w.t.enter(context.Background(), "AnswersForbidden")
+	defer leave()
+	before := challengeText(c)
+	answers := f.AnswersForbidden(c)
+	if challengeText(c) != before {
+		w.t.broken(clauseShown, "AnswersForbidden has changed the challenge")
+	}
+	return answers
+}
+
 // PlaintextSafe implements authretry.PlaintextSafe. For a Scheme that does not it returns false, which comes to the same.
 func (w *watched) PlaintextSafe() bool {
 	safe, ok := w.t.scheme.(authretry.PlaintextSafe)
