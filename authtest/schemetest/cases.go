@@ -222,7 +222,7 @@ func checkContext(k *check) {
 	if k.Slow == nil || k.isStopped() {
 		return
 	}
-	soon, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	soon, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
 	defer cancel()
 	t := k.newTrial(k.Slow, judged)
 	defer t.end()
