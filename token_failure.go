@@ -166,7 +166,8 @@ var (
 func failed(err error, previous *oauth2.Token) error {
 	e := &tokenError{text: "no new token could be obtained: " + describeCause(err, previous), causes: []error{err}, grant: grantOf(previous)}
 	permanent := errors.Is(err, ErrLoginRequired)
-	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+	r, isRefusal := errors.AsType[*oauth2.RetrieveError](err)
+	if isRefusal {
 		e.retryAfter = retryAfter(r.Response)
 		switch {
 		case isGrantRefused(r):
@@ -185,6 +186,8 @@ func failed(err error, previous *oauth2.Token) error {
 	switch {
 	case e.client:
 		e.text += "; put the client's credentials right"
+	case permanent && e.grant == "" && isRefusal && isGrantRefused(r): // of JWTBearer or TokenExchange, of which the next call has another
+		e.text += "; the assertion or token that was presented is not good there; present another, or log in and call TokenSource.Set"
 	case permanent:
 		e.text += "; log in again and call TokenSource.Set"
 	}

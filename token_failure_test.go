@@ -218,13 +218,18 @@ func TestErrorsSayWhatToDoAndNoSecret(t *testing.T) {
 	require.Contains(t, string(retrieve.Body), "s3cret")
 	require.Equal(t, `authretry: no new token could be obtained: the token endpoint answered 400 "invalid_grant"; log in again and call TokenSource.Set`, refusedErr.Error())
 
+	workload := &TokenEndpoint{URL: server.URL, ClientID: "c"}
+	_, assertionErr := (&TokenSource{Fetch: workload.JWTBearer(func(context.Context, TokenRequest) (string, error) { return "s3cret", nil })}).Token()
+	require.ErrorIs(t, assertionErr, ErrLoginRequired)
+	require.ErrorContains(t, assertionErr, `400 "invalid_grant"; the assertion or token that was presented is not good there; present another`)
+
 	fail := func(err error) error {
 		src := &TokenSource{Initial: old(), Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, err }}
 		_, err = src.Refresh(context.Background(), old())
 		return err
 	}
 	for _, err := range []error{
-		refusedErr,
+		refusedErr, assertionErr,
 		fail(&url.Error{Op: "Post", URL: "https://idp.example/token?key=s3cret", Err: errors.New("connection refused")}),
 		fail(fmt.Errorf("wrapped: %w", refusal(http.StatusInternalServerError, "server_error"))),
 		fail(fmt.Errorf("oauth2: cannot parse json: invalid s3cret")),
