@@ -47,6 +47,12 @@
 // A fleet shares the key as it shares the refresh token. A key that must not leave a TPM or a key management service goes to
 // [NewKey] as a crypto.Signer.
 //
+// # Servers
+//
+// It is tested against oidc-provider, which wants nonces at both of its endpoints, against a Personal Data Server of the AT
+// Protocol, and against Apache's mod_oauth2, which has none; and jose judges its proofs, of all three algorithms (module interop).
+// The PDS and mod_oauth2 do not take EdDSA: if you do not know the server, take ES256.
+//
 // # What it refuses
 //
 // A token of type Bearer is an error, both from an authorization server that has ignored the proof and from a source. No
