@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/storetest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -42,6 +43,7 @@ var children = map[string]func(path, arg string) error{
 
 // TestMain lets the test binary be one of the processes that share a file.
 func TestMain(m *testing.M) {
+	storetest.Child(open)
 	if name := os.Getenv("FILESTORE_CHILD"); name != "" {
 		if err := children[name](os.Getenv("FILESTORE_PATH"), os.Getenv("FILESTORE_ARG")); err != nil {
 			fmt.Println(err)
