@@ -1,10 +1,8 @@
 package filestore
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,24 +19,9 @@ import (
 
 // children are what the test binary does as another process that shares a file. Each has the path and one more argument.
 var children = map[string]func(path, arg string) error{
-	"count": func(path, times string) error {
-		n, err := strconv.Atoi(times)
-		if err != nil {
-			return err
-		}
-		return count(New(path), n)
-	},
 	"refresh": refreshOnce,
 	"login":   logInOnce,
-	"lock login": func(path, _ string) error {
-		if _, err := New(path).LockLogin(context.Background()); err != nil {
-			return err
-		}
-		fmt.Println("locked")
-		_, err := io.Copy(io.Discard, os.Stdin) // until it is killed
-		return err
-	},
-	"crash": crash,
+	"crash":   crash,
 }
 
 // TestMain lets the test binary be one of the processes that share a file.
@@ -119,31 +102,6 @@ func TestOnePersonIsAskedOverAllProcesses(t *testing.T) {
 	lines, err := os.ReadFile(asked)
 	require.NoError(t, err)
 	require.Equal(t, 1, strings.Count(string(lines), "\n"))
-}
-
-// A process that is killed while somebody is asked leaves the lock to others.
-func TestLockLoginEndsWithItsProcess(t *testing.T) {
-	s := New(path(t))
-	cmd := child(t, "lock login", s.path, "")
-	stdin, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	defer stdin.Close()
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	require.Equal(t, "locked\n", line)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	_, err = s.LockLogin(ctx)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	set(t, s, record("a").Token) // refreshes go on
-	require.NoError(t, cmd.Process.Kill())
-	_ = cmd.Wait()
-	unlock, err := s.LockLogin(t.Context())
-	require.NoError(t, err)
-	unlock()
 }
 
 const crashed = 7 // the exit status

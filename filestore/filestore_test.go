@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -132,23 +129,6 @@ func TestSameTokenIsNotWrittenAgain(t *testing.T) {
 	require.True(t, os.SameFile(before, after))
 }
 
-func TestFailedUpdateLeavesTheToken(t *testing.T) {
-	s := New(path(t))
-	set(t, s, &oauth2.Token{AccessToken: "a"})
-	boom := errors.New("boom")
-	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
-	require.ErrorIs(t, err, boom)
-	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
-	require.NoError(t, err, "there is nothing to store")
-	require.Panics(t, func() {
-		update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
-	})
-	got, err := loadToken(s, t.Context())
-	require.NoError(t, err)
-	require.Equal(t, "a", got.AccessToken)
-	set(t, s, &oauth2.Token{AccessToken: "b"}) // the lock is free
-}
-
 func TestFileThatOthersCanReadIsRefused(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no such modes")
@@ -226,28 +206,6 @@ func TestFileThatIsReplacedWhileItIsOpened(t *testing.T) {
 	require.Nil(t, none)
 }
 
-// Others replace the file all the time; who reads sees one of their tokens, whole.
-func TestLoadDuringRenames(t *testing.T) {
-	s := New(path(t))
-	set(t, s, numbered(0))
-	done := make(chan error, 1)
-	go func() { done <- count(New(s.path), 50) }()
-	for seen := 0; ; {
-		got, err := loadToken(s, t.Context())
-		require.NoError(t, err)
-		n, err := numberIn(got)
-		require.NoError(t, err)
-		require.GreaterOrEqual(t, n, seen)
-		seen = n
-		select {
-		case err := <-done:
-			require.NoError(t, err)
-			return
-		default:
-		}
-	}
-}
-
 func TestDamagedFileIsKeptAside(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty": "", "torn": `{"version":1,"access_token":"secr`, "no token": `{"version":1}`, "list": `["secret"]`, "null": "null",
@@ -310,148 +268,4 @@ func TestHugeFileIsNotRead(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	require.ErrorIs(t, err, ErrDamaged)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20))
-}
-
-func TestNewerVersionIsLeftAlone(t *testing.T) {
-	s := New(filepath.Join(t.TempDir(), "token.json"))
-	require.NoError(t, os.WriteFile(s.path, []byte(`{"version":2,"access_token":"a"}`), 0o600))
-	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
-	require.ErrorIs(t, err, authretry.ErrNewerRecord)
-	require.NotErrorIs(t, err, ErrDamaged)
-	_, err = s.Load(t.Context())
-	require.ErrorIs(t, err, authretry.ErrNewerRecord)
-	require.FileExists(t, s.path)
-}
-
-func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
-	s := New(path(t))
-	set(t, s, &oauth2.Token{AccessToken: "a"})
-	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-		got, err := loadToken(New(s.path), t.Context())
-		require.NoError(t, err)
-		require.Equal(t, "a", got.AccessToken)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		_, err = update(New(s.path), ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-			t.Error("two at once")
-			return nil, nil
-		})
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		return &oauth2.Token{AccessToken: "b"}, nil
-	})
-	require.NoError(t, err)
-}
-
-func TestContextThatHasEndedBefore(t *testing.T) {
-	s := New(path(t))
-	set(t, s, record("a").Token)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := s.Load(ctx)
-	require.ErrorIs(t, err, context.Canceled)
-	_, err = s.LockLogin(ctx)
-	require.ErrorIs(t, err, context.Canceled)
-	_, err = update(s, ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-		t.Error("fn must not be called")
-		return record("b").Token, nil
-	})
-	require.ErrorIs(t, err, context.Canceled)
-	require.Equal(t, "a", accessOf(t, s))
-}
-
-func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
-	s := New(path(t))
-	ctx, cancel := context.WithCancel(t.Context())
-	_, err := update(s, ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-		cancel()
-		return &oauth2.Token{AccessToken: "a"}, nil
-	})
-	require.NoError(t, err)
-	got, err := loadToken(s, t.Context())
-	require.NoError(t, err)
-	require.Equal(t, "a", got.AccessToken)
-}
-
-func counter(t *testing.T, s *Store, times int) *exec.Cmd {
-	return child(t, "count", s.path, strconv.Itoa(times))
-}
-
-func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {
-	const processes, goroutines, times = 4, 4, 25
-	s := New(path(t))
-	var wg sync.WaitGroup
-	errs := make(chan error, processes+goroutines)
-	for range processes {
-		wg.Go(func() { errs <- counter(t, s, times).Run() })
-	}
-	for range goroutines {
-		wg.Go(func() { errs <- count(New(s.path), times) })
-	}
-	wg.Wait()
-	for range processes + goroutines {
-		require.NoError(t, <-errs)
-	}
-	got, err := loadToken(s, t.Context())
-	require.NoError(t, err)
-	n, err := numberIn(got)
-	require.NoError(t, err)
-	require.Equal(t, (processes+goroutines)*times, n, "no update is lost")
-}
-
-// Processes are killed at any point of an update. What is left is a whole token, never an older one than was seen.
-func TestKilledWritersLeaveTheOldOrTheNewToken(t *testing.T) {
-	s := New(path(t))
-	set(t, s, numbered(1))
-	seen := 1
-	for range 40 {
-		cmd := counter(t, s, 1<<30)
-		require.NoError(t, cmd.Start())
-		before := seen
-		require.Eventually(t, func() bool { // until it is at work
-			got, err := loadToken(s, t.Context())
-			require.NoError(t, err)
-			n, err := numberIn(got)
-			require.NoError(t, err)
-			require.GreaterOrEqual(t, n, seen)
-			seen = n
-			return seen > before+rand.IntN(5)
-		}, 10*time.Second, time.Duration(rand.IntN(3000))*time.Microsecond+1)
-		require.NoError(t, cmd.Process.Kill())
-		cmd.Wait()
-		got, err := loadToken(s, t.Context())
-		require.NoError(t, err)
-		n, err := numberIn(got)
-		require.NoError(t, err)
-		require.GreaterOrEqual(t, n, seen)
-		seen = n
-	}
-	require.NoError(t, count(s, 1), "the lock is free")
-	entries, err := os.ReadDir(filepath.Dir(s.path))
-	require.NoError(t, err)
-	require.Len(t, entries, 2, "nothing is left over")
-}
-
-func TestStoreSharesALoginBetweenTokenSources(t *testing.T) {
-	s := New(path(t))
-	set(t, s, &oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: time.Now().Add(-time.Hour)})
-	var mu sync.Mutex
-	fetches := 0
-	fetch := func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		fetches++
-		return &oauth2.Token{AccessToken: fmt.Sprint("new", fetches), RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}, nil
-	}
-	var wg sync.WaitGroup
-	for range 16 {
-		source := &authretry.TokenSource{Fetch: fetch, Store: New(s.path)} // as other processes would have
-		wg.Go(func() {
-			token, err := source.Token()
-			if err != nil || token.AccessToken != "new1" {
-				t.Error(token, err)
-			}
-		})
-	}
-	wg.Wait()
-	require.Equal(t, 1, fetches)
 }

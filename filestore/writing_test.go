@@ -306,20 +306,6 @@ func TestTokenOfAnySize(t *testing.T) {
 	require.Equal(t, r.Token.AccessToken, accessOf(t, s))
 }
 
-func TestFuncThatPanicsLeavesTheLockFree(t *testing.T) {
-	s := New(path(t))
-	set(t, s, record("a").Token)
-	require.Panics(t, func() {
-		_ = s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
-			require.NoError(t, confirm(ctx))
-			panic("x")
-		})
-	})
-	set(t, s, record("b").Token)
-	require.Equal(t, "b", accessOf(t, s))
-	only(t, s)
-}
-
 // The folder is gone when the token is to be written: an error, and the next Update makes it again.
 func TestFolderThatIsRemoved(t *testing.T) {
 	s := New(path(t))
@@ -331,31 +317,4 @@ func TestFolderThatIsRemoved(t *testing.T) {
 	require.Error(t, err)
 	set(t, s, record("b").Token)
 	require.Equal(t, "b", accessOf(t, s))
-}
-
-func TestTombstone(t *testing.T) {
-	s := New(path(t))
-	set(t, s, record("a").Token)
-	require.NoError(t, (&authretry.TokenSource{Store: s}).Logout(t.Context()))
-	r, err := New(s.path).Load(t.Context())
-	require.NoError(t, err)
-	require.True(t, r.LoggedOut)
-	_, err = (&authretry.TokenSource{Store: New(s.path), Initial: &oauth2.Token{AccessToken: "initial"}}).Token()
-	require.ErrorIs(t, err, authretry.ErrLoginRequired)
-}
-
-func TestLockLogin(t *testing.T) {
-	s := New(path(t))
-	unlock, err := s.LockLogin(t.Context())
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	_, err = New(s.path).LockLogin(ctx)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	set(t, s, record("a").Token) // refreshes go on
-	unlock()
-	unlock()
-	unlock, err = New(s.path).LockLogin(t.Context())
-	require.NoError(t, err)
-	unlock()
 }

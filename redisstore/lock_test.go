@@ -331,27 +331,6 @@ func TestUserNeedsWhatThePackageCommentSays(t *testing.T) {
 	})
 }
 
-func TestLogoutIsKeptButAVanishedKeyIsNone(t *testing.T) {
-	r := start(t)
-	s := storeAt(r.addr)
-	set(t, s, &oauth2.Token{AccessToken: "a"})
-	require.NoError(t, s.Update(t.Context(), func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
-		return &authretry.Record{LoggedOut: true}, nil
-	}))
-	got, err := storeAt(r.addr).Load(t.Context())
-	require.NoError(t, err)
-	require.True(t, got.LoggedOut)
-	require.NoError(t, s.Update(t.Context(), func(_ context.Context, current *authretry.Record, _ func(context.Context) error) (*authretry.Record, error) {
-		require.True(t, current.LoggedOut)
-		return record("b"), nil
-	}))
-	require.Equal(t, "b", accessToken(t, s))
-	require.NoError(t, clientOf(r.addr).Del(t.Context(), testKey).Err())
-	got, err = s.Load(t.Context())
-	require.NoError(t, err)
-	require.Nil(t, got)
-}
-
 // A lock that cannot be taken, because there is no login in the key, is none.
 func TestUnreadableKeyIsNotLocked(t *testing.T) {
 	r := start(t)

@@ -12,12 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +22,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/storetest"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -62,14 +60,8 @@ func loadToken(s *Store, ctx context.Context) (*oauth2.Token, error) {
 
 // TestMain lets the test binary be one of the processes that share a login, and says once if there is no Redis.
 func TestMain(m *testing.M) {
-	if addr := os.Getenv("REDISSTORE_COUNT"); addr != "" {
-		n, _ := strconv.Atoi(os.Getenv("REDISSTORE_TIMES"))
-		if err := count(storeAt(addr), n); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	redis.SetLogger(quiet{})
+	storetest.Child(open)
 	if addr := os.Getenv("REDISSTORE_HOLD"); addr != "" {
 		fmt.Println(hold(storeAt(addr)))
 		os.Exit(0)
@@ -77,7 +69,6 @@ func TestMain(m *testing.M) {
 	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("AUTHRETRY_INTEROP") != "require" {
 		fmt.Println("redis-server is not installed (Debian's package redis-server): the tests that need it are skipped")
 	}
-	redis.SetLogger(quiet{})
 	os.Exit(m.Run())
 }
 
@@ -150,38 +141,6 @@ func storeAt(addr string) *Store {
 	return &Store{Client: clientOf(addr), Key: testKey, LockTTL: 500 * time.Millisecond}
 }
 
-// count adds one to the number in the token, times over.
-func count(s *Store, times int) error {
-	for range times {
-		_, err := update(s, context.Background(), func(_ context.Context, t *oauth2.Token) (*oauth2.Token, error) {
-			n := 0
-			if t != nil {
-				var err error
-				if n, err = numberIn(t); err != nil {
-					return nil, err
-				}
-			}
-			return numbered(n + 1), nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// numbered is a token of several pages in which a torn write would show.
-func numbered(n int) *oauth2.Token {
-	return &oauth2.Token{AccessToken: strings.Repeat(fmt.Sprintf("%08d", n), 2000), RefreshToken: fmt.Sprintf("%08d", n)}
-}
-
-func numberIn(t *oauth2.Token) (int, error) {
-	if t.AccessToken != strings.Repeat(t.RefreshToken, 2000) {
-		return 0, errors.New("torn")
-	}
-	return strconv.Atoi(t.RefreshToken)
-}
-
 func set(t *testing.T, s *Store, token *oauth2.Token) {
 	t.Helper()
 	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return token, nil })
@@ -245,69 +204,6 @@ func TestSameTokenIsNotWrittenAgain(t *testing.T) {
 	require.Equal(t, `{"version": 1, "access_token": "a"}`, clientOf(r.addr).Get(t.Context(), testKey).Val())
 }
 
-func TestFailedUpdateLeavesTheToken(t *testing.T) {
-	s := storeAt(start(t).addr)
-	set(t, s, &oauth2.Token{AccessToken: "a"})
-	boom := errors.New("boom")
-	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
-	require.ErrorIs(t, err, boom)
-	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
-	require.NoError(t, err)
-	require.Panics(t, func() {
-		update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { panic("boom") })
-	})
-	require.Equal(t, "a", accessToken(t, s))
-	begin := time.Now()
-	set(t, s, &oauth2.Token{AccessToken: "b"})
-	require.Less(t, time.Since(begin), s.LockTTL, "the lock is free")
-}
-
-func TestWaitForTheLockObeysItsContextAndReadersDoNotWait(t *testing.T) {
-	r := start(t)
-	s := storeAt(r.addr)
-	set(t, s, &oauth2.Token{AccessToken: "a"})
-	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-		require.Equal(t, "a", accessToken(t, storeAt(r.addr)))
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		_, err := update(storeAt(r.addr), ctx, mustNotRun(t))
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		ctx, cancel = context.WithCancel(t.Context())
-		time.AfterFunc(20*time.Millisecond, cancel)
-		_, err = update(storeAt(r.addr), ctx, mustNotRun(t))
-		require.ErrorIs(t, err, context.Canceled)
-		return &oauth2.Token{AccessToken: "b"}, nil
-	})
-	require.NoError(t, err)
-}
-
-func TestTokenIsStoredThoughTheContextHasEnded(t *testing.T) {
-	r := start(t)
-	s := storeAt(r.addr)
-	ctx, cancel := context.WithCancel(t.Context())
-	_, err := update(s, ctx, func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-		cancel()
-		return &oauth2.Token{AccessToken: "a"}, nil
-	})
-	require.NoError(t, err)
-	require.Equal(t, "a", accessToken(t, s))
-	require.Zero(t, clientOf(r.addr).Exists(t.Context(), s.lockKey()).Val(), "the lock is free")
-}
-
-func TestLockIsKeptForAsLongAsItTakes(t *testing.T) {
-	r := start(t)
-	s := storeAt(r.addr)
-	s.LockTTL = 150 * time.Millisecond
-	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 4*s.LockTTL)
-		defer cancel()
-		_, err := update(storeAt(r.addr), ctx, mustNotRun(t))
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		return &oauth2.Token{AccessToken: "a"}, nil
-	})
-	require.NoError(t, err)
-}
-
 // itself returns a command for another process of this test binary.
 func itself(t *testing.T, env ...string) *exec.Cmd {
 	exe, err := os.Executable()
@@ -316,65 +212,6 @@ func itself(t *testing.T, env ...string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout = os.Stdout
 	return cmd
-}
-
-func counter(t *testing.T, r *server, times int) *exec.Cmd {
-	return itself(t, "REDISSTORE_COUNT="+r.addr, fmt.Sprintf("REDISSTORE_TIMES=%d", times))
-}
-
-func TestGoroutinesAndProcessesTakeTurns(t *testing.T) {
-	const processes, goroutines, times = 4, 4, 25
-	r := start(t)
-	var wg sync.WaitGroup
-	errs := make(chan error, processes+goroutines)
-	for range processes {
-		wg.Go(func() { errs <- counter(t, r, times).Run() })
-	}
-	for range goroutines {
-		wg.Go(func() { errs <- count(storeAt(r.addr), times) })
-	}
-	wg.Wait()
-	for range processes + goroutines {
-		require.NoError(t, <-errs)
-	}
-	got, err := loadToken(storeAt(r.addr), t.Context())
-	require.NoError(t, err)
-	n, err := numberIn(got)
-	require.NoError(t, err)
-	require.Equal(t, (processes+goroutines)*times, n, "no update is lost")
-}
-
-// Processes are killed at any point of an update. What is left is a whole token, never an older one than was seen, and
-// a lock that expires.
-func TestKilledHoldersLeaveTheOldOrTheNewToken(t *testing.T) {
-	r := start(t)
-	s := storeAt(r.addr)
-	set(t, s, numbered(1))
-	seen := 1
-	look := func() int {
-		got, err := loadToken(s, t.Context())
-		require.NoError(t, err)
-		n, err := numberIn(got)
-		require.NoError(t, err)
-		require.GreaterOrEqual(t, n, seen)
-		seen = n
-		return n
-	}
-	held := 0
-	for range 15 {
-		cmd := counter(t, r, 1<<30)
-		require.NoError(t, cmd.Start())
-		until := seen + 1 + rand.IntN(5)
-		require.Eventually(t, func() bool { return look() > until }, 10*time.Second, time.Duration(rand.IntN(3000))*time.Microsecond+1)
-		require.NoError(t, cmd.Process.Kill())
-		cmd.Wait()
-		look()
-		held += int(clientOf(r.addr).Exists(t.Context(), s.lockKey()).Val())
-	}
-	t.Logf("%d of 15 were killed while they had the lock", held)
-	begin := time.Now()
-	require.NoError(t, count(s, 1))
-	require.Less(t, time.Since(begin), 3*s.LockTTL, "the lock has expired")
 }
 
 // takeLock makes the lock of the holder that calls it another one's, as when it has expired.
@@ -672,26 +509,6 @@ func (r *rotating) counts() (fetches, reused int) {
 
 var expired = &oauth2.Token{AccessToken: "old", RefreshToken: "r0", Expiry: time.Now().Add(-time.Hour)}
 
-func TestStoreSharesALoginBetweenTokenSources(t *testing.T) {
-	r := start(t)
-	set(t, storeAt(r.addr), expired)
-	server := &rotating{life: time.Hour}
-	var wg sync.WaitGroup
-	for range 32 {
-		source := &authretry.TokenSource{Fetch: server.fetch, Store: storeAt(r.addr)} // as other processes would have
-		wg.Go(func() {
-			token, err := source.Token()
-			if err != nil || token.AccessToken != "new1" {
-				t.Error(token, err)
-			}
-		})
-	}
-	wg.Wait()
-	fetches, reused := server.counts()
-	require.Equal(t, 1, fetches)
-	require.Zero(t, reused)
-}
-
 // Tokens live for a moment, and each refresh token is good for once: whoever refreshes without having seen what the
 // others did is found out.
 func TestRotatingLoginSurvivesManyExpiries(t *testing.T) {
@@ -793,10 +610,9 @@ func TestClusterOfOneNode(t *testing.T) {
 			_, err := loadToken(s, t.Context())
 			return err == nil
 		}, 10*time.Second, 10*time.Millisecond)
-		require.NoError(t, count(s, 2))
-		got, err := loadToken(s, t.Context())
-		require.NoError(t, err)
-		require.Equal(t, "00000002", got.RefreshToken)
+		set(t, s, &oauth2.Token{AccessToken: "a"})
+		set(t, s, &oauth2.Token{AccessToken: "b"})
+		require.Equal(t, "b", accessToken(t, s))
 	}
 }
 

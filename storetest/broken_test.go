@@ -63,8 +63,11 @@ func TestBrokenStoresAreFoundOut(t *testing.T) {
 		t.Run(b.flaw, func(t *testing.T) {
 			t.Parallel()
 			o := optionsFor(t, b.flaw)
-			if b.flaw == "has a lock that stays" {
+			switch b.flaw {
+			case "has a lock that stays":
 				o.Spoil = nil // which keeps the lock from being removed, too
+			case "keeps out its own process":
+				o.TakeLock = nil // which has no file
 			}
 			k := newCheck(openFile, o)
 			defer k.end()

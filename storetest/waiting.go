@@ -117,7 +117,7 @@ func (c counter) add() (n int, err error) {
 		}
 		var err error
 		if n, err = numberOf(current); err != nil {
-			return nil, fmt.Errorf("Update's function got %w", err)
+			return nil, fmt.Errorf("the function of Update got %w", err)
 		}
 		time.Sleep(time.Millisecond) // so that others come meanwhile
 		n++
