@@ -164,15 +164,22 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 		}
 	}
 	var fetchErr error
-	err := s.Store.Update(ctx, func(ctx context.Context, stored *Record, confirm func(context.Context) error) (*Record, error) {
+	// ends reports whether stored ends the run, because another process has put a good token there, or ended the login.
+	ends := func(stored *Record) bool {
+		if s.takeStored(run, stored) {
+			return true
+		}
+		if stored != nil && stored.LoggedOut && !run.isOld(stored) {
+			fetchErr = errLoggedOut
+		}
+		return fetchErr != nil
+	}
+	enough := func(stored *Record) bool { return ends(stored.attached()) }
+	err := s.updateUnless(ctx, enough, func(ctx context.Context, stored *Record, confirm func(context.Context) error) (*Record, error) {
 		k := run.fetched.Load()
 		stored = stored.attached()
 		if k == nil { // as always, but if the Store has called before
-			if s.takeStored(run, stored) {
-				return nil, nil
-			}
-			if stored != nil && stored.LoggedOut && !run.isOld(stored) {
-				fetchErr = errLoggedOut
+			if ends(stored) {
 				return nil, fetchErr
 			}
 			if k = s.initial(run, stored); k == nil {

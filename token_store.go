@@ -6,6 +6,14 @@ import "context"
 // for later ones. It sees to it that one of them refreshes at a time. Package filestore has one for the processes of a
 // machine, module redisstore one for those of many. Implement it only for another place.
 //
+// A store that many share should have a method
+//
+//	UpdateUnless(ctx context.Context, enough func(current *Record) bool, fn func(...) (*Record, error)) error
+//
+// too, with Update's fn. It is Update, but while it waits for the lock it looks at what others save, and shows each new Record to
+// enough, nil if there is none. As soon as enough returns true, it returns nil without having called fn. Then a thousand who wait for one
+// token do not take the lock one after the other, to find that there is nothing left to do.
+//
 // It keeps the only copy of a login, so it must not say that something is saved before it is, nor write over what it has not
 // shown. It must be safe for concurrent use. Its errors must not carry a token. [Record.Encode] and [DecodeRecord] are
 // how a Record is written.
@@ -29,6 +37,19 @@ type TokenStore interface {
 	// Update obeys ctx while it waits for the lock. But what fn has returned it tries to save even if ctx has ended: a refresh
 	// token that is lost here may be the last one.
 	Update(ctx context.Context, fn func(ctx context.Context, current *Record, confirm func(context.Context) error) (*Record, error)) error
+}
+
+// unlessUpdater is a TokenStore that can do without the lock if somebody else has done the work.
+type unlessUpdater interface {
+	UpdateUnless(ctx context.Context, enough func(current *Record) bool, fn func(ctx context.Context, current *Record, confirm func(context.Context) error) (*Record, error)) error
+}
+
+// updateUnless calls UpdateUnless, or Update if the Store has no such method.
+func (s *TokenSource) updateUnless(ctx context.Context, enough func(*Record) bool, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	if u, ok := s.Store.(unlessUpdater); ok {
+		return u.UpdateUnless(ctx, enough, fn)
+	}
+	return s.Store.Update(ctx, fn)
 }
 
 // confirmKey is the key of a context that has the confirm function of an Update under way.

@@ -99,8 +99,18 @@ func (s *Store) Load(ctx context.Context) (*authretry.Record, error) {
 // unless that is nil or the same. It waits for the lock until ctx ends. What fn returns is stored even if ctx has ended
 // by then. If the file does not hold a token, fn is not called: see ErrDamaged.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error)) error {
-	lock, err := s.lock(ctx, ".lock")
-	if err != nil {
+	return s.update(ctx, nil, fn)
+}
+
+// UpdateUnless is Update, but while it waits for the lock it shows enough each Record that others save, nil if the file vanishes.
+// As soon as enough returns true, it returns nil without having called fn.
+func (s *Store) UpdateUnless(ctx context.Context, enough func(current *authretry.Record) bool, fn func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error)) error {
+	return s.update(ctx, s.news(enough), fn)
+}
+
+func (s *Store) update(ctx context.Context, enough func() bool, fn func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error)) error {
+	lock, err := s.lock(ctx, ".lock", enough)
+	if lock == nil {
 		return err
 	}
 	u := &writing{store: s, lock: lock}

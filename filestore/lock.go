@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/authretry/authretry"
 	"github.com/gofrs/flock"
 )
 
@@ -20,15 +21,16 @@ const (
 // until ctx ends. The lock is on a file of its own (path + ".login.lock"), so that refreshes go on meanwhile. It ends with
 // unlock, which may be called again, or with the process.
 func (s *Store) LockLogin(ctx context.Context) (unlock func(), err error) {
-	lock, err := s.lock(ctx, ".login.lock")
+	lock, err := s.lock(ctx, ".login.lock", nil)
 	if err != nil {
 		return nil, err
 	}
 	return func() { lock.Close() }, nil
 }
 
-// lock locks a file beside the token's, which is made if there is none.
-func (s *Store) lock(ctx context.Context, suffix string) (*flock.Flock, error) {
+// lock locks a file beside the token's, which is made if there is none. If enough is not nil, and returns true while it waits, there is
+// neither a lock nor an error.
+func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*flock.Flock, error) {
 	if s.path == "" {
 		return nil, errNoPath
 	}
@@ -40,10 +42,44 @@ func (s *Store) lock(ctx context.Context, suffix string) (*flock.Flock, error) {
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, path)
 	}
 	lock := flock.New(path, flock.SetPermissions(0o600))
-	if _, err := lock.TryLockContext(ctx, pollEvery); err != nil {
-		return nil, fmt.Errorf("filestore: cannot lock %s: %w", path, err)
+	for {
+		locked, err := lock.TryLock()
+		if err == nil {
+			err = ctx.Err()
+		}
+		switch {
+		case err != nil:
+			lock.Close()
+			return nil, fmt.Errorf("filestore: cannot lock %s: %w", path, err)
+		case locked:
+			return lock, nil
+		case enough != nil && enough():
+			return nil, lock.Close()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pollEvery):
+		}
 	}
-	return lock, nil
+}
+
+// news returns a function that shows enough what is in the file, each time that another one is there. What cannot be read
+// is left for who has the lock.
+func (s *Store) news(enough func(*authretry.Record) bool) func() bool {
+	seen, _ := os.Lstat(s.path)
+	first := true
+	return func() bool {
+		now, err := os.Lstat(s.path)
+		if !first && (err != nil && seen == nil || err == nil && seen != nil && os.SameFile(seen, now) && seen.ModTime().Equal(now.ModTime())) {
+			return false
+		}
+		first = false
+		if seen = now; err != nil {
+			seen = nil
+		}
+		r, _, err := s.read()
+		return err == nil && enough(r)
+	}
 }
 
 // lockFolder locks the folder for a moment, so that of two who have the lock, because somebody has removed its file, one compares

@@ -19,6 +19,8 @@ var broken = []struct {
 	{"keeps out its own process", clauseKeepsOut},
 	{"reads before it has the lock", clauseCurrent},
 	{"locks for reading", clauseLockFree},
+	{"does not look while it waits", clauseUnless},
+	{"goes on after it has seen enough", clauseEnough},
 	{"is empty where there is nothing", clauseNone},
 	{"waits for ever", clauseObeys},
 	{"calls twice", clauseCalls},

@@ -13,6 +13,9 @@ var (
 	clauseConcurrent = clause{"TokenStore", "It must be safe for concurrent use."}
 	clauseErrors     = clause{"TokenStore", "Its errors must not carry a token."}
 
+	clauseUnless = clause{"TokenStore", "while it waits for the lock it looks at what others save, and shows each new Record to enough"}
+	clauseEnough = clause{"TokenStore", "As soon as enough returns true, it returns nil without having called fn."}
+
 	clauseNone     = clause{"TokenStore.Load", "Load returns the current Record, nil if there is none."}
 	clauseLockFree = clause{"TokenStore.Load", "It takes no lock, and waits for none."}
 

@@ -27,7 +27,7 @@ func TestClausesAreQuoted(t *testing.T) {
 
 // clauses are all there are.
 var clauses = []clause{
-	clauseOnce, clauseConcurrent, clauseErrors, clauseNone, clauseLockFree, clauseNoneThere, clauseSaves, clauseKeepsOut,
+	clauseOnce, clauseUnless, clauseEnough, clauseConcurrent, clauseErrors, clauseNone, clauseLockFree, clauseNoneThere, clauseSaves, clauseKeepsOut,
 	clauseCurrent, clauseCalls, clauseFails, clauseSame, clauseCompares, clauseSafe, clauseConfirm, clauseRoom, clauseObeys,
 	clauseEnded, clauseNewer, clauseReturns, clausePanic, clauseFree, clauseWhole, clauseForward, clauseKilled, clauseFreed,
 	clauseDamage, clauseLogout, clauseVanished, clauseShown, clauseLoginLock,

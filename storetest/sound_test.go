@@ -93,6 +93,27 @@ var forgotten []*flock.Flock // which would be unlocked if nothing had them any 
 
 var inProcess sync.Mutex // for the flaw of a lock that other processes do not heed
 
+// UpdateUnless is there for those who wait.
+func (s *fileStore) UpdateUnless(ctx context.Context, enough func(*authretry.Record) bool, fn func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error)) error {
+	seen, _, _ := s.read()
+	for s.flaw != "does not look while it waits" {
+		limited, cancel := context.WithTimeout(ctx, 3*time.Millisecond)
+		err := s.Update(limited, func(_ context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+			return fn(ctx, current, confirm)
+		})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+		now, _, err := s.read()
+		if err == nil && fmt.Sprint(numberOf(now)) != fmt.Sprint(numberOf(seen)) && enough(now) && s.flaw != "goes on after it has seen enough" {
+			return nil
+		}
+		seen = now
+	}
+	return s.Update(ctx, fn)
+}
+
 func (s *fileStore) Update(ctx context.Context, fn func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error)) error {
 	early, _, earlyErr := s.read()
 	unlock, lock, err := s.lock(ctx)
@@ -298,7 +319,9 @@ func optionsFor(t *testing.T, flaw string) Options {
 			dir, err := os.MkdirTemp(t.TempDir(), "")
 			return flaw + "|" + filepath.Join(dir, "login"), err
 		},
-		Put: func(_ context.Context, place string, value []byte) error { return os.WriteFile(pathOf(place), value, 0o600) },
+		Put: func(_ context.Context, place string, value []byte) error {
+			return os.WriteFile(pathOf(place), value, 0o600)
+		},
 		Find: func(_ context.Context, place string, value []byte) (bool, error) {
 			data, err := os.ReadFile(pathOf(place))
 			if errors.Is(err, fs.ErrNotExist) {

@@ -103,6 +103,7 @@ var cases = []testCase{
 	{"functions that fail", checkFailures},
 	{"context that ends", checkContexts},
 	{"waiting", checkWaiting},
+	{"waiting for others' work", checkUnless},
 	{"goroutines", checkGoroutines},
 	{"reading beside writing", checkReading},
 	{"confirm", checkConfirm},
