@@ -5,17 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/authretry/authretry"
 )
 
-const (
-	minPoll        = 5 * time.Millisecond
-	maxPoll        = 100 * time.Millisecond
-	releaseTimeout = time.Second
-)
+const releaseTimeout = time.Second
 
 // A lock is one that is held, for all that its holder knows.
 type lock struct {
@@ -29,10 +24,13 @@ type lock struct {
 // errNotHeld is what confirm returns when there is nothing left to confirm.
 var errNotHeld = errors.New("it has expired or was removed, or another token has been stored, so others may be refreshing")
 
-// lock waits for the lock until ctx ends. Those who wait ask again and again, less and less often.
-func (s *Store) lock(ctx context.Context) (*lock, error) {
+// lock waits for the lock until ctx ends. If enough returns true for a login that another one has stored meanwhile, there is
+// neither a lock nor an error.
+func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (*lock, error) {
 	var why error
-	for poll := minPoll; ; poll = min(2*poll, maxPoll) {
+	w := waiter{store: s, enough: enough, poll: minPoll}
+	defer func() { w.end() }()
+	for {
 		l, err := s.tryLock(ctx)
 		switch {
 		case err == nil:
@@ -43,9 +41,8 @@ func (s *Store) lock(ctx context.Context) (*lock, error) {
 			return nil, failed("lock", s.lockKey(), err)
 		}
 		why = err
-		select {
-		case <-ctx.Done():
-		case <-time.After(poll/2 + mathrand.N(poll)):
+		if l != nil && w.isEnough(l.value, l.exists) || w.wait(ctx) {
+			return nil, nil
 		}
 	}
 }
@@ -56,22 +53,26 @@ var (
 	errLate  = errors.New("the answer of Redis came later than LockTTL")
 )
 
-// tryLock asks for the lock once. Each time it is another one, so that the release of one cannot release the next.
+// tryLock asks for the lock once. Each time it is another one, so that the release of one cannot release the next. If another
+// one has it, there are both an error and a lock, which is not held, but says what the login is.
 func (s *Store) tryLock(ctx context.Context) (*lock, error) {
 	l := &lock{store: s, id: rand.Text()}
 	asked := time.Now()
 	answer, err := s.run(ctx, lockScript, func() { l.release(context.WithoutCancel(ctx)) }, l.id, s.lockTTL().Milliseconds())
-	switch {
-	case errors.Is(err, redis.Nil):
-		return nil, errTaken
-	case err != nil:
+	values, _ := answer.([]any)
+	if err == nil && len(values) != 2 {
+		err = errors.New("a script has returned what it does not return")
+	}
+	if err != nil {
 		return nil, err
+	}
+	l.value, l.exists = values[1].(string)
+	switch {
+	case values[0] == int64(0):
+		return l, errTaken
 	case time.Since(asked) >= s.lockTTL():
 		go l.release(context.WithoutCancel(ctx)) // in case that it is still ours
 		return nil, errLate
-	}
-	if values, _ := answer.([]any); len(values) == 1 {
-		l.value, l.exists = values[0].(string)
 	}
 	return l, nil
 }

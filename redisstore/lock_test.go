@@ -302,7 +302,7 @@ func userOf(t *testing.T, r *server, without string) *redis.Client {
 
 func TestUserNeedsWhatThePackageCommentSays(t *testing.T) {
 	r := start(t)
-	s := &Store{Client: userOf(t, r, ""), Key: testKey, LockTTL: 150 * time.Millisecond}
+	s := &Store{Client: userOf(t, r, ""), Key: testKey, LockTTL: 300 * time.Millisecond}
 	for _, token := range []string{"first", "second"} {
 		require.NoError(t, s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
 			waiting, cancel := context.WithTimeout(t.Context(), 3*s.LockTTL)

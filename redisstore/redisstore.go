@@ -10,7 +10,9 @@
 //
 // One holder at a time refreshes, under a lock that is extended for as long as that takes. The lock of a holder that
 // has crashed, or cannot reach Redis any more, expires after LockTTL, 10 seconds unless set. Those who wait for it take
-// it in no particular order.
+// it in no particular order. Those who wait for a token, as a TokenSource does, go on without the lock when another one has
+// stored it. They are woken by Pub/Sub, on a channel named like the lock's key, for which each Store that waits has a connection
+// besides; where that is not possible, they ask up to ten times a second.
 //
 // Before a refresh token is spent, one more script makes sure that the lock is still there, and that no other token has
 // been stored, and it writes the lock again: so a Redis that is read-only, out of memory, cannot save to its disk, lacks
@@ -60,8 +62,9 @@
 // replica may not have the newest token yet. A client that is connected to a replica itself reads there all the same, and
 // Update fails, before anything is spent. They need a user who may call EVALSHA, EVAL, GET, SET and DEL with both keys:
 //
-//	ACL SETUSER myapp on >password ~myapp:login ~{myapp:login}:lock +evalsha +eval +get +set +del
+//	ACL SETUSER myapp on >password ~myapp:login ~{myapp:login}:lock &{myapp:login}:lock +evalsha +eval +get +set +del +publish +subscribe
 //
+// Without PUBLISH, SUBSCRIBE and the channel, those who wait are not woken.
 // If one of these is missing, Update fails before anything is spent, with an error that names them all; but for EVAL, which
 // is needed only for a script that Redis does not know yet.
 //
@@ -145,12 +148,26 @@ func (s *Store) Load(ctx context.Context) (*authretry.Record, error) {
 // unless that is nil or the same. It waits for the lock until ctx ends. What fn returns is stored even if ctx has ended
 // by then. If Redis does not say whether that has succeeded, the error says so.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error)) error {
+	return s.update(ctx, nil, fn)
+}
+
+// UpdateUnless is Update, but while it waits for the lock it shows enough each Record that others store, nil if the key vanishes.
+// As soon as enough returns true, it returns nil without having called fn. A thousand who wait for one token are woken at once when
+// it is there.
+func (s *Store) UpdateUnless(ctx context.Context, enough func(current *authretry.Record) bool, fn func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error)) error {
+	return s.update(ctx, enough, fn)
+}
+
+func (s *Store) update(ctx context.Context, enough func(*authretry.Record) bool, fn updateFunc) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	l, err := s.lock(ctx)
+	l, err := s.lock(ctx, enough)
 	if err != nil {
 		return s.updateDown(ctx, err, fn)
+	}
+	if l == nil {
+		return nil // another one has done it
 	}
 	defer l.keep(ctx)()
 

@@ -303,7 +303,7 @@ func hold(s *Store) error {
 func TestRepeatedWriteIsNoLoss(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
-	l, err := s.lock(t.Context())
+	l, err := s.lock(t.Context(), nil)
 	require.NoError(t, err)
 	token := []byte(`{"version":1,"access_token":"a"}`)
 	require.NoError(t, l.write(t.Context(), token))

@@ -13,17 +13,17 @@ import (
 var (
 	readScript = redis.NewScript(`return redis.call("GET", KEYS[1])`)
 
-	// lockScript takes the lock ARGV[1] for ARGV[2] milliseconds, and returns the login in a list; or nil if it is
-	// taken. It calls DEL, which releaseScript will need, so that a user who may not call that learns it now.
+	// lockScript takes the lock ARGV[1] for ARGV[2] milliseconds, and returns 1 and the login in a list; or 0 and the login if
+	// it is taken. It calls DEL, which releaseScript will need, so that a user who may not call that learns it now.
 	lockScript = redis.NewScript(`
 local login = redis.call("GET", KEYS[1])
 local lock = redis.call("GET", KEYS[2])
 if lock and lock ~= ARGV[1] then
-	return false
+	return {0, login}
 end
 redis.call("DEL", KEYS[2])
 redis.call("SET", KEYS[2], ARGV[1], "PX", ARGV[2])
-return {login}`)
+return {1, login}`)
 
 	// extendScript extends the lock ARGV[1] by ARGV[2] milliseconds, unless it is lost, or the login is no longer
 	// ARGV[3]. It does so by SET, which needs no other permission than lockScript, and fails if Redis cannot write.
@@ -35,19 +35,23 @@ end
 redis.call("SET", KEYS[2], ARGV[1], "PX", ARGV[2])
 return 1`)
 
-	// writeScript replaces the login ARGV[2] by ARGV[1], and is content if that is there already.
+	// writeScript replaces the login ARGV[2] by ARGV[1], and is content if that is there already. It wakes those who wait, if the
+	// user may do that.
 	writeScript = redis.NewScript(`
 local login = redis.call("GET", KEYS[1])
 if login and login ~= ARGV[1] and login ~= ARGV[2] then
 	return 0
 end
 redis.call("SET", KEYS[1], ARGV[1])
+redis.pcall("PUBLISH", KEYS[2], "saved")
 return 1`)
 
-	// releaseScript removes the lock ARGV[1].
+	// releaseScript removes the lock ARGV[1], and wakes those who wait.
 	releaseScript = redis.NewScript(`
 if redis.call("GET", KEYS[2]) == ARGV[1] then
-	return redis.call("DEL", KEYS[2])
+	redis.call("DEL", KEYS[2])
+	redis.pcall("PUBLISH", KEYS[2], "free")
+	return 1
 end
 return 0`)
 )
