@@ -39,13 +39,25 @@ func startProvider(t *testing.T) (*servers.Server, *ecdsa.PrivateKey) {
 // authorize has somebody log in and consent, by the forms that a browser would show, and returns the code.
 func authorize(t *testing.T, srv *servers.Server, params url.Values) (code, verifier string) {
 	t.Helper()
-	verifier = rand.Text() + rand.Text()
-	sum := sha256.Sum256([]byte(verifier))
-	query := url.Values{"response_type": {"code"}, "redirect_uri": {"http://127.0.0.1/callback"}, "prompt": {"consent"},
-		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}}
+	query, verifier := authorizationRequest()
 	for name, values := range params {
 		query[name] = values
 	}
+	return walk(t, srv.URL+"/auth?"+query.Encode()).Get("code"), verifier
+}
+
+// authorizationRequest returns what every authorization request says here, and the verifier to its challenge.
+func authorizationRequest() (params url.Values, verifier string) {
+	verifier = rand.Text() + rand.Text()
+	sum := sha256.Sum256([]byte(verifier))
+	return url.Values{"response_type": {"code"}, "redirect_uri": {"http://127.0.0.1/callback"}, "prompt": {"consent"},
+		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}}, verifier
+}
+
+// walk is a person with a browser, who fills in each form, until there is none. It returns what the client is told by the redirect
+// at the end, nil if there is none.
+func walk(t *testing.T, address string) url.Values {
+	t.Helper()
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
 	var arrived *url.URL
@@ -56,23 +68,31 @@ func authorize(t *testing.T, srv *servers.Server, params url.Values) (code, veri
 		}
 		return nil
 	}}
-	form := regexp.MustCompile(`action="([^"]+)"[\s\S]*?name="prompt" value="([^"]+)"`)
-	resp, err := client.Get(srv.URL + "/auth?" + query.Encode())
-	for range 4 {
+	action := regexp.MustCompile(`<form[^>]*action="([^"]+)"`)
+	hidden := regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)"`)
+	resp, err := client.Get(address)
+	for range 6 {
 		require.NoError(t, err)
 		page, err2 := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		require.NoError(t, err2)
 		if arrived != nil {
 			require.Empty(t, arrived.Query().Get("error"), arrived.Query().Get("error_description"))
-			return arrived.Query().Get("code"), verifier
+			return arrived.Query()
 		}
-		fields := form.FindStringSubmatch(string(page))
-		require.NotNil(t, fields, "there is no form on %s", page)
-		resp, err = client.PostForm(fields[1], url.Values{"prompt": {fields[2]}, "login": {"mufasa"}, "password": {"x"}})
+		require.Equal(t, 200, resp.StatusCode, "%s", page)
+		to := action.FindSubmatch(page)
+		if to == nil {
+			return nil
+		}
+		fields := url.Values{"login": {"mufasa"}, "password": {"x"}, "confirm": {"yes"}}
+		for _, field := range hidden.FindAllSubmatch(page, -1) {
+			fields.Set(string(field[1]), string(field[2]))
+		}
+		resp, err = client.PostForm(string(to[1]), fields)
 	}
-	require.Fail(t, "the login does not end")
-	return "", ""
+	require.Fail(t, "the forms do not end")
+	return nil
 }
 
 // introspect asks the provider about a token.
@@ -199,4 +219,102 @@ func TestOIDCProviderDPoP(t *testing.T) {
 	require.True(t, ok, "%v", err)
 	require.Equal(t, authretry.ReasonWrongKey, rejection.Reason)
 	require.Empty(t, base.take())
+}
+
+// What is asked for is pushed first (RFC 9126), and what is pushed by a key's owner is bound to that key.
+func TestOIDCProviderPushedRequest(t *testing.T) {
+	srv, signer := startProvider(t)
+	endpoint := &authretry.TokenEndpoint{URL: srv.URL + "/token", ClientID: "jwt", Auth: &authretry.PrivateKeyJWT{Signer: signer, KeyID: "k1"}, Issuer: srv.URL}
+	form, verifier := authorizationRequest()
+	form.Set("scope", "openid offline_access read")
+	form.Set("resource", "https://api.example.com/")
+	var pushed struct {
+		RequestURI string `json:"request_uri"`
+	}
+	postByHand(t, endpoint, srv.URL+"/request", form, &pushed)
+	require.NotEmpty(t, pushed.RequestURI)
+	code := walk(t, srv.URL+"/auth?"+url.Values{"client_id": {"jwt"}, "request_uri": {pushed.RequestURI}}.Encode()).Get("code")
+	endpoint.Params = url.Values{"resource": {"https://api.example.com/"}}
+	login, err := endpoint.AuthorizationCode(code, verifier, "http://127.0.0.1/callback")(t.Context(), authretry.TokenRequest{})
+	require.NoError(t, err)
+	tokens := &authretry.TokenSource{Fetch: endpoint.Refresh(), Initial: login}
+	refreshed, err := tokens.Refresh(t.Context(), nil)
+	require.NoError(t, err)
+	claims := introspect(t, srv, refreshed.AccessToken)
+	require.Equal(t, []any{true, "https://api.example.com/"}, []any{claims["active"], claims["aud"]})
+}
+
+// A login by a device (RFC 8628), whose tokens are bound to a key. From then on they are refreshed as any others.
+func TestOIDCProviderDevice(t *testing.T) {
+	srv, _ := startProvider(t)
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	key, err := dpop.NewKey(signer)
+	require.NoError(t, err)
+	base := &sends{}
+	endpoint := &authretry.TokenEndpoint{URL: srv.URL + "/token", ClientID: "public", Proof: key, HTTPClient: &http.Client{Transport: base}}
+	var device struct {
+		Code     string `json:"device_code"`
+		Complete string `json:"verification_uri_complete"`
+	}
+	postByHand(t, endpoint, srv.URL+"/device/auth", url.Values{"scope": {"openid offline_access"}}, &device)
+	form := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {device.Code}}
+	var answer struct {
+		AccessToken  string `json:"access_token"`
+		RefreshToken string `json:"refresh_token"`
+		TokenType    string `json:"token_type"`
+		Error        string
+	}
+	postByHand(t, endpoint, endpoint.URL, form, &answer)
+	require.Equal(t, "authorization_pending", answer.Error)
+	walk(t, device.Complete)
+	answer.Error = ""
+	postByHand(t, endpoint, endpoint.URL, form, &answer)
+	require.Empty(t, answer.Error)
+	require.Equal(t, "DPoP", answer.TokenType)
+
+	tokens := &authretry.TokenSource{Fetch: endpoint.Refresh(), Initial: &oauth2.Token{RefreshToken: answer.RefreshToken}}
+	client := &http.Client{Transport: &authretry.Transport{Base: base, Schemes: []authretry.Scheme{&dpop.Scheme{Source: tokens, Key: key}}}}
+	for range 2 {
+		resp, err := client.Get(srv.URL + "/me")
+		require.NoError(t, err)
+		require.NoError(t, authretry.Explain(resp))
+		require.NoError(t, resp.Body.Close())
+	}
+	require.Equal(t, map[string]int{"/token": 1, "/me": 2}, base.take())
+}
+
+// postByHand sends a form as the client of an endpoint, with a proof where it has a key, as often as nonces are asked for, and
+// decodes the answer.
+func postByHand(t *testing.T, e *authretry.TokenEndpoint, address string, form url.Values, into any) {
+	t.Helper()
+	var data []byte
+	for range 3 {
+		fields := url.Values{"client_id": {e.ClientID}}
+		for name, values := range form {
+			fields[name] = values
+		}
+		header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+		if e.Auth != nil {
+			require.NoError(t, e.Auth.Authenticate(t.Context(), e, fields, header))
+		}
+		req, err := http.NewRequest("POST", address, strings.NewReader(fields.Encode()))
+		require.NoError(t, err)
+		req.Header = header
+		if e.Proof != nil {
+			require.NoError(t, e.Proof.Prove(req, ""))
+		}
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		if e.Proof != nil {
+			e.Proof.Learn(resp)
+		}
+		data, err = io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		if !strings.Contains(string(data), "use_dpop_nonce") {
+			break
+		}
+	}
+	require.NoError(t, json.Unmarshal(data, into), "%s", data)
 }
