@@ -1,0 +1,206 @@
+package authretry
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func spacesOf(account, host string) spacesKey {
+	return spacesKey{account, origin{scheme: "https", host: host, port: "443"}}
+}
+
+func urlOf(t testing.TB, text string) *url.URL {
+	u, err := url.Parse(text)
+	require.NoError(t, err)
+	return u
+}
+
+// requireCounted checks that the sizes are those of what there is, and that no account is known that has nothing.
+func requireCounted(t *testing.T, s *spaces) {
+	t.Helper()
+	sum := 0
+	accounts := map[string]int{}
+	for _, k := range s.known {
+		size := sizeOfOrigin + len(k.key.account) + len(k.key.host)
+		for _, sp := range k.spaces {
+			size += sp.size()
+		}
+		require.Equal(t, size, k.size)
+		sum += size
+		if k.key.account != "" {
+			accounts[k.key.account]++
+		}
+	}
+	require.EqualValues(t, sum, s.size.Load())
+	require.EqualValues(t, len(s.known), s.count.Load())
+	require.Len(t, s.first, len(accounts))
+	for account, n := range accounts {
+		for k := s.first[account]; k != nil; k = k.next {
+			n--
+		}
+		require.Zero(t, n, account)
+	}
+}
+
+// What is dropped to make room leaves nothing behind, and is what has not been used for long.
+func TestWhatIsInUseOutlivesWhatIsNot(t *testing.T) {
+	s := &spaces{limit: 16 * (sizeOfOrigin + sizeOfSpace + sizeOfSession + 100)}
+	use := spacesOf("daily", "api.test")
+	u := urlOf(t, "https://api.test/")
+	require.True(t, s.keep(use, u, lease{held: held{Session: word{}}}, 0))
+	for i := range 2_000 {
+		// Of 16 that are looked at, the oldest goes; there are about as many.
+		s.keep(spacesOf(fmt.Sprint("once-", i), "api.test"), u, lease{held: held{Session: word{}}}, 0)
+		l, _ := s.lend(use, u)
+		require.NotNil(t, l.Session, "after %d others", i)
+	}
+	requireCounted(t, s)
+	for range 2_000 { // several origins of an account, which are in one list
+		s.keep(spacesOf(fmt.Sprint("a", rand.IntN(4)), fmt.Sprint("host", rand.IntN(40))), u, lease{held: held{Session: word{}}}, 0)
+		requireCounted(t, s)
+	}
+	require.LessOrEqual(t, s.size.Load(), s.limit)
+}
+
+// The connections of a Carrier take more room than its Session.
+func TestCarrierCountsForItsConnections(t *testing.T) {
+	h := held{Session: word{}}
+	plain := h.size()
+	h.by = http.DefaultTransport
+	require.GreaterOrEqual(t, h.size()-plain, 16<<10)
+}
+
+// Servers that take large bodies are remembered within the same bounds.
+func TestServersThatTakeBodiesAreBounded(t *testing.T) {
+	s := &spaces{limit: 10 * (sizeOfOrigin + 100)}
+	for i := range 1_000 {
+		s.noteTaken(spacesOf("", fmt.Sprint("host", i)))
+	}
+	require.LessOrEqual(t, s.size.Load(), s.limit)
+	requireCounted(t, s)
+	require.True(t, s.takesBodies(spacesOf("", "host999")))
+	s.noteTaken(spacesOf("", strings.Repeat("h", maxHost+1)))
+	require.False(t, s.takesBodies(spacesOf("", strings.Repeat("h", maxHost+1))))
+}
+
+// Those who ask at the same time for what is not known yet get the same.
+func TestSpacesOfAnOriginAreMadeOnce(t *testing.T) {
+	for range 50 {
+		s := new(spaces)
+		var found sync.Map
+		var begun, all sync.WaitGroup
+		s.mu.Lock()
+		begun.Add(8)
+		for i := range 8 {
+			all.Go(func() {
+				begun.Done()
+				found.Store(i, s.at(spacesOf("u", "api.test")))
+			})
+		}
+		begun.Wait()
+		for range 8 {
+			runtime.Gosched()
+		}
+		s.mu.Unlock()
+		all.Wait()
+		first, _ := found.Load(0)
+		found.Range(func(_, k any) bool { require.Same(t, first, k); return true })
+		requireCounted(t, s)
+	}
+}
+
+// While others drop the last of what there is, it is counted without being there.
+func TestNothingIsDroppedWhereThereIsNothing(t *testing.T) {
+	s := &spaces{limit: 1}
+	s.size.Store(2)
+	s.shrink()
+	require.EqualValues(t, 2, s.size.Load())
+}
+
+// What was lent is not kept in a space that has been forgotten meanwhile, and whoever keeps it is told.
+func TestForgottenSpaceTakesNothingBack(t *testing.T) {
+	u := urlOf(t, "https://api.test/")
+	key := spacesOf("u", "api.test")
+	for name, forget := range map[string]func(s *spaces, l lease){
+		"the space":   func(s *spaces, l lease) { s.forget(key, l) },
+		"the account": func(s *spaces, _ lease) { s.forgetAccount("u") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := new(spaces)
+			require.True(t, s.keep(key, u, lease{held: held{Session: exclusiveWord{}}}, 0))
+			l, _ := s.lend(key, u)
+			require.NotNil(t, l.Session)
+			forget(s, l)
+			require.False(t, s.keep(key, u, l, 0))
+			requireCounted(t, s)
+			l, _ = s.lend(key, u)
+			require.Nil(t, l.Session)
+		})
+	}
+}
+
+// No more Sessions are kept than may be out at once, and none is counted that is not kept.
+func TestIdleSessionsAreBounded(t *testing.T) {
+	s := new(spaces)
+	u, key := urlOf(t, "https://api.test/"), spacesOf("", "api.test")
+	fresh := lease{held: held{Session: exclusiveWord{}}}
+	for range 64 {
+		require.True(t, s.keep(key, u, fresh, 0))
+	}
+	k := s.of(key)
+	k.counts = true
+	var visits []visit
+	for range 20 {
+		visits = append(visits, k.enter())
+	}
+	visits[0].crowded()
+	require.EqualValues(t, 5, k.bound)
+	require.Len(t, k.spaces[0].idle, 5)
+	requireCounted(t, s)
+	require.False(t, s.keep(key, u, fresh, 0), "as many as may be out are idle")
+	requireCounted(t, s)
+
+	k.bound = 0
+	idle := &k.spaces[0].idle
+	for len(*idle) < maxIdle {
+		*idle = append(*idle, fresh.held)
+	}
+	require.False(t, s.keep(key, u, fresh, 0))
+	require.Len(t, *idle, maxIdle)
+}
+
+// One request that is refused is no crowd, nor are two that follow each other.
+func TestOneRequestIsNoCrowd(t *testing.T) {
+	k := &originSpaces{all: new(spaces), crowd: crowd{counts: true}}
+	for range 3 {
+		v := k.enter()
+		require.False(t, v.crowded())
+		v.end(true)
+	}
+	v := k.enter()
+	require.False(t, v.crowded(), "although the last one was accepted")
+	require.Zero(t, k.bound)
+}
+
+// A server that challenges each path does not fill the memory.
+func TestScopesAreBounded(t *testing.T) {
+	s := new(spaces)
+	key := spacesOf("", "api.test")
+	for i := range 3 * maxScopes {
+		u := urlOf(t, fmt.Sprintf("https://api.test/%d/x", i))
+		require.True(t, s.keep(key, u, lease{held: held{Session: word{}}}, 0))
+		l, exact := s.lend(key, u)
+		require.NotNil(t, l.Session)
+		require.True(t, exact, "the latest is there")
+	}
+	require.Len(t, s.of(key).spaces[0].scopes, maxScopes)
+	requireCounted(t, s)
+}
