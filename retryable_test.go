@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -160,11 +161,49 @@ func TestRetryableClientLeavesPermanentErrorsAlone(t *testing.T) {
 	require.Zero(t, hits)
 }
 
+// What nobody but a person can put right is not tried again, whatever the method.
+func TestRetryableClientTriesOnceWhereRetriesAreInVain(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} {
+		tries := 0
+		transport := New(&Bearer{Source: &TokenSource{}})
+		transport.OnEvent = func(_ context.Context, e Event) {
+			if e.Kind == EventDone {
+				tries++
+			}
+		}
+		req, err := retryablehttp.NewRequest(method, "http://localhost:1/", nil)
+		require.NoError(t, err)
+		_, err = quickRetries(transport).Do(req)
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.Equal(t, 1, tries, method)
+	}
+}
+
+// A 5xx of which nobody says to what request it came is not taken for that of one which may be repeated.
+func TestResponseWithoutItsRequestIsNotRepeated(t *testing.T) {
+	again, err := checkRetry(t.Context(), &http.Response{StatusCode: 503}, nil)
+	require.NoError(t, err)
+	require.False(t, again)
+}
+
+// A Base that is a retryablehttp.RoundTripper has its defaults where its fields are nil.
+func TestRetryableBaseWithItsDefaults(t *testing.T) {
+	made := newReturningRedirects(&retryablehttp.RoundTripper{})
+	require.Equal(t, retryablehttp.NewClient().RetryMax, made.Client.RetryMax)
+	require.NotNil(t, made.Client.CheckRetry)
+	made = newReturningRedirects(&retryablehttp.RoundTripper{Client: &retryablehttp.Client{RetryMax: 7}})
+	require.Equal(t, 7, made.Client.RetryMax)
+	require.NotNil(t, made.Client.HTTPClient.Transport, "that of retryablehttp")
+}
+
 func TestRetryableClientIsQuietAndSharesTheJar(t *testing.T) {
 	client := NewRetryableClient(New(&Basic{Username: "u", Password: "p"}))
 	require.Nil(t, client.Logger)
 	require.Nil(t, client.HTTPClient.Jar)
-	_, err := NewRetryableClient(nil).Get("http://localhost/")
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	require.Equal(t, jar, NewRetryableClient(&Transport{Jar: jar}).HTTPClient.Jar)
+	_, err = NewRetryableClient(nil).Get("http://localhost/")
 	require.ErrorContains(t, err, "authretry: the Transport is nil")
 }
 
