@@ -406,3 +406,79 @@ func TestRetryAfter(t *testing.T) {
 		require.Equal(t, want, retryAfter(resp), value)
 	}
 }
+
+// An answer that breaks off is none, although what there is of it could be read.
+func TestAnswerThatBreaksOff(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		issue(w)
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	endpoint := &TokenEndpoint{URL: e.URL, HTTPClient: e.Client()}
+	_, err := endpoint.Refresh()(t.Context(), refreshRequest)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.ErrorContains(t, err, "broke off")
+}
+
+// A refresh token is not sent again by who has lost the lock meanwhile.
+func TestRetryIsConfirmed(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	lost, calls := errors.New("the lock is lost"), 0
+	ctx := context.WithValue(t.Context(), confirmKey{}, func(context.Context) error { calls++; return lost })
+	_, err := (&TokenEndpoint{URL: e.URL}).Refresh()(ctx, refreshRequest)
+	require.ErrorIs(t, err, lost)
+	require.Equal(t, 1, calls)
+	require.Len(t, e.forms, 1)
+}
+
+// A proof that there is not fails the request before it is sent.
+func TestProofThatFails(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) { issue(w) })
+	_, err := (&TokenEndpoint{URL: e.URL, Proof: failingProver{}}).Refresh()(t.Context(), refreshRequest)
+	require.ErrorIs(t, err, errNoProof)
+	require.ErrorContains(t, err, "TokenEndpoint.Proof has failed")
+	require.Empty(t, e.forms)
+}
+
+var errNoProof = errors.New("the key is locked")
+
+type failingProver struct{}
+
+func (failingProver) Prove(*http.Request, string) error { return errNoProof }
+func (failingProver) Thumbprint() string                { return "x" }
+func (failingProver) Learn(*http.Response)              {}
+
+// What never succeeds is not tried again, and a server that asks for time gets it without callers who wait.
+func TestTokenRequestsThatAreNotRepeated(t *testing.T) {
+	down := errors.New("connection reset")
+	again, _ := retryTokenRequest(t.Context(), nil, down)
+	require.True(t, again)
+	for _, err := range []error{errRecursion, fmt.Errorf("%w: %w", errRecursion, down), &Rejection{Reason: ReasonPlaintext, Err: down}} {
+		again, _ := retryTokenRequest(t.Context(), nil, err)
+		require.False(t, again, err)
+	}
+}
+
+// Loopback is no loopback where a proxy gets the request; that of http.DefaultTransport counts as it is then.
+func TestPlaintextToLoopbackByTheDefaultProxy(t *testing.T) { // not parallel: it replaces http.DefaultTransport
+	var asked int
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { asked++; issue(w) }))
+	defer proxy.Close()
+	u, err := url.Parse(proxy.URL)
+	require.NoError(t, err)
+	before := http.DefaultTransport
+	defer func() { http.DefaultTransport = before }()
+	http.DefaultTransport = &http.Transport{Proxy: http.ProxyURL(u)}
+	_, err = (&TokenEndpoint{URL: "http://127.0.0.1:1/"}).Refresh()(t.Context(), refreshRequest)
+	require.ErrorIs(t, err, errPlaintextEndpoint)
+	require.Zero(t, asked)
+}
+
+// What it prints is who the client is, and no more.
+func TestTokenEndpointPrintsTheClient(t *testing.T) {
+	text := fmt.Sprintf("%v", TokenEndpoint{ClientID: "client-1", Issuer: "https://issuer.test", URL: "https://issuer.test/?key=s3cret", Auth: SecretPost("s3cret")})
+	require.Contains(t, text, "client-1")
+	require.Contains(t, text, "https://issuer.test")
+	require.NotContains(t, text, "s3cret")
+}
