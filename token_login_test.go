@@ -366,3 +366,73 @@ func TestLogoutDuringARefresh(t *testing.T) {
 		})
 	}
 }
+
+// A login that could not be saved is saved later; one that was saved is not saved again.
+func TestLoginIsSavedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{}
+		store := newSharedStore(nil)
+		store.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+		src := &TokenSource{Store: store, Login: p.login}
+		require.Equal(t, "login-1", tokenOf(t, src))
+		store.change(func(s *sharedStore) { s.failSave = nil })
+		time.Sleep(time.Minute)
+		require.Equal(t, "r-login-1", store.get().RefreshToken)
+		updates := store.updates.Load()
+		time.Sleep(time.Hour)
+		require.Equal(t, updates, store.updates.Load())
+
+		store = newSharedStore(nil)
+		src = &TokenSource{Store: store, Login: p.login}
+		require.Equal(t, "login-2", tokenOf(t, src))
+		updates = store.updates.Load()
+		time.Sleep(time.Hour)
+		require.Equal(t, updates, store.updates.Load())
+	})
+}
+
+// Who has asked for a scope is told that the login has not brought it; the others go on with what it has.
+func TestLoginThatGrantsLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &TokenSource{Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			return (&oauth2.Token{AccessToken: "login"}).WithExtra(map[string]any{"scope": "read"}), nil
+		}}
+		_, err := src.Obtain(t.Context(), TokenRequest{Scopes: []string{"write"}})
+		rejection, ok := errors.AsType[*Rejection](err)
+		require.True(t, ok)
+		require.Equal(t, ReasonInsufficientScope, rejection.Reason)
+		require.Equal(t, "login", tokenOf(t, src))
+	})
+}
+
+// Nobody is asked to log in where there is a token by now, or for who is gone.
+func TestLoginThatIsNotNeededAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{}
+		src := &TokenSource{Login: p.login}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		run, _, err := src.joinLogin(gone, new(demand), ErrLoginRequired)
+		require.Nil(t, run)
+		require.ErrorIs(t, err, context.Canceled)
+		require.NoError(t, src.Set(old()))
+		run, got, err := src.joinLogin(t.Context(), new(demand), ErrLoginRequired)
+		require.NoError(t, err)
+		require.Nil(t, run)
+		require.Equal(t, "old", got.AccessToken)
+		synctest.Wait()
+		require.Zero(t, p.asked.Load())
+	})
+}
+
+// A login that has never been used is revoked all the same.
+func TestLogoutRevokesInitial(t *testing.T) {
+	for name, store := range map[string]TokenStore{"no Store": nil, "nothing in the Store": newSharedStore(nil)} {
+		var revoked []string
+		src := &TokenSource{Store: store, Initial: old(), Revoke: func(_ context.Context, t *oauth2.Token) error { revoked = append(revoked, t.RefreshToken); return nil }}
+		require.NoError(t, src.Logout(t.Context()))
+		require.Equal(t, []string{"refresh-0"}, revoked, name)
+		_, err := src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+	}
+}

@@ -402,3 +402,39 @@ func (s unheardStore) Update(ctx context.Context, fn func(context.Context, *Reco
 	s.once.Do(func() { err = errors.New("no answer") })
 	return err
 }
+
+// A login that could not be saved is not saved any more where another one has taken its place.
+func TestReplacedLoginIsNotSavedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore(nil)
+		store.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+		src := &TokenSource{Store: store}
+		require.Error(t, src.Set(&oauth2.Token{AccessToken: "first", RefreshToken: "r-first"}))
+		store.change(func(s *sharedStore) { s.failSave = nil })
+		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "second", RefreshToken: "r-second"}))
+		updates := store.updates.Load()
+		time.Sleep(time.Hour)
+		require.Equal(t, "r-second", store.get().RefreshToken)
+		require.Equal(t, updates, store.updates.Load())
+	})
+}
+
+// What another process has put into the Store is used without its lock.
+func TestNewTokenInTheStoreNeedsNoLock(t *testing.T) {
+	store := newSharedStore(&oauth2.Token{AccessToken: "theirs"})
+	store.change(func(s *sharedStore) { s.failLock = errors.New("others have it") })
+	require.Equal(t, "theirs", tokenOf(t, &TokenSource{Store: store}))
+	require.Zero(t, store.updates.Load())
+}
+
+// Initial that has expired is refreshed, and not put into the Store.
+func TestExpiredInitialIsRefreshed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "r0"}
+		store := newSharedStore(nil)
+		src := &TokenSource{Store: store, Fetch: i.fetch, Initial: &oauth2.Token{AccessToken: "a0", RefreshToken: "r0", Expiry: time.Now().Add(-time.Hour)}}
+		require.Equal(t, "a1", tokenOf(t, src))
+		require.Equal(t, "r1", store.get().RefreshToken)
+		require.EqualValues(t, 1, store.saves.Load())
+	})
+}
