@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -244,4 +245,47 @@ func TestErrorsSayWhatToDoAndNoSecret(t *testing.T) {
 			require.Contains(t, text, "authretry: no new token could be obtained: ")
 		}
 	}
+}
+
+// An error's text is the same in whatever way it is printed, but for %q, which quotes it.
+func TestTokenErrorIsPrintedAsItsText(t *testing.T) {
+	err := failed(errors.New(`no "route"`), nil)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+		require.Equal(t, err.Error(), fmt.Sprintf(verb, err), verb)
+	}
+	require.Equal(t, strconv.Quote(err.Error()), fmt.Sprintf("%q", err))
+}
+
+// What an error says besides its cause: where a client is ignored, and which mistake a callback has made.
+func TestTokenErrorsSayWhatIsWrong(t *testing.T) {
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, http.DefaultClient)
+	src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		return nil, errors.New("certificate of nobody")
+	}}
+	_, err := src.Obtain(ctx, TokenRequest{})
+	require.ErrorContains(t, err, "set TokenSource.HTTPClient")
+	src = &TokenSource{HTTPClient: http.DefaultClient, Fetch: src.Fetch}
+	_, err = src.Obtain(ctx, TokenRequest{})
+	require.NotContains(t, err.Error(), "set TokenSource.HTTPClient")
+
+	var none map[string]int
+	err = apart(panicked, func() error { none["x"]++; return nil })
+	require.ErrorContains(t, err, "nil map")
+	err = apart(panicked, func() error { panic("s3cret") })
+	require.ErrorContains(t, err, "type string")
+	require.NotContains(t, err.Error(), "s3cret")
+}
+
+// What others say gets into an error as one line of ASCII.
+func TestPrintableIsOneLine(t *testing.T) {
+	require.Equal(t, "a??b?c~ ", printable("a\r\nb\u202ec~ "))
+	require.Len(t, printable(strings.Repeat("x", 1<<20)), 303)
+}
+
+// Where the token endpoint had no part in a failure, what another process puts into the Store is found soon.
+func TestRefusedWhileFreshIsNoReasonToWaitLong(t *testing.T) {
+	now := time.Now()
+	f := failure{delay: maxRetryDelay}
+	require.LessOrEqual(t, f.next(errRefusedWhileFresh, nil, true, now).until.Sub(now), 2*minStoreWait)
+	require.Greater(t, f.next(errors.New("down"), nil, true, now).until.Sub(now), maxRetryDelay/2)
 }

@@ -302,3 +302,35 @@ func TestListenerThatExitsHangsNobody(t *testing.T) {
 		}
 	}
 }
+
+// Who has asked for nothing besides gets the token of a refresh that was to bring more, and did not.
+func TestTokenThatLacksAScopeIsGoodForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			time.Sleep(time.Second)
+			return (&oauth2.Token{AccessToken: "less"}).WithExtra(map[string]any{"scope": "read"}), nil
+		}}
+		refused := make(chan error, 1)
+		go func() {
+			_, err := src.Obtain(t.Context(), TokenRequest{Scopes: []string{"write"}})
+			refused <- err
+		}()
+		synctest.Wait()
+		require.Equal(t, "less", tokenOf(t, src))
+		require.ErrorContains(t, <-refused, "granted less")
+	})
+}
+
+// A token that could not be replaced goes to those again who have refused it.
+func TestFailedRefreshForgetsWhoHasRefused(t *testing.T) {
+	i := &issuer{}
+	i.failWith(errors.New("down"))
+	src := &TokenSource{Fetch: i.fetch, Initial: old()}
+	require.Equal(t, "old", tokenOf(t, src))
+	k, o := src.current.Load(), origin{scheme: "https", host: "api.test", port: "443"}
+	k.refusedBy(o)
+	require.True(t, k.isRefusedBy(o))
+	_, err := src.Refresh(t.Context(), old())
+	require.ErrorContains(t, err, "down")
+	require.False(t, k.isRefusedBy(o))
+}

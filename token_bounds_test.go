@@ -1,0 +1,144 @@
+package authretry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// Who has refused a token is remembered, each once, as far as its name is known and short.
+func TestRefusersAreRemembered(t *testing.T) {
+	k := new(knownToken)
+	at := func(host string) origin { return origin{scheme: "https", host: host, port: "443"} }
+	for range 3 {
+		for _, host := range []string{"a.test", "b.test", "", strings.Repeat("h", maxForcerHost+1)} {
+			k.refusedBy(at(host))
+		}
+	}
+	require.Equal(t, []origin{at("a.test"), at("b.test")}, *k.refusers.Load())
+	for i := range 2 * maxRefusers {
+		k.refusedBy(at(fmt.Sprint("host", i)))
+	}
+	require.Len(t, *k.refusers.Load(), maxRefusers)
+	k.unrefuse()
+	require.False(t, k.isRefusedBy(at("a.test")))
+}
+
+// A token endpoint that grants a hundred thousand scopes does not fill the memory.
+func TestGrantedScopesAreBounded(t *testing.T) {
+	var all strings.Builder
+	for i := range 3 * maxGranted {
+		fmt.Fprintf(&all, "scope-%d ", i)
+	}
+	granted := grantedScopes((&oauth2.Token{}).WithExtra(map[string]any{"scope": all.String()}))
+	require.Len(t, granted, maxGranted)
+}
+
+// What one origin accepts says nothing of a token that has taken the place of the one that it got.
+func TestAcceptedIsOfTheTokenInUse(t *testing.T) {
+	src := &TokenSource{Initial: old()}
+	src.acceptedBy(origin{}, "old") // there is none yet
+	require.Equal(t, "old", tokenOf(t, src))
+	src.acceptedBy(origin{}, "the one before")
+	require.False(t, src.current.Load().accepted.Load())
+	src.acceptedBy(origin{}, "old")
+	require.True(t, src.current.Load().accepted.Load())
+}
+
+// What cannot be sent is not asked for, and no token request is spent on it.
+func TestObtainRefusesWhatCannotBeAskedFor(t *testing.T) {
+	i := &issuer{}
+	src := &TokenSource{Fetch: i.fetch, Initial: old()}
+	for text, r := range map[string]TokenRequest{
+		"a scope":          {Scopes: []string{"read", "wri\"te"}},
+		"scope is empty":   {Scopes: []string{""}},
+		"not a JSON":       {Claims: "[]"},
+		"is negative":      {MaxAge: -time.Second, HasMaxAge: true},
+		"claims of 16390":  {Claims: `{"x":"` + strings.Repeat("x", maxClaims-2) + `"}`},
+		"are too many":     {Claims: `{"x":"` + strings.Repeat("<", maxClaims-10) + `"}`}, // each is six bytes then
+		"character that s": {Scopes: []string{"a b"}},
+	} {
+		_, err := src.Obtain(t.Context(), r)
+		require.ErrorContains(t, err, text)
+	}
+	require.Zero(t, i.calls.Load())
+}
+
+// The classes that several servers ask for are asked for together, each once, and not without end.
+func TestClassesAreUnited(t *testing.T) {
+	n := needs{acr: []string{"a", "b"}}.and(needs{acr: []string{"b", "c"}})
+	require.Equal(t, []string{"a", "b", "c"}, n.acr)
+	for i := range 3 * maxNeedACR {
+		n = n.and(needs{acr: []string{fmt.Sprint("class", i)}})
+	}
+	require.Len(t, n.acr, maxNeedACR)
+}
+
+// The bound of the scopes is of all that the token is to have, not of what is new.
+func TestStepUpsAreBoundedInAll(t *testing.T) {
+	var has, more []string
+	for i := range maxNeedScopes / 2 {
+		has, more = append(has, fmt.Sprint("has-", i)), append(more, fmt.Sprint("more-", i))
+	}
+	i := &issuer{}
+	src := &TokenSource{Fetch: i.fetch, Initial: old().WithExtra(map[string]any{"scope": strings.Join(has, " ")})}
+	require.Equal(t, "old", tokenOf(t, src))
+	_, err := src.Obtain(t.Context(), TokenRequest{Scopes: append(more, "one")})
+	require.ErrorContains(t, err, "more than 64 scopes")
+	require.Zero(t, i.calls.Load())
+	_, err = src.Obtain(t.Context(), TokenRequest{Scopes: more})
+	require.NoError(t, err)
+}
+
+// A path that is no file is said to be that, and not read: a pipe would take forever.
+func TestTokenFileIsAFile(t *testing.T) {
+	_, err := FromFile(t.TempDir())(t.Context(), TokenRequest{})
+	require.ErrorContains(t, err, "not a regular file")
+	_, err = FromFile(t.TempDir()+"/none")(t.Context(), TokenRequest{})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, err, "authretry: stat ")
+}
+
+// Nothing is sent for want of an assertion, or for claims that are none.
+func TestGrantsWithoutWhatTheyNeed(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) { issue(w) })
+	endpoint := &TokenEndpoint{URL: e.URL, ClientID: "id"}
+	sealed := errors.New("vault is sealed")
+	for name, c := range map[string]struct {
+		assertion string
+		err       error
+		want      string
+	}{
+		"failed": {"x", sealed, "vault is sealed"}, "empty": {"", nil, "is empty"},
+	} {
+		_, err := endpoint.JWTBearer(func(context.Context, TokenRequest) (string, error) { return c.assertion, c.err })(t.Context(), TokenRequest{})
+		require.ErrorContains(t, err, c.want, name)
+		if c.err != nil {
+			require.ErrorIs(t, err, c.err)
+		}
+	}
+	_, err := endpoint.ClientCredentials()(t.Context(), TokenRequest{Claims: "{"})
+	require.ErrorContains(t, err, "not a JSON object")
+	require.Empty(t, e.forms)
+}
+
+// Retry-After may be a date (RFC 9110 §10.2.3), and the wait is never longer than is bearable.
+func TestRetryAfterIsADateToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := func(d time.Duration) time.Duration {
+			return retryAfter(&http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {time.Now().Add(d).UTC().Format(http.TimeFormat)}}})
+		}
+		require.Equal(t, time.Minute, at(time.Minute))
+		require.Equal(t, maxRetryAfter, at(24*time.Hour))
+		require.Zero(t, at(-time.Minute))
+	})
+}
