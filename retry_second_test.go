@@ -128,24 +128,32 @@ func TestWhatComesAfterAnExpectThatWasNotLiked(t *testing.T) {
 	}
 }
 
-// A body that cannot be sent again is closed, also where the server does not like our Expect.
-func TestBodyIsClosedAfterAnExpectThatWasNotLiked(t *testing.T) {
-	transport := &Transport{ReplayLimit: 1000, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}},
-		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+// A body that cannot be sent again goes on at once where the server does not like our Expect, and is closed.
+func TestBodyGoesOnAfterAnExpectThatWasNotLiked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = defaultReplayLimit + 1
+		start, read := time.Now(), make(chan int64, 1)
+		transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			require.NotEmpty(t, req.Header.Get("Expect"))
 			go func() { // as http.Transport goes on with what it has begun to send
-				io.ReadFull(req.Body, make([]byte, 2000))
+				n, _ := io.Copy(io.Discard, req.Body)
 				req.Body.Close()
+				read <- n
 			}()
 			return responseTo(req, 417), nil
 		})}
-	body := &tracked{Reader: strings.NewReader(strings.Repeat("x", 5000))}
-	req, err := http.NewRequest("PUT", "https://api.test/", body)
-	require.NoError(t, err)
-	req.ContentLength = 5000
-	req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("gone") }
-	_, err = transport.RoundTrip(req)
-	require.NoError(t, err)
-	body.requireGoodUse(t)
+		body := &closeCounter{Reader: strings.NewReader(strings.Repeat("x", size))}
+		req, err := http.NewRequest("PUT", "https://api.test/", body)
+		require.NoError(t, err)
+		req.ContentLength = size
+		req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("gone") }
+		resp, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, 417, resp.StatusCode)
+		require.EqualValues(t, size, <-read)
+		require.Zero(t, time.Since(start))
+		require.EqualValues(t, 1, body.closed.Load())
+	})
 }
 
 // A response that the Session does not accept is closed, and so is the body that was being sent.
@@ -196,32 +204,45 @@ func (s failingSession) Authorize(*http.Request) error { return s.err }
 
 // Where a server forgets what was good, Explain says so, and fewer requests go out at once.
 func TestForgottenNonceIsExplained(t *testing.T) {
-	for _, crowded := range []bool{false, true} {
-		t.Run(fmt.Sprint(crowded), func(t *testing.T) {
-			n, forgets := 0, false
+	for name, c := range map[string]struct {
+		crowd   int    // others that are out
+		lent    bool   // one of them has the nonce that is known
+		refuses int    // sends, after the first request
+		want    string // what Explain says
+		bounded bool
+	}{
+		"the nonce was good":                  {refuses: 2, want: "AuthDigestShmemSize"},
+		"the nonce was good, in a crowd":      {refuses: 2, crowd: 7, want: "AuthDigestShmemSize", bounded: true},
+		"the next one is good":                {refuses: 1, crowd: 7, bounded: true},
+		"one that was given a moment ago":     {refuses: 2, crowd: 7, lent: true, want: "AuthDigestShmemSize", bounded: true},
+		"one of those, and no others are out": {refuses: 2, lent: true, want: "credentials were refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, refuses := 0, 1
 			transport := &Transport{Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				if req.Header.Get("Authorization") != "" && !forgets {
+				if refuses--; refuses < 0 {
 					return responseTo(req, 200), nil
 				}
 				n++
-				return responseTo(req, 401, "Www-Authenticate", `Digest realm="x", qop="auth", nonce="n`+strings.Repeat("1", n)+`"`), nil
+				return responseTo(req, 401, "Www-Authenticate", fmt.Sprintf(`Digest realm="x", qop="auth", nonce="n%d"`, n)), nil
 			})}
 			require.Equal(t, 200, roundTrip(t, transport, "https://api.test/").StatusCode)
-			known := transport.auth.spaces.of(spacesKey{"", originOf(&url.URL{Scheme: "https", Host: "api.test"})})
-			if crowded {
-				known.mu.Lock()
-				for range 7 {
-					known.enter()
-				}
-				known.mu.Unlock()
+			known := transport.auth.spaces.of(spacesOf("", "api.test"))
+			for range c.crowd {
+				known.enter()
 			}
-			forgets = true
+			if c.lent {
+				known.takeIdle(known.spaces[0])
+			}
+			refuses = c.refuses
 			resp := roundTrip(t, transport, "https://api.test/")
-			require.Equal(t, 401, resp.StatusCode)
-			require.ErrorContains(t, Explain(resp), "AuthDigestShmemSize")
-			if crowded {
-				require.Positive(t, boundOf(transport))
+			if c.want == "" {
+				require.Equal(t, 200, resp.StatusCode)
+			} else {
+				require.Equal(t, 401, resp.StatusCode)
+				require.ErrorContains(t, Explain(resp), c.want)
 			}
+			require.Equal(t, c.bounded, boundOf(transport) > 0)
 		})
 	}
 }

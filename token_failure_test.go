@@ -289,3 +289,12 @@ func TestRefusedWhileFreshIsNoReasonToWaitLong(t *testing.T) {
 	require.LessOrEqual(t, f.next(errRefusedWhileFresh, nil, true, now).until.Sub(now), 2*minStoreWait)
 	require.Greater(t, f.next(errors.New("down"), nil, true, now).until.Sub(now), maxRetryDelay/2)
 }
+
+// Whoever walks over what an error wraps meets no nil, as package errors would not mind.
+func TestRefusedErrorWrapsNoNil(t *testing.T) {
+	for _, err := range []error{ErrTokenRefused, errRefusedWhileFresh, errNonceForgotten, notGranted("less")} {
+		list := err.(interface{ Unwrap() []error }).Unwrap()
+		require.Contains(t, list, ErrCredentialsRefused)
+		require.NotContains(t, list, nil)
+	}
+}
