@@ -40,12 +40,15 @@ func TestAnswerThatCannotBeSentServesTheNextRequest(t *testing.T) {
 	}{
 		"GetBody fails": {scheme: &Basic{Username: "u", Password: "p"}, offer: `Basic realm="x"`, want: gone,
 			edit: func(req *http.Request) { req.GetBody = func() (io.ReadCloser, error) { return nil, gone } }},
-		"too long for a replay": {scheme: &Basic{Username: "u", Password: "p"}, limit: 10, reads: 200, offer: `Basic realm="x"`, want: errBodyNotReplayable},
-		"too long to be hashed": {scheme: &Digest{Username: "u", Password: "p"}, limit: 10, offer: challenge + `"auth-int"`, want: errBodyNotHashable},
+		"too long for a replay": {scheme: &Basic{Username: "u", Password: "p"}, limit: 10, reads: 200,
+			offer: `Basic realm="x"`, want: errBodyNotReplayable},
+		"too long to be hashed": {scheme: &Digest{Username: "u", Password: "p"}, limit: 10,
+			offer: challenge + `"auth-int"`, want: errBodyNotHashable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var sent []string
-			transport := &Transport{Schemes: []Scheme{c.scheme}, ReplayLimit: c.limit, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			transport := &Transport{Schemes: []Scheme{c.scheme}, ReplayLimit: c.limit}
+			transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				sent = append(sent, req.Header.Get("Authorization"))
 				if req.Body != nil {
 					io.ReadFull(req.Body, make([]byte, c.reads))
@@ -55,7 +58,7 @@ func TestAnswerThatCannotBeSentServesTheNextRequest(t *testing.T) {
 					return responseTo(req, 200), nil
 				}
 				return responseTo(req, 401, "Www-Authenticate", c.offer), nil
-			})}
+			})
 			body := &tracked{Reader: strings.NewReader(strings.Repeat("x", 200))}
 			req, err := http.NewRequest("PUT", "https://api.test/", body)
 			require.NoError(t, err)
@@ -102,7 +105,8 @@ func TestWhatComesAfterAnExpectThatWasNotLiked(t *testing.T) {
 		var events []EventKind
 		discarded := &closeCounter{Reader: strings.NewReader("no")}
 		n := 0
-		transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}, OnEvent: func(_ context.Context, e Event) { events = append(events, e.Kind) },
+		transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p"}},
+			OnEvent: func(_ context.Context, e Event) { events = append(events, e.Kind) },
 			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				if n++; req.Header.Get("Expect") != "" {
 					resp := responseTo(req, 417)
@@ -133,7 +137,8 @@ func TestBodyGoesOnAfterAnExpectThatWasNotLiked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = defaultReplayLimit + 1
 		start, read := time.Now(), make(chan int64, 1)
-		transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		transport := New(&Basic{Username: "u", Password: "p"})
+		transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			require.NotEmpty(t, req.Header.Get("Expect"))
 			go func() { // as http.Transport goes on with what it has begun to send
 				n, _ := io.Copy(io.Discard, req.Body)
@@ -141,7 +146,7 @@ func TestBodyGoesOnAfterAnExpectThatWasNotLiked(t *testing.T) {
 				read <- n
 			}()
 			return responseTo(req, 417), nil
-		})}
+		})
 		body := &closeCounter{Reader: strings.NewReader(strings.Repeat("x", size))}
 		req, err := http.NewRequest("PUT", "https://api.test/", body)
 		require.NoError(t, err)
@@ -161,7 +166,9 @@ func TestResponseThatIsNotAcceptedIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := errors.New("the server has not proved who it is")
 		answer := &closeCounter{Reader: strings.NewReader("trust me")}
-		scheme := &puppet{name: "Puppet", start: func(context.Context, *http.Request) (Session, error) { return word{text: "Puppet x", err: bad}, nil }}
+		scheme := &puppet{name: "Puppet", start: func(context.Context, *http.Request) (Session, error) {
+			return word{text: "Puppet x", err: bad}, nil
+		}}
 		transport := &Transport{Schemes: []Scheme{scheme}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			req.Body.Close()
 			resp := responseTo(req, 200)
@@ -190,7 +197,9 @@ func TestProxySessionThatFails(t *testing.T) {
 	u, err := url.Parse(proxy.URL)
 	require.NoError(t, err)
 	locked := errors.New("the key is locked")
-	scheme := &puppet{name: "Puppet", answer: func(context.Context, *Challenge, *http.Response) (Session, error) { return failingSession{locked}, nil }}
+	scheme := &puppet{name: "Puppet", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+		return failingSession{locked}, nil
+	}}
 	transport := NewProxyTransport(&http.Transport{Proxy: http.ProxyURL(u)}, scheme)
 	defer transport.CloseIdleConnections()
 	_, err = transport.RoundTrip(httptest.NewRequest("GET", "http://api.test/", nil))
@@ -219,13 +228,14 @@ func TestForgottenNonceIsExplained(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, refuses := 0, 1
-			transport := &Transport{Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			transport := New(&Digest{Username: "u", Password: "p"})
+			transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				if refuses--; refuses < 0 {
 					return responseTo(req, 200), nil
 				}
 				n++
 				return responseTo(req, 401, "Www-Authenticate", fmt.Sprintf(`Digest realm="x", qop="auth", nonce="n%d"`, n)), nil
-			})}
+			})
 			require.Equal(t, 200, roundTrip(t, transport, "https://api.test/").StatusCode)
 			known := transport.auth.spaces.of(spacesOf("", "api.test"))
 			for range c.crowd {
@@ -261,14 +271,14 @@ func TestCarrierIsClosedAfterTheCallerHasRead(t *testing.T) {
 	require.Equal(t, before+1, h.idle.Load())
 }
 
-// A header of the caller's that a Session has replaced is the caller's again in the request that the response shows, also where
-// Base has sent another in its place.
+// A header of the caller's that a Session has replaced is the caller's again in the request that the response shows, also
+// where Base has sent another in its place.
 func TestResponseShowsTheCallersHeader(t *testing.T) {
-	transport := &Transport{Schemes: []Scheme{&puppet{name: "Puppet", start: func(context.Context, *http.Request) (Session, error) { return replacingSession{}, nil }}},
-		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			require.Equal(t, secret, req.Header.Get("X-Token"))
-			return responseTo(req.Clone(req.Context()), 200), nil
-		})}
+	transport := New(&puppet{name: "Puppet", start: func(context.Context, *http.Request) (Session, error) { return replacingSession{}, nil }})
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		require.Equal(t, secret, req.Header.Get("X-Token"))
+		return responseTo(req.Clone(req.Context()), 200), nil
+	})
 	req := httptest.NewRequest("GET", "https://api.test/", nil)
 	req.Header.Set("X-Token", "the caller's")
 	resp, err := transport.RoundTrip(req)
@@ -361,14 +371,14 @@ func (c idleCloser) CloseIdleConnections()                           { *c.n++ }
 
 // A ProxyTransport without a proxy sends to where the URL says, whatever the request's Host is.
 func TestHostOfARequestThatNoProxyGets(t *testing.T) {
-	guard := newGuarded(t, false, false)
+	direct := func(*http.Request) (*url.URL, error) { return nil, nil }
 	for name, base := range map[string]*ProxyTransport{
 		"no Proxy":      NewProxyTransport(&http.Transport{}, &Basic{Username: "u", Password: "p"}),
 		"no Schemes":    {Base: &http.Transport{}},
 		"nil":           nil,
-		"a direct Base": NewProxyTransport(&http.Transport{Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }}, &Basic{Username: "u", Password: "p"}),
+		"a direct Base": NewProxyTransport(&http.Transport{Proxy: direct}, &Basic{Username: "u", Password: "p"}),
 	} {
-		req, err := http.NewRequest("GET", guard.URL, nil)
+		req, err := http.NewRequest("GET", "http://api.test/", nil)
 		require.NoError(t, err)
 		req.Host = "virtual.test"
 		transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "Mufasa", Password: "secret"}}}
@@ -380,7 +390,8 @@ func TestHostOfARequestThatNoProxyGets(t *testing.T) {
 func TestPassedRequestsAreTimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var done []Event
-		transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}, OnEvent: func(_ context.Context, e Event) { done = append(done, e) },
+		transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p"}},
+			OnEvent: func(_ context.Context, e Event) { done = append(done, e) },
 			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				time.Sleep(time.Second)
 				return responseTo(req, 200), nil

@@ -64,7 +64,8 @@ func TestWhatIsInUseOutlivesWhatIsNot(t *testing.T) {
 	}
 	requireCounted(t, s)
 	for range 2_000 { // several origins of an account, which are in one list
-		s.keep(spacesOf(fmt.Sprint("a", rand.IntN(4)), fmt.Sprint("host", rand.IntN(40))), u, lease{held: held{Session: word{}}}, 0)
+		key := spacesOf(fmt.Sprint("a", rand.IntN(4)), fmt.Sprint("host", rand.IntN(40)))
+		s.keep(key, u, lease{held: held{Session: word{}}}, 0)
 		requireCounted(t, s)
 	}
 	require.LessOrEqual(t, s.size.Load(), s.limit)

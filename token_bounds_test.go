@@ -120,7 +120,8 @@ func TestGrantsWithoutWhatTheyNeed(t *testing.T) {
 	}{
 		"failed": {"x", sealed, "vault is sealed"}, "empty": {"", nil, "is empty"},
 	} {
-		_, err := endpoint.JWTBearer(func(context.Context, TokenRequest) (string, error) { return c.assertion, c.err })(t.Context(), TokenRequest{})
+		assertion := func(context.Context, TokenRequest) (string, error) { return c.assertion, c.err }
+		_, err := endpoint.JWTBearer(assertion)(t.Context(), TokenRequest{})
 		require.ErrorContains(t, err, c.want, name)
 		if c.err != nil {
 			require.ErrorIs(t, err, c.err)
@@ -135,10 +136,103 @@ func TestGrantsWithoutWhatTheyNeed(t *testing.T) {
 func TestRetryAfterIsADateToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at := func(d time.Duration) time.Duration {
-			return retryAfter(&http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {time.Now().Add(d).UTC().Format(http.TimeFormat)}}})
+			date := time.Now().Add(d).UTC().Format(http.TimeFormat)
+			return retryAfter(&http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {date}}})
 		}
 		require.Equal(t, time.Minute, at(time.Minute))
 		require.Equal(t, maxRetryAfter, at(24*time.Hour))
 		require.Zero(t, at(-time.Minute))
+	})
+}
+
+// Refused counts for the token in use only, and not in a refresh of that very token.
+func TestRefusedIsOfTheTokenInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		src := &TokenSource{Fetch: i.fetch, Initial: old()}
+		src.Refused(t.Context(), old(), nil) // there is none in use yet
+		require.Equal(t, "old", tokenOf(t, src))
+		src.Refused(t.Context(), nil, nil)
+		src.Refused(t.Context(), &oauth2.Token{AccessToken: "the one before"}, nil)
+		src.Refused(newRefreshContext(t.Context(), src), old(), nil)
+		synctest.Wait()
+		require.Zero(t, i.calls.Load())
+		src.Refused(t.Context(), old(), nil)
+		synctest.Wait()
+		require.EqualValues(t, 1, i.calls.Load())
+	})
+}
+
+// A refresh in the background does not begin beside another one, nor before the time that a failure asks for; but then.
+func TestEarlyRefreshWaitsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{lifetime: time.Hour, delay: 10 * time.Second}
+		src := &TokenSource{Fetch: i.fetch, RefreshBefore: 10 * time.Minute}
+		require.Equal(t, "access-1", tokenOf(t, src))
+		time.Sleep(50*time.Minute - time.Second)
+		go src.Refresh(t.Context(), nil)
+		for range 5 {
+			time.Sleep(time.Second)
+			require.Equal(t, "access-1", tokenOf(t, src))
+		}
+		got, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "access-1"})
+		require.NoError(t, err, "whoever comes now waits for the one that is under way")
+		require.Equal(t, "access-2", got.AccessToken)
+		require.EqualValues(t, 2, i.calls.Load())
+
+		time.Sleep(46 * time.Minute)
+		src.mu.Lock()
+		src.failure.until = time.Now().Add(6 * time.Minute)
+		src.mu.Unlock()
+		time.Sleep(5*time.Minute + 30*time.Second)
+		require.Equal(t, "access-2", tokenOf(t, src))
+		synctest.Wait()
+		require.EqualValues(t, 2, i.calls.Load())
+		time.Sleep(time.Minute)
+		require.Equal(t, "access-2", tokenOf(t, src))
+		synctest.Wait()
+		require.EqualValues(t, 3, i.calls.Load())
+		time.Sleep(time.Minute)
+	})
+}
+
+// Who is gone before there is a token has none fetched.
+func TestNobodyIsNoReasonToFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := (&TokenSource{Fetch: i.fetch}).Obtain(ctx, TokenRequest{})
+		require.ErrorIs(t, err, context.Canceled)
+		synctest.Wait()
+		require.Zero(t, i.calls.Load())
+	})
+}
+
+// A login that is nowhere else must not be dropped to make room, nor one that is being refreshed.
+func TestOnlyCopyOfALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{delay: time.Second}
+		src := &TokenSource{Fetch: i.fetch, Initial: old()}
+		require.True(t, src.isOnlyCopy())
+		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "a"}))
+		require.False(t, src.isOnlyCopy(), "there is no refresh token any more")
+		require.NoError(t, src.Set(old()))
+		require.True(t, src.isOnlyCopy())
+
+		src = &TokenSource{Fetch: i.fetch, Store: newSharedStore(old()), Initial: old()}
+		require.False(t, src.isOnlyCopy(), "the Store has it")
+		require.Equal(t, "old", tokenOf(t, src))
+		go src.Refresh(t.Context(), nil)
+		synctest.Wait()
+		require.True(t, src.isOnlyCopy(), "it is being refreshed")
+		time.Sleep(time.Minute)
+		require.False(t, src.isOnlyCopy())
+
+		src = &TokenSource{Fetch: i.fetch}
+		go src.Token()
+		synctest.Wait()
+		require.True(t, src.isOnlyCopy())
+		time.Sleep(time.Minute)
 	})
 }

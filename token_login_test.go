@@ -429,7 +429,10 @@ func TestLoginThatIsNotNeededAnyMore(t *testing.T) {
 func TestLogoutRevokesInitial(t *testing.T) {
 	for name, store := range map[string]TokenStore{"no Store": nil, "nothing in the Store": newSharedStore(nil)} {
 		var revoked []string
-		src := &TokenSource{Store: store, Initial: old(), Revoke: func(_ context.Context, t *oauth2.Token) error { revoked = append(revoked, t.RefreshToken); return nil }}
+		src := &TokenSource{Store: store, Initial: old(), Revoke: func(_ context.Context, t *oauth2.Token) error {
+			revoked = append(revoked, t.RefreshToken)
+			return nil
+		}}
 		require.NoError(t, src.Logout(t.Context()))
 		require.Equal(t, []string{"refresh-0"}, revoked, name)
 		_, err := src.Token()

@@ -432,7 +432,8 @@ func TestExpiredInitialIsRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := &rotatingIssuer{valid: "r0"}
 		store := newSharedStore(nil)
-		src := &TokenSource{Store: store, Fetch: i.fetch, Initial: &oauth2.Token{AccessToken: "a0", RefreshToken: "r0", Expiry: time.Now().Add(-time.Hour)}}
+		expired := &oauth2.Token{AccessToken: "a0", RefreshToken: "r0", Expiry: time.Now().Add(-time.Hour)}
+		src := &TokenSource{Store: store, Fetch: i.fetch, Initial: expired}
 		require.Equal(t, "a1", tokenOf(t, src))
 		require.Equal(t, "r1", store.get().RefreshToken)
 		require.EqualValues(t, 1, store.saves.Load())
