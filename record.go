@@ -24,6 +24,11 @@ type Record struct {
 	// Initial, until there is a new login.
 	LoggedOut bool
 
+	// Login names the login that Token comes of, or that was ended: it is chosen at random when that is new (by Set and Login of a
+	// [TokenSource]), and kept by each refresh. It is no secret. A TokenSource goes by it where it has to tell what has become of its
+	// own login from another one. "" means that it is not known.
+	Login string
+
 	// Where the token comes from, and what it is for, as far as that is known: the issuer (RFC 8414), the URL of the token
 	// endpoint, the client, the resource (RFC 8707), and the JWK thumbprint of the key that it is bound to (RFC 9449 §6).
 	Issuer, TokenURL, ClientID, Resource, KeyThumbprint string
@@ -44,6 +49,7 @@ type savedRecord struct {
 	Scope         string     `json:"scope,omitempty"`
 	IDToken       string     `json:"id_token,omitempty"`
 	LoggedOut     bool       `json:"logged_out,omitempty"`
+	Login         string     `json:"login,omitempty"`
 	Issuer        string     `json:"issuer,omitempty"`
 	TokenURL      string     `json:"token_endpoint,omitempty"`
 	ClientID      string     `json:"client_id,omitempty"`
@@ -70,7 +76,7 @@ func (r *Record) Encode() ([]byte, error) {
 	case r == nil:
 		return nil, errEmptyRecord
 	case r.LoggedOut:
-		s.LoggedOut = true
+		s.LoggedOut, s.Login = true, r.Login
 	case r.Token == nil || r.Token.AccessToken == "" && r.Token.RefreshToken == "":
 		return nil, errEmptyRecord
 	default:
@@ -83,6 +89,7 @@ func (r *Record) Encode() ([]byte, error) {
 		if s.Scope = strings.Join(r.Scopes, " "); r.Scopes == nil {
 			s.Scope, _ = r.Token.Extra("scope").(string)
 		}
+		s.Login = r.Login
 		s.Issuer, s.TokenURL, s.ClientID, s.Resource, s.KeyThumbprint = r.Issuer, r.TokenURL, r.ClientID, r.Resource, r.KeyThumbprint
 	}
 	data, err := json.Marshal(s)
@@ -108,7 +115,7 @@ func DecodeRecord(data []byte) (*Record, error) {
 		return nil, ErrNewerRecord
 	}
 	if s.LoggedOut {
-		return &Record{LoggedOut: true}, nil
+		return &Record{LoggedOut: true, Login: s.Login}, nil
 	}
 	if s.AccessToken == "" && s.RefreshToken == "" {
 		return nil, errNotARecord
@@ -124,7 +131,7 @@ func DecodeRecord(data []byte) (*Record, error) {
 	if s.IDToken != "" {
 		extra["id_token"] = s.IDToken
 	}
-	r := &Record{Token: t, Scopes: strings.Fields(s.Scope), Issuer: s.Issuer, TokenURL: s.TokenURL, ClientID: s.ClientID,
+	r := &Record{Token: t, Scopes: strings.Fields(s.Scope), Login: s.Login, Issuer: s.Issuer, TokenURL: s.TokenURL, ClientID: s.ClientID,
 		Resource: s.Resource, KeyThumbprint: s.KeyThumbprint}
 	if r.isOfSomewhere() {
 		extra[recordKey] = r
@@ -149,7 +156,7 @@ func RecordOf(t *oauth2.Token) Record {
 	if known, ok := t.Extra(recordKey).(*Record); ok {
 		r = *known
 	}
-	r.Token, r.Scopes = t, grantedScopes(t)
+	r.Token, r.Scopes, r.Login = t, grantedScopes(t), ""
 	return r
 }
 
@@ -159,6 +166,14 @@ func (r *Record) scopes() []string {
 		return grantedScopes(r.Token)
 	}
 	return union(nil, r.Scopes)
+}
+
+// login returns the name of the login, "" if there is none.
+func (r *Record) login() string {
+	if r == nil {
+		return ""
+	}
+	return r.Login
 }
 
 // isOfSomewhere reports whether r says where its token comes from, or what it is for.

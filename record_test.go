@@ -14,7 +14,7 @@ func TestRecordComesBackWhole(t *testing.T) {
 	expiry := time.Now().Add(time.Hour).Round(0)
 	token := (&oauth2.Token{AccessToken: "a", TokenType: "bearer", RefreshToken: "r", Expiry: expiry}).
 		WithExtra(map[string]any{"scope": "x y", "id_token": "i", "other": "not kept"})
-	want := &Record{Token: token, Scopes: []string{"x", "y"}, Issuer: "https://issuer.test", TokenURL: "https://issuer.test/token",
+	want := &Record{Token: token, Scopes: []string{"x", "y"}, Login: "l", Issuer: "https://issuer.test", TokenURL: "https://issuer.test/token",
 		ClientID: "c", Resource: "https://api.test", KeyThumbprint: "jkt"}
 	data, err := want.Encode()
 	require.NoError(t, err)

@@ -45,7 +45,7 @@ func (f *failure) finalFor(previous *oauth2.Token, now time.Time) error {
 }
 
 // next returns what follows from err, when f is what followed from the refreshes before.
-func (f failure) next(err error, current *knownToken, hasStore bool, now time.Time) failure {
+func (f failure) next(err error, current *knownToken, s *TokenSource, now time.Time) failure {
 	f.err = err
 	e, _ := err.(*tokenError)
 	if !e.isPermanent() && (e == nil || !e.client) {
@@ -53,7 +53,7 @@ func (f failure) next(err error, current *knownToken, hasStore bool, now time.Ti
 		if err == error(errRefusedWhileFresh) {
 			f.delay = min(f.delay, minStoreWait) // the token endpoint had no part in it
 		}
-		wait := jittered(f.delay)
+		wait := s.jittered(f.delay)
 		if current.usable(now) { // so as to be in time before it expires
 			left := current.lifetime - now.Sub(current.received)
 			wait = min(wait, max(left/4, min(current.lifetime/100, time.Second)))
@@ -70,12 +70,12 @@ func (f failure) next(err error, current *knownToken, hasStore bool, now time.Ti
 		f.final, f.finalTo = e, now.Add(forever)
 	default: // the client's own credentials, which somebody may put right
 		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
-		f.final, f.finalTo = e, now.Add(jittered(f.delay))
+		f.final, f.finalTo = e, now.Add(s.jittered(f.delay))
 	}
 	f.until = f.finalTo
-	if hasStore {
+	if s.Store != nil {
 		f.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
-		if look := now.Add(jittered(f.wait)); look.Before(f.until) {
+		if look := now.Add(s.jittered(f.wait)); look.Before(f.until) {
 			f.until = look
 		}
 	}
@@ -83,8 +83,16 @@ func (f failure) next(err error, current *knownToken, hasStore bool, now time.Ti
 }
 
 // jittered returns a duration between 0.8 and 1.2 of d.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration((0.8 + 0.4*rand.Float64()) * float64(d))
+func (s *TokenSource) jittered(d time.Duration) time.Duration {
+	return time.Duration((0.8 + 0.4*s.chance()) * float64(d))
+}
+
+// chance returns a number at random, at least 0 and below 1.
+func (s *TokenSource) chance() float64 {
+	if s.random != nil {
+		return s.random()
+	}
+	return rand.Float64()
 }
 
 // A tokenError says why there is no token. Its text is all that any formatting shows: what it wraps can have the token
@@ -158,12 +166,14 @@ var (
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
 		causes: []error{ErrCredentialsRefused},
 	}
+	errComing        = errors.New("authretry: an earlier refresh has a token that is not in use yet")
+	errReplaced      = errors.New("authretry: the token has been replaced while it was to be refreshed")
 	errStillFetching = errors.New("authretry: an earlier call of TokenSource.Fetch has not returned, although its context has ended")
 	errRecursion     = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
 )
 
 // failed is the error for a Fetch of a successor of previous that failed with err.
-func failed(err error, previous *oauth2.Token) error {
+func failed(err error, previous *oauth2.Token) *tokenError {
 	e := &tokenError{text: "no new token could be obtained: " + describeCause(err, previous), causes: []error{err}, grant: grantOf(previous)}
 	permanent := errors.Is(err, ErrLoginRequired)
 	r, isRefusal := errors.AsType[*oauth2.RetrieveError](err)

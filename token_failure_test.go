@@ -286,8 +286,8 @@ func TestPrintableIsOneLine(t *testing.T) {
 func TestRefusedWhileFreshIsNoReasonToWaitLong(t *testing.T) {
 	now := time.Now()
 	f := failure{delay: maxRetryDelay}
-	require.LessOrEqual(t, f.next(errRefusedWhileFresh, nil, true, now).until.Sub(now), 2*minStoreWait)
-	require.Greater(t, f.next(errors.New("down"), nil, true, now).until.Sub(now), maxRetryDelay/2)
+	require.LessOrEqual(t, f.next(errRefusedWhileFresh, nil, new(TokenSource), now).until.Sub(now), 2*minStoreWait)
+	require.Greater(t, f.next(errors.New("down"), nil, new(TokenSource), now).until.Sub(now), maxRetryDelay/2)
 }
 
 // Whoever walks over what an error wraps meets no nil, as package errors would not mind.

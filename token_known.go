@@ -2,7 +2,6 @@ package authretry
 
 import (
 	"math"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -25,8 +24,8 @@ type knownToken struct {
 	successor bool          // Fetch got it because its predecessor was refused
 	by        *origin       // by whom, as far as that is known
 	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
-	unspent   bool          // when it was saved, its refresh token had not been spent here
 	isInitial bool          // it is TokenSource.Initial, on its way into the Store
+	login     string        // see Record
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it
@@ -67,15 +66,29 @@ func (k *knownToken) isRefusedBy(o origin) bool {
 
 // unsaved is what is known of the Store while it has not got a token yet.
 type unsaved struct {
-	has     *Record // what it has instead; nil: nothing
-	replace bool    // the token is a new login, which replaces whatever there is
+	has *Record // what it had instead when it was tried to save the token; nil: nothing
+	new bool    // that has not been tried yet: it is a new login, which replaces whatever there is
 }
 
 // record returns what is saved of the token.
 func (k *knownToken) record() *Record {
 	r := RecordOf(k.token)
-	r.Scopes = k.scopes
+	r.Scopes, r.Login = k.scopes, k.login
 	return &r
+}
+
+// isOf reports whether k is of a login, as far as that is known (see Record).
+func (k *knownToken) isOf(login string) bool { return k != nil && login != "" && k.login == login }
+
+// succeeds reports whether k came of another token: directly, or later and of the same login.
+func (k *knownToken) succeeds(other *knownToken) bool {
+	switch {
+	case other == nil:
+		return false
+	case k.from != "" && k.from == grantOf(other.token):
+		return true
+	}
+	return other.isOf(k.login) && !k.received.Before(other.received)
 }
 
 // meets reports whether the token is good for what is needed, for all that is known.
@@ -150,7 +163,7 @@ func (s *TokenSource) leadTime(lifetime time.Duration) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.share == 0 {
-		s.share = 0.9 + 0.2*rand.Float64()
+		s.share = 0.9 + 0.2*s.chance()
 	}
 	return time.Duration(s.share * min(earlyShare*float64(lifetime), float64(maxEarly)))
 }

@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -107,16 +108,12 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 	if err := checkToken(t); err != nil {
 		return err
 	}
-	k := s.newKnownToken(t)
+	k := s.newLogin(t)
 	if k.scopes == nil {
 		k.scopes = union(run.has(previous, stored), run.scopes)
 	}
 	k.asked = run.needs
 	k.asked.scopes = nil
-	if s.Store != nil {
-		k.unsaved.Store(&unsaved{replace: true})
-		k.unspent = !s.hasSpent(k.record())
-	}
 	run.fetched.Store(k) // now it cannot be lost any more
 	if s.Store != nil {
 		_ = s.save(context.WithoutCancel(ctx), k) // endLogin has it saved later
@@ -155,7 +152,8 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 
 // Set puts t to use, after a login: it replaces the current token and forgets all failures. If there is a Store, it is
 // saved there first. An error says that this failed, or that t cannot be used. If only the saving failed, this process goes
-// on with t all the same, and tries to save it again.
+// on with t all the same, and tries to save it again. It does not save t again over what has come of it, if it was saved in spite
+// of the error, nor over a later login, nor if it was ended meanwhile.
 func (s *TokenSource) Set(t *oauth2.Token) error {
 	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
 		return errors.New("authretry: TokenSource.Set needs a token")
@@ -165,11 +163,9 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 			return err
 		}
 	}
-	k := s.newKnownToken(t)
+	k := s.newLogin(t)
 	var err error
 	if s.Store != nil {
-		k.unsaved.Store(&unsaved{replace: true})
-		k.unspent = !s.hasSpent(k.record())
 		ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
 		defer cancel()
 		err = s.save(ctx, k)
@@ -202,12 +198,25 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 		defer cancel()
 		defer context.AfterFunc(own, cancel)()
 		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
+			login := current.login()
+			if k := s.current.Load(); k != nil {
+				k.unsaved.Store(nil) // not after this
+				if current == nil {
+					login = k.login
+				}
+			}
 			if current != nil && current.Token != nil {
 				ended = current.Token // the newest there is
 			} else if ended == nil {
 				ended = s.Initial
 			}
-			return &Record{LoggedOut: true}, nil
+			if current != nil && current.LoggedOut {
+				return current, nil
+			}
+			if login == "" {
+				login = rand.Text() // so that it is not taken for an earlier one
+			}
+			return &Record{LoggedOut: true, Login: login}, nil
 		})
 		if err != nil {
 			failed = append(failed, storeFailed(err, ended))

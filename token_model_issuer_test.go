@@ -33,7 +33,6 @@ type family struct {
 	forsaken  bool // by a Logout of which the store was not told
 	saved     bool // the store has once had it
 	disturbed bool // the store has lost one of its tokens, so that older ones may be seen again
-	unsure    bool // Set was told that it was not saved
 	sends     map[int][]*send
 }
 
@@ -172,7 +171,12 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 	if p.crashed.Load() {
 		return lost(errors.New("crashed"))
 	}
-	s.answered = err == nil || len(r.Scopes) <= 1 // an error in answer to a request for more concerns nobody else
+	if _, got := modelTokenOf(t); err == nil {
+		i.w.mu.Lock()
+		p.got[f] = max(p.got[f], got)
+		i.w.mu.Unlock()
+	}
+	s.answered = err == nil || !r.wider // an error in answer to a request for more concerns nobody else
 	return t, err
 }
 

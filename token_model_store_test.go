@@ -148,6 +148,10 @@ func (s processStore) write(h *modelHold, current, r *Record) error {
 		s.w.disturb(r)
 		if fault == writeLost {
 			s.w.pardon()
+			s.w.forget(r)
+			if r.LoggedOut {
+				s.w.forsake()
+			}
 			return nil
 		}
 		return errModelStore
@@ -188,6 +192,7 @@ func (s *modelStore) evict() {
 	defer s.mu.Unlock()
 	s.w.disturb(s.saved)
 	s.w.pardon()
+	s.w.forget(s.saved)
 	s.saved = nil
 }
 

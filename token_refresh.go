@@ -157,7 +157,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	}
 	if stored, err := s.Store.Load(ctx); err == nil { // or else Update will say why
 		stored = stored.attached()
-		if err := run.failure.finalFor(run.previous(stored), time.Now()); s.takeStored(run, stored) {
+		if err := s.refusedForGood(run, run.previous(stored)); s.takeStored(run, stored) {
 			return nil
 		} else if err != nil {
 			return err // there is nothing new: leave the lock to others
@@ -170,6 +170,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 			return true
 		}
 		if stored != nil && stored.LoggedOut && !run.isOld(stored) {
+			s.noteEnd(stored.Login)
 			fetchErr = errLoggedOut
 		}
 		return fetchErr != nil
@@ -234,6 +235,15 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	if err := s.refusedForGood(run, previous); err != nil {
 		return err
 	}
+	if k, err := s.newerFor(run, grantOf(previous)); err != nil {
+		return err
+	} else if k != nil {
+		if k.lifetime == 0 || run.isRefused(k.token) || !k.meets(&run.needs, time.Now()) {
+			return errComing
+		}
+		run.fetched.Store(k)
+		return nil
+	}
 	switch {
 	case run.noFetch:
 		return errRefusedWhileFresh
@@ -254,12 +264,13 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		wider: !isSubset(run.scopes, has)}
 	t, err := s.callFetch(ctx, r)
 	if err != nil {
-		return failed(run.ctx.explain(err), previous)
+		e := failed(run.ctx.explain(err), previous)
+		s.refuse(&r, e)
+		return e
 	}
 	if err := checkToken(t); err != nil {
 		return err
 	}
-	s.spend(grantOf(previous), t)
 	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refused != "" || t.Expiry.Equal(b.token.Expiry)) {
 		return errSameToken
 	}
@@ -276,8 +287,10 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	if run.base != nil {
 		k.asked = run.base.asked
 	}
+	k.login = run.login(previous, stored)
 	k.asked = k.asked.and(run.needs)
 	k.asked.scopes = nil
+	s.spend(k)
 	run.fetched.Store(k)
 	if !isSubset(run.scopes, k.scopes) {
 		run.lacks = true
@@ -298,6 +311,9 @@ func (s *TokenSource) refusedForGood(run *refreshRun, previous *oauth2.Token) er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e := s.used.refusalOf(grantOf(previous)); e != nil {
+		return e
+	}
 	return s.failure.finalFor(previous, now)
 }
 
@@ -336,10 +352,11 @@ func (s *TokenSource) takeStored(run *refreshRun, stored *Record) bool {
 		return false
 	}
 	k := s.newKnownToken(stored.Token)
-	k.scopes = union(k.scopes, stored.scopes())
+	k.scopes, k.login = union(k.scopes, stored.scopes()), stored.Login
 	if k.lifetime == 0 || run.isRefused(stored.Token) || !k.meets(&run.needs, time.Now()) {
 		return false
 	}
+	s.unrefuse(stored.Token)
 	run.fetched.Store(k)
 	return true
 }
@@ -364,6 +381,17 @@ func (run *refreshRun) has(previous *oauth2.Token, stored *Record) []string {
 		return run.base.scopes
 	}
 	return nil
+}
+
+// login returns what is known of where the token to be replaced comes from (see Record).
+func (run *refreshRun) login(previous *oauth2.Token, stored *Record) string {
+	switch {
+	case stored != nil && stored.Token == previous:
+		return stored.Login
+	case run.base != nil && run.base.token == previous:
+		return run.base.login
+	}
+	return ""
 }
 
 func (run *refreshRun) baseToken() *oauth2.Token {
@@ -392,7 +420,7 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if current := s.current.Load(); current != run.base && (current == nil || k.from == "" || k.from != grantOf(current.token)) {
+	if current := s.current.Load(); current != run.base && !k.succeeds(current) {
 		s.settle(run, nil, err) // Set was faster, or a later run
 		return
 	}
@@ -414,14 +442,18 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 }
 
 // replace puts k to use, whatever else is going on; nil: no token. If a refresh has found k in the Store meanwhile, and spent
-// its refresh token, what came of that stays.
+// its refresh token, or a successor of k that another process has put there, what came of that stays; and so does a later login.
 func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if k != nil && k.unspent && s.hasSpent(k.record()) {
+	if k != nil && (s.hasSpent(k.record()) || s.current.Load().isOf(k.login)) {
 		return
 	}
-	defer s.putToUse(k) // whatever OnToken does
+	defer func() { // whatever OnToken does
+		if !s.isPast(k) {
+			s.putToUse(k)
+		}
+	}()
 	if s.OnToken != nil && k != nil {
 		s.OnToken(k.token)
 	}
@@ -444,26 +476,24 @@ func (s *TokenSource) putToUse(k *knownToken) {
 func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.used != nil && s.used.coming == run.fetched.Load() {
+		s.used.coming = nil
+	}
 	now := time.Now()
 	if k != nil {
 		s.current.Store(k)
 		s.failure, s.begun, s.ended = failure{}, true, false
 	}
 	if err == error(errLoggedOut) && s.current.Load() == run.base {
-		s.current.Store(nil)
-		s.begun, s.ended = true, true
+		s.endCurrent()
 		run.base = nil
+	} else if k := s.current.Load(); err == error(errLoggedOut) && k != nil && k.unsaved.Load() == nil {
+		s.endCurrent()
 	}
 	if s.running == run {
 		s.running = nil
 	}
 	current := s.current.Load()
-	if k == nil && (run.over || current != run.base) { // Fetch has not heeded its context, or Set was faster
-		e, _ := err.(*tokenError)
-		if e.isPermanent() && e.grant != "" && run.none() && (current == run.base || current != nil && e.grant == grantOf(current.token)) {
-			s.failure = s.failure.next(err, current, s.Store != nil, now) // what it says of the refresh token counts all the same
-		}
-	}
 	switch {
 	case run.over:
 	case k == nil && current != run.base:
@@ -479,7 +509,7 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	default:
 		run.base.unrefuse()
 		if k == nil || !k.usable(now) {
-			s.failure = run.failure.next(err, current, s.Store != nil, now)
+			s.failure = run.failure.next(err, current, s, now)
 			if current != nil {
 				current.retryAfter(now, s.failure.until.Sub(now))
 			}

@@ -2,30 +2,70 @@ package authretry
 
 import (
 	"context"
-	"slices"
+	"crypto/rand"
 	"time"
 
 	"golang.org/x/oauth2"
 )
 
+// newLogin returns what is known of a token that somebody has just logged in for. If there is a Store, it has yet to be saved.
+func (s *TokenSource) newLogin(t *oauth2.Token) *knownToken {
+	k := s.newKnownToken(t)
+	s.unuse(t)
+	if s.Store != nil {
+		k.login = rand.Text()
+		k.unsaved.Store(&unsaved{new: true})
+	}
+	return k
+}
+
 // save saves k, if the Store has nothing newer.
 func (s *TokenSource) save(ctx context.Context, k *knownToken) error {
+	ended := false
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
 		u := k.unsaved.Load()
-		if u == nil || k.unspent && s.hasSpent(k.record()) || !u.replace && stored != nil && !stored.isSame(u.has) && !s.hasSpent(stored) {
+		if u == nil || s.hasSpent(k.record()) || !k.isNewerThan(stored) && !s.hasSpent(stored) {
+			if ended = stored != nil && stored.LoggedOut; ended {
+				s.noteEnd(stored.Login)
+			}
 			return nil, nil // it has been saved, or spent, or somebody has saved a newer one
+		}
+		k.unsaved.CompareAndSwap(u, &unsaved{has: stored})
+		if u.new {
+			s.noteNewest(k)
 		}
 		return k.record(), nil
 	})
 	if err == nil {
 		k.unsaved.Store(nil)
 	}
+	if ended {
+		s.endedElsewhere()
+	}
 	return err
+}
+
+// endedElsewhere notes that the Store has said that the login was ended. That concerns no token that has yet to be saved. If a
+// new one has been saved since, the next caller finds it in the Store.
+func (s *TokenSource) endedElsewhere() {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.current.Load(); k != nil && k.unsaved.Load() == nil {
+		s.endCurrent()
+	}
+}
+
+// endCurrent forgets the token in use. The caller holds mu.
+func (s *TokenSource) endCurrent() {
+	s.current.Store(nil)
+	s.begun, s.ended = true, true
 }
 
 // saveLater saves k after a delay, and again until that succeeds or there is another token.
 func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.Duration) {
-	time.AfterFunc(jittered(delay), func() {
+	time.AfterFunc(s.jittered(delay), func() {
 		if s.current.Load() != k || k.unsaved.Load() == nil {
 			return
 		}
@@ -60,25 +100,21 @@ func (run *refreshRun) isOld(stored *Record) bool {
 	if run.base == nil || stored == nil {
 		return false
 	}
-	u := run.base.unsaved.Load()
-	return u != nil && (u.replace || stored.isSame(u.has))
+	return run.base.isNewerThan(stored)
 }
 
-// spend notes that the token endpoint has given t for a refresh token, which is not to be sent again.
-func (s *TokenSource) spend(grant string, t *oauth2.Token) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if grant != "" && t.RefreshToken != "" && t.RefreshToken != grant && !slices.Contains(s.spent, grant) {
-		s.spent = append(s.spent[max(0, len(s.spent)-maxSpent+1):], grant)
-	}
-}
-
-// hasSpent reports whether the refresh token of a Record has been spent here.
-func (s *TokenSource) hasSpent(stored *Record) bool {
-	if stored == nil || grantOf(stored.Token) == "" {
+// isNewerThan reports whether k has yet to take the place of what the Store has. A Store that said that it did not save k may
+// have done so all the same, and others may have gone on from there: so once that has been tried, k only takes the place of
+// what it was to replace then, and of what has become of that, if k is of a new login. Whatever else is there now is newer: a
+// successor of k, another login, or that the login of k was ended.
+func (k *knownToken) isNewerThan(stored *Record) bool {
+	u := k.unsaved.Load()
+	switch {
+	case u == nil:
 		return false
+	case u.new || stored == nil || stored.isSame(u.has):
+		return true
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Contains(s.spent, stored.Token.RefreshToken)
+	replaced := u.has.login()
+	return stored.Login == replaced && k.login != replaced && !(stored.LoggedOut && replaced == "")
 }

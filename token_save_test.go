@@ -344,7 +344,7 @@ func TestSetDoesNotReplaceItsSuccessor(t *testing.T) {
 		go func() { done <- src.Set(&oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}) }()
 		synctest.Wait()
 		require.Equal(t, "refresh-login", s.get().RefreshToken)
-		src.spend("refresh-login", &oauth2.Token{RefreshToken: "refresh-1"})
+		src.spend(&knownToken{token: &oauth2.Token{RefreshToken: "refresh-1"}, from: "refresh-login"})
 		require.NoError(t, <-done)
 		require.Equal(t, []string{"old"}, seen)
 	})

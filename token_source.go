@@ -97,6 +97,8 @@ type TokenSource struct {
 	// means no such bound.
 	MinRefreshInterval time.Duration
 
+	random func() float64 // nil: rand.Float64; some tests have one that can be foreseen
+
 	// current is the token in use: nil at first, then replaced as a whole. A caller with a good token touches nothing
 	// else. It changes only under publishing and mu.
 	current atomic.Pointer[knownToken]
@@ -111,7 +113,7 @@ type TokenSource struct {
 	ended    bool            // by Logout, here or elsewhere
 	running  *refreshRun     // the refresh under way; nil if there is none
 	fetching map[string]bool // with which refresh tokens Fetch has been called, and has not returned; nil: with none
-	spent    []string        // the refresh tokens last spent here
+	used     *usedGrants     // nil: none
 	failure  failure         // of the last refresh; zero if it succeeded
 	forced   *forced         // refreshes that refusals have caused lately; nil: none
 	next     *needs          // of those who wait for a refresh that will not meet them; nil: none
@@ -139,7 +141,6 @@ var (
 const (
 	defaultFetchTimeout    = 30 * time.Second
 	defaultRefusalInterval = 10 * time.Second
-	maxSpent               = 16 // refresh tokens that are known to have been spent
 
 	earlyShare = 0.45 // of the lifetime; times 0.9 to 1.1
 	maxEarly   = 5 * time.Minute
