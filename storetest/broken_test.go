@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/stretchr/testify/require"
@@ -71,11 +72,20 @@ func TestBrokenStoresAreFoundOut(t *testing.T) {
 			case "keeps out its own process":
 				o.TakeLock = nil // which has no file
 			}
-			k := newCheck(openFile, o)
-			defer k.end()
-			for _, c := range cases {
-				if k.run(c); slices.Contains(breaches(k.errs()), b.clause) {
-					break // which is what it is about: what else follows takes time
+			order := slices.Clone(cases)
+			if b.clause == clauseLoginLock {
+				slices.Reverse(order) // it is the last that finds it
+			}
+			var k *check
+			for attempt := 1; attempt <= 3; attempt++ { // on a busy machine another limit may end a case before it has found it
+				k = newCheck(openFile, o)
+				k.limit *= time.Duration(attempt)
+				defer k.end()
+				for _, c := range order {
+					if k.run(c); slices.Contains(breaches(k.errs()), b.clause) {
+						attempt = 3
+						break // which is what it is about: what else follows takes time
+					}
 				}
 			}
 			err := errors.Join(k.errs()...)

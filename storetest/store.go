@@ -112,7 +112,7 @@ func nameOf(n int) string {
 	return fmt.Sprintf("the %s Record", [...]string{"first", "second", "third", "fourth"}[min(n, 4)-1])
 }
 
-// look looks for tokens in an error, and in what the store shows of itself.
+// look looks for tokens in an error.
 func (s store) look(err error) {
 	if err != nil {
 		for ; err != nil; err = errors.Unwrap(err) {
@@ -121,6 +121,11 @@ func (s store) look(err error) {
 			}
 		}
 	}
+}
+
+// show looks for tokens in what the store shows of itself. Nobody may use it meanwhile: package fmt looks at everything that is in
+// it, its mutex too.
+func (s store) show() {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
 		if hasSecret(fmt.Sprintf(verb, s.TokenStore)) {
 			s.k.broken(clauseShown, "fmt shows a token of the store by %s", verb)

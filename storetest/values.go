@@ -43,6 +43,7 @@ func checkValues(k *check) {
 		}
 		for _, reader := range []store{s, other, k.storeAt(place)} {
 			reader.returns(v.name, v.r)
+			reader.show()
 		}
 	}
 }
