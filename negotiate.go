@@ -78,7 +78,7 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 func (x *exchange) lend() (lease, error) {
 	known, exact := x.spaces.lend(x.remembered(), x.at)
 	if known.Session != nil && x.hasCallers(known.scheme) {
-		x.keep(known)
+		known.visit.end(false)
 		known, exact = lease{}, false
 	}
 	for _, s := range x.starters {

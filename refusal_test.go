@@ -415,3 +415,68 @@ func TestRefusedIsNotAskedForEverything(t *testing.T) {
 	require.Equal(t, 200, resp.StatusCode, "417 was the answer to our own Expect")
 	require.Equal(t, 2, n)
 }
+
+// A request that goes without the Session that was lent for it is not counted for ever among those that are out.
+func TestRequestsThatTakeNoSessionAreNotCounted(t *testing.T) {
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+		switch {
+		case strings.HasPrefix(req.URL.Path, "/digest/") && req.Header.Get("Authorization") == "":
+			resp.StatusCode, resp.Header["Www-Authenticate"] = 401, []string{`Digest realm="x", nonce="n", qop="auth"`}
+		case strings.HasPrefix(req.URL.Path, "/token/") && req.Header.Get("X-Auth-Token") == "":
+			resp.StatusCode, resp.Header["Www-Authenticate"] = 401, []string{`Bearer`}
+		}
+		return resp, nil
+	})
+	digest := &Digest{Username: "u", Password: "p"}
+	for name, schemes := range map[string][]Scheme{
+		"the caller has a token of their own": {digest, &Bearer{NotAhead: true, Header: "X-Auth-Token", Source: expiringSource()}},
+		"another is sent ahead":               {digest, &APIKey{Header: "X-API-Key", Key: "k"}},
+	} {
+		transport := &Transport{Base: base, Schemes: schemes}
+		for i := range 10 {
+			for _, path := range []string{"/digest/a", "/token/a", "/other"} {
+				req := httptest.NewRequest("GET", "https://api.example.com"+path, nil)
+				if i > 0 && path == "/token/a" {
+					req.Header.Set("X-Auth-Token", "own")
+				}
+				_, err := transport.RoundTrip(req)
+				require.NoError(t, err)
+			}
+		}
+		for _, known := range transport.auth.spaces.known {
+			require.True(t, known.counts, name)
+			require.Zero(t, known.here, name)
+		}
+	}
+}
+
+// Transport.Refused may read in any way; what it has read comes back with the error that it met, and with no other.
+func TestWhatRefusedHasReadEndsAsItDid(t *testing.T) {
+	lost := errors.New("connection reset")
+	read := 0
+	body := readerFunc(func(p []byte) (int, error) {
+		if read++; read == 1 {
+			return copy(p, "half"), nil
+		} else if read == 2 {
+			return 0, lost
+		}
+		return 0, io.EOF
+	})
+	transport := &Transport{Schemes: []Scheme{&APIKey{Key: "k"}},
+		Refused: func(resp *http.Response) bool {
+			n, err := resp.Body.Read(nil)
+			require.NoError(t, err)
+			require.Zero(t, n)
+			got, err := io.ReadAll(resp.Body)
+			require.Equal(t, lost, err)
+			require.Equal(t, "half", string(got))
+			return false
+		},
+		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Request: req, Header: http.Header{}, Body: io.NopCloser(body)}, nil
+		})}
+	got, err := io.ReadAll(roundTrip(t, transport, "https://api.example.com/").Body)
+	require.Equal(t, lost, err, "the body is not whole")
+	require.Equal(t, "half", string(got))
+}
