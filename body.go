@@ -246,9 +246,6 @@ func closeSource(src io.Closer) error {
 // copies returns a GetBody for a Session that has to read the body before it is sent, as Digest's auth-int does. A
 // one-shot body is read into the record for that. If it does not fit, what was read of it is still sent.
 func (b *body) copies() func() (io.ReadCloser, error) {
-	if b == nil {
-		return nil
-	}
 	if b.rewind != nil {
 		return func() (io.ReadCloser, error) {
 			again, err := b.rewind()
@@ -388,9 +385,6 @@ func (s *sender) read(p []byte) (int, error) {
 	defer func() { <-b.reading }()
 	n, err := b.src.Read(p)
 	b.err = err
-	if !s.replaying {
-		s.keep(p[:n])
-	}
 	return n, err
 }
 

@@ -138,9 +138,6 @@ func closesBefore(rest string) bool {
 
 // beginsParam reports whether s begins a parameter, with or without a scheme before it.
 func beginsParam(s string) bool {
-	if classes[s[0]]&tokenChar == 0 {
-		return false
-	}
 	_, ok := consumeParamStart(s)
 	return ok
 }

@@ -67,7 +67,7 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 
 func (e Event) level() slog.Level {
 	switch {
-	case e.Err != nil, e.Kind == EventRefused, e.Kind == EventUnverified:
+	case e.Err != nil, e.Kind == EventRefused:
 		return slog.LevelWarn
 	case e.Kind == EventRefreshed:
 		return slog.LevelInfo
