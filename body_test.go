@@ -3,11 +3,13 @@ package authretry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -116,18 +118,48 @@ func TestStreamIsNotRecordedAfterTheResponse(t *testing.T) {
 	resp, err := (&Transport{Base: base, Schemes: []Scheme{&APIKey{Key: "k"}}}).RoundTrip(req)
 	require.NoError(t, err)
 	defer resp.Body.Close()
+	half, looked := make(chan struct{}), make(chan struct{})
 	go func() {
-		for range 100 {
+		for i := range 100 {
+			if i == 50 {
+				close(half)
+				<-looked
+			}
 			pw.Write(make([]byte, 1000))
 		}
 		pw.Close()
 	}()
+	<-half
+	b.mu.Lock()
+	closed, record := b.closed, b.record
+	b.mu.Unlock()
+	close(looked)
+	require.False(t, closed)
+	require.Empty(t, record)
 	n, err := io.Copy(io.Discard, resp.Body)
 	require.NoError(t, err)
 	require.EqualValues(t, 100*1000, n)
+}
+
+// What was recorded before that is not held for as long as the sender takes.
+func TestRecordIsDroppedWithTheResponse(t *testing.T) {
+	var b *body
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		b = req.Body.(*sender).body
+		_, err := io.ReadFull(req.Body, make([]byte, 1000))
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		require.Len(t, b.record, 1000)
+		return &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}, err
+	})
+	req, err := http.NewRequest("PUT", "https://api.example.com/", io.MultiReader(bytes.NewReader(make([]byte, 1000)), bytes.NewReader(make([]byte, 1000))))
+	require.NoError(t, err)
+	req.ContentLength = 2000
+	_, err = (&Transport{Base: base, Schemes: []Scheme{&APIKey{Key: "k"}}}).RoundTrip(req)
+	require.NoError(t, err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	require.Empty(t, b.record)
+	require.Nil(t, b.record)
 }
 
 // A remembered session that wants the body hashed cannot have a one-shot body that is larger than what is kept of it. What
@@ -282,4 +314,206 @@ func TestResponseToOurExpectBelongsToTheCallersRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, resp.Request.Header.Get("Expect"))
 	require.True(t, resp.Request.Body == req.Body)
+}
+
+// putting returns a PUT of a body that is not in memory, but of which there are copies.
+func putting(t *testing.T, size int64, getBody func() (io.ReadCloser, error)) *http.Request {
+	req, err := http.NewRequestWithContext(t.Context(), "PUT", "https://api.example.com/", io.LimitReader(zeros{}, size))
+	require.NoError(t, err)
+	req.ContentLength, req.GetBody = size, getBody
+	return req
+}
+
+func zerosOf(size int64) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(zeros{}, size)), nil }
+}
+
+// How much of a body is kept does not matter where there are copies of it.
+func TestReplayLimitIsNotForBodiesWithCopies(t *testing.T) {
+	for size, expects := range map[int64]string{2000: "", defaultReplayLimit + 1: "100-continue"} {
+		for _, limit := range []int64{1000, 10 << 20} {
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				require.Equal(t, expects, req.Header.Get("Expect"))
+				req.Body.Close()
+				return &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+			})
+			_, err := (&Transport{Base: base, ReplayLimit: limit, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(putting(t, size, zerosOf(size)))
+			require.NoError(t, err)
+		}
+	}
+}
+
+// Who still sends the body for the first time gets no more of it when the retry has begun.
+func TestFirstSenderEndsWithTheRetry(t *testing.T) {
+	for _, getBody := range []func() (io.ReadCloser, error){nil, zerosOf(2000)} {
+		var first io.ReadCloser
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if first == nil {
+				first = req.Body
+				return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody, Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, nil
+			}
+			n, err := first.Read(make([]byte, 10))
+			require.ErrorIs(t, err, errSuperseded)
+			require.Zero(t, n)
+			got, err := io.ReadAll(req.Body)
+			require.NoError(t, err)
+			require.Len(t, got, 2000)
+			return &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+		})
+		resp, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(putting(t, 2000, getBody))
+		require.NoError(t, err)
+		require.Equal(t, 200, resp.StatusCode)
+		require.NoError(t, first.Close())
+	}
+}
+
+// A GetBody that has neither a body nor an error to return does not send an empty body, nor the hash of one.
+func TestGetBodyThatReturnsNothing(t *testing.T) {
+	for challenge, scheme := range map[string]Scheme{
+		`Basic realm="x"`: &Basic{Username: "u", Password: "p"},
+		`Digest realm="x", nonce="n", qop="auth-int"`: &Digest{Username: "u", Password: "p"},
+	} {
+		sent := 0
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sent++
+			return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody, Header: http.Header{"Www-Authenticate": {challenge}}}, nil
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{scheme}}
+		resp, err := transport.RoundTrip(putting(t, 2000, func() (io.ReadCloser, error) { return nil, nil }))
+		if err == nil {
+			err = Explain(resp)
+		}
+		require.ErrorIs(t, err, errNoBody)
+		require.Equal(t, 1, sent)
+	}
+}
+
+// The hash of what was read before an error would vouch for a body that is not whole.
+func TestBodyThatFailsIsNotHashed(t *testing.T) {
+	lost := errors.New("the disk is gone")
+	sent := 0
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		sent++
+		return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody,
+			Header: http.Header{"Www-Authenticate": {`Digest realm="x", nonce="n", qop="auth-int"`}}}, nil
+	})
+	req := putting(t, 2000, nil)
+	req.Body = io.NopCloser(io.MultiReader(strings.NewReader("half of it"), errReader{lost}))
+	_, err := (&Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}).RoundTrip(req)
+	require.ErrorIs(t, err, lost)
+	require.Equal(t, 1, sent)
+
+	_, err = (&body{err: io.EOF, overflow: true, reading: make(chan struct{}, 1)}).copies()()
+	require.ErrorIs(t, err, errBodyNotReplayable, "it was read, but not kept")
+}
+
+func TestCloseThatPanicsIsAnError(t *testing.T) {
+	require.ErrorContains(t, closeGuarded(boomed{func() { panic(secret) }}), "the request's body panicked when it was closed")
+}
+
+// What is read ahead of a stream comes as it was written, and no more is read ahead than is at hand.
+func TestStreamThatIsReadAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			p := make([]byte, 10)
+			n, err := req.Body.Read(p)
+			require.NoError(t, err)
+			require.Equal(t, "one", string(p[:n]))
+			go func() { w.Write([]byte("two")) }()
+			n, err = req.Body.Read(p) // which the writer may be waiting for
+			require.NoError(t, err)
+			require.Equal(t, "two", string(p[:n]))
+			return &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+		})
+		go func() { time.Sleep(time.Second); w.Write([]byte("one")) }()
+		req := putting(t, -1, nil)
+		req.Body = r
+		_, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.NoError(t, err)
+		w.Close()
+	})
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		for _, want := range []string{"one", "two"} {
+			p := make([]byte, 10)
+			n, err := req.Body.Read(p)
+			require.NoError(t, err)
+			require.Equal(t, want, string(p[:n]))
+		}
+		return &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+	})
+	req := putting(t, -1, nil)
+	req.Body = io.NopCloser(io.MultiReader(strings.NewReader("one"), strings.NewReader("two")))
+	_, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+	require.NoError(t, err)
+}
+
+// A body waits for the server to ask for it, for a second since the header has gone out, and no longer than for the response.
+func TestBodyThatWaitsForTheServer(t *testing.T) {
+	const size = defaultReplayLimit + 1
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var sent *http.Request
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			require.Equal(t, "100-continue", req.Header.Get("Expect"))
+			sent = req
+			if len(req.Header["X-Early"]) == 0 {
+				httptrace.ContextClientTrace(req.Context()).WroteHeaders()
+				time.Sleep(600 * time.Millisecond)
+				_, err := req.Body.Read(make([]byte, 10))
+				require.NoError(t, err)
+				require.Equal(t, time.Second, time.Since(start))
+			}
+			return &http.Response{StatusCode: 200, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+		})
+		transport := func() *Transport {
+			return &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+		}
+		_, err := transport().RoundTrip(putting(t, size, zerosOf(size)))
+		require.NoError(t, err)
+		sent.Body.Close()
+
+		early := putting(t, size, zerosOf(size))
+		early.Header.Set("X-Early", "1")
+		start = time.Now()
+		_, err = transport().RoundTrip(early)
+		require.NoError(t, err)
+		n, err := io.Copy(io.Discard, sent.Body)
+		require.NoError(t, err)
+		require.EqualValues(t, size, n)
+		require.Zero(t, time.Since(start))
+		sent.Body.Close()
+	})
+}
+
+// Nor does a copy that Base has asked for outlast the request's context; and if there is no copy, Base gets to know why.
+func TestCopyForBaseEndsWithTheContext(t *testing.T) {
+	const size = defaultReplayLimit + 1
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		lost := errors.New("no copy")
+		var failing bool
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			again, err := req.GetBody()
+			if failing {
+				require.ErrorIs(t, err, lost)
+				require.Nil(t, again)
+				return nil, err
+			}
+			require.NoError(t, err)
+			cancel()
+			start := time.Now()
+			n, err := again.Read(make([]byte, 10))
+			require.ErrorIs(t, err, errSuperseded)
+			require.Zero(t, n)
+			require.Less(t, time.Since(start), expectTimeout)
+			return nil, context.Cause(ctx)
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+		_, err := transport.RoundTrip(putting(t, size, zerosOf(size)).WithContext(ctx))
+		require.ErrorIs(t, err, context.Canceled)
+		failing = true
+		_, err = transport.RoundTrip(putting(t, size, func() (io.ReadCloser, error) { return nil, lost }))
+		require.ErrorIs(t, err, lost)
+	})
 }
