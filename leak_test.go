@@ -219,3 +219,50 @@ func TestErrorsOfATokenEndpointDoNotQuoteWhatItSendsBack(t *testing.T) {
 		}
 	}
 }
+
+// What is short is found too, wherever it was sent, and what is no secret is not taken for one.
+func TestErrorsOfABaseShowWhatIsNoSecretAndNothingElse(t *testing.T) {
+	t.Parallel()
+	const short = "s3cr3t!"
+	for name, c := range map[string]struct {
+		scheme Scheme
+		edit   func(req *http.Request)
+		text   func(sent *http.Request) string
+		secret string // "": the text is passed on
+	}{
+		"a short password": {&Basic{Username: "u", Password: short, Ahead: true}, nil,
+			func(*http.Request) string { return "sent " + short }, short},
+		"a key without a word before it": {&APIKey{Header: "X-API-Key", Key: longSecret}, nil,
+			func(sent *http.Request) string { return "sent " + sent.Header.Get("X-Api-Key") }, longSecret},
+		"a password of the URL": {&APIKey{Key: "k"}, func(req *http.Request) { req.URL.User = url.UserPassword("u", longSecret) },
+			func(sent *http.Request) string { p, _ := sent.URL.User.Password(); return "sent " + p }, longSecret},
+		"the caller's cookie": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Cookie", "session="+longSecret) },
+			func(sent *http.Request) string { return "sent " + sent.Header.Get("Cookie") }, longSecret},
+		"what Digest sends": {&puppet{name: "x", start: func(context.Context, *http.Request) (Session, error) {
+			return word{text: `Digest username="u", response="0123456789abcdef"`}, nil
+		}}, nil, func(sent *http.Request) string { return "sent " + sent.Header.Get("Authorization") }, ""},
+		"our Expect": {&Basic{Username: "u", Password: "p"}, func(req *http.Request) {
+			req.Method, req.Body, req.ContentLength = "PUT", io.NopCloser(io.LimitReader(zeros{}, 2<<20)), 2<<20
+		}, func(sent *http.Request) string { return "sent " + sent.Header.Get("Expect") + "." }, ""},
+	} {
+		var said error
+		transport := &Transport{Schemes: []Scheme{c.scheme}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			said = errors.New(c.text(req))
+			return nil, said
+		})}
+		req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+		if c.edit != nil {
+			c.edit(req)
+		}
+		_, err := transport.RoundTrip(req)
+		if c.secret == "" {
+			require.Greater(t, len(said.Error()), len("sent ."), name)
+			require.Equal(t, said, err, name)
+			continue
+		}
+		require.Contains(t, said.Error(), c.secret, name)
+		require.Error(t, err, name)
+		require.NotContains(t, err.Error(), c.secret, name)
+		require.Equal(t, fmt.Sprintf("%q", err.Error()), fmt.Sprintf("%q", err), name)
+	}
+}
