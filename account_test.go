@@ -563,3 +563,74 @@ func TestEndedLoginMakesRoom(t *testing.T) {
 	}
 	require.Less(t, len(bearer.accounts.known), 100)
 }
+
+// Those that may not make room for a while may do so afterwards.
+func TestAccountsThatWereAskedForAtOnceMakeRoomLater(t *testing.T) {
+	release := make(chan struct{})
+	bearer := &Bearer{Sources: func(_ context.Context, account string) (oauth2.TokenSource, error) {
+		if strings.HasPrefix(account, "slow") {
+			<-release
+		}
+		return expiringSource(), nil
+	}}
+	a := &bearer.accounts
+	a.limit = 10_000
+	for i := range 100 {
+		a.add(fmt.Sprint("slow", i), bearer.Sources)
+	}
+	require.Len(t, a.known, 100, "each is being asked for")
+	close(release)
+	for i := range 1000 {
+		_, err := a.of(t.Context(), fmt.Sprint("user", i), bearer.Sources)
+		require.NoError(t, err)
+	}
+	require.LessOrEqual(t, len(a.known), 17)
+	all := 0
+	for _, s := range a.known {
+		all += s.size()
+	}
+	require.LessOrEqual(t, all, a.limit)
+	require.LessOrEqual(t, a.size, all)
+	require.Positive(t, a.size)
+}
+
+// An account in use stays, and those that come once make room for one another.
+func TestAccountInUseDoesNotMakeRoom(t *testing.T) {
+	asked := map[string]int{}
+	bearer := &Bearer{Sources: func(_ context.Context, account string) (oauth2.TokenSource, error) {
+		asked[account]++
+		return expiringSource(), nil
+	}}
+	a := &bearer.accounts
+	a.limit = 10_000
+	for i := range 1000 {
+		for _, account := range []string{"busy", fmt.Sprint("visitor", i)} {
+			_, err := a.of(t.Context(), account, bearer.Sources)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(a.known), 17)
+		}
+	}
+	require.Equal(t, 1, asked["busy"])
+}
+
+// Many logins that may not make room do not keep others from doing so.
+func TestIdleLoginsDoNotKeepOthersFromMakingRoom(t *testing.T) {
+	bearer := &Bearer{Sources: func(_ context.Context, account string) (oauth2.TokenSource, error) {
+		s := &TokenSource{Initial: &oauth2.Token{AccessToken: "t"}}
+		if strings.HasPrefix(account, "login") {
+			s.Initial.RefreshToken = "the only one"
+		}
+		return s, nil
+	}}
+	a := &bearer.accounts
+	a.limit = 10_000
+	for i := range 1050 {
+		account := fmt.Sprint("visitor", i)
+		if i < 50 {
+			account = fmt.Sprint("login", i)
+		}
+		_, err := a.of(t.Context(), account, bearer.Sources)
+		require.NoError(t, err)
+	}
+	require.Less(t, len(a.known), 150)
+}

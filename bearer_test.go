@@ -589,3 +589,81 @@ func BenchmarkBearerAuthorize(b *testing.B) {
 		}
 	})
 }
+
+// A source of others that can refresh may do that in any way.
+type oddRefresher struct {
+	foreignSource
+	refresh func(ctx context.Context) (*oauth2.Token, error)
+}
+
+func (o oddRefresher) Refresh(ctx context.Context, _ *oauth2.Token) (*oauth2.Token, error) {
+	return o.refresh(ctx)
+}
+
+func TestBearerForeignSourceThatRefreshesBadly(t *testing.T) {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for want, c := range map[string]struct {
+		ctx     context.Context
+		refresh func(ctx context.Context) (*oauth2.Token, error)
+	}{
+		"neither a token nor an error":    {t.Context(), func(context.Context) (*oauth2.Token, error) { return nil, nil }},
+		"cannot be sent":                  {t.Context(), func(context.Context) (*oauth2.Token, error) { return &oauth2.Token{AccessToken: "a\r\nX: y"}, nil }},
+		"the token endpoint answered 400": {t.Context(), func(context.Context) (*oauth2.Token, error) { return nil, refusal(400, "invalid_grant") }},
+		"context canceled":                {gone, func(ctx context.Context) (*oauth2.Token, error) { return nil, ctx.Err() }},
+	} {
+		b := &Bearer{Source: oddRefresher{func() (*oauth2.Token, error) { return old(), nil }, c.refresh}}
+		session, err := b.Answer(c.ctx, &Challenge{Scheme: "Bearer"}, refusalOf(newRequest("Bearer old")))
+		require.Nil(t, session, want)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// Without a Transport that says for whom a request is, nobody's token is sent.
+func TestBearerSourcesWithoutAnAccount(t *testing.T) {
+	b := &Bearer{Sources: func(context.Context, string) (oauth2.TokenSource, error) { return expiringSource(), nil }}
+	req := newRequest()
+	session, err := b.Start(t.Context(), req)
+	require.NoError(t, err)
+	require.ErrorIs(t, session.Authorize(req), errNoAccount)
+	require.Empty(t, req.Header)
+	_, err = b.Answer(t.Context(), &Challenge{Scheme: "Bearer"}, refusalOf(req))
+	require.ErrorIs(t, err, errNoAccount)
+	require.Empty(t, b.accounts.known)
+}
+
+// What a Scheme has refused already, it does not give again, whoever asks it.
+func TestAnswerIsNotWhatWasRefused(t *testing.T) {
+	for _, s := range []Starter{&APIKey{Key: "k"}, &APIKey{Header: "X-API-Key", Key: "k"}, &Basic{Username: "u", Password: "p", Ahead: true}} {
+		req := newRequest()
+		session, err := s.Start(t.Context(), req)
+		require.NoError(t, err)
+		require.NoError(t, session.Authorize(req))
+		_, err = s.(Scheme).Answer(t.Context(), &Challenge{}, refusalOf(req))
+		require.ErrorIs(t, err, ErrCredentialsRefused)
+		again, err := s.(Scheme).Answer(t.Context(), &Challenge{}, refusalOf(newRequest("other")))
+		require.NoError(t, err)
+		require.NotNil(t, again)
+	}
+}
+
+// What KeyFunc returns is for the request that it was asked for, and not remembered for another.
+func TestKeyOfKeyFuncIsNotRemembered(t *testing.T) {
+	n := 0
+	key := &APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { n++; return fmt.Sprint("k", n), nil }}
+	server := &saying{right: "ApiKey k2", challenge: "ApiKey"}
+	transport := &Transport{Base: server, Schemes: []Scheme{key}}
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.example.com/a").StatusCode)
+	require.Equal(t, []string{"ApiKey k1", "ApiKey k2"}, server.sent)
+	require.Zero(t, transport.auth.spaces.count.Load())
+}
+
+func TestSessionsSayWhoseTheyAre(t *testing.T) {
+	b := &Bearer{Source: expiringSource(), Header: "X-Auth-Token"}
+	session, err := b.Start(t.Context(), newRequest())
+	require.NoError(t, err)
+	require.Contains(t, fmt.Sprint(session), "X-Auth-Token")
+	require.Equal(t, fmt.Sprint(b), fmt.Sprint(session))
+	require.Contains(t, fmt.Sprint(SecretPost(secret)), "authretry.ClientAuth")
+	require.Contains(t, fmt.Sprint(&PrivateKeyJWT{KeyID: "k1"}), "k1")
+}

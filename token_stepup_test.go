@@ -429,3 +429,62 @@ func TestFetchKnowsTheAccount(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"alice", "alice"}, []string{i.requests[0].Account, i.requests[1].Account})
 }
+
+// What a challenge does not describe is not asked for: no token would meet it.
+func TestChallengeThatDoesNotSayWhatItWants(t *testing.T) {
+	many := strings.TrimSpace(strings.Repeat("s ", maxNeedScopes+1))
+	long := base64.StdEncoding.EncodeToString([]byte(`{"a":"` + strings.Repeat("x", 2*maxClaims) + `"}`))
+	for challenge, want := range map[string]string{
+		`Bearer error="insufficient_user_authentication"`:                       "does not say which login it asks for",
+		`Bearer error="insufficient_user_authentication", max_age="soon"`:       "no number of seconds",
+		`Bearer error="insufficient_user_authentication", max_age="2000000000"`: "does not say which login it asks for",
+		`Bearer error="insufficient_scope"`:                                     "names no scopes that may be asked for",
+		`Bearer error="insufficient_scope", scope="` + many + `"`:               "or too many",
+		`Bearer error="insufficient_claims", claims="` + long + `"`:             "claims that are too long",
+	} {
+		asked := 0
+		src := &TokenSource{Initial: old(), Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			asked++
+			return &oauth2.Token{AccessToken: "new"}, nil
+		}}
+		list, err := ParseChallenges([]string{challenge})
+		require.NoError(t, err)
+		_, err = src.StepUp(t.Context(), "old", &list[0], nil)
+		require.ErrorIs(t, err, ErrUnsupportedChallenge)
+		var r *Rejection
+		require.ErrorAs(t, err, &r)
+		require.Equal(t, list[0].StepUp(), r.Reason)
+		require.ErrorContains(t, err, want)
+		require.Zero(t, asked)
+	}
+	_, err := (&TokenSource{Initial: old()}).StepUp(t.Context(), "old", &Challenge{Scheme: "Bearer"}, nil)
+	require.Equal(t, ErrUnsupportedChallenge, err, "it asks for nothing of the kind")
+}
+
+func TestStepUpWithoutABetterToken(t *testing.T) {
+	scope := &Challenge{Scheme: "Bearer", Params: Params{{"error", "insufficient_scope"}, {"scope", "more"}}}
+	claims := &Challenge{Scheme: "Bearer", Params: Params{{"error", "insufficient_claims"}, {"claims", base64.StdEncoding.EncodeToString([]byte(`{"a":1}`))}}}
+	var asked []TokenRequest
+	src := &TokenSource{Initial: old(), MinRefreshInterval: -1, Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+		if asked = append(asked, r); len(asked) == 1 {
+			return nil, refusal(500, "")
+		}
+		return (&oauth2.Token{AccessToken: "same"}).WithExtra(map[string]any{"scope": "more"}), nil
+	}}
+	token, err := src.StepUp(t.Context(), "old", scope, nil)
+	require.Nil(t, token)
+	require.ErrorContains(t, err, "answered 500")
+	require.NotErrorIs(t, err, ErrUnsupportedChallenge, "it may be different the next time")
+	token, err = src.StepUp(t.Context(), "old", scope, nil)
+	require.NoError(t, err)
+	_, err = src.StepUp(t.Context(), token.AccessToken, scope, nil)
+	require.ErrorIs(t, err, ErrUnsupportedChallenge)
+	require.ErrorContains(t, err, "was granted that already")
+
+	// If none was refused, none is to be replaced.
+	for _, refused := range []string{"", "x"} {
+		r, err := wanted(refused, claims, nil)
+		require.NoError(t, err)
+		require.Equal(t, refused != "", r.Previous != nil)
+	}
+}
