@@ -411,3 +411,13 @@ func scan(line string) (list []Challenge) {
 	flush(len(line))
 	return list
 }
+
+// A header that is longer than anybody reads is not taken for one that says nothing.
+func TestHeaderThatIsTooLongSaysSo(t *testing.T) {
+	list, err := parseSome([]string{`Basic realm="x"`, `Digest realm="` + strings.Repeat("x", maxChallengeBytes) + `"`})
+	require.Len(t, list, 1)
+	require.ErrorContains(t, err, "too long to be read on")
+	list, err = parseSome([]string{`Negotiate ` + strings.Repeat("x", maxChallengeBytes)})
+	require.Nil(t, list)
+	require.ErrorContains(t, err, "too long to be read on")
+}

@@ -242,3 +242,26 @@ func TestFileThatIsReplacedUnderReaders(t *testing.T) {
 	_, err = src.Obtain(t.Context(), TokenRequest{Previous: first})
 	require.ErrorIs(t, err, ErrCredentialsRefused, "the file has not changed")
 }
+
+// How a server wants the secret is tried once. What it refuses later, it refuses for another reason.
+func TestWayOfTheSecretIsKnownAfterASuccess(t *testing.T) {
+	e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case n == 1 || n > 3:
+			w.WriteHeader(401)
+			fmt.Fprint(w, `{"error":"invalid_client"}`)
+		default:
+			issue(w)
+		}
+	})
+	fetch := RefreshGrant(e.config())
+	for range 2 {
+		_, err := fetch(t.Context(), refreshRequest)
+		require.NoError(t, err)
+	}
+	require.NotEmpty(t, e.auths[0])
+	require.Equal(t, []string{"", ""}, e.auths[1:], "the second way is right")
+	_, err := fetch(t.Context(), refreshRequest)
+	require.Error(t, err)
+	require.Len(t, e.auths, 4, "a refresh token is not sent twice")
+}

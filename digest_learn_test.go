@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -342,4 +343,38 @@ func FuzzAuthenticationInfo(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Only a Digest challenge goes on with a Digest session, whatever parameters another scheme has.
+func TestDigestLeavesAChallengeOfAnotherScheme(t *testing.T) {
+	for scheme, want := range map[string]bool{"Digest": true, "DIGEST": true, "Other": false} {
+		session := answer(t, &Digest{Username: "Mufasa", Password: "p"}, with())
+		authorize(t, session)
+		require.Equal(t, want, refuse(t, session, scheme+` realm="lab", nonce="n2", qop="auth", algorithm=SHA-256, stale=true`), scheme)
+	}
+}
+
+// What does not follow the grammar has no value: a word after a space is none.
+func TestAuthenticationInfoWithoutEquals(t *testing.T) {
+	for _, line := range []string{`nextnonce "n2"`, `nextnonce n2`, `nextnonce`} {
+		require.Empty(t, readAuthInfo([]string{line}, "c").nextnonce, line)
+	}
+	require.Equal(t, "n2", readAuthInfo([]string{`nextnonce = "n2"`}, "c").nextnonce)
+}
+
+func TestDigestSessionCountsItsSpace(t *testing.T) {
+	domain := "/docs/ /" + strings.Repeat("x", 1000) + "/"
+	whole, part := answer(t, &Digest{Username: "u", Password: "p"}, with()), answer(t, &Digest{Username: "u", Password: "p"}, with("domain", domain))
+	require.Greater(t, part.size(), whole.size()+1000, "so that it counts for what is remembered")
+}
+
+func TestDigestURIOfCONNECT(t *testing.T) {
+	for want, req := range map[string]*http.Request{
+		"a.test:443": {Method: "CONNECT", URL: &url.URL{Opaque: "a.test:443"}, Host: "other:1"},
+		"b.test:443": {Method: "CONNECT", URL: &url.URL{Host: "other:1"}, Host: "b.test:443"},
+		"c.test:443": {Method: "CONNECT", URL: &url.URL{Host: "c.test:443"}},
+		"/d":         {Method: "CONNECT", URL: &url.URL{Host: "other:1", Path: "/d"}},
+	} {
+		require.Equal(t, want, digestURI(req))
+	}
 }

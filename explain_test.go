@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -107,4 +108,65 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 		require.NotContains(t, r.Error(), login.RefreshToken)
 		t.Log(r)
 	})
+}
+
+func TestRejectionsInWords(t *testing.T) {
+	named := func(names ...string) (list []Challenge) {
+		for _, name := range names {
+			list = append(list, Challenge{Scheme: name})
+		}
+		return list
+	}
+	for want, r := range map[string]*Rejection{
+		"the Bearer credentials sent with the request were not accepted": {Reason: ReasonNoChallenge, Ahead: true, Tried: []string{"Bearer"}},
+		"let Bearer or APIKey send it ahead":                             {Reason: ReasonNoChallenge},
+		"authretry: the response was discarded: no rspauth":              {Reason: ReasonUntrustedServer, Err: errors.New("no rspauth")},
+		"authretry: credentials could not be obtained: no rspauth":       {Reason: ReasonNoCredentials, Err: errors.New("no rspauth")},
+		"a proxy asks for nothing that could be read; give it":           {Reason: ReasonProxyAuthentication},
+		"a proxy asks for A; give it":                                    {Reason: ReasonProxyAuthentication, Challenges: named("A")},
+		"a proxy asks for A or B or C or D; give it":                     {Reason: ReasonProxyAuthentication, Challenges: named("A", "B", "C", "D")},
+		"a proxy asks for A or B or C or D and others; give it":          {Reason: ReasonProxyAuthentication, Challenges: named("A", "B", "C", "D", "E", "F")},
+	} {
+		require.Contains(t, r.Error(), want)
+	}
+}
+
+// Which of two Transports has the word, one over the other, is by what it has done.
+func TestWordOfNestedTransports(t *testing.T) {
+	for what, list := range [][]*Rejection{
+		hasPassed: {{Reason: ReasonOriginNotListed}, {Reason: ReasonOwnAuthorization}, {Reason: ReasonRedirected}, {Reason: ReasonNoAccount},
+			{Reason: ReasonProxyAuthentication}, {Reason: ReasonProxyAuthentication, Err: errOriginRefuses}, {Reason: ReasonProxyAuthentication, Err: errOwnProxyAuthorization}},
+		hasLooked: {{Reason: ReasonNoChallenge}, {Reason: ReasonUnsupportedScheme}, {Reason: ReasonProxyAuthentication, Err: errors.New("no scheme")}},
+		hasTried:  {{Reason: ReasonBodyNotReplayable}, {Reason: ReasonCredentialsRefused, Tried: []string{"Basic"}}, {Reason: ReasonRedirected, Tried: []string{"Basic"}}},
+	} {
+		for _, r := range list {
+			require.Equal(t, what, r.weight(), r.Error())
+			require.Equal(t, r, wordOf(nil, r))
+			require.Equal(t, r, wordOf(r, nil))
+		}
+	}
+	passed, looked, tried := &Rejection{Reason: ReasonRedirected}, &Rejection{Reason: ReasonNoChallenge}, &Rejection{Reason: ReasonBodyNotReplayable}
+	require.Same(t, looked, wordOf(looked, passed))
+	require.Same(t, looked, wordOf(passed, looked))
+	require.Same(t, tried, wordOf(looked, tried))
+	other := *tried
+	require.Same(t, tried, wordOf(&other, tried), "the innermost that has tried")
+	another := *looked
+	require.Same(t, looked, wordOf(looked, &another), "the outermost that has looked")
+}
+
+// A Base that makes requests of its own by another Transport leaves what that one says in their context, where it is replaced.
+func TestExplanationIsReplacedAndNotPiledUp(t *testing.T) {
+	inner := &Transport{Base: answering(`Basic realm="x"`), Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return inner.RoundTrip(httptest.NewRequest("GET", req.URL.String(), nil).WithContext(t.Context()))
+	})
+	outer := &Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
+	resp, err := outer.RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil))
+	require.NoError(t, err)
+	e, ok := resp.Request.Context().(*explained)
+	require.True(t, ok)
+	require.Equal(t, Explain(resp), error(e.rejection))
+	_, piled := e.Context.(*explained)
+	require.False(t, piled)
 }

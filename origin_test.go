@@ -47,7 +47,7 @@ func TestLoopback(t *testing.T) {
 
 func TestOriginsMustBeOrigins(t *testing.T) {
 	for _, bad := range []string{"", "api.example.com", "ftp://example.com", "https://", "https://example.com/path", "https://u:secret@example.com",
-		"https://example.com?q=secret", "://secret", "//example.com"} {
+		"https://example.com?q=secret", "https://example.com#secret", "://secret", "//example.com"} {
 		transport := &Transport{Origins: []string{bad}, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
 		_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://example.com/", nil))
 		var rejection *Rejection

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -237,18 +238,41 @@ func TestPanicInAProxysHooksIsAnErrorOfTheRequest(t *testing.T) {
 		}
 	}
 	good := func() Scheme { return &Basic{Username: proxyUser, Password: goodPassword, Ahead: true} }
+	hooked := func(base *http.Transport, before bool) *http.Transport {
+		if before {
+			base.GetProxyConnectHeader = func(context.Context, *url.URL, string) (http.Header, error) { panic(secret) }
+		} else {
+			base.OnProxyConnectResponse = func(context.Context, *url.URL, *http.Request, *http.Response) error { panic(secret) }
+		}
+		return base
+	}
 	for name, transport := range map[string]*ProxyTransport{
-		"Start":   NewProxyTransport(via(proxy), &Basic{Ahead: true, Credentials: panics}),
-		"Answer":  NewProxyTransport(via(proxy), &Basic{Credentials: panics}),
-		"OnEvent": {Base: via(proxy), Schemes: []Scheme{good()}, OnEvent: events(EventAuthorized), AllowPlaintext: true},
-		"Proxy":   {Base: &http.Transport{Proxy: func(*http.Request) (*url.URL, error) { panic(secret) }}, Schemes: []Scheme{good()}},
+		"Start":                  NewProxyTransport(via(proxy), &Basic{Ahead: true, Credentials: panics}),
+		"Answer":                 NewProxyTransport(via(proxy), &Basic{Credentials: panics}),
+		"GetProxyConnectHeader":  NewProxyTransport(hooked(via(proxy), true), good()),
+		"OnProxyConnectResponse": NewProxyTransport(hooked(via(proxy), false), good()),
+		"OnEvent":                {Base: via(proxy), Schemes: []Scheme{good()}, OnEvent: events(EventAuthorized), AllowPlaintext: true},
+		"Proxy":                  {Base: &http.Transport{Proxy: func(*http.Request) (*url.URL, error) { panic(secret) }}, Schemes: []Scheme{good()}},
 	} {
 		body := &tracked{Reader: strings.NewReader("body")}
 		req := httptest.NewRequest("PUT", "https://origin.test/", body)
 		_, err := transport.RoundTrip(req)
 		require.ErrorContains(t, err, "panicked", name)
 		require.NotContains(t, err.Error(), secret)
+		r, ok := errors.AsType[*Rejection](err)
+		require.True(t, ok, name)
+		require.Equal(t, ReasonMisconfigured, r.Reason, name)
 		body.requireGoodUse(t)
 		transport.CloseIdleConnections()
 	}
+}
+
+// Those who wait get to know of a panic what can be known: its type and its place.
+func TestPanicApartSaysWhatItWas(t *testing.T) {
+	err := apart(func(value any) error { return &panicError{panicText(value)} }, func() error { panic(secret) })
+	require.ErrorContains(t, err, "panicked with a value of type string, in ")
+	require.ErrorContains(t, err, "TestPanicApartSaysWhatItWas")
+	require.NotContains(t, err.Error(), secret)
+	require.Equal(t, errEnded, apart(nil, func() error { runtime.Goexit(); return nil }))
+	require.Equal(t, "Base, a Scheme or a callback panicked with a value of type string", panicText(secret), "nothing panics here")
 }

@@ -1351,3 +1351,77 @@ func TestProxyExplanationIsNotInherited(t *testing.T) {
 	require.Equal(t, 401, r.Status)
 	require.Equal(t, ReasonCredentialsRefused, r.Reason)
 }
+
+// A hook that does not like a proxy's answer has the last word, though that lets the request through.
+func TestProxyHookThatRefusesATunnel(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	secure := newTestOrigin(t, startTLS)
+	base := via(proxy, secure)
+	errHook := errors.New("not by this proxy")
+	base.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		if resp.StatusCode == 200 {
+			return errHook
+		}
+		return nil
+	}
+	_, err := proxyClient(t, base, proxySchemes(goodPassword)...).Get(secure.URL)
+	require.ErrorIs(t, err, errHook)
+	require.Equal(t, []string{"407 CONNECT -", "200 CONNECT Basic"}, proxy.requests(), "the origin has got nothing")
+}
+
+func TestProxyEventsOfARefusedTunnel(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	transport := NewProxyTransport(via(proxy), proxySchemes("wrong")...)
+	var mu sync.Mutex
+	var refused []Event
+	transport.OnEvent = func(_ context.Context, e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Kind == EventRefused {
+			refused = append(refused, e)
+		}
+	}
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://origin.test/", nil))
+	require.Error(t, err)
+	require.Len(t, refused, 1)
+	require.Equal(t, Event{Kind: EventRefused, Origin: proxy.URL, Attempt: 2, Status: 407, Reason: ReasonProxyAuthentication}, refused[0])
+}
+
+// A Carrier that is started ahead of a CONNECT has no connection to authenticate.
+func TestProxyCarrierOfATunnelIsAnError(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	scheme := &puppet{name: "Handshake", start: func(context.Context, *http.Request) (Session, error) {
+		return &handshaken{h: &handshake{}}, nil
+	}}
+	transport := NewProxyTransport(via(proxy), scheme)
+	transport.AllowPlaintext = true
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://origin.test/", nil))
+	require.ErrorContains(t, err, "Handshake authenticates connections, and got none")
+	require.Empty(t, proxy.requests())
+}
+
+func TestProxyRequestThatCannotBeSent(t *testing.T) {
+	transport := NewProxyTransport(nil, proxySchemes(goodPassword)...)
+	defer transport.CloseIdleConnections()
+	_, err := transport.RoundTrip(&http.Request{Method: "GET", Header: http.Header{}})
+	require.ErrorContains(t, err, "nil Request.URL", "as net/http says it")
+	_, err = transport.RoundTrip(&http.Request{Method: "GET", URL: &url.URL{Scheme: "http", Host: "origin.test"}})
+	require.ErrorContains(t, err, "nil Request.Header")
+	require.NotNil(t, transport.proxy, "that of http.DefaultTransport")
+
+	lost := errors.New("no proxy today")
+	failing := NewProxyTransport(&http.Transport{Proxy: func(*http.Request) (*url.URL, error) { return nil, lost }}, proxySchemes(goodPassword)...)
+	body := &closeCounter{Reader: strings.NewReader("")}
+	_, err = failing.RoundTrip(httptest.NewRequest("PUT", "http://origin.test/", body))
+	require.ErrorIs(t, err, lost)
+	require.EqualValues(t, 1, body.closed.Load())
+}
+
+func TestProxyTransportWithoutAnHTTPTransport(t *testing.T) { // not parallel: it replaces http.DefaultTransport
+	usual := http.DefaultTransport
+	defer func() { http.DefaultTransport = usual }()
+	http.DefaultTransport = answering("Basic")
+	_, err := NewProxyTransport(nil, proxySchemes(goodPassword)...).RoundTrip(httptest.NewRequest("GET", "http://origin.test/", nil))
+	require.ErrorContains(t, err, "set ProxyTransport.Base")
+	require.NotContains(t, err.Error(), "panicked")
+}

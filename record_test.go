@@ -76,3 +76,13 @@ func FuzzDecodeRecord(f *testing.F) {
 		require.True(t, same.isSame(r))
 	})
 }
+
+func TestRecordsThatAreNone(t *testing.T) {
+	require.Equal(t, Record{}, RecordOf(nil))
+	var none *Record
+	some := &Record{Token: &oauth2.Token{AccessToken: "a"}}
+	require.True(t, none.isSame(nil))
+	require.False(t, none.isSame(some))
+	require.False(t, some.isSame(nil))
+	require.True(t, some.isSame(&Record{Token: &oauth2.Token{AccessToken: "a"}}))
+}
