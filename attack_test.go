@@ -572,6 +572,7 @@ func specimens(t *testing.T) map[string][]any {
 		"Scheme":             {schemes},
 		"Starter":            {Starter(basic)},
 		"PlaintextSafe":      {PlaintextSafe(digest)},
+		"WantsRemoteAddr":    {},
 		"Session":            sessions,
 		"Exclusive":          {sessions[2]},
 		"Learner":            covers,

@@ -23,6 +23,7 @@ type authenticator struct {
 	accountFunc func(*http.Request) string             // Transport.Account; nil: there is one user
 	forbidden   []answersForbidden                     // the schemes that answer a 403
 	asksAccount bool                                   // some scheme may ask by AccountOf for whom a request is
+	asksRemote  bool                                   // some scheme wants to know where the server is
 	onEvent     func(ctx context.Context, event Event) // nil: nobody listens, and nothing is computed
 
 	spaces spaces
@@ -65,6 +66,8 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 			}
 		default:
 			a.hasOthers, a.asksAccount = true, true
+			w, ok := s.(WantsRemoteAddr)
+			a.asksRemote = a.asksRemote || ok && a.side == originSide && w.WantsRemoteAddr()
 		}
 	}
 	a.schemes = schemes

@@ -131,6 +131,9 @@ func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCr
 	req := *x.shown(sent, withCredentials)
 	req.Body, req.GetBody = nil, nil
 	c.Request = &req
+	if x.asksRemote {
+		req.RemoteAddr = x.remote
+	}
 	if x.side == originSide {
 		req.Header = sent.Header.Clone()
 		if !withCredentials {

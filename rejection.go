@@ -56,11 +56,13 @@ const (
 	ReasonInsufficientLogin                     // the user's login is not fresh or strong enough for this (RFC 9470)
 	ReasonNoAccount                             // no credentials: it is not known for whom the request is; see Transport.Account
 	ReasonWrongKey                              // the token is bound to another key than the one at hand (RFC 9449)
+	ReasonUntrustedRealm                        // no credentials: the server names a token server that must not be asked
 )
 
 var reasonNames = [...]string{"", "not traced", "no challenge", "malformed challenge", "unsupported scheme", "credentials refused",
 	"fresh token refused", "insufficient scope", "body not replayable", "own Authorization header", "origin not listed", "redirected",
-	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "insufficient login", "no account", "wrong key"}
+	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "insufficient login", "no account", "wrong key",
+	"untrusted realm"}
 
 // String returns the reason in a few words, such as "no challenge".
 func (r Reason) String() string {
@@ -148,6 +150,8 @@ func (r *Rejection) sentence() string {
 		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from"
 	case ReasonWrongKey:
 		return "the token is bound to another key than the one that is at hand (RFC 9449 §5); use the key that it was issued for, or log in again" + because(r.Err)
+	case ReasonUntrustedRealm:
+		return "it names a token server that is not asked" + because(r.Err)
 	case ReasonRedirected:
 		if r.Err != nil {
 			return strings.TrimPrefix(r.Err.Error(), "authretry: ")

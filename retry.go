@@ -54,6 +54,7 @@ type exchange struct {
 
 	carried    []held         // what Carriers have made for this exchange; empty where it was kept
 	resp       *http.Response // the latest
+	remote     string         // from which address that came; "" if it is not known, or nobody asks
 	seen       *http.Response // which Schemes have been shown, with this header
 	seenHeader http.Header
 	foreign    bool  // it does not come from the side that we authenticate to
@@ -332,7 +333,9 @@ var errNoProxyCredentials = errors.New("authretry: a Session sets no Authorizati
 // send puts req on the wire.
 func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
+	watched := x.watch(req)
 	resp, err := x.way.send(x, req, l)
+	x.remote = watched.addr()
 	if err != nil {
 		return nil, withoutSecrets(err, func() []string { return secretsOf(req, x.req) })
 	}

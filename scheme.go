@@ -13,7 +13,7 @@ import (
 //
 // A Scheme must be safe for concurrent use. It must not change the requests, responses and challenges that it is shown,
 // but for what Authorize is there for. The texts of its errors, and of itself in package fmt, must not show a secret. It may
-// implement [Starter] and [PlaintextSafe] besides. It may have a method
+// implement [Starter], [PlaintextSafe] and [WantsRemoteAddr] besides. It may have a method
 // Forget(account string), which [Transport.Forget] calls; and a method AnswersForbidden(c *Challenge) bool, which says of a
 // challenge with its name that comes with 403 (Forbidden) whether it is to be answered as if it had come with 401.
 //
@@ -132,6 +132,15 @@ type Carrier interface {
 	// If what Carry returns has a method CloseIdleConnections, that is called when the Session is not used any more, which for
 	// one that Start has returned is after its request, and by [Transport.CloseIdleConnections].
 	Carry(ctx context.Context, base http.RoundTripper) (http.RoundTripper, error)
+}
+
+// WantsRemoteAddr is implemented by a [Scheme] that has to know at which address a server is that refuses a request, as one does
+// that asks another server whom the first has named. If it returns true, RemoteAddr of the Request that Answer finds in a refusal
+// is the address and port of the connection by which that came, such as "192.0.2.1:443". It is empty if that is not known: a proxy
+// was asked in the server's place, or [Transport.Base] does not say (package net/http/httptrace). Proxies' refusals have none. Only
+// those who implement a Scheme need it.
+type WantsRemoteAddr interface {
+	WantsRemoteAddr() bool
 }
 
 // Errors that a [Scheme]'s Answer wraps, to say why it has no [Session] for a challenge.

@@ -64,7 +64,7 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		"PrivateKeyJWT":  &PrivateKeyJWT{Signer: ed25519.NewKeyFromSeed([]byte(strings.Repeat(secret, 32))[:32])},
 		"TokenEndpoint":  []any{&TokenEndpoint{Auth: SecretPost(secret)}, TokenEndpoint{Params: url.Values{"a": {secret}}}},
 	},
-		"Carrier", "Covers", "Exclusive", "Learner", "PlaintextSafe", "Scheme", "Session", "Starter", "TokenStore", "Prover", // interfaces
+		"Carrier", "Covers", "Exclusive", "Learner", "PlaintextSafe", "Scheme", "Session", "Starter", "TokenStore", "Prover", "WantsRemoteAddr", // interfaces
 		"TokenExchange", "CredentialsFunc", "CredentialsRequest", "Challenge", "Param", "Params", "ParseError", "EventKind", "Reason")
 	require.True(t, errors.Is(failure, ErrLoginRequired))
 }

@@ -1,0 +1,75 @@
+package authretry
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/authretry/authretry/authtest"
+)
+
+// asksWhere is a Scheme that notes from where refusals come, and has no answer to them.
+type asksWhere struct {
+	wants bool
+	from  []string
+}
+
+func (*asksWhere) Name() string            { return "Basic" }
+func (a *asksWhere) WantsRemoteAddr() bool { return a.wants }
+func (a *asksWhere) Answer(_ context.Context, _ *Challenge, refusal *http.Response) (Session, error) {
+	a.from = append(a.from, refusal.Request.RemoteAddr)
+	return nil, ErrUnsupportedChallenge
+}
+
+func TestSchemeSeesFromWhereARefusalComes(t *testing.T) {
+	plain, secure := authtest.NewServer(&authtest.Basic{Username: "u"}), authtest.NewHTTP2Server(&authtest.Basic{Username: "u"})
+	defer plain.Close()
+	defer secure.Close()
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) {}})
+	defer proxy.Close()
+	to, err := url.Parse(proxy.URL)
+	require.NoError(t, err)
+	proxied := &http.Transport{Proxy: http.ProxyURL(to)}
+	defer proxied.CloseIdleConnections()
+	mute := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return plain.Client().Transport.RoundTrip(req.WithContext(context.Background()))
+	})
+	const callers = "192.0.2.9:99" // as a request has it that a server has got, and sends on
+	for name, c := range map[string]struct {
+		base  http.RoundTripper
+		url   string
+		wants bool
+		want  string
+	}{
+		"HTTP/1.1":          {plain.Client().Transport, plain.URL, true, strings.TrimPrefix(plain.URL, "http://")},
+		"HTTP/2":            {secure.Client().Transport, secure.URL, true, strings.TrimPrefix(secure.URL, "https://")},
+		"a proxy":           {proxied, plain.URL, true, ""},
+		"a Base that hides": {mute, plain.URL, true, ""},
+		"nobody asks":       {plain.Client().Transport, plain.URL, false, callers},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &asksWhere{wants: c.wants}
+			transport := New(s)
+			transport.Base, transport.AllowPlaintext = c.base, true
+			for range 2 { // by a new connection, and by one from the pool
+				req, err := http.NewRequest("GET", c.url, nil)
+				require.NoError(t, err)
+				req.RemoteAddr = callers
+				ctx := req.Context()
+				resp, err := transport.RoundTrip(req)
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				require.Equal(t, 401, resp.StatusCode)
+				require.Equal(t, callers, req.RemoteAddr)
+				require.Equal(t, ctx, req.Context(), "the caller's request has changed")
+			}
+			require.Equal(t, []string{c.want, c.want}, s.from)
+		})
+	}
+}
