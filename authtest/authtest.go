@@ -40,7 +40,7 @@ type Server struct {
 	secrets  []string // headers with the credentials of any guard there was; replaced, never changed
 }
 
-// A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer], [*DPoP] or [*APIKey].
+// A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer], [*DPoP], [*Registry] or [*APIKey].
 type Guard interface {
 	// problem says why no server could have the Guard; "" if one can.
 	problem() string
@@ -65,6 +65,7 @@ type verdict struct {
 	reason   string
 	code     string // a word for challenges: "stale", "invalid_token", "insufficient_scope"
 	status   int    // of the refusal; 0 is 401
+	scope    string // that is needed, for challenges
 
 	info      func(h http.Header, body []byte) // sets the header of the answer, if not nil
 	needsBody bool                             // info depends on the body of the answer

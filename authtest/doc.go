@@ -67,6 +67,11 @@
 // minute ([Nonces]), and can challenge with Bearer, as some servers do. Its token endpoint takes private_key_jwt and the JWT
 // bearer grant too, if it has the keys.
 //
+// # Container registries
+//
+// [Registry] guards the paths of a container registry by tokens of its token server, which asks for user name and password, an
+// identity token, or nothing. It grants less if told so ([Registry.Grant]), and [Registry.RotateKey] makes all tokens bad.
+//
 // # Faults
 //
 // [Server.Inject] lets the next requests to a path meet a [Fault], be it a protected path or, by its own path, the token

@@ -25,7 +25,8 @@ func TestNoTypePrintsASecret(t *testing.T) {
 	changedDigest.SetPassword(secret)
 	changedKey.SetKey(secret)
 	proven := &DPoP{TokenPath: "/dpop", ClientID: "id", ClientSecret: secret}
-	srv := NewServer(basic, digest, key, bearer, proven)
+	images := &Registry{TokenPath: "/registry", Username: "u", Password: secret, IdentityToken: secret}
+	srv := NewServer(basic, digest, key, bearer, proven, images)
 	defer srv.Close()
 	srv.Protect("/changed", changed, changedDigest, changedKey)
 	send(t, srv, "GET", "/?key="+secret, "", header())
@@ -41,6 +42,7 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		"APIKey":       []any{key, changedKey},
 		"Bearer":       bearer,
 		"DPoP":         proven,
+		"Registry":     images,
 		"Request":      []any{request, &request, request.Masked(), Request{Target: "/?key=" + secret, Header: http.Header{"Authorization": {secret}}}},
 		"TokenRequest": []any{grant, &grant, TokenRequest{Header: header(), Form: url.Values{"client_secret": {secret}}}},
 		"Fault":        []any{Reply(200, header(), secret), RewriteChallenges(func([]string) []string { return []string{secret} })},

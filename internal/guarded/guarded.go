@@ -13,6 +13,7 @@ package guarded
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +55,9 @@ type Policy struct {
 
 	// Proxy is as that of http.Transport. If nil, it is http.ProxyFromEnvironment.
 	Proxy func(*http.Request) (*url.URL, error)
+
+	// TLS is as TLSClientConfig of http.Transport.
+	TLS *tls.Config
 }
 
 // A RefusedError says why a URL that a server has named is not asked.
@@ -79,6 +83,18 @@ func (p *Policy) Check(named string) (*url.URL, error) {
 	if p.Home != nil {
 		u = p.Home.ResolveReference(u)
 	}
+	if strings.HasSuffix(named, "#") {
+		return refuse(u.Hostname(), "it has a fragment")
+	}
+	if err := p.check(u); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// check does so for a URL that has been read.
+func (p *Policy) check(u *url.URL) error {
+	refuse := func(host, why string) error { return &RefusedError{host, why} }
 	switch {
 	case u.Host == "" || u.Hostname() == "" || u.Opaque != "":
 		return refuse("", "it has no host")
@@ -88,10 +104,10 @@ func (p *Policy) Check(named string) (*url.URL, error) {
 		return refuse(u.Hostname(), "it is neither https nor http")
 	case u.User != nil:
 		return refuse(u.Hostname(), "it has a user name in it")
-	case u.Fragment != "" || strings.HasSuffix(named, "#"):
+	case u.Fragment != "":
 		return refuse(u.Hostname(), "it has a fragment")
 	}
-	return u, nil
+	return nil
 }
 
 // Client returns a client that obeys the policy. It follows no redirects, keeps no connections, and its responses end with an
@@ -109,7 +125,7 @@ type guard struct{ *Policy }
 
 // RoundTrip implements http.RoundTripper.
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if _, err := g.Check(req.URL.String()); err != nil {
+	if err := g.check(req.URL); err != nil {
 		closeBody(req)
 		return nil, err
 	}
@@ -126,7 +142,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	base := &http.Transport{Proxy: http.ProxyURL(proxy), DisableKeepAlives: true, ForceAttemptHTTP2: true, TLSHandshakeTimeout: Timeout,
-		MaxResponseHeaderBytes: 64 << 10}
+		MaxResponseHeaderBytes: 64 << 10, TLSClientConfig: g.TLS.Clone()}
 	if proxy == nil {
 		dialer := &net.Dialer{Resolver: g.Resolver, ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			return g.judge(req.URL.Hostname(), address)
