@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/authretry/authretry"
@@ -254,18 +255,49 @@ func TestSigningKeyRotates(t *testing.T) {
 	}
 }
 
-// With tokens of two seconds, nobody sees one that has ended.
+// With tokens of two seconds, nobody sees one that has ended, and nobody waits.
 func TestShortTokens(t *testing.T) {
-	l := newLab(t, &authtest.Registry{TokenLifetime: 2 * time.Second})
-	end := time.Now().Add(5 * time.Second)
-	for time.Now().Before(end) {
-		require.Equal(t, 200, l.do("GET", "/v2/a/manifests/latest", nil))
-		time.Sleep(10 * time.Millisecond)
-	}
-	counts := l.server.Counts()
-	require.Equal(t, 1, counts.Challenged+counts.Refused)
-	require.LessOrEqual(t, counts.TokenRequests, 7)
-	require.GreaterOrEqual(t, counts.TokenRequests, 3)
+	synctest.Test(t, func(t *testing.T) {
+		guard := &authtest.Registry{TokenLifetime: 2 * time.Second}
+		srv := authtest.NewPipeServer(guard)
+		defer srv.Close()
+		transport := authretry.New(&registry.Scheme{HTTPClient: srv.Client()})
+		transport.Base = srv.Client().Transport
+		for range 60_000 / 50 {
+			req, err := http.NewRequest("GET", srv.URL+"/v2/a/manifests/latest", nil)
+			require.NoError(t, err)
+			resp, err := transport.RoundTrip(req)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, 200, resp.StatusCode)
+			time.Sleep(50 * time.Millisecond)
+		}
+		counts := srv.Counts()
+		require.Equal(t, 1, counts.Challenged+counts.Refused)
+		require.LessOrEqual(t, counts.TokenRequests, 62)
+		require.GreaterOrEqual(t, counts.TokenRequests, 30)
+	})
+}
+
+// Where nothing is said of its lifetime, a token is good for a minute.
+func TestTokensWithoutExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := authtest.NewPipeServer(&authtest.Registry{OmitExpiry: true})
+		defer srv.Close()
+		transport := authretry.New(&registry.Scheme{HTTPClient: srv.Client()})
+		transport.Base = srv.Client().Transport
+		for range 3 {
+			req, err := http.NewRequest("GET", srv.URL+"/v2/a/manifests/latest", nil)
+			require.NoError(t, err)
+			resp, err := transport.RoundTrip(req)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, 200, resp.StatusCode)
+			time.Sleep(61 * time.Second)
+		}
+		counts := srv.Counts()
+		require.Equal(t, []int{1, 3}, []int{counts.Challenged + counts.Refused, counts.TokenRequests})
+	})
 }
 
 // A blob of 256 MiB that can be read once is sent once, and is not kept in memory.
@@ -349,27 +381,58 @@ func TestLargeBlobToAnUnknownRepository(t *testing.T) {
 }
 
 func TestManyRepositories(t *testing.T) {
-	l := newLab(t, &authtest.Registry{})
-	l.server.Keep(0)
-	var before, after runtime.MemStats
-	heap := func(m *runtime.MemStats) {
-		runtime.GC()
-		runtime.ReadMemStats(m)
+	answer := func(req *http.Request, status int, header http.Header, body string) (*http.Response, error) {
+		return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil
 	}
+	padding := strings.Repeat("x", 1500) // as long as a JWT
+	tokens := 0
+	tokenServer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		tokens++
+		return answer(req, 200, http.Header{}, fmt.Sprintf(`{"token":"%s%d"}`, padding, tokens))
+	})
+	sends := 0
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		sends++
+		if req.Header.Get("Authorization") != "" {
+			return answer(req, 200, http.Header{}, "")
+		}
+		name := strings.Split(req.URL.Path, "/")[2]
+		return answer(req, 401, http.Header{"Www-Authenticate": {`Bearer realm="https://auth.example.com/token",service="s",scope="repository:` + name + `:pull"`}}, "")
+	})
+	scheme := &registry.Scheme{HTTPClient: &http.Client{Transport: tokenServer}}
+	transport := &authretry.Transport{Base: base, Schemes: []authretry.Scheme{scheme}}
 	pull := func(from, to int) {
 		for i := from; i < to; i++ {
-			require.Equal(t, 200, l.do("GET", fmt.Sprintf("/v2/team%d/app/manifests/latest", i), nil))
+			req, err := http.NewRequest("GET", fmt.Sprintf("https://registry.example.com/v2/app%d/manifests/latest", i), nil)
+			require.NoError(t, err)
+			resp, err := transport.RoundTrip(req)
+			require.NoError(t, err)
+			require.Equal(t, 200, resp.StatusCode)
 		}
 	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	start := heap()
 	pull(0, 5000)
-	heap(&before)
+	half := heap()
 	pull(5000, 10000)
-	heap(&after)
-	// The server remembers its tokens, some 500 bytes for each.
-	more := int64(after.HeapAlloc) - int64(before.HeapAlloc)
-	t.Logf("%d KiB more memory", more>>10)
-	require.Less(t, more, int64(5<<20))
-	l.cost(20000, 10000, 10000)
-	pull(9900, 10000) // those used last are known
-	l.cost(100, 0, 0)
+	end := heap()
+	t.Logf("%d KiB for 5,000 repositories, %d KiB for 10,000", (half-start)>>10, (end-start)>>10)
+	require.Less(t, end-start, int64(16<<20))
+	require.Less(t, end-half, int64(1<<20))
+	places, grants, _ := scheme.Remembered()
+	require.Equal(t, []int{4096, 1024}, []int{places, grants})
+	require.Equal(t, []int{20000, 10000}, []int{sends, tokens})
+	pull(9000, 10000) // those used last are known
+	require.Equal(t, []int{21000, 10000}, []int{sends, tokens})
+	runtime.KeepAlive(transport)
 }
+
+// roundTripFunc is a RoundTripper made of a func.
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

@@ -1,9 +1,6 @@
 package guarded
 
 import (
-	"context"
-	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,10 +8,10 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/authretry/authretry/internal/dnstest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -121,7 +118,7 @@ func sentinel(t *testing.T) (port string, connections *atomic.Int32) {
 
 func TestNothingInsideIsDialled(t *testing.T) {
 	port, connections := sentinel(t)
-	resolver, _ := newResolver(t, map[string][]string{"inside.test.": {"127.0.0.1"}, "metadata.test.": {"169.254.169.254"}, "both.test.": {"127.0.0.1", "10.0.0.1"}})
+	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"127.0.0.1"}, "metadata.test.": {"169.254.169.254"}, "both.test.": {"127.0.0.1", "10.0.0.1"}})
 	home, _ := url.Parse("http://registry.test/v2/")
 	for _, host := range []string{"127.0.0.1", "127.0.0.2", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "localhost", "LOCALHOST", "0.0.0.0", "[::]", "[64:ff9b::7f00:1]",
 		"169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "192.168.0.1", "172.16.0.1", "100.64.0.1", "100.100.100.200", "[fe80::1]", "[fe80::1%25lo]", "224.0.0.1", "255.255.255.255",
@@ -144,7 +141,7 @@ func TestNothingInsideIsDialled(t *testing.T) {
 // A name is judged by the address that is dialled, not by one that it had before.
 func TestNameThatChangesItsAddress(t *testing.T) {
 	port, connections := sentinel(t)
-	resolver, set := newResolver(t, map[string][]string{"auth.test.": {"8.8.8.8"}})
+	resolver, set := dnstest.Resolver(t, map[string][]string{"auth.test.": {"8.8.8.8"}})
 	home, _ := url.Parse("http://registry.test/v2/")
 	p := &Policy{Home: home, Resolver: resolver}
 	u, err := p.Check("http://auth.test:" + port + "/token")
@@ -161,7 +158,7 @@ func TestByAProxy(t *testing.T) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked = append(asked, r.URL.Host) }))
 	defer proxy.Close()
 	proxyURL, _ := url.Parse(proxy.URL)
-	resolver, _ := newResolver(t, map[string][]string{"inside.test.": {"10.0.0.1"}, "outside.test.": {"8.8.8.8"}})
+	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"10.0.0.1"}, "outside.test.": {"8.8.8.8"}})
 	home, _ := url.Parse("http://registry.test/v2/")
 	p := &Policy{Home: home, Resolver: resolver, Proxy: http.ProxyURL(proxyURL)}
 	for _, host := range []string{"inside.test", "10.0.0.1", "[::1]", "localhost", "169.254.169.254", "[64:ff9b::a9fe:a9fe]"} {
@@ -210,63 +207,4 @@ func TestAnswerIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, http.StatusTemporaryRedirect, resp.StatusCode)
-}
-
-// newResolver returns a Resolver that asks a name server of its own.
-func newResolver(t *testing.T, names map[string][]string) (resolver *net.Resolver, set func(name string, addrs ...string)) {
-	t.Helper()
-	var mu sync.Mutex
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		buf := make([]byte, 512)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			mu.Lock()
-			answer := answerDNS(buf[:n], names)
-			mu.Unlock()
-			conn.WriteTo(answer, from)
-		}
-	}()
-	resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
-	}}
-	return resolver, func(name string, addrs ...string) {
-		mu.Lock()
-		defer mu.Unlock()
-		names[name] = addrs
-	}
-}
-
-// answerDNS answers a query for A records (RFC 1035 §4), with the name as it came.
-func answerDNS(query []byte, names map[string][]string) []byte {
-	end, name := 12, ""
-	for query[end] != 0 {
-		name += string(query[end+1:end+1+int(query[end])]) + "."
-		end += 1 + int(query[end])
-	}
-	end += 5
-	answer := append([]byte(nil), query[:end]...)
-	answer[2], answer[3] = 0x84, 0 // an authoritative response
-	for i := 6; i < 12; i++ {
-		answer[i] = 0
-	}
-	addrs, known := names[strings.ToLower(name)]
-	if !known {
-		answer[3] = 3 // NXDOMAIN
-	}
-	if binary.BigEndian.Uint16(query[end-4:]) != 1 { // not A
-		return answer
-	}
-	answer[7] = byte(len(addrs))
-	for _, addr := range addrs {
-		a := netip.MustParseAddr(addr).As4()
-		answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
-		answer = append(answer, a[:]...)
-	}
-	return answer
 }
