@@ -32,8 +32,11 @@ func askHelper(ctx context.Context, name, registry string) (credentials, error) 
 	cmd.Stdin = strings.NewReader(registry)
 	out := &bounded{}
 	cmd.Stdout = out
-	cmd.WaitDelay = helperGrace // also if a child of it keeps the pipe
+	cmd.WaitDelay = helperGrace
 	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and left a child that keeps the pipe, such as an agent
+		err = nil
+	}
 	switch {
 	case ctx.Err() != nil:
 		return credentials{}, fmt.Errorf("registry: %.100q has not answered in time: %w", program, context.Cause(ctx))

@@ -55,8 +55,11 @@ func newLab(t *testing.T, guard *authtest.Registry) *lab {
 	srv := authtest.NewServer(guard)
 	t.Cleanup(srv.Close)
 	l := &lab{T: t, guard: guard, server: srv, scheme: &registry.Scheme{Credentials: login(srv.URL)}}
+	base := srv.Client().Transport.(*http.Transport).Clone()
+	base.ExpectContinueTimeout = 5 * time.Second // as http.DefaultTransport has one
+	t.Cleanup(base.CloseIdleConnections)
 	transport := authretry.New(l.scheme)
-	transport.Base = srv.Client().Transport
+	transport.Base = base
 	l.client = &http.Client{Transport: transport}
 	return l
 }
