@@ -88,7 +88,7 @@ func (k *knownToken) succeeds(other *knownToken) bool {
 	case k.from != "" && k.from == grantOf(other.token):
 		return true
 	}
-	return other.isOf(k.login) && !k.received.Before(other.received)
+	return other.isOf(k.login) && k.token.AccessToken != other.token.AccessToken && !k.received.Before(other.received)
 }
 
 // meets reports whether the token is good for what is needed, for all that is known.

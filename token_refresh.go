@@ -11,13 +11,14 @@ import (
 // A refreshRun is one refresh. Its goroutine may outlive the callers who wait for it.
 type refreshRun struct {
 	demand
-	base    *knownToken // the current token when it started; nil if there was none
-	ctx     *refreshContext
-	began   time.Time
-	failure failure                    // of the refresh before
-	fetched atomic.Pointer[knownToken] // what it has obtained
-	ended   atomic.Bool                // and reported to the listener
-	lacks   bool                       // something of what was asked for was not granted
+	base     *knownToken // the current token when it started; nil if there was none
+	ctx      *refreshContext
+	began    time.Time
+	failure  failure                    // of the refresh before
+	fetched  atomic.Pointer[knownToken] // what it has obtained
+	ended    atomic.Bool                // and reported to the listener
+	isOthers bool                       // it is that of an earlier run, which sees to its saving
+	lacks    bool                       // something of what was asked for was not granted
 
 	// Of a Login:
 	waiters int                // guarded by TokenSource.mu
@@ -187,7 +188,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 				fetchErr = s.fetch(context.WithValue(ctx, confirmKey{}, confirm), run, run.previous(stored), stored)
 				k = run.fetched.Load()
 			}
-			if k == nil {
+			if k == nil || run.isOthers {
 				return nil, fetchErr
 			}
 		}
@@ -196,6 +197,8 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	})
 	k := run.fetched.Load()
 	switch {
+	case run.isOthers:
+		return nil
 	case err == nil && k != nil:
 		k.unsaved.Store(nil)
 		return fetchErr
@@ -241,6 +244,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		if k.lifetime == 0 || run.isRefused(k.token) || !k.meets(&run.needs, time.Now()) {
 			return errComing
 		}
+		run.isOthers = true
 		run.fetched.Store(k)
 		return nil
 	}
@@ -356,7 +360,7 @@ func (s *TokenSource) takeStored(run *refreshRun, stored *Record) bool {
 	if k.lifetime == 0 || run.isRefused(stored.Token) || !k.meets(&run.needs, time.Now()) {
 		return false
 	}
-	s.unrefuse(stored.Token)
+	s.noteFound(stored)
 	run.fetched.Store(k)
 	return true
 }
@@ -478,6 +482,9 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	defer s.mu.Unlock()
 	if s.used != nil && s.used.coming == run.fetched.Load() {
 		s.used.coming = nil
+	}
+	if s.used != nil && k.isOf(s.used.ended) {
+		k, err = nil, errLoggedOut
 	}
 	now := time.Now()
 	if k != nil {

@@ -50,6 +50,9 @@ func (s *TokenSource) spend(k *knownToken) {
 	defer s.mu.Unlock()
 	u := s.usedHere()
 	u.coming, u.newest = k, k.login
+	if u.ended == k.login {
+		u.ended = "" // the Store has forgotten that
+	}
 	if !slices.Contains(u.spent, k.from) {
 		u.spent = keptLast(u.spent, k.from, maxSpent)
 	}
@@ -116,12 +119,18 @@ func (s *TokenSource) unuse(t *oauth2.Token) {
 	}
 }
 
-// unrefuse forgets that the refresh token of t was refused, if somebody else has got t for it since.
-func (s *TokenSource) unrefuse(t *oauth2.Token) {
+// noteFound notes that the Store has a good token: if it has the refresh token of one that was refused, somebody else was luckier
+// with that; and if its login was ended, the Store has forgotten that since.
+func (s *TokenSource) noteFound(stored *Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used != nil {
-		s.used.refused = slices.DeleteFunc(s.used.refused, func(r refusedGrant) bool { return r.err.grant == grantOf(t) && r.access != t.AccessToken })
+	if s.used == nil {
+		return
+	}
+	t := stored.Token
+	s.used.refused = slices.DeleteFunc(s.used.refused, func(r refusedGrant) bool { return r.err.grant == grantOf(t) && r.access != t.AccessToken })
+	if s.used.ended == stored.Login {
+		s.used.ended = ""
 	}
 }
 
