@@ -29,11 +29,13 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/registry"
 	"golang.org/x/oauth2"
 )
 
 var (
 	_ = filestore.New
+	_ = registry.DockerConfig
 	_ = log.Print
 	_ url.Values
 	_ context.Context
