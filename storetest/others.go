@@ -129,13 +129,16 @@ func checkRemoved(k *check) {
 		k.broken(clauseVanished, "Update failed, though what was saved has only vanished: %v", err)
 		return
 	}
+	removed := false
 	err = s.update(func(context.Context, *authretry.Record, confirmFunc) (*authretry.Record, error) {
-		if !k.meddle("Remove", remove) {
-			return nil, nil
+		if removed = k.meddle("Remove", remove); !removed {
+			return nil, nil // or it is done when the lock is free
 		}
 		return k.numbered(3), nil
 	})
-	if n := s.number(); err == nil && n != 2 && n != 3 || err != nil && n > 0 {
+	switch n := s.number(); {
+	case n < 0 || !removed && (n == 0 || n == 2):
+	case !removed, err == nil && n != 3, err != nil && n != 0:
 		k.broken(clauseVanished, "there is %s after the Record vanished under the lock, and Update returned %v", nameOf(n), err)
 	}
 }

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -121,7 +122,9 @@ func (c counter) add() (n int, err error) {
 		}
 		time.Sleep(time.Millisecond) // so that others come meanwhile
 		n++
-		return c.s.k.numbered(n), nil
+		next := c.s.k.numbered(n)
+		next.ClientID = rand.Text() // so that two who had the lock at once have not saved the same
+		return next, nil
 	})
 	return n, err
 }
