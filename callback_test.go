@@ -59,8 +59,9 @@ func (b boomedAt) at(where string) {
 		b.boom()
 	}
 }
-func (b boomedAt) Name() string        { b.at("Name"); return "Puppet" }
-func (b boomedAt) PlaintextSafe() bool { b.at("PlaintextSafe"); return false }
+func (b boomedAt) Name() string          { b.at("Name"); return "Puppet" }
+func (b boomedAt) WantsRemoteAddr() bool { b.at("WantsRemoteAddr"); return false }
+func (b boomedAt) PlaintextSafe() bool   { b.at("PlaintextSafe"); return false }
 func (b boomedAt) Start(context.Context, *http.Request) (Session, error) {
 	b.at("Start")
 	return nil, nil
@@ -280,6 +281,19 @@ var callbacks = map[string]callback{
 	"PlaintextSafe.PlaintextSafe": {use: func(t *testing.T, boom func()) error {
 		transport := &Transport{Base: askingFor("Puppet"), Schemes: []Scheme{boomedAt{where: "PlaintextSafe", boom: boom}}}
 		return sendBy(transport, func(req *http.Request) { req.URL.Scheme = "http" })
+	}},
+	"WantsRemoteAddr.WantsRemoteAddr": {apart: true, use: func(t *testing.T, boom func()) error {
+		asked := 0
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			asked++
+			return askingFor("Puppet").RoundTrip(req)
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{boomedAt{where: "WantsRemoteAddr", boom: boom}}, Origins: []string{"https://other.test"}}
+		first := sendBy(transport, nil)
+		require.Error(t, first)
+		require.Equal(t, first.Error(), sendBy(transport, nil).Error(), "nor does it go on as a Transport without Origins")
+		require.Zero(t, asked)
+		return first
 	}},
 	"Carrier.Carry":                  carrierAt("Carry", false),
 	"what Carry returned, RoundTrip": carrierAt("by", false),

@@ -67,7 +67,17 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		default:
 			a.hasOthers, a.asksAccount = true, true
 			w, ok := s.(WantsRemoteAddr)
-			a.asksRemote = a.asksRemote || ok && a.side == originSide && w.WantsRemoteAddr()
+			if !ok || a.side != originSide {
+				break
+			}
+			// By itself, since this is done once: what it leaves unfinished, Origins among it, would never be finished.
+			err := apart(func(value any) error { return &panicError{panicText(value)} }, func() error {
+				a.asksRemote = w.WantsRemoteAddr() || a.asksRemote
+				return nil
+			})
+			if err != nil {
+				return err
+			}
 		}
 	}
 	a.schemes = schemes
