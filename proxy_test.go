@@ -202,7 +202,6 @@ func (p *testProxy) tunnel(w http.ResponseWriter, r *http.Request) {
 	if info != "" {
 		info = "Proxy-Authentication-Info: " + info + "\r\n"
 	}
-	io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n"+info+"\r\n")
 	p.mu.Lock()
 	p.open[conn], p.open[target] = struct{}{}, struct{}{}
 	p.mu.Unlock()
@@ -212,7 +211,10 @@ func (p *testProxy) tunnel(w http.ResponseWriter, r *http.Request) {
 		target.Close()
 	}
 	p.tunnels.Go(func() { relay(target, buffered) })
-	p.tunnels.Go(func() { relay(conn, target) })
+	p.tunnels.Go(func() {
+		io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n"+info+"\r\n") // who sees it may end the test
+		relay(conn, target)
+	})
 }
 
 // requests returns the log so far, such as "407 CONNECT -" and "200 CONNECT Digest", and forgets it.
