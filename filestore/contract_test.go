@@ -14,8 +14,7 @@ import (
 func open(place string) (authretry.TokenStore, error) { return New(place), nil }
 
 var contractOptions = storetest.Options{
-	OneProcess: true, // those of a fleet are in interop, with kill -9
-	Put:        func(_ context.Context, place string, value []byte) error { return os.WriteFile(place, value, 0o600) },
+	Put: func(_ context.Context, place string, value []byte) error { return os.WriteFile(place, value, 0o600) },
 	Find: func(_ context.Context, place string, value []byte) (bool, error) {
 		files, err := filepath.Glob(place + "*")
 		for _, file := range files {
