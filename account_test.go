@@ -580,6 +580,9 @@ func TestAccountsThatWereAskedForAtOnceMakeRoomLater(t *testing.T) {
 	}
 	require.Len(t, a.known, 100, "each is being asked for")
 	close(release)
+	for _, s := range a.known {
+		<-s.done // who is still being asked for may not go
+	}
 	for i := range 1000 {
 		_, err := a.of(t.Context(), fmt.Sprint("user", i), bearer.Sources)
 		require.NoError(t, err)
