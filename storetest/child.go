@@ -229,7 +229,7 @@ func checkProcesses(k *check) {
 	if k.OneProcess {
 		return
 	}
-	known, place := len(k.errs()), k.newPlace()
+	known, place := len(k.Errs()), k.newPlace()
 	s := k.storeAt(place)
 	if !s.save(k.numbered(1)) {
 		return
@@ -288,7 +288,7 @@ func checkProcesses(k *check) {
 		})
 	}
 	k.in(k.limit*times, clauseReturns, "counting by several processes", all.Wait)
-	if n := s.number(); n != 2+(processes+goroutines)*times && n >= 0 && len(k.errs()) == known {
+	if n := s.number(); n != 2+(processes+goroutines)*times && n >= 0 && len(k.Errs()) == known {
 		k.broken(clauseCurrent, "%d calls of Update by several processes have counted to %d", (processes+goroutines)*times, n-2)
 	}
 }

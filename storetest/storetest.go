@@ -7,13 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/findings"
 )
 
 // An OpenFunc returns a store for a place: each time another one, as another process would have. It is called in the
@@ -73,14 +72,14 @@ func Check(open OpenFunc, o Options) error {
 	for _, c := range cases {
 		k.run(c)
 	}
-	return errors.Join(k.errs()...)
+	return errors.Join(k.Errs()...)
 }
 
 // Run is [Check] with a subtest for each part. What several parts find fails the first of them only.
 func Run(t *testing.T, open OpenFunc, o Options) {
 	k := newCheck(open, o)
 	defer k.end()
-	for _, err := range k.errs() {
+	for _, err := range k.Errs() {
 		t.Error(err)
 	}
 	for _, c := range cases {
@@ -126,9 +125,7 @@ type check struct {
 	open    OpenFunc
 	folders []string // to be removed
 
-	mu      sync.Mutex // guards everything below
-	found   []error
-	stopped bool // nothing more can be found out
+	findings.List
 }
 
 func newCheck(open OpenFunc, o Options) *check {
@@ -159,8 +156,8 @@ func (k *check) end() {
 
 // run runs a case, and returns the errors that are new.
 func (k *check) run(c testCase) []error {
-	known := len(k.errs())
-	if !k.isStopped() {
+	known := len(k.Errs())
+	if !k.IsStopped() {
 		done := make(chan struct{})
 		go func() { // a case may end its goroutine
 			defer close(done)
@@ -168,7 +165,7 @@ func (k *check) run(c testCase) []error {
 		}()
 		<-done
 	}
-	return k.errs()[known:]
+	return k.Errs()[known:]
 }
 
 // newPlace returns a place where nothing is stored yet. If there is none, it ends the case.
@@ -211,43 +208,13 @@ func (k *check) broken(c clause, format string, args ...any) {
 	if hasSecret(seen) {
 		seen = strings.NewReplacer(secrets()...).Replace(seen)
 	}
-	k.report(&breach{c, seen})
+	k.Report(&breach{c, seen})
 }
 
 // misused reports that the check cannot be made.
 func (k *check) misused(format string, args ...any) {
-	k.report(fmt.Errorf("storetest: "+format, args...))
-	k.stop()
-}
-
-func (k *check) report(err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, known := range k.found {
-		if known.Error() == err.Error() {
-			return
-		}
-	}
-	k.found = append(k.found, err)
-}
-
-// errs returns what was found so far.
-func (k *check) errs() []error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.found)
-}
-
-func (k *check) stop() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.stopped = true
-}
-
-func (k *check) isStopped() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.stopped
+	k.Report(fmt.Errorf("storetest: "+format, args...))
+	k.Stop()
 }
 
 // in runs do, and reports that a clause is broken if it takes longer than limit: then it is left behind, and the case ends.
@@ -265,15 +232,15 @@ func (k *check) in(limit time.Duration, c clause, what string, do func()) {
 	case <-done:
 		if panicked != nil {
 			k.broken(clausePanic, "%s panicked: %v", what, panicked)
-			k.stop()
+			k.Stop()
 			runtime.Goexit()
 		}
-		if k.isStopped() { // something within it hangs
+		if k.IsStopped() { // something within it hangs
 			runtime.Goexit()
 		}
 	case <-timeout.C:
 		k.broken(c, "%s has not returned after %v", what, limit)
-		k.stop()
+		k.Stop()
 		runtime.Goexit()
 	}
 }

@@ -59,7 +59,7 @@ func (k *check) checkEnough(place string, update func(context.Context, func(*aut
 	for range savers {
 		c := counter{k.storeAt(place), alone, k.broken}
 		all.Go(func() {
-			for !stopped.Load() && !k.isStopped() {
+			for !stopped.Load() && !k.IsStopped() {
 				if _, err := c.add(); err != nil {
 					c.s.look(err)
 					k.broken(clauseSaves, "Update failed beside UpdateUnless: %v", err)

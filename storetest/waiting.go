@@ -84,7 +84,7 @@ func checkWaiting(k *check) {
 		}
 	}
 	all.Wait()
-	if k.isStopped() {
+	if k.IsStopped() {
 		return
 	}
 	if err := h.release(); err != nil {
@@ -132,7 +132,7 @@ func (c counter) add() (n int, err error) {
 // checkGoroutines has goroutines count, with one store and with several, and compares the sum.
 func checkGoroutines(k *check) {
 	const goroutines, times = 8, 8
-	known, place := len(k.errs()), k.newPlace()
+	known, place := len(k.Errs()), k.newPlace()
 	shared := k.storeAt(place)
 	var inside atomic.Int32
 	enter := func() (func(), bool) { return func() { inside.Add(-1) }, inside.Add(1) == 1 }
@@ -156,7 +156,7 @@ func checkGoroutines(k *check) {
 		})
 	}
 	all.Wait()
-	if n := shared.number(); n != goroutines*times && len(k.errs()) == known {
+	if n := shared.number(); n != goroutines*times && len(k.Errs()) == known {
 		k.broken(clauseCurrent, "%d calls of Update have counted to %d", goroutines*times, n)
 	}
 }

@@ -141,12 +141,12 @@ func checkAccounts(k *check) {
 	if k.accounts == nil || !k.works() {
 		return
 	}
-	known := len(k.errs())
+	known := len(k.Errs())
 	accepts := func(account string, o outcome) bool {
-		if !o.isAccepted() && len(k.errs()) == known { // or else it may follow from what was reported
+		if !o.isAccepted() && len(k.Errs()) == known { // or else it may follow from what was reported
 			k.broken(clauseForWhom, "the handler of account %q does not accept its requests: %v", account, o)
 		}
-		return len(k.errs()) == known
+		return len(k.Errs()) == known
 	}
 	t := k.newTrial(k.newScheme, judgedByAccount)
 	defer t.end()
@@ -184,7 +184,7 @@ func (t *trial) allAtOnce() map[string]outcome {
 				if m%4 == 3 {
 					path, do = "/to"+path, following
 				}
-				if (n+m)%6 == 5 && !t.forget(t.accounts[other]) || t.isStopped() {
+				if (n+m)%6 == 5 && !t.forget(t.accounts[other]) || t.IsStopped() {
 					return
 				}
 				o := do(t.newRequestFor(account, path, strings.Repeat("a body", n%2)))
@@ -212,7 +212,7 @@ func (t *trial) forget(account string) bool {
 		return ok
 	case <-time.After(t.limit):
 		t.broken(clauseForget, "Forget had not returned after %v", t.limit)
-		t.stop()
+		t.Stop()
 		return false
 	}
 }
@@ -228,14 +228,14 @@ func checkForget(k *check) {
 	if t.firstRefused() != "" { // checkAccounts has said so
 		return
 	}
-	known := len(k.errs())
+	known := len(k.Errs())
 	for _, account := range k.accounts {
 		k.Renew(account)
 		if !t.forget(account) {
 			return
 		}
 		if refused := t.firstRefused(); refused != "" {
-			if len(k.errs()) == known {
+			if len(k.Errs()) == known {
 				k.broken(clauseForget, "after Options.Renew and Forget, the credentials of account %q are not the new ones: its handler refuses them", refused)
 			}
 			return

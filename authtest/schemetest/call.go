@@ -91,7 +91,7 @@ func (t *trial) do(req *http.Request) outcome { return t.send(t.transport.RoundT
 
 // send sends a request, and checks what holds for every call.
 func (t *trial) send(roundTrip func(*http.Request) (*http.Response, error), req *http.Request) outcome {
-	known := len(t.errs())
+	known := len(t.Errs())
 	c := t.begin(req)
 	before := show(req)
 	ctx, cancel := context.WithTimeout(req.Context(), t.limit)
@@ -103,12 +103,12 @@ func (t *trial) send(roundTrip func(*http.Request) (*http.Response, error), req 
 		return o
 	}
 	t.countSends(c)
-	if len(t.errs()) > known { // from which the rest may follow
+	if len(t.Errs()) > known { // from which the rest may follow
 		return o
 	}
 	if errors.Is(o.err, context.DeadlineExceeded) && req.Context().Err() == nil {
 		t.broken(clauseAnswer, "a request had not ended after %v", t.limit)
-		t.stop() // or else the next ones take as long
+		t.Stop() // or else the next ones take as long
 	}
 	changed, _ := before.hide(false)
 	t.unchanged(clauseRequest, "something", "the caller's request", changed)
@@ -128,7 +128,7 @@ func (t *trial) await(ctx context.Context, ended <-chan outcome) (_ outcome, ok 
 		return o, true
 	case <-time.After(t.limit):
 	}
-	t.stop()
+	t.Stop()
 	t.mu.Lock()
 	running := t.running
 	t.running = map[string]int{}

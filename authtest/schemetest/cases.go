@@ -36,7 +36,7 @@ func checkName(k *check) {
 	named, err := authretry.ParseChallenges([]string{k.name})
 	if err != nil || len(named) != 1 || named[0].Scheme != k.name {
 		k.broken(clauseName, "Name returns %q, which is no token", k.name)
-		k.stop() // no challenge can have it
+		k.Stop() // no challenge can have it
 		return
 	}
 	challenges, err := authretry.ParseChallenges(k.refusal()["Www-Authenticate"])
@@ -44,16 +44,16 @@ func checkName(k *check) {
 	_, isStarter := k.newScheme().(authretry.Starter)
 	if err != nil || len(challenges) > 0 && !isAsked && !isStarter {
 		k.broken(clauseName, "Name returns %q, and none of the Server's challenges has that name: %v", k.name, challenges)
-		k.stop()
+		k.Stop()
 	}
 }
 
 // accepted sends a request that should be let in, and reports if it is not, unless something was reported that it may
 // follow from.
 func (t *trial) accepted(req *http.Request) bool {
-	known := len(t.errs())
+	known := len(t.Errs())
 	o := t.do(req)
-	if !o.isAccepted() && len(t.errs()) == known {
+	if !o.isAccepted() && len(t.Errs()) == known {
 		t.broken(clauseAnswer, "the Server does not accept the Session's requests: %v", o)
 	}
 	return o.isAccepted()
@@ -94,9 +94,9 @@ func checkConcurrent(k *check) {
 	}
 	t := k.newTrial(k.newScheme, judged)
 	defer t.end()
-	known := len(k.errs())
+	known := len(k.Errs())
 	failed := t.atOnce(8)
-	if len(failed) > 0 && len(k.errs()) == known {
+	if len(failed) > 0 && len(k.Errs()) == known {
 		c := clauseConcurrent
 		if t.isShared {
 			c = clauseShared
@@ -144,7 +144,7 @@ func checkRefused(status int, header func(*trial) http.Header, silent bool) func
 			for range 3 {
 				t.do(t.newRequest("/a/b", ""))
 				t.do(t.newRequest("/a/c", "a body"))
-				if k.isStopped() {
+				if k.IsStopped() {
 					return
 				}
 			}
@@ -176,14 +176,14 @@ func checkRedirected(k *check) {
 	})
 	defer t.end()
 	client := &http.Client{Transport: t.transport}
-	known := len(k.errs())
+	known := len(k.Errs())
 	o := t.send(client.Do, t.newRequest("/away", ""))
 	mu.Lock()
 	leaked := slices.ContainsFunc(got, t.hasLeaked)
 	mu.Unlock()
 	var r *authretry.Rejection
 	switch {
-	case len(k.errs()) > known:
+	case len(k.Errs()) > known:
 	case t.carries && (leaked || errors.As(o.err, &r) && r.Reason == authretry.ReasonRedirected):
 		k.broken(clauseFollows, "what Carry returned has followed a redirect to another origin")
 	case leaked:
@@ -219,7 +219,7 @@ func checkContext(k *check) {
 		t.ends(req, method == "", context.Canceled)
 		t.end()
 	}
-	if k.Slow == nil || k.isStopped() {
+	if k.Slow == nil || k.IsStopped() {
 		return
 	}
 	soon, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
@@ -234,9 +234,9 @@ func checkContext(k *check) {
 
 // ends sends a request, whose error must wrap want if its own context is done.
 func (t *trial) ends(req *http.Request, done bool, want error) outcome {
-	known := len(t.errs())
+	known := len(t.Errs())
 	o := t.do(req)
-	if done && o.err != nil && !errors.Is(o.err, want) && len(t.errs()) == known {
+	if done && o.err != nil && !errors.Is(o.err, want) && len(t.Errs()) == known {
 		t.broken(clauseObeys, "the context of a request was done, and the error does not wrap that of the context: %v", o.err)
 	}
 	return o

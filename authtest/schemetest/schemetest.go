@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/findings"
 )
 
 // Options say what a check needs to know of a Scheme besides how to make one.
@@ -74,13 +73,13 @@ func Check(newScheme func() authretry.Scheme, o Options) error {
 	for _, c := range cases {
 		k.run(c)
 	}
-	return errors.Join(k.errs()...)
+	return errors.Join(k.Errs()...)
 }
 
 // Run is [Check] with a subtest for each part. What several parts find fails the first of them only.
 func Run(t *testing.T, newScheme func() authretry.Scheme, o Options) {
 	k := newCheck(newScheme, o)
-	for _, err := range k.errs() {
+	for _, err := range k.Errs() {
 		t.Error(err)
 	}
 	for _, c := range cases {
@@ -105,9 +104,7 @@ type check struct {
 	name      string   // of the Scheme
 	accounts  []string // in order; nil: there is none
 
-	mu      sync.Mutex // guards everything below
-	found   []error
-	stopped bool // nothing more can be found out
+	findings.List
 }
 
 func newCheck(newScheme func() authretry.Scheme, o Options) *check {
@@ -138,50 +135,20 @@ func newCheck(newScheme func() authretry.Scheme, o Options) *check {
 
 // run runs a case, and returns the errors that are new.
 func (k *check) run(c testCase) []error {
-	known := len(k.errs())
-	if !k.isStopped() {
+	known := len(k.Errs())
+	if !k.IsStopped() {
 		c.run(k)
 	}
-	return k.errs()[known:]
+	return k.Errs()[known:]
 }
 
 // broken reports that a clause is broken, once for each thing that was seen.
 func (k *check) broken(c clause, format string, args ...any) {
-	k.report(&breach{c, fmt.Sprintf(format, args...)})
+	k.Report(&breach{c, fmt.Sprintf(format, args...)})
 }
 
 // misused reports that the check cannot be made.
 func (k *check) misused(format string, args ...any) {
-	k.report(fmt.Errorf("schemetest: "+format, args...))
-	k.stop()
-}
-
-func (k *check) report(err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, known := range k.found {
-		if known.Error() == err.Error() {
-			return
-		}
-	}
-	k.found = append(k.found, err)
-}
-
-// errs returns what was found so far.
-func (k *check) errs() []error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.found)
-}
-
-func (k *check) stop() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.stopped = true
-}
-
-func (k *check) isStopped() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.stopped
+	k.Report(fmt.Errorf("schemetest: "+format, args...))
+	k.Stop()
 }

@@ -50,7 +50,7 @@ func (k *check) newTrial(newScheme func() authretry.Scheme, a answer) *trial {
 
 // end ends the trial with a look at what it leaves.
 func (t *trial) end() {
-	if t.isStopped() { // something may hang, and have the server wait for it
+	if t.IsStopped() { // something may hang, and have the server wait for it
 		go t.close()
 		return
 	}
