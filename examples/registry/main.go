@@ -39,7 +39,6 @@ var client *http.Client
 
 func main() {
 	srv := authtest.NewServer(&authtest.Registry{Username: "Aladdin", Password: "open sesame"})
-	defer srv.Close()
 	srv.Handle("/v2/", &store{content: map[string][]byte{}})
 	config := filepath.Join(os.TempDir(), fmt.Sprintf("config-%d.json", os.Getpid())) // yours is at ""
 	defer os.Remove(config)
@@ -55,7 +54,6 @@ func main() {
 	text, err := json.Marshal(m)
 	check(err)
 	send("PUT", app+"/manifests/latest", manifestType, text)
-
 	_, tags := send("GET", app+"/tags/list", "", nil)
 	_, text = send("GET", app+"/manifests/latest", "", nil)
 	check(json.Unmarshal(text, &m))
@@ -66,10 +64,10 @@ func main() {
 
 // push uploads a blob: the registry says where to.
 func push(repository, mediaType string, blob []byte) descriptor {
-	d := descriptor{mediaType, fmt.Sprintf("sha256:%x", sha256.Sum256(blob)), len(blob)}
 	resp, _ := send("POST", repository+"/blobs/uploads/", "", nil)
 	to, err := resp.Location()
 	check(err)
+	d := descriptor{mediaType, fmt.Sprintf("sha256:%x", sha256.Sum256(blob)), len(blob)}
 	query := to.Query()
 	query.Set("digest", d.Digest)
 	to.RawQuery = query.Encode()
