@@ -4,15 +4,15 @@ import "context"
 
 // A TokenStore keeps one login for several processes, such as the replicas of a service or the runs of a command, and
 // for later ones. It sees to it that one of them refreshes at a time. Package filestore has one for the processes of a
-// machine, module redisstore one for those of many. Implement it only for another place.
+// machine, module redisstore one for those of many. Implement it only for another place, and check that with package storetest.
 //
 // A store that many share should have a method
 //
 //	UpdateUnless(ctx context.Context, enough func(current *Record) bool, fn func(...) (*Record, error)) error
 //
 // too, with Update's fn. It is Update, but while it waits for the lock it looks at what others save, and shows each new Record to
-// enough, nil if there is none. As soon as enough returns true, it returns nil without having called fn. Then a thousand who wait for one
-// token do not take the lock one after the other, to find that there is nothing left to do.
+// enough, nil if there is none. As soon as enough returns true, it returns nil without having called fn. Then a thousand who
+// wait for one token do not take the lock one after the other, to find that there is nothing left to do.
 //
 // It keeps the only copy of a login, so it must not say that something is saved before it is, nor write over what it has not
 // shown. It must be safe for concurrent use. Its errors must not carry a token. [Record.Encode] and [DecodeRecord] are

@@ -29,7 +29,7 @@ var errNotHeld = errors.New("it has expired or was removed, or another token has
 func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (*lock, error) {
 	var why error
 	w := waiter{store: s, enough: enough, poll: minPoll}
-	defer func() { w.end() }()
+	defer w.end()
 	for {
 		l, err := s.tryLock(ctx)
 		switch {
