@@ -649,13 +649,18 @@ func TestAnswerIsNotWhatWasRefused(t *testing.T) {
 
 // What KeyFunc returns is for the request that it was asked for, and not remembered for another.
 func TestKeyOfKeyFuncIsNotRemembered(t *testing.T) {
-	n := 0
-	key := &APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { n++; return fmt.Sprint("k", n), nil }}
-	server := &saying{right: "ApiKey k2", challenge: "ApiKey"}
-	transport := &Transport{Base: server, Schemes: []Scheme{key}}
+	key := &APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "k", nil }}
+	server := &saying{right: "Basic dTpw", challenge: `Basic realm="x"`}
+	transport := &Transport{Base: server, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}, key}}
 	require.Equal(t, 200, roundTrip(t, transport, "https://api.example.com/a").StatusCode)
-	require.Equal(t, []string{"ApiKey k1", "ApiKey k2"}, server.sent)
-	require.Zero(t, transport.auth.spaces.count.Load())
+	server.right, server.challenge = "ApiKey k", "ApiKey"
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.example.com/a").StatusCode)
+	require.Equal(t, []string{"ApiKey k", "Basic dTpw", "Basic dTpw", "ApiKey k"}, server.sent)
+	for _, known := range transport.auth.spaces.known {
+		for _, space := range known.spaces {
+			require.Zero(t, space.scheme, "there is nothing but what Basic has")
+		}
+	}
 }
 
 func TestSessionsSayWhoseTheyAre(t *testing.T) {
