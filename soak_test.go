@@ -60,6 +60,50 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	t.Logf("go test -run Soak -soak.seed %d -soak.duration %v", seed, *soakDuration)
 	before := runtime.NumGoroutine()
 
+	s := &soaker{problems: make(chan string, 1)}
+	base := &http.Transport{MaxIdleConnsPerHost: 64}
+	through := func(scheme Scheme) http.RoundTripper {
+		return &Transport{Base: base, Schemes: []Scheme{scheme}}
+	}
+	all := through(&Digest{Username: "u", Password: "p"}).(*Transport)
+	all.Schemes = append(all.Schemes, &Basic{Username: "u", Password: "p"})
+	transports := map[string]http.RoundTripper{
+		"/key": through(&APIKey{Header: "X-API-Key", Key: "k"}),
+	}
+	s.client = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		first, _, _ := strings.Cut(req.URL.Path[1:], "/")
+		if transport, ok := transports["/"+first]; ok {
+			return transport.RoundTrip(req)
+		}
+		return all.RoundTrip(req)
+	})}
+
+	// What is left after a first round is what there is to be after any number. Each round has servers of its own, because
+	// those of authtest remember tens of thousands of nonces and tokens.
+	var left [2]uint64
+	for round := range left {
+		source := &TokenSource{MinRefreshInterval: -1}
+		transports["/bearer"] = through(&Bearer{Source: source})
+		s.round(t, base, source, seed+uint64(1000*round), *soakDuration*time.Duration(1+2*round)/4)
+		left[round] = heap()
+	}
+
+	counts := map[int]int64{}
+	for status := range s.statuses {
+		if n := s.statuses[status].Load(); n > 0 {
+			counts[status] = n
+		}
+	}
+	t.Logf("%d requests: %v, %d errors; %d KiB are left after the first round, %d at the end", s.id.Load(), counts, s.errors.Load(), left[0]>>10, left[1]>>10)
+	require.Greater(t, 2*counts[200], s.id.Load(), "most go well")
+	require.Zero(t, counts[403]+counts[400]+counts[500])
+	require.Less(t, int64(left[1])-int64(left[0]), int64(2<<20))
+	require.Zero(t, s.open.Load(), "every body is closed")
+	requireNoMoreGoroutines(t, before)
+}
+
+// round has new servers, and 200 goroutines that send requests to them for some time.
+func (s *soaker) round(t *testing.T, base *http.Transport, source *TokenSource, seed uint64, duration time.Duration) {
 	tokens := &authtest.Bearer{TokenLifetime: 500 * time.Millisecond}
 	digests := []*authtest.Digest{
 		{Username: "u", Password: "p", NonceUses: 7, NextNonce: authtest.NextNonceNearEnd},
@@ -67,9 +111,6 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 		{Username: "u", Password: "p", Algorithms: []string{"MD5-sess"}, StaleOnNC: true, NextNonce: authtest.NextNonceAlways},
 		{Username: "u", Password: "p", QOP: "auth-int"},
 	}
-	s := &soaker{problems: make(chan string, 1)}
-	base := &http.Transport{MaxIdleConnsPerHost: 64}
-	var source *TokenSource
 	for i, start := range []func(...authtest.Guard) *authtest.Server{authtest.NewServer, authtest.NewHTTP2Server} {
 		srv := start()
 		srv.Keep(1)
@@ -81,84 +122,48 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 		srv.Protect("/any", &authtest.Digest{Username: "u", Password: "p", NonceUses: 3}, &authtest.Basic{Username: "u", Password: "p"})
 		if i == 0 {
 			srv.Protect("/bearer", tokens)
-			source = &TokenSource{Initial: tokens.Login(), Fetch: RefreshGrant(tokens.Config()), MinRefreshInterval: -1}
+			source.Initial, source.Fetch = tokens.Login(), RefreshGrant(tokens.Config())
 		} else {
 			base.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 			base.ForceAttemptHTTP2 = true
 		}
 		s.servers = append(s.servers, srv)
 	}
-	through := func(scheme Scheme) http.RoundTripper {
-		return &Transport{Base: base, Schemes: []Scheme{scheme}}
-	}
-	all := &Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}, &Basic{Username: "u", Password: "p"}}}
-	transports := map[string]http.RoundTripper{
-		"/bearer": through(&Bearer{Source: source}),
-		"/key":    through(&APIKey{Header: "X-API-Key", Key: "k"}),
-		"":        all,
-	}
-	s.client = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		first, _, _ := strings.Cut(req.URL.Path[1:], "/")
-		if transport, ok := transports["/"+first]; ok {
-			return transport.RoundTrip(req)
-		}
-		return all.RoundTrip(req)
-	})}
 
-	// What is left after a first round is what there is to be after any number.
-	var left [2]uint64
-	for round := range left {
-		s.stop = time.Now().Add(*soakDuration * time.Duration(1+2*round) / 4)
-		var workers sync.WaitGroup
-		for i := range 200 {
-			workers.Go(func() {
-				random := rand.New(rand.NewPCG(seed, uint64(1000*round+i)))
-				for time.Now().Before(s.stop) {
-					if problem := s.request(t.Context(), random); problem != "" {
-						select {
-						case s.problems <- problem:
-						default:
-						}
-						return
+	s.stop = time.Now().Add(duration)
+	var workers sync.WaitGroup
+	for i := range 200 {
+		workers.Go(func() {
+			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			for time.Now().Before(s.stop) {
+				if problem := s.request(t.Context(), random); problem != "" {
+					select {
+					case s.problems <- problem:
+					default:
 					}
+					return
 				}
-			})
-		}
-		workers.Wait()
-		base.CloseIdleConnections()
-		for _, srv := range s.servers {
-			srv.Reset() // of the faults that nobody met
-		}
-		left[round] = heap()
+			}
+		})
 	}
-
+	workers.Wait()
 	select {
 	case problem := <-s.problems:
 		t.Fatal(problem)
 	default:
 	}
-	counts := map[int]int64{}
-	for status := range s.statuses {
-		if n := s.statuses[status].Load(); n > 0 {
-			counts[status] = n
-		}
-	}
-	t.Logf("%d requests: %v, %d errors; %d KiB are left after the first round, %d at the end", s.id.Load(), counts, s.errors.Load(), left[0]>>10, left[1]>>10)
-	require.Greater(t, 2*counts[200], s.id.Load(), "most go well")
-	require.Zero(t, counts[403]+counts[400]+counts[500])
-	require.Less(t, int64(left[1])-int64(left[0]), int64(16<<20), "and the servers remember some nonces and tokens")
-	require.Zero(t, s.open.Load(), "every body is closed")
 	require.Zero(t, tokens.Reuses(), "no refresh token is used twice")
 	for _, d := range digests {
 		for _, e := range d.NonceErrors() {
 			require.Greater(t, e.Got, e.Want, "a nonce count may be lost with its request, but is never repeated")
 		}
 	}
+	base.CloseIdleConnections()
 	for _, srv := range s.servers {
 		srv.Close()
 	}
+	s.servers = nil
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections() // of the token endpoint
-	requireNoMoreGoroutines(t, before)
 }
 
 // A soakBody is a body that must be closed, and once.
