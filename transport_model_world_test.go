@@ -183,6 +183,13 @@ func (m *model) wire(req *http.Request) (*http.Response, error) {
 	c := orderIn(req.Context()).current
 	ctx := req.Context()
 	who := m.check(c, req)
+	if ctx.Err() != nil { // as http.Transport does: whoever waited for a turn may come here with a context that has ended
+		m.mu.Lock()
+		c.byCause = true
+		m.mu.Unlock()
+		closeBody(req)
+		return nil, context.Cause(ctx)
+	}
 	trace := httptrace.ContextClientTrace(ctx)
 	u := &upload{c: c, req: req, began: time.Now(), allowed: make(chan struct{}), done: make(chan struct{})}
 	u.gated = req.Header.Get("Expect") != "" && c.req.Header.Get("Expect") == ""
