@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -85,21 +86,36 @@ func (o origin) isLoopback() bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// parseOrigin reads an element of Transport.Origins.
+// parseOrigin reads an element of Transport.Origins. Its errors say what to write instead, and quote nothing in which somebody
+// may have left a password.
 func parseOrigin(s string) (origin, error) {
 	u, err := url.Parse(s)
 	if err != nil {
-		// The parse error quotes its input, in which somebody may have left a password.
-		return origin{}, fmt.Errorf("authretry: an element of Transport.Origins is not a URL; write it as \"https://api.example.com\"")
+		return origin{}, errors.New(`authretry: an element of Transport.Origins is not a URL; write it as "https://api.example.com"`)
 	}
 	o := originOf(u)
 	switch {
-	case o.scheme != "https" && o.scheme != "http", o.host == "":
-		return origin{}, fmt.Errorf("authretry: Transport.Origins needs scheme and host, as in \"https://api.example.com\", but has %q", u.Redacted())
-	case u.User != nil, u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
-		return origin{}, fmt.Errorf("authretry: Transport.Origins has %s with more than scheme, host and port", o)
+	case (o.scheme != "https" && o.scheme != "http") || o.host == "":
+		return origin{}, fmt.Errorf("authretry: an element of Transport.Origins does not begin with https:// or http:// and a host; write %q", originMeant(s))
+	case strings.Contains(o.host, "*"):
+		return origin{}, fmt.Errorf("authretry: Transport.Origins has %q, but there are no patterns; write each host by its name", o)
+	case u.User != nil:
+		return origin{}, fmt.Errorf("authretry: Transport.Origins has a user name; write %q, and give the credentials to a Scheme", o)
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
+		return origin{}, fmt.Errorf("authretry: Transport.Origins has more than scheme, host and port; write %q: an origin is all paths of its host", o)
 	}
 	return o, nil
+}
+
+// originMeant returns what was meant by a host without a scheme, or an example.
+func originMeant(s string) string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(s, "//"), "/")
+	if u, err := url.Parse("https://" + host); err == nil && u.User == nil && u.Hostname() != "" && strings.Trim(host, ".:-") == host {
+		if o := originOf(u); !strings.ContainsAny(o.host, "*%?#") && u.RawQuery == "" && u.Fragment == "" {
+			return o.String()
+		}
+	}
+	return "https://api.example.com"
 }
 
 // originOfResource returns the origin of a resource (RFC 8707), nil if that is not an http or https URL.

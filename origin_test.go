@@ -45,15 +45,43 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
+// An element of Origins that is none is an error that says what to write, without what may be a password.
 func TestOriginsMustBeOrigins(t *testing.T) {
-	for _, bad := range []string{"", "api.example.com", "ftp://example.com", "https://", "https://example.com/path", "https://u:secret@example.com",
-		"https://example.com?q=secret", "https://example.com#secret", "://secret", "//example.com"} {
+	const example = `write "https://api.example.com"`
+	for bad, want := range map[string]string{
+		"":                              example,
+		"api.test":                      `write "https://api.test"`,
+		"api.test:8443":                 `write "https://api.test:8443"`,
+		"API.test:443/v1":               `write "https://api.test"`,
+		"//api.test":                    `write "https://api.test"`,
+		"[::1]:8443":                    `"https://api.example.com"`,
+		"localhost:8080":                `write "https://localhost:8080"`,
+		"u:secret@api.test":             example,
+		"u:secret":                      example,
+		"*.api.test":                    example,
+		"api.test?q=secret":             example,
+		"ftp://example.com":             example,
+		"https://":                      example,
+		"https:/api.test":               example,
+		"https:api.test":                example,
+		"://secret":                     `"https://api.example.com"`,
+		"https://api.test/v1":           `write "https://api.test"`,
+		"https://api.test:8443/v1":      `write "https://api.test:8443"`,
+		"https://u:secret@api.test":     `write "https://api.test"`,
+		"https://api.test?q=secret":     `write "https://api.test"`,
+		"https://api.test#secret":       `write "https://api.test"`,
+		"https://*.api.test":            "no patterns; write each host by its name",
+		"https://*":                     "no patterns; write each host by its name",
+		"https://api.test\x00secret":    `"https://api.example.com"`,
+		"https://u:secret@*.api.test/v": "no patterns; write each host by its name",
+	} {
 		transport := &Transport{Origins: []string{bad}, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
 		_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://example.com/", nil))
 		var rejection *Rejection
 		require.ErrorAs(t, err, &rejection, bad)
 		require.Equal(t, ReasonMisconfigured, rejection.Reason)
 		require.ErrorContains(t, err, "Transport.Origins")
+		require.ErrorContains(t, err, want, bad)
 		require.NotContains(t, err.Error(), "secret")
 	}
 }

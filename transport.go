@@ -49,9 +49,11 @@ type Transport struct {
 	Schemes []Scheme
 
 	// Origins are the origins that may have the credentials, such as "https://api.example.com". Requests to others
-	// pass untouched, so Transports for several APIs nest: the inner one is the outer one's Base. If empty,
-	// credentials go to whatever origin the caller addresses, as far as the Schemes have any for it: a [Bearer] and an
-	// [APIKey] send theirs to any, so set it wherever one http.Client reaches several.
+	// pass untouched, so Transports for several APIs nest: the inner one is the outer one's Base. An element is scheme, host
+	// and, if it is not the default one, port: no path, and no pattern such as "https://*.example.com".
+	//
+	// To leave it empty is valid, but not secure: credentials then go to whatever origin the caller addresses, as far as the
+	// Schemes have any for it, and a [Bearer] and an [APIKey] send theirs to any. Set it, unless all URLs are your own.
 	Origins []string
 
 	// AllowPlaintext lets Basic, Bearer, API keys and other reusable secrets go over plain http to any host. By
