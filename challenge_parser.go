@@ -321,7 +321,7 @@ func (r *reader) closeChallenge() {
 	}
 }
 
-// current returns the challenge that parameters are added to. There must be one.
+// current returns the challenge that parameters are added to, the last one. Without any, it panics.
 func (r *reader) current() *Challenge { return &r.list[len(r.list)-1] }
 
 // makeRoom returns list with room for as many more elements as there will be if the header goes on as it began, and

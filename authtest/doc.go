@@ -78,7 +78,7 @@
 // endpoint:
 //
 //	srv.Inject("/", 2, authtest.Refuse())                    // the next two: 401, whatever they carry
-//	srv.Inject("/", 1, authtest.DropChallenge())             // the next 401 says not what it wants
+//	srv.Inject("/", 1, authtest.DropChallenge())             // the next 401 has no WWW-Authenticate
 //	srv.Inject("/upload", -1, authtest.CloseUnread())        // every 401 there leaves the body unread
 //	srv.Inject("/token", 1, authtest.Reply(429, http.Header{"Retry-After": {"2"}}, ""))
 //	srv.Inject("/token", 1, authtest.TokenError("invalid_grant"))
