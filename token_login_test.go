@@ -367,6 +367,52 @@ func TestLogoutDuringARefresh(t *testing.T) {
 	}
 }
 
+// The same where there was no token before, so that it looks as if nothing had happened meanwhile.
+func TestLogoutDuringTheFirstFetch(t *testing.T) {
+	for name, takes := range map[string]time.Duration{"in time": time.Second, "after FetchTimeout": 2 * time.Minute} {
+		for _, lostLock := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, lock lost: %v", name, lostLock), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+						time.Sleep(takes)
+						return &oauth2.Token{AccessToken: "first", RefreshToken: "r"}, nil
+					}}
+					if lostLock { // so that the logout need not wait for the refresh
+						src.Store = unlockedStore{newSharedStore(nil)}
+					}
+					var err error
+					var waiting sync.WaitGroup
+					waiting.Go(func() { _, err = src.Token() })
+					time.Sleep(min(takes, time.Minute) - 100*time.Millisecond)
+					require.NoError(t, src.Logout(t.Context()))
+					waiting.Wait()
+					require.Error(t, err)
+					time.Sleep(time.Hour)
+					_, err = src.Token()
+					require.ErrorIs(t, err, ErrLoginRequired)
+				})
+			})
+		}
+	}
+}
+
+// An unlockedStore is one whose lock keeps nobody out, and that saves only over what it has shown all the same.
+type unlockedStore struct{ *sharedStore }
+
+func (s unlockedStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	current := s.record()
+	r, err := fn(ctx, current, func(context.Context) error { return nil })
+	if err != nil || r == nil {
+		return err
+	}
+	return s.sharedStore.Update(ctx, func(_ context.Context, now *Record, _ func(context.Context) error) (*Record, error) {
+		if now != current {
+			return nil, errors.New("another record is there by now")
+		}
+		return r, nil
+	})
+}
+
 // A login that could not be saved is saved later; one that was saved is not saved again.
 func TestLoginIsSavedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

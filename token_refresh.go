@@ -14,6 +14,7 @@ type refreshRun struct {
 	base     *knownToken // the current token when it started; nil if there was none
 	ctx      *refreshContext
 	began    time.Time
+	logouts  uint                       // how often there had been a Logout when it began
 	failure  failure                    // of the refresh before
 	fetched  atomic.Pointer[knownToken] // what it has obtained
 	ended    atomic.Bool                // and reported to the listener
@@ -62,7 +63,7 @@ func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool)
 
 // start starts a refresh of the token k. The caller holds mu.
 func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
-	run := &refreshRun{demand: d, base: k, began: time.Now(), failure: s.failure, done: make(chan struct{})}
+	run := &refreshRun{demand: d, base: k, began: time.Now(), logouts: s.logouts, failure: s.failure, done: make(chan struct{})}
 	s.running = run
 	run.ctx = newRefreshContext(ctx, s)
 	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
@@ -424,8 +425,8 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if current := s.current.Load(); current != run.base && !k.succeeds(current) {
-		s.settle(run, nil, err) // Set was faster, or a later run
+	if current := s.current.Load(); current != run.base && !k.succeeds(current) || s.hasLoggedOutSince(run) {
+		s.settle(run, nil, err) // Set or Logout was faster, or a later run
 		return
 	}
 	if k.lifetime > 0 && !run.lacks {
@@ -470,10 +471,24 @@ func (s *TokenSource) putToUse(k *knownToken) {
 	s.current.Store(k)
 	s.begun, s.ended = true, k == nil
 	s.failure, s.forced = failure{}, nil
+	if k == nil {
+		s.logouts++
+		if s.used != nil {
+			s.used.coming = nil
+		}
+	}
 	if s.running != nil {
 		s.supersede(s.running)
 		s.running = nil
 	}
+}
+
+// hasLoggedOutSince reports whether there was a Logout since a run began: what comes of it is not used any more, even if there was
+// no token before it, and there is none now.
+func (s *TokenSource) hasLoggedOutSince(run *refreshRun) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logouts != run.logouts
 }
 
 // settle puts k to use, if there is one, and tells those who wait for the run. With k, the caller holds publishing.
