@@ -61,6 +61,8 @@ func serveRegistry(t testing.TB, program, dir, data, auth string) *Server {
 const registryConf = `version: 0.1
 log:
   level: error
+  accesslog:
+    disabled: true
 storage:
   filesystem:
     rootdirectory: {data}
