@@ -10,8 +10,8 @@ import (
 	"net/url"
 
 	"github.com/authretry/authretry"
-	"github.com/opencontainers/image-spec/specs-go"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 )

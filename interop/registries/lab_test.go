@@ -4,6 +4,8 @@ package registries
 
 import (
 	"context"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -100,7 +102,7 @@ func newLab(t *testing.T, program string, x5c bool) *lab {
 	l.switchTo(l.start([]*signingKey{l.tokens.key, l.next}))
 	base := &http.Transport{MaxIdleConnsPerHost: 64, ExpectContinueTimeout: 5 * time.Second}
 	t.Cleanup(base.CloseIdleConnections)
-	front := httptest.NewServer(&httputil.ReverseProxy{Transport: base, Rewrite: func(p *httputil.ProxyRequest) {
+	front := httptest.NewServer(&httputil.ReverseProxy{Transport: base, ErrorLog: log.New(io.Discard, "", 0), Rewrite: func(p *httputil.ProxyRequest) {
 		p.SetURL(l.current.Load())
 		p.Out.Host = p.In.Host
 	}})
