@@ -8,8 +8,9 @@
 //	)}
 //	resp, err := client.Get("https://registry-1.docker.io/v2/library/alpine/manifests/latest")
 //
-// Pulls, pushes and mounts by plain net/http then get the tokens that they need. The same Transport goes below
-// go-containerregistry (remote.WithTransport) and oras-go (an http.Client as its Client).
+// Pulls, pushes and mounts by plain net/http then get the tokens that they need. The same Transport goes below clients that have an
+// authentication of their own, with that left out: go-containerregistry by remote.WithTransport, without WithAuth and
+// WithAuthFromKeychain; oras-go by an http.Client as Repository.Client, in place of an auth.Client.
 //
 // # Which token servers are asked
 //
