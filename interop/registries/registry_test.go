@@ -235,26 +235,25 @@ func TestTokensOfTwoSeconds(t *testing.T) {
 	eachRegistry(t, func(l *lab) {
 		_, layer := l.pushImage("lab/app", bytes.Repeat([]byte("a layer "), 1<<10))
 		l.tokens.set(func() { l.tokens.lifetime = 2 * time.Second })
-		l.client = l.newClient(&registry.Scheme{Credentials: user})
-		l.recorder.Take()
 		l.tokens.take()
-		stop := make(chan struct{})
-		const during = 7 * time.Second
-		time.AfterFunc(during, func() { close(stop) })
-		pulls, failures := l.pullAll(50, time.Second, stop, "/v2/lab/app/manifests/latest", "/v2/lab/app/blobs/"+layer.Digest.String(), "/v2/lab/app/tags/list")
-		require.Empty(l, failures)
-		refused := 0
-		for _, e := range l.recorder.Take() {
-			if e.Status == http.StatusUnauthorized {
-				refused++
+		var refused atomic.Int64
+		l.client = l.newClient(&registry.Scheme{Credentials: user})
+		l.client.Transport.(*authretry.Transport).OnEvent = func(_ context.Context, e authretry.Event) {
+			if e.Kind == authretry.EventDone && e.Attempt == 2 && e.Duration < time.Second {
+				refused.Add(1)
 			}
 		}
+		stop := make(chan struct{})
+		start := time.Now()
+		time.AfterFunc(7*time.Second, func() { close(stop) })
+		pulls, failures := l.pullAll(50, time.Second, stop, "/v2/lab/app/manifests/latest", "/v2/lab/app/blobs/"+layer.Digest.String(), "/v2/lab/app/tags/list")
+		require.Empty(l, failures)
 		tokens := len(l.tokens.take())
-		l.Logf("%d pulls, %d refusals, %d token requests", pulls, refused, tokens)
-		// Those that were sent before there was a token, and a few that were under way for longer than theirs had left.
-		require.LessOrEqual(l, refused, 50+int(pulls)/10)
+		l.Logf("%d pulls, %d of them refused once, %d token requests", pulls, refused.Load(), tokens)
+		// Those that were sent before there was a token, and a few on a busy machine.
+		require.LessOrEqual(l, refused.Load(), 50+pulls/20)
 		require.GreaterOrEqual(l, tokens, 3)
-		require.LessOrEqual(l, tokens, 9)
+		require.LessOrEqual(l, tokens, 2+int(time.Since(start)/time.Second))
 	})
 }
 

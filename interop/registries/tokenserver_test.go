@@ -122,7 +122,7 @@ type tokenRequest struct {
 }
 
 func newTokenServer(t *testing.T, x5c bool) *tokenServer {
-	s := &tokenServer{x5c: x5c, key: newSigningKey(t), lifetime: time.Minute}
+	s := &tokenServer{x5c: x5c, key: newSigningKey(t), lifetime: time.Hour}
 	srv := httptest.NewServer(s)
 	t.Cleanup(srv.Close)
 	s.URL = srv.URL + "/auth/token"
