@@ -42,16 +42,10 @@ func (l *lab) oras(repository string) *orasremote.Repository {
 	return repo
 }
 
-// tell logs and returns how many requests there were, how many were refused, and how many token requests there were.
+// tell logs and returns what counts returns.
 func (l *lab) tell(what string) (sends, refusals, tokens int) {
 	l.Helper()
-	exchanges := l.recorder.Take()
-	for _, e := range exchanges {
-		if e.Status == http.StatusUnauthorized {
-			refusals++
-		}
-	}
-	sends, tokens = len(exchanges), len(l.tokens.take())
+	sends, refusals, tokens = l.counts()
 	l.Logf("%s: %d sends, %d refusals, %d token requests", what, sends, refusals, tokens)
 	return sends, refusals, tokens
 }

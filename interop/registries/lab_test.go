@@ -1,5 +1,5 @@
 // Package registries tests package registry against Debian's docker-registry and distribution 3, and below go-containerregistry and
-// oras-go. It is a module of its own for what these need.
+// oras-go. It is a module of its own for what these need. The first time it builds distribution's registry, which takes minutes.
 package registries
 
 import (
@@ -66,11 +66,10 @@ func distribution3(t *testing.T) string {
 // A lab is a registry that wants tokens, its token server, and a client for it.
 type lab struct {
 	*testing.T
-	URL       string // of the recorder before the registry
-	tokens    *tokenServer
-	recorder  *servers.Recorder
-	transport *authretry.Transport
-	client    *http.Client
+	URL      string // of the recorder before the registry
+	tokens   *tokenServer
+	recorder *servers.Recorder
+	client   *http.Client
 
 	start   func(keys []*signingKey) string // starts one more registry of the same content, and returns its URL
 	current atomic.Pointer[url.URL]         // the registry that is asked
@@ -110,7 +109,6 @@ func newLab(t *testing.T, program string, x5c bool) *lab {
 	l.recorder = servers.Record(t, front.URL)
 	l.URL = l.recorder.URL
 	l.client = l.newClient(&registry.Scheme{Credentials: user})
-	l.transport = l.client.Transport.(*authretry.Transport)
 	return l
 }
 
@@ -145,16 +143,21 @@ func user(context.Context, authretry.CredentialsRequest) (username, password str
 	return servers.Username, servers.Password, nil
 }
 
-// cost checks how many requests the registry has had since this was called before, how many of them it refused, and how many
+// counts returns how many requests the registry has had since this was called before, how many of them it refused, and how many
 // requests the token server has had.
-func (l *lab) cost(sends, refusals, tokens int) {
-	l.Helper()
-	gotRefusals := 0
+func (l *lab) counts() (sends, refusals, tokens int) {
 	exchanges := l.recorder.Take()
 	for _, e := range exchanges {
 		if e.Status == http.StatusUnauthorized {
-			gotRefusals++
+			refusals++
 		}
 	}
-	require.Equal(l, []int{sends, refusals, tokens}, []int{len(exchanges), gotRefusals, len(l.tokens.take())}, "sends, refusals, token requests")
+	return len(exchanges), refusals, len(l.tokens.take())
+}
+
+// cost checks what counts returns.
+func (l *lab) cost(sends, refusals, tokens int) {
+	l.Helper()
+	gotSends, gotRefusals, gotTokens := l.counts()
+	require.Equal(l, []int{sends, refusals, tokens}, []int{gotSends, gotRefusals, gotTokens}, "sends, refusals, token requests")
 }

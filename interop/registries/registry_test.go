@@ -3,10 +3,13 @@ package registries
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -169,7 +172,11 @@ func TestHtpasswd(t *testing.T) {
 	l.recorder = servers.Record(t, servers.Registry(t).URL)
 	l.URL = l.recorder.URL
 	l.tokens = &tokenServer{}
-	l.client = l.newClient(&registry.Scheme{Credentials: user}, &authretry.Basic{Credentials: user})
+	config := filepath.Join(t.TempDir(), "config.json")
+	auth := base64.StdEncoding.EncodeToString([]byte(servers.Username + ":" + servers.Password))
+	require.NoError(t, os.WriteFile(config, []byte(`{"auths":{"`+l.host()+`":{"auth":"`+auth+`"}}}`), 0o600))
+	credentials := registry.DockerConfig(config)
+	l.client = l.newClient(&registry.Scheme{Credentials: credentials}, &authretry.Basic{Credentials: credentials})
 	require.Equal(t, http.StatusOK, l.do("GET", "/v2/", nil)) // so that all the rest is below what has asked for Basic
 	_, layer := l.pushImage("lab/app", []byte("a layer"))
 	require.Equal(t, []byte("a layer"), l.get("/v2/lab/app/blobs/"+layer.Digest.String()))
