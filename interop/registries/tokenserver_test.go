@@ -5,11 +5,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"io"
+	"log"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -121,9 +124,17 @@ type tokenRequest struct {
 	status              int
 }
 
-func newTokenServer(t *testing.T, x5c bool) *tokenServer {
+// newTokenServer starts a tokenServer, by https if it is given a certificate.
+func newTokenServer(t *testing.T, x5c bool, certificates ...tls.Certificate) *tokenServer {
 	s := &tokenServer{x5c: x5c, key: newSigningKey(t), lifetime: time.Hour}
-	srv := httptest.NewServer(s)
+	srv := httptest.NewUnstartedServer(s)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // for clients that do not trust the certificate
+	if len(certificates) > 0 {
+		srv.TLS = &tls.Config{Certificates: certificates}
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
 	t.Cleanup(srv.Close)
 	s.URL = srv.URL + "/auth/token"
 	return s

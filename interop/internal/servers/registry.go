@@ -12,7 +12,7 @@ func Registry(t testing.TB) *Server {
 	t.Helper()
 	dir := folder(t)
 	write(t, dir, "htpasswd", htpasswd(t, "B")) // the registry takes bcrypt alone
-	return serveRegistry(t, DebianRegistry(t), dir, filepath.Join(dir, "data"), fill(registryHtpasswd, "dir", dir, "realm", Realm))
+	return serveRegistry(t, DebianRegistry(t), dir, filepath.Join(dir, "data"), nil, fill(registryHtpasswd, "dir", dir, "realm", Realm))
 }
 
 // TokenAuth says whose tokens a registry takes.
@@ -20,6 +20,7 @@ type TokenAuth struct {
 	Realm, Service, Issuer string
 	Certificates           []byte // PEM, of those who sign; distribution 2
 	JWKS                   []byte // the same as a JWK Set; distribution 3
+	CA                     *CA    // has the registry listen by TLS alone, if not nil
 }
 
 // RegistryWithTokens starts a registry that wants the tokens of a token server: program is DebianRegistry, or a later version. Its
@@ -34,7 +35,7 @@ func RegistryWithTokens(t testing.TB, program, data string, auth TokenAuth) *Ser
 	if data == "" {
 		data = filepath.Join(dir, "data")
 	}
-	return serveRegistry(t, program, dir, data,
+	return serveRegistry(t, program, dir, data, auth.CA,
 		fill(registryTokens, "realm", auth.Realm, "service", auth.Service, "issuer", auth.Issuer, "keys", keys))
 }
 
@@ -44,16 +45,24 @@ func DebianRegistry(t testing.TB) string {
 	return program(t, "docker-registry", "docker-registry")
 }
 
-func serveRegistry(t testing.TB, program, dir, data, auth string) *Server {
+func serveRegistry(t testing.TB, program, dir, data string, ca *CA, auth string) *Server {
 	t.Helper()
 	port := freePort(t)
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	conf := write(t, dir, "config.yml", fill(registryConf, "data", data, "port", port)+auth)
+	config := fill(registryConf, "data", data, "port", port)
+	if ca != nil {
+		ca.Certificate(t, dir)
+		config += fill(registryTLS, "dir", dir)
+	}
+	conf := write(t, dir, "config.yml", config+auth)
 	cmd := exec.Command(program, "serve", conf)
 	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	run(t, dir, []int{port}, cmd)
+	if ca != nil {
+		return &Server{TLS: url("https", port), Dir: dir, CA: ca}
+	}
 	return &Server{URL: url("http", port), Dir: dir}
 }
 
@@ -71,6 +80,11 @@ storage:
 http:
   addr: 127.0.0.1:{port}
   secret: the same for all
+`
+
+const registryTLS = `  tls:
+    certificate: {dir}/cert.pem
+    key: {dir}/key.pem
 `
 
 const registryHtpasswd = `auth:
