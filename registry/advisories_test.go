@@ -21,7 +21,8 @@ import (
 // password or an identity token sent there.
 func TestOrasGo1276(t *testing.T) {
 	guard := newSentinel(t)
-	for kind, entry := range map[string]string{"password": auth(user, password), "identity token": `{"auth":"dTo=","identitytoken":"` + password + `"}`} {
+	entries := map[string]string{"password": auth(user, password), "identity token": `{"auth":"dTo=","identitytoken":"` + password + `"}`}
+	for kind, entry := range entries {
 		credentials := registry.DockerConfig(writeConfig(t, `{"auths":{"registry.example.com":`+entry+`}}`))
 		for name, realm := range map[string]string{
 			"without TLS":               "http://auth.example.com/token",
@@ -175,7 +176,8 @@ func TestCVE202015157(t *testing.T) {
 				stolen.asked.Store(0)
 				credentials := always(t) // which looks at no origin: Origins does
 				if !fixed {
-					credentials = registry.DockerConfig(writeConfig(t, `{"auths":{"`+strings.TrimPrefix(good.URL, "http://")+`":`+auth(user, password)+`}}`))
+					host := strings.TrimPrefix(good.URL, "http://")
+					credentials = registry.DockerConfig(writeConfig(t, `{"auths":{"`+host+`":`+auth(user, password)+`}}`))
 				}
 				transport := authretry.New(&registry.Scheme{Credentials: credentials}, &authretry.Basic{Credentials: credentials})
 				if fixed {

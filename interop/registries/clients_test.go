@@ -109,7 +109,8 @@ func TestOras(t *testing.T) {
 		layer := []byte("a layer of oras")
 		blob, err := oras.PushBytes(l.Context(), local, v1.MediaTypeImageLayer, layer)
 		require.NoError(l, err)
-		manifest, err := oras.PackManifest(l.Context(), local, oras.PackManifestVersion1_1, "application/vnd.lab", oras.PackManifestOptions{Layers: []v1.Descriptor{blob}})
+		manifest, err := oras.PackManifest(l.Context(), local, oras.PackManifestVersion1_1, "application/vnd.lab",
+			oras.PackManifestOptions{Layers: []v1.Descriptor{blob}})
 		require.NoError(l, err)
 		require.NoError(l, local.Tag(l.Context(), manifest, "latest"))
 		_, err = oras.Copy(l.Context(), local, "latest", l.oras("lab/oras"), "latest", oras.CopyOptions{})

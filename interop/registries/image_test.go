@@ -92,7 +92,8 @@ func (l *lab) pushBlob(repository, mediaType string, blob []byte) v1.Descriptor 
 // pushManifest uploads the manifest of an image.
 func (l *lab) pushManifest(repository, tag string, config, layer v1.Descriptor) {
 	l.Helper()
-	text, err := json.Marshal(v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Config: config, Layers: []v1.Descriptor{layer}})
+	text, err := json.Marshal(v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
+		Config: config, Layers: []v1.Descriptor{layer}})
 	require.NoError(l, err)
 	resp, body := l.send("PUT", l.URL+"/v2/"+repository+"/manifests/"+tag, v1.MediaTypeImageManifest, bytes.NewReader(text), 0)
 	require.Equal(l, http.StatusCreated, resp.StatusCode, "%s %v", body, authretry.Explain(resp))

@@ -101,10 +101,14 @@ func newLab(t *testing.T, program string, x5c bool) *lab {
 	l.switchTo(l.start([]*signingKey{l.tokens.key, l.next}))
 	base := &http.Transport{MaxIdleConnsPerHost: 64, ExpectContinueTimeout: 5 * time.Second}
 	t.Cleanup(base.CloseIdleConnections)
-	front := httptest.NewServer(&httputil.ReverseProxy{Transport: base, ErrorLog: log.New(io.Discard, "", 0), Rewrite: func(p *httputil.ProxyRequest) {
-		p.SetURL(l.current.Load())
-		p.Out.Host = p.In.Host
-	}})
+	front := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: base,
+		ErrorLog:  log.New(io.Discard, "", 0), // for clients that cancel
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(l.current.Load())
+			p.Out.Host = p.In.Host
+		},
+	})
 	t.Cleanup(front.Close)
 	l.recorder = servers.Record(t, front.URL)
 	l.URL = l.recorder.URL

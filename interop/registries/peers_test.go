@@ -53,13 +53,16 @@ func TestPeersOwnTests(t *testing.T) {
 		old, new       string // in which line
 		exchanges      int64  // at the least
 	}{
-		{"github.com/google/go-containerregistry", "pkg/v1/remote", "transport:            DefaultTransport,", "transport: authretryClient.Transport,", 1000},
+		{"github.com/google/go-containerregistry", "pkg/v1/remote",
+			"transport:            DefaultTransport,", "transport: authretryClient.Transport,", 1000},
 		{"oras.land/oras-go/v2", "registry/remote", "return auth.DefaultClient", "_ = auth.DefaultClient; return authretryClient", 200},
 	} {
 		t.Run(peer.module, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, os.CopyFS(dir, os.DirFS(strings.TrimSpace(goCommand(t, ".", "list", "-m", "-f", "{{.Dir}}", peer.module)))))
-			goCommand(t, dir, "mod", "edit", "-go=1.26.0", "-toolchain=none", "-require=github.com/authretry/authretry@v0.0.0", "-replace=github.com/authretry/authretry="+root)
+			source := strings.TrimSpace(goCommand(t, ".", "list", "-m", "-f", "{{.Dir}}", peer.module))
+			require.NoError(t, os.CopyFS(dir, os.DirFS(source)))
+			goCommand(t, dir, "mod", "edit", "-go=1.26.0", "-toolchain=none",
+				"-require=github.com/authretry/authretry@v0.0.0", "-replace=github.com/authretry/authretry="+root)
 			replaced := 0
 			files, err := filepath.Glob(filepath.Join(dir, peer.folder, "*.go"))
 			require.NoError(t, err)

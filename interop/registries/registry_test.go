@@ -253,7 +253,8 @@ func TestTokensOfTwoSeconds(t *testing.T) {
 		stop := make(chan struct{})
 		start := time.Now()
 		time.AfterFunc(7*time.Second, func() { close(stop) })
-		pulls, failures := l.pullAll(50, time.Second, stop, "/v2/lab/app/manifests/latest", "/v2/lab/app/blobs/"+layer.Digest.String(), "/v2/lab/app/tags/list")
+		pulls, failures := l.pullAll(50, time.Second, stop,
+			"/v2/lab/app/manifests/latest", "/v2/lab/app/blobs/"+layer.Digest.String(), "/v2/lab/app/tags/list")
 		require.Empty(l, failures)
 		tokens := len(l.tokens.take())
 		l.Logf("%d pulls, %d of them refused once, %d token requests", pulls, refused.Load(), tokens)

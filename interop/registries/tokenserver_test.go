@@ -189,18 +189,28 @@ func (s *tokenServer) read(r *http.Request) (user string, scopes []string, statu
 		form = r.PostForm
 	}
 	scopes = strings.Fields(strings.Join(form["scope"], " "))
-	if r.URL.Path != "/auth/token" || form.Get("service") != service || r.Method == http.MethodGet && slices.ContainsFunc(form["scope"], func(one string) bool { return strings.Contains(one, " ") }) {
+	hasSpace := func(scope string) bool { return strings.Contains(scope, " ") }
+	if r.URL.Path != "/auth/token" || form.Get("service") != service ||
+		r.Method == http.MethodGet && slices.ContainsFunc(form["scope"], hasSpace) { // there, each is a parameter of its own
 		return "", scopes, http.StatusBadRequest
 	}
-	switch basicUser, basicPassword, isBasic := r.BasicAuth(); {
-	case r.Method == http.MethodPost && form.Get("grant_type") == "refresh_token" && form.Get("refresh_token") == identityToken,
-		r.Method == http.MethodPost && form.Get("grant_type") == "password" && form.Get("username") == servers.Username && form.Get("password") == servers.Password,
-		r.Method == http.MethodGet && isBasic && basicUser == servers.Username && basicPassword == servers.Password:
-		return servers.Username, scopes, http.StatusOK
-	case r.Method == http.MethodGet && r.Header.Get("Authorization") == "":
+	username, password, _ := r.BasicAuth()
+	if r.Method == http.MethodPost {
+		switch form.Get("grant_type") {
+		case "password":
+			username, password = form.Get("username"), form.Get("password")
+		case "refresh_token":
+			if form.Get("refresh_token") == identityToken {
+				return servers.Username, scopes, http.StatusOK
+			}
+		}
+	} else if r.Header.Get("Authorization") == "" {
 		return "", scopes, http.StatusOK
 	}
-	return "", scopes, http.StatusUnauthorized
+	if username != servers.Username || password != servers.Password {
+		return "", scopes, http.StatusUnauthorized
+	}
+	return username, scopes, http.StatusOK
 }
 
 // may reports whether a user may do something.
