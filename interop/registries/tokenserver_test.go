@@ -196,6 +196,7 @@ func (s *tokenServer) read(r *http.Request) (user string, scopes []string, statu
 	}
 	username, password, _ := r.BasicAuth()
 	if r.Method == http.MethodPost {
+		username, password = "", ""
 		switch form.Get("grant_type") {
 		case "password":
 			username, password = form.Get("username"), form.Get("password")
