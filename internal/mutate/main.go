@@ -19,6 +19,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ func main() {
 	number := flag.Int("n", 0, "how many mutants of each package to try; 0: all")
 	seed := flag.Uint64("seed", 1, "for the choice of those")
 	files := flag.String("files", "", "only files whose names begin with one of these, with commas between them")
+	tried := flag.String("tried", "", "the log of an earlier run of the same sources, whose mutants are left out")
 	timeout := flag.Duration("timeout", time.Minute, "for the tests of one mutant, which are taken to have failed then")
 	parallel := flag.Int("parallel", 2, "how many mutants to test at a time")
 	output := flag.String("o", "", "the file for the result; if empty, standard output")
@@ -38,7 +40,7 @@ func main() {
 	var report strings.Builder
 	fmt.Fprintf(&report, "# Guards that no test misses\n\n`go run ./internal/mutate %s`, on %s.\n", strings.Join(os.Args[1:], " "), time.Now().UTC().Format("2006-01-02"))
 	for _, dir := range flag.Args() {
-		mutants, survivors, err := mutate(dir, *files, *number, *seed, *timeout, *parallel)
+		mutants, survivors, err := mutate(dir, *files, *tried, *number, *seed, *timeout, *parallel)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -55,7 +57,7 @@ func main() {
 }
 
 // mutate tries the mutants of a package, and returns how many there were, and those that no test fails with.
-func mutate(dir, files string, number int, seed uint64, timeout time.Duration, parallel int) (tried int, survivors []string, err error) {
+func mutate(dir, files, earlier string, number int, seed uint64, timeout time.Duration, parallel int) (tried int, survivors []string, err error) {
 	temp, err := os.MkdirTemp("", "mutate")
 	if err != nil {
 		return 0, nil, err
@@ -71,7 +73,10 @@ func mutate(dir, files string, number int, seed uint64, timeout time.Duration, p
 	if err := p.record(timeout); err != nil {
 		return 0, nil, err
 	}
-	mutants := p.mutants
+	mutants, err := untried(p.mutants, earlier)
+	if err != nil {
+		return 0, nil, err
+	}
 	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(mutants), func(i, j int) { mutants[i], mutants[j] = mutants[j], mutants[i] })
 	if number > 0 && len(mutants) > number {
 		mutants = mutants[:number]
@@ -122,6 +127,24 @@ type mutant struct {
 
 func (m *mutant) String() string {
 	return fmt.Sprintf("%s:%d: %s", filepath.ToSlash(filepath.Join(m.dir, m.file)), m.line, m.what)
+}
+
+var isOutcome = regexp.MustCompile(`(?:killed|survived|unreached|invalid) +[0-9.]+s (.*)`)
+
+// untried returns the mutants that are not in the log of an earlier run of the same sources.
+func untried(mutants []*mutant, earlier string) (left []*mutant, err error) {
+	if earlier == "" {
+		return mutants, nil
+	}
+	text, err := os.ReadFile(earlier)
+	if err != nil {
+		return nil, err
+	}
+	done := make(map[string]bool)
+	for _, line := range isOutcome.FindAllStringSubmatch(string(text), -1) {
+		done[line[1]] = true
+	}
+	return slices.DeleteFunc(slices.Clone(mutants), func(m *mutant) bool { return done[m.String()] }), nil
 }
 
 // try runs the tests of one mutant.
