@@ -336,8 +336,8 @@ func closeGuarded(c io.Closer) (err error) {
 func (s *sender) Read(p []byte) (int, error) { return readGuarded(s.read, p) }
 
 func (s *sender) read(p []byte) (int, error) {
-	if s.gate != nil && !s.gate.wait(s.gone) {
-		return 0, errSuperseded
+	if s.gate != nil {
+		s.gate.wait(s.gone)
 	}
 	b := s.body
 	if b.rewind != nil {

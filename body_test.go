@@ -517,3 +517,28 @@ func TestCopyForBaseEndsWithTheContext(t *testing.T) {
 		require.ErrorIs(t, err, lost)
 	})
 }
+
+// Of a body that is to be hashed, no more is read ahead than can be kept, and what one Read brings besides.
+func TestBodyThatIsTooLargeToBeHashedIsNotReadToItsEnd(t *testing.T) {
+	read, before := 0, 0
+	transport := &Transport{ReplayLimit: 1 << 10, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		before = read
+		if req.Header.Get("Authorization") == "" {
+			return responseTo(req, 401, "Www-Authenticate", `Digest realm="x", nonce="n", qop="auth-int"`), nil
+		}
+		return responseTo(req, 200), nil
+	})
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.example.com/").StatusCode) // now it is known
+	src := io.LimitReader(zeros{}, 1<<20)
+	body := readerFunc(func(p []byte) (int, error) {
+		n, err := src.Read(p)
+		read += n
+		return n, err
+	})
+	resp, err := transport.RoundTrip(httptest.NewRequest("PUT", "https://api.example.com/", body))
+	require.NoError(t, err)
+	require.Equal(t, 401, resp.StatusCode)
+	require.Greater(t, before, 1<<10)
+	require.LessOrEqual(t, before, 1<<10+32<<10)
+}
