@@ -256,47 +256,62 @@ func TestBodyInTheMakingIsHandedOver(t *testing.T) {
 }
 
 // The first send may be stuck in a Read of the caller's body when the server's refusal comes. That Read ends some
-// time; what it brings belongs to the retry.
+// time; what it brings belongs to the retry, and if it is more than would be kept otherwise.
 func TestReadInProgressBelongsToTheRetry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		reader, writer := io.Pipe()
-		var second string
-		var lateRead error
-		done := make(chan struct{})
-		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			if req.Header.Get("Authorization") == "" {
-				go func() { // as http.Transport does, it goes on reading after it has returned the refusal
-					defer close(done)
-					_, lateRead = io.ReadAll(req.Body)
+	for name, c := range map[string]struct {
+		limit    int64
+		isStream bool
+	}{"of known length": {}, "a stream, and little is kept": {limit: 20, isStream: true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				late := strings.Repeat("late", 10)
+				reader, writer := io.Pipe()
+				var second string
+				var lateRead error
+				done := make(chan struct{})
+				base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					if req.Header.Get("Authorization") == "" {
+						go func() { // as http.Transport does, it goes on reading after it has returned the refusal
+							defer close(done)
+							_, lateRead = io.ReadAll(req.Body)
+							req.Body.Close()
+						}()
+						if c.isStream {
+							io.WriteString(writer, ".") // for the look ahead whether there is much of it
+						}
+						synctest.Wait() // until the Read blocks in the pipe
+						return responseTo(req, 401, "Www-Authenticate", `Basic realm="x"`), nil
+					}
+					go func() {
+						io.WriteString(writer, late)
+						io.WriteString(writer, " but whole")
+						writer.Close()
+					}()
+					b, err := io.ReadAll(req.Body)
 					req.Body.Close()
-				}()
-				synctest.Wait() // until the Read blocks in the pipe
-				return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req,
-					Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, nil
-			}
-			go func() {
-				io.WriteString(writer, "late")
-				io.WriteString(writer, " but whole")
-				writer.Close()
-			}()
-			b, err := io.ReadAll(req.Body)
-			req.Body.Close()
-			second = string(b)
-			return &http.Response{StatusCode: 200, Body: http.NoBody, Request: req}, err
+					second = string(b)
+					return responseTo(req, 200), err
+				})
+				want := late + " but whole"
+				transport := &Transport{Base: base, ReplayLimit: c.limit, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+				body := &tracked{Reader: reader}
+				req, err := http.NewRequest("POST", "http://localhost/", body)
+				require.NoError(t, err)
+				if c.isStream {
+					want = "." + want
+				} else {
+					req.ContentLength = int64(len(want))
+				}
+				resp, err := transport.RoundTrip(req)
+				require.NoError(t, err)
+				require.Equal(t, 200, resp.StatusCode)
+				require.Equal(t, want, second)
+				<-done
+				require.Error(t, lateRead, "the first send must not take its part for the whole body")
+				body.requireGoodUse(t)
+			})
 		})
-		transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
-		body := &tracked{Reader: reader}
-		req, err := http.NewRequest("POST", "http://localhost/", body)
-		require.NoError(t, err)
-		req.ContentLength = int64(len("late but whole"))
-		resp, err := transport.RoundTrip(req)
-		require.NoError(t, err)
-		require.Equal(t, 200, resp.StatusCode)
-		require.Equal(t, "late but whole", second)
-		<-done
-		require.Error(t, lateRead, "the first send must not take its part for the whole body")
-		body.requireGoodUse(t)
-	})
+	}
 }
 
 // A body that may be too large to be sent again is announced by Expect, and a server that ignores that gets it after a
