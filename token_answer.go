@@ -49,7 +49,7 @@ func (e *expiresIn) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	f, err := n.Float64()
-	if err != nil || math.IsNaN(f) {
+	if err != nil {
 		return errors.New("expires_in is not a number")
 	}
 	*e = expiresIn(max(min(f, math.MaxInt32), math.MinInt32))
