@@ -26,9 +26,6 @@ type secretsFunc func() []string
 // withoutSecrets returns err, or an error in its place if the text of err could give away a secret, or is too long. That one
 // is errors.Is of whatever err is, and errors.As of what has no secret in its text.
 func withoutSecrets(err error, secrets secretsFunc) error {
-	if err == nil {
-		return nil
-	}
 	list := secrets()
 	if len(list) == 0 {
 		return err
@@ -126,7 +123,7 @@ func secretsIn(value string) []string {
 // forEvent returns the error of a send as events show it: without what a server has sent, and without the query of the
 // caller's URL, which may be confidential.
 func forEvent(err error, u *url.URL) error {
-	if err != nil && u != nil && u.RawQuery != "" && strings.Contains(err.Error(), u.RawQuery) {
+	if u != nil && u.RawQuery != "" && strings.Contains(err.Error(), u.RawQuery) {
 		for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
 			err = cause
 		}

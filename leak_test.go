@@ -238,6 +238,8 @@ func TestErrorsOfABaseShowWhatIsNoSecretAndNothingElse(t *testing.T) {
 			func(sent *http.Request) string { p, _ := sent.URL.User.Password(); return "sent " + p }, longSecret},
 		"the caller's cookie": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Cookie", "session="+longSecret) },
 			func(sent *http.Request) string { return "sent " + sent.Header.Get("Cookie") }, longSecret},
+		"the caller's credentials for a proxy": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Proxy-Authorization", "Bearer "+longSecret) },
+			func(sent *http.Request) string { return "sent " + sent.Header.Get("Proxy-Authorization") }, longSecret},
 		"what Digest sends": {&puppet{name: "x", start: func(context.Context, *http.Request) (Session, error) {
 			return word{text: `Digest username="u", response="0123456789abcdef"`}, nil
 		}}, nil, func(sent *http.Request) string { return "sent " + sent.Header.Get("Authorization") }, ""},
@@ -265,4 +267,14 @@ func TestErrorsOfABaseShowWhatIsNoSecretAndNothingElse(t *testing.T) {
 		require.NotContains(t, err.Error(), c.secret, name)
 		require.Equal(t, fmt.Sprintf("%q", err.Error()), fmt.Sprintf("%q", err), name)
 	}
+}
+
+// A request that has no secret is told what the server has sent, as by net/http.
+func TestErrorsOfRequestsWithoutSecretsAreAsTheyCame(t *testing.T) {
+	t.Parallel()
+	malformed := errors.New(`net/http: HTTP/1.x transport connection broken: malformed HTTP response "\x15\x03\x01 is TLS, and not HTTP"`)
+	transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p"}},
+		Base: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, malformed })}
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+	require.Equal(t, malformed, err)
 }
