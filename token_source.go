@@ -220,15 +220,15 @@ func (s *TokenSource) Refused(ctx context.Context, t *oauth2.Token, c *Challenge
 	_, _, _ = s.join(context.WithoutCancel(ctx), &d)
 }
 
-// atHand returns the current token, or nil if there is none that is usable. It neither locks nor allocates, unless it has to
-// wait.
+// atHand returns the current token; nil if there is none that is usable, or the origin of the request has refused it. For the
+// successor of that one it waits. It neither locks nor allocates otherwise.
 func (s *TokenSource) atHand(ctx context.Context) (*oauth2.Token, error) {
 	k := s.current.Load()
 	if k == nil {
 		return nil, nil
 	}
 	if k.refusers.Load() != nil && k.isRefusedBy(originIn(ctx)) && ctx.Value(refreshKey{s}) == nil {
-		return s.awaitSuccessor(ctx, k)
+		return nil, s.awaitSuccessor(ctx, k)
 	}
 	if k.lifetime == forever {
 		return k.token, nil
@@ -244,31 +244,25 @@ func (s *TokenSource) atHand(ctx context.Context) (*oauth2.Token, error) {
 	return nil, nil
 }
 
-// awaitSuccessor returns the token that takes the place of k, which the origin of the request has refused, if it is on its
-// way; else k, or nil if that is not usable.
-func (s *TokenSource) awaitSuccessor(ctx context.Context, k *knownToken) (*oauth2.Token, error) {
+// awaitSuccessor waits for the token that takes the place of k, which the origin of the request has refused, if it is on its way.
+func (s *TokenSource) awaitSuccessor(ctx context.Context, k *knownToken) error {
 	s.mu.Lock()
 	run := s.running
 	s.mu.Unlock()
-	if run != nil && run.base == k {
-		if err := run.await(ctx, "a token"); err != nil {
-			return nil, err
-		}
+	if run == nil || run.base != k {
+		return nil
 	}
-	if current := s.current.Load(); current.usable(time.Now()) {
-		return current.token, nil
-	}
-	return nil, nil
+	return run.await(ctx, "a token")
 }
 
 // renew starts a refresh in the background, unless somebody else has.
 func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
 	due := k.refreshAt.Load()
-	if int64(now.Sub(k.received)) < due || !k.refreshAt.CompareAndSwap(due, int64(k.lifetime)) {
+	if int64(now.Sub(k.received)) < due || ctx.Value(refreshKey{s}) != nil { // it may be a refresh, or a login, that asks
 		return
 	}
-	if ctx.Value(refreshKey{s}) != nil {
-		return // it is the refresh itself that asks
+	if !k.refreshAt.CompareAndSwap(due, int64(k.lifetime)) {
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -469,8 +469,10 @@ func TestMisconfiguredSource(t *testing.T) {
 	got, err := src.Token()
 	require.NoError(t, err)
 	require.Equal(t, "old", got.AccessToken)
-	_, err = src.Refresh(context.Background(), got)
+	var events []Event
+	_, err = src.Refresh(withListener(context.Background(), func(_ context.Context, e Event) { events = append(events, e) }), got)
 	require.ErrorContains(t, err, "TokenSource.Fetch is nil")
+	require.Empty(t, events, "nothing is begun that cannot succeed")
 	require.Error(t, src.Set(nil))
 	require.Error(t, src.Set(&oauth2.Token{}))
 	require.Error(t, src.Set(&oauth2.Token{AccessToken: "ö"}))
@@ -541,4 +543,34 @@ func TestReuseTokenSourceAroundIt(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A token endpoint that issues again what a server has refused has no other token.
+func TestRefusedTokenThatIsIssuedAgain(t *testing.T) {
+	src := &TokenSource{Initial: &oauth2.Token{RefreshToken: "r"}, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return old(), nil }}
+	_, err := src.Obtain(t.Context(), TokenRequest{Previous: old()})
+	require.ErrorIs(t, err, ErrCredentialsRefused)
+}
+
+// A login that uses the token itself neither has it refreshed nor keeps others from that.
+func TestEarlyRefreshIsNotForALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{lifetime: time.Hour}
+		src := &TokenSource{Fetch: i.fetch, RefreshBefore: 10 * time.Minute}
+		src.Login = func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
+			got, err := src.Obtain(ctx, TokenRequest{})
+			require.NoError(t, err)
+			require.Equal(t, "access-1", got.AccessToken)
+			synctest.Wait()
+			require.EqualValues(t, 1, i.calls.Load())
+			return nil, errors.New("declined")
+		}
+		require.Equal(t, "access-1", tokenOf(t, src))
+		time.Sleep(55 * time.Minute)
+		_, err := src.Obtain(t.Context(), TokenRequest{HasMaxAge: true, MaxAge: time.Second})
+		require.ErrorContains(t, err, "declined")
+		require.Equal(t, "access-1", tokenOf(t, src))
+		synctest.Wait()
+		require.EqualValues(t, 2, i.calls.Load(), "now it is refreshed")
+	})
 }
