@@ -205,12 +205,17 @@ func TestAccountThatIsNobodyOrNonsense(t *testing.T) {
 		require.ErrorContains(t, r, c.text)
 		require.Equal(t, c.sent, server.sent, name)
 	}
-	body := &tracked{Reader: strings.NewReader("body")}
-	req := httptest.NewRequest("PUT", "https://api.example.com/", body)
-	_, err := (&Transport{Base: &saying{}, Schemes: []Scheme{basic}, Account: func(*http.Request) string { panic(secret) }}).RoundTrip(req)
-	require.ErrorContains(t, err, "panicked")
-	require.NotContains(t, err.Error(), secret)
-	body.requireGoodUse(t)
+	for text, account := range map[string]func(*http.Request) string{
+		"panicked":             func(*http.Request) string { panic(secret) },
+		"an account may have ": func(*http.Request) string { return strings.Repeat(secret, 257) },
+	} {
+		body := &tracked{Reader: strings.NewReader("body")}
+		req := httptest.NewRequest("PUT", "https://api.example.com/", body)
+		_, err := (&Transport{Base: &saying{}, Schemes: []Scheme{basic}, Account: account}).RoundTrip(req)
+		require.ErrorContains(t, err, text)
+		require.NotContains(t, err.Error(), secret)
+		body.requireGoodUse(t)
+	}
 
 	jar, _ := cookiejar.New(nil)
 	r := rejectionFor(t, &Transport{Schemes: []Scheme{basic}, Account: accountOfUser, Jar: jar}, "https://api.example.com/")
@@ -636,4 +641,36 @@ func TestIdleLoginsDoNotKeepOthersFromMakingRoom(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Less(t, len(a.known), 150)
+}
+
+// A request with another response than the one that led to it, such as one of a cache, is nobody's, where Account says another
+// account than that of the request which that response answers.
+func TestResponseThatACacheHasLedToIsNobodys(t *testing.T) {
+	var sent []string
+	transport := &Transport{Account: func(req *http.Request) string { return req.Header.Get("X-User") },
+		Schemes: []Scheme{&APIKey{KeyFunc: func(_ context.Context, r CredentialsRequest) (string, error) { return "key-" + r.Account, nil }}},
+		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sent = append(sent, req.Header.Get("Authorization"))
+			return responseTo(req, 302, "Location", "/next"), nil
+		})}
+	req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+	req.Header.Set("X-User", "alice")
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	cached := *resp
+	for _, user := range []string{"bob", "alice"} {
+		next := httptest.NewRequest("GET", "https://api.example.com/next", nil)
+		next.Header.Set("X-User", user)
+		next.Response = &cached
+		_, err = transport.RoundTrip(next)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{"ApiKey key-alice", "", "ApiKey key-alice"}, sent)
+}
+
+// Of those who come at the same moment, one asks.
+func TestSourceOfAnAccountIsAskedForOnce(t *testing.T) {
+	var a accountSources
+	ask := func(context.Context, string) (oauth2.TokenSource, error) { return expiringSource(), nil }
+	require.Same(t, a.add("alice", ask), a.add("alice", ask))
 }
