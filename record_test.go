@@ -38,7 +38,8 @@ func TestRecordComesBackWhole(t *testing.T) {
 }
 
 func TestRecordThatIsNone(t *testing.T) {
-	for _, r := range []*Record{nil, {}, {Token: &oauth2.Token{}}, {Token: &oauth2.Token{AccessToken: strings.Repeat("a", 1<<20)}}} {
+	for _, r := range []*Record{nil, {}, {Token: &oauth2.Token{}}, {Token: &oauth2.Token{AccessToken: strings.Repeat("a", 1<<20)}},
+		{Token: &oauth2.Token{AccessToken: "a", Expiry: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)}}} { // which JSON has no form for
 		_, err := r.Encode()
 		require.Error(t, err)
 	}
@@ -56,6 +57,7 @@ func TestRecordThatIsNone(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
 		require.NotContains(t, fmt.Sprintf(verb, r)+fmt.Sprintf(verb, &r), secret)
 	}
+	require.Contains(t, fmt.Sprint(r), "ClientID")
 }
 
 // FuzzDecodeRecord reads what somebody has put into a store.
@@ -85,4 +87,11 @@ func TestRecordsThatAreNone(t *testing.T) {
 	require.False(t, none.isSame(some))
 	require.False(t, some.isSame(nil))
 	require.True(t, some.isSame(&Record{Token: &oauth2.Token{AccessToken: "a"}}))
+}
+
+// A token that says where it comes from is not made anew, and keeps all that the token endpoint has said of it.
+func TestTokenOfARecordKeepsWhatItSays(t *testing.T) {
+	r := &Record{Issuer: "https://issuer.test"}
+	r.Token = (&oauth2.Token{AccessToken: "a"}).WithExtra(map[string]any{recordKey: r, "patient": "p-1"})
+	require.Equal(t, "p-1", r.attached().Token.Extra("patient"))
 }

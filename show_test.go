@@ -3,6 +3,7 @@ package authretry
 import (
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -67,4 +68,11 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		"Carrier", "Covers", "Exclusive", "Learner", "PlaintextSafe", "Scheme", "Session", "Starter", "TokenStore", "Prover", "WantsRemoteAddr", // interfaces
 		"TokenExchange", "CredentialsFunc", "CredentialsRequest", "Challenge", "Param", "Params", "ParseError", "EventKind", "Reason")
 	require.True(t, errors.Is(failure, ErrLoginRequired))
+}
+
+// What is shown says which header it is, and that it is not shown what is in it.
+func TestHeaderSessionSaysWhichHeaderItSets(t *testing.T) {
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+		require.Equal(t, "X-Api-Key: (secret)", fmt.Sprintf(verb, headerPlace{header: "x-api-key"}.session(secret)))
+	}
 }
