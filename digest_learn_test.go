@@ -146,8 +146,16 @@ func TestDigestLeavesANextnonceOfOthers(t *testing.T) {
 		}
 	}
 
+	// What comes with a proxy's refusal is the proxy's, whatever header it is in.
+	session := answer(t, &Digest{Username: "Mufasa"}, with())
+	authorize(t, session)
+	resp := newInfo(`nextnonce="proxy"`)
+	resp.StatusCode = http.StatusProxyAuthRequired
+	require.NoError(t, learn(session, resp))
+	require.Equal(t, "n1 2", nonceCount(t, session))
+
 	// The rspauth of auth-int is not checked.
-	session := answer(t, &Digest{Username: "Mufasa"}, with("qop", "auth-int"))
+	session = answer(t, &Digest{Username: "Mufasa"}, with("qop", "auth-int"))
 	authorize(t, session)
 	require.NoError(t, learn(session, newInfo(`nextnonce="n2", rspauth="wrong"`)))
 	require.Equal(t, "n2 1", nonceCount(t, session))

@@ -132,10 +132,9 @@ func TestSchemeSeesTheRefusal(t *testing.T) {
 // To a proxy's Scheme, the proxy speaks like an origin.
 func TestProxysRefusalIsInAnOriginsWords(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
-	seen := 0
-	var learnt []string
+	var seen, learnt []string
 	scheme := &puppet{name: "Basic", answer: func(_ context.Context, c *Challenge, refusal *http.Response) (Session, error) {
-		seen++
+		seen = append(seen, refusal.Request.Method)
 		require.NotNil(t, c)
 		require.Equal(t, 407, refusal.StatusCode)
 		require.NotEmpty(t, refusal.Header["Www-Authenticate"])
@@ -147,7 +146,7 @@ func TestProxysRefusalIsInAnOriginsWords(t *testing.T) {
 	get(t, client, "http://origin.test/")
 	_, err := client.Get("https://origin.test/")
 	require.Error(t, err)
-	require.Equal(t, 2, seen)
+	require.Equal(t, []string{"GET", "CONNECT"}, seen)
 	require.Equal(t, []string{"407 true Basic d3Jvbmc6d3Jvbmc=", "407 true Basic d3Jvbmc6d3Jvbmc="}, learnt)
 }
 
@@ -471,6 +470,8 @@ func TestWhatRefusedHasReadEndsAsItDid(t *testing.T) {
 			got, err := io.ReadAll(resp.Body)
 			require.Equal(t, lost, err)
 			require.Equal(t, "half", string(got))
+			_, err = resp.Body.Read(make([]byte, 1))
+			require.Equal(t, lost, err, "and it does not go on after that")
 			return false
 		},
 		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -479,4 +480,25 @@ func TestWhatRefusedHasReadEndsAsItDid(t *testing.T) {
 	got, err := io.ReadAll(roundTrip(t, transport, "https://api.example.com/").Body)
 	require.Equal(t, lost, err, "the body is not whole")
 	require.Equal(t, "half", string(got))
+}
+
+// The header that a Session sees is its own to write to, also where Base has given none.
+func TestHeaderOfAResponseWithoutOne(t *testing.T) {
+	scheme := &puppet{name: "Puppet", start: func(context.Context, *http.Request) (Session, error) { return headerWriter{}, nil }}
+	transport := &Transport{Schemes: []Scheme{scheme}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody}, nil
+	})}
+	scheme.answer = func(context.Context, *Challenge, *http.Response) (Session, error) { return nil, ErrCredentialsRefused }
+	require.Equal(t, 401, roundTrip(t, transport, "https://api.example.com/").StatusCode)
+}
+
+type headerWriter struct{}
+
+func (headerWriter) Authorize(req *http.Request) error {
+	req.Header.Set("Authorization", "Puppet x")
+	return nil
+}
+func (headerWriter) Learn(resp *http.Response, _ bool) (bool, error) {
+	resp.Header.Set("Seen", "by the Session")
+	return false, nil
 }

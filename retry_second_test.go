@@ -101,7 +101,8 @@ func TestContextThatEndsWithTheRefusalIsTheError(t *testing.T) {
 
 // A server that does not like our Expect is asked without, and what comes then is as from any other.
 func TestWhatComesAfterAnExpectThatWasNotLiked(t *testing.T) {
-	for _, status := range []int{200, 401} {
+	broken := errors.New("the connection is gone")
+	for _, status := range []int{200, 401, 0} {
 		var events []EventKind
 		discarded := &closeCounter{Reader: strings.NewReader("no")}
 		n := 0
@@ -113,11 +114,18 @@ func TestWhatComesAfterAnExpectThatWasNotLiked(t *testing.T) {
 					resp.Body = discarded
 					return resp, nil
 				}
+				if status == 0 {
+					return nil, broken
+				}
 				return responseTo(req, status, "Www-Authenticate", `Basic realm="x"`), nil
 			})}
 		req, err := http.NewRequest("PUT", "https://api.test/", strings.NewReader(strings.Repeat("x", defaultReplayLimit+1)))
 		require.NoError(t, err)
 		resp, err := transport.RoundTrip(req)
+		if status == 0 {
+			require.Equal(t, broken, err)
+			continue
+		}
 		require.NoError(t, err)
 		require.Equal(t, status, resp.StatusCode)
 		require.Equal(t, 2, n)
@@ -185,7 +193,8 @@ func TestResponseThatIsNotAcceptedIsClosed(t *testing.T) {
 	})
 }
 
-// The error of a Session for a proxy is its own, and not that it has set nothing.
+// The error of a Session for a proxy is its own, and not that it has set nothing. One that sets nothing, or more than a proxy may
+// get, is an error too.
 func TestProxySessionThatFails(t *testing.T) {
 	asked := 0
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -197,19 +206,35 @@ func TestProxySessionThatFails(t *testing.T) {
 	u, err := url.Parse(proxy.URL)
 	require.NoError(t, err)
 	locked := errors.New("the key is locked")
-	scheme := &puppet{name: "Puppet", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
-		return failingSession{locked}, nil
-	}}
-	transport := NewProxyTransport(&http.Transport{Proxy: http.ProxyURL(u)}, scheme)
-	defer transport.CloseIdleConnections()
-	_, err = transport.RoundTrip(httptest.NewRequest("GET", "http://api.test/", nil))
-	require.ErrorIs(t, err, locked)
-	require.Equal(t, 1, asked)
+	for _, want := range []error{locked, errNoProxyCredentials} {
+		for _, more := range []bool{false, true} {
+			for _, target := range []string{"http://api.test/", "https://api.test/"} {
+				asked = 0
+				scheme := &puppet{name: "Puppet", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+					return authorizeFunc(func(req *http.Request) error {
+						if more {
+							req.Header.Set("Authorization", "Puppet x")
+							req.Header.Set("X-Api-Key", "x")
+						}
+						if want == locked {
+							return locked
+						}
+						return nil
+					}), nil
+				}}
+				transport := NewProxyTransport(&http.Transport{Proxy: http.ProxyURL(u)}, scheme)
+				_, err = transport.RoundTrip(httptest.NewRequest("GET", target, nil))
+				require.ErrorIs(t, err, want)
+				require.Equal(t, 1, asked)
+				transport.CloseIdleConnections()
+			}
+		}
+	}
 }
 
-type failingSession struct{ err error }
+type authorizeFunc func(req *http.Request) error
 
-func (s failingSession) Authorize(*http.Request) error { return s.err }
+func (f authorizeFunc) Authorize(req *http.Request) error { return f(req) }
 
 // Where a server forgets what was good, Explain says so, and fewer requests go out at once.
 func TestForgottenNonceIsExplained(t *testing.T) {
