@@ -1375,18 +1375,26 @@ func TestProxyEventsOfARefusedTunnel(t *testing.T) {
 	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
 	transport := NewProxyTransport(via(proxy), proxySchemes("wrong")...)
 	var mu sync.Mutex
-	var refused []Event
+	var refused, done []Event
 	transport.OnEvent = func(_ context.Context, e Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		if e.Kind == EventRefused {
+		switch e.Kind {
+		case EventRefused:
 			refused = append(refused, e)
+		case EventDone:
+			done = append(done, e)
 		}
 	}
 	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://origin.test/", nil))
 	require.Error(t, err)
+	mu.Lock()
+	defer mu.Unlock()
 	require.Len(t, refused, 1)
 	require.Equal(t, Event{Kind: EventRefused, Origin: proxy.URL, Attempt: 2, Status: 407, Reason: ReasonProxyAuthentication}, refused[0])
+	require.Len(t, done, 1)
+	require.Equal(t, ReasonProxyAuthentication, done[0].Reason)
+	require.Equal(t, err, done[0].Err)
 }
 
 // A Carrier that is started ahead of a CONNECT has no connection to authenticate.

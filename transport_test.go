@@ -638,3 +638,12 @@ func TestContextOfARequestThatIsSentAgainDoesNotGrow(t *testing.T) {
 		}
 	}
 }
+
+// What http.Transport says of a request that cannot be sent is said of it here, too.
+func TestRequestThatCannotBeSent(t *testing.T) {
+	transport := &Transport{Schemes: []Scheme{&Basic{Username: "u", Password: "p", Ahead: true}}}
+	_, err := transport.RoundTrip(&http.Request{Method: "GET", Header: http.Header{}})
+	require.EqualError(t, err, "http: nil Request.URL")
+	_, err = transport.RoundTrip(&http.Request{Method: "GET", URL: urlOf(t, "https://api.example.com/")})
+	require.EqualError(t, err, "http: nil Request.Header")
+}
