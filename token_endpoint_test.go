@@ -85,6 +85,9 @@ func TestTokenAnswersAreReadAsPackageOAuth2Does(t *testing.T) {
 // The grants that there are, and what each sends.
 func TestTokenEndpointGrants(t *testing.T) {
 	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.Header.Get("Accept"), "application/json,") {
+			t.Errorf("Accept: %s", r.Header.Get("Accept"))
+		}
 		fmt.Fprint(w, `{"access_token":"a-1","token_type":"N_A","issued_token_type":"urn:ietf:params:oauth:token-type:jwt"}`)
 	})
 	endpoint := &TokenEndpoint{URL: e.URL, ClientID: "i d", Auth: SecretPost("s+t"), Params: url.Values{"resource": {"https://api.example.com/v1"}}}
@@ -354,7 +357,7 @@ func TestRefreshForMore(t *testing.T) {
 // A token for one resource is sent to the origin of that only (RFC 8707).
 func TestTokenForAResourceGoesThereOnly(t *testing.T) {
 	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
-	for resource, ok := range map[string]bool{"https://api.example.com/mcp": true, "https://API.example.com:443": true, "urn:x": true, "api": true,
+	for resource, ok := range map[string]bool{"https://api.example.com/mcp": true, "https://API.example.com:443": true, "urn:x": true, "api": true, "api://client": true,
 		"https://other.example.com": false, "http://api.example.com": false} {
 		src := &TokenSource{Fetch: (&TokenEndpoint{URL: e.URL, Params: url.Values{"resource": {resource}}}).ClientCredentials()}
 		sent := ""

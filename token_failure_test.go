@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -135,6 +136,15 @@ func TestPermanentFailure(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, []string{"refresh-0", "refresh-login"}, i.previous)
 		})
+	}
+}
+
+// What a callback has done instead of returning is said, and not what it has panicked with.
+func TestFetchThatDoesNotReturnSaysHow(t *testing.T) {
+	for want, end := range map[string]func(){"panicked with a value of type string": func() { panic(secret) }, "ended its goroutine": runtime.Goexit} {
+		_, err := (&TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { end(); return nil, nil }}).Token()
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), secret)
 	}
 }
 

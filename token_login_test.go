@@ -126,6 +126,16 @@ func TestLoginEnds(t *testing.T) {
 		require.Equal(t, 5*time.Minute, time.Since(start))
 		synctest.Wait()
 		require.EqualValues(t, 2, p.gaveUp.Load())
+
+		// Whose context ends does not wait for a Login that does not heed its own.
+		src = &TokenSource{Login: func(context.Context, TokenRequest) (*oauth2.Token, error) { time.Sleep(time.Hour); return nil, p.err }}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start = time.Now()
+		_, err = src.Obtain(ctx, TokenRequest{})
+		require.EqualError(t, err, "authretry: gave up waiting for a login: context deadline exceeded")
+		require.Equal(t, time.Minute, time.Since(start))
+		time.Sleep(time.Hour)
 	})
 	for name, login := range map[string]FetchFunc{
 		"panics":          func(context.Context, TokenRequest) (*oauth2.Token, error) { panic("secret") },
@@ -434,6 +444,7 @@ func TestLoginIsSavedOnce(t *testing.T) {
 		updates = store.updates.Load()
 		time.Sleep(time.Hour)
 		require.Equal(t, updates, store.updates.Load())
+		require.Nil(t, src.current.Load().unsaved.Load())
 	})
 }
 
@@ -484,4 +495,29 @@ func TestLogoutRevokesInitial(t *testing.T) {
 		_, err := src.Token()
 		require.ErrorIs(t, err, ErrLoginRequired)
 	}
+}
+
+// Those whose needs a login under way will not meet are united in the next one.
+func TestNextLoginIsForAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked [][]string
+		src := &TokenSource{Initial: &oauth2.Token{AccessToken: "a"}, Login: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+			asked = append(asked, r.Scopes)
+			time.Sleep(time.Minute)
+			return (&oauth2.Token{AccessToken: fmt.Sprint("login-", len(asked))}).WithExtra(map[string]any{"scope": strings.Join(r.Scopes, " ")}), nil
+		}}
+		var all sync.WaitGroup
+		for _, scope := range []string{"a", "b", "c"} {
+			all.Go(func() {
+				_, err := src.Obtain(t.Context(), TokenRequest{Scopes: []string{scope}})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		require.Len(t, asked, 2)
+		require.Subset(t, asked[1], []string{"b", "c"})
+	})
 }

@@ -328,9 +328,12 @@ func TestFailedRefreshForgetsWhoHasRefused(t *testing.T) {
 	src := &TokenSource{Fetch: i.fetch, Initial: old()}
 	require.Equal(t, "old", tokenOf(t, src))
 	k, o := src.current.Load(), origin{scheme: "https", host: "api.test", port: "443"}
-	k.refusedBy(o)
-	require.True(t, k.isRefusedBy(o))
-	_, err := src.Refresh(t.Context(), old())
-	require.ErrorContains(t, err, "down")
-	require.False(t, k.isRefusedBy(o))
+	for _, r := range []TokenRequest{{Previous: old()}, {Scopes: []string{"more"}}} {
+		k.refusedBy(o)
+		require.True(t, k.isRefusedBy(o))
+		_, err := src.Obtain(t.Context(), r)
+		require.ErrorContains(t, err, "down")
+		require.False(t, k.isRefusedBy(o))
+		src.failure = failure{}
+	}
 }

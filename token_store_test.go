@@ -263,6 +263,7 @@ func TestStoreThatCannotSaveLosesNothing(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, fmt.Sprintf("access-%d", n), got.AccessToken)
 			require.ErrorIs(t, events[len(events)-1].Err, s.failSave)
+			require.ErrorContains(t, events[len(events)-1].Err, "could not be saved")
 		}
 		s.failSave = nil
 		_, err = src.Refresh(ctx, got)
@@ -407,5 +408,27 @@ func TestStoreWithAnotherExpiredLogin(t *testing.T) {
 		got, err := src.Token()
 		require.NoError(t, err)
 		require.Equal(t, "access-2", got.AccessToken)
+	})
+}
+
+// A refresh token that is refused for good is no reason to take the Store's lock: others may want it.
+func TestStoreIsNotLockedForARefusedRefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		i.failWith(refusal(400, "invalid_grant"))
+		store := newSharedStore(old())
+		src := &TokenSource{Store: store, Fetch: i.fetch}
+		_, err := src.Refresh(t.Context(), old())
+		require.ErrorIs(t, err, ErrLoginRequired)
+		updates := store.updates.Load()
+		for range 10 {
+			time.Sleep(time.Hour)
+			_, err = src.Refresh(t.Context(), old())
+			require.ErrorIs(t, err, ErrLoginRequired)
+		}
+		require.Equal(t, updates, store.updates.Load())
+		store.put(&oauth2.Token{AccessToken: "new"})
+		time.Sleep(time.Hour)
+		require.Equal(t, "new", tokenOf(t, src), "it is looked at all the same")
 	})
 }
