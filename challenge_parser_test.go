@@ -145,6 +145,11 @@ func TestParseErrorsAreBoundedAndQuoteNothing(t *testing.T) {
 	require.True(t, errors.As(err, &first))
 	require.Equal(t, &ParseError{Value: 0, Offset: 6, Problem: "unexpected character"}, first)
 	require.EqualError(t, first, "authretry: damaged challenge: unexpected character at offset 6 of header line 0")
+
+	for line, problem := range map[string]string{`Digest realm="x", nonce=, qop=auth`: "missing value", `Digest realm="x", nonce=a/b`: "value without quotes"} {
+		_, err := ParseChallenges([]string{line})
+		require.ErrorContains(t, err, problem)
+	}
 }
 
 func TestChallengeString(t *testing.T) {
@@ -420,4 +425,7 @@ func TestHeaderThatIsTooLongSaysSo(t *testing.T) {
 	list, err = parseSome([]string{`Negotiate ` + strings.Repeat("x", maxChallengeBytes)})
 	require.Nil(t, list)
 	require.ErrorContains(t, err, "too long to be read on")
+	list, err = parseSome([]string{"Digest " + strings.Repeat("a=b, ", maxChallengeParams+10)})
+	require.NoError(t, err)
+	require.Len(t, list[0].Params, maxChallengeParams)
 }
