@@ -309,6 +309,7 @@ func TestUserNeedsWhatThePackageCommentSays(t *testing.T) {
 			defer cancel()
 			_, err := update(storeAt(r.addr), waiting, mustNotRun(t))
 			require.ErrorIs(t, err, context.DeadlineExceeded, "the lock is extended, without PEXPIRE")
+			require.ErrorIs(t, err, errTaken, "which is why there was none")
 			return record(token), confirm(ctx)
 		}))
 		require.Equal(t, token, accessToken(t, s))

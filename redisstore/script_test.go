@@ -1,0 +1,107 @@
+//go:build unix
+
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+)
+
+// answering is a client that answers each script without a Redis.
+type answering struct {
+	redis.Scripter
+	answer func(ctx context.Context) (any, error)
+}
+
+func (a answering) EvalSha(ctx context.Context, _ string, _ []string, _ ...any) *redis.Cmd {
+	return redis.NewCmdResult(a.answer(ctx))
+}
+
+// Whose context has ended asks Redis nothing any more.
+func TestNothingIsSentAfterTheEndOfTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sent := 0
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) { sent++; return nil, redis.Nil }}}
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := s.Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, 1, sent)
+		cancel()
+		_, err = s.Load(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		synctest.Wait()
+		require.Equal(t, 1, sent)
+	})
+}
+
+// endsLate is a context that ends a moment after its deadline.
+type endsLate struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c endsLate) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// A connection that goes by the deadline fails a moment before the context ends. That is the end of the context all the same.
+func TestErrorAtTheDeadlineIsTheEndOfTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) { return nil, errors.New("i/o timeout") }}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err := s.Load(endsLate{ctx, time.Now()})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = s.Load(endsLate{t.Context(), time.Now().Add(time.Hour)})
+		require.ErrorContains(t, err, "i/o timeout")
+	})
+}
+
+// What no script of ours returns is an error, and no lock.
+func TestAnswerThatIsNone(t *testing.T) {
+	for _, answer := range []any{nil, "OK", int64(1), []any{}, []any{int64(1)}, []any{int64(1), nil, nil}} {
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) { return answer, nil }}}
+		_, err := update(s, t.Context(), mustNotRun(t))
+		require.ErrorContains(t, err, "has returned what it does not return", "%v", answer)
+	}
+}
+
+// What Redis answers at the moment when the lock may have expired counts for nothing.
+func TestAnswerAtTheEndOfTheLimitIsNone(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			s := &Store{Key: testKey, LockTTL: time.Second}
+			s.Client = answering{answer: func(context.Context) (any, error) { time.Sleep(s.LockTTL); return int64(1), nil }}
+			require.ErrorIs(t, (&lock{store: s, id: "x"}).extend(t.Context(), s.LockTTL), errNoAnswer)
+		})
+	}
+}
+
+// A lock that is asked for in vain is released when the client has given up, too: before that, it may not have been taken yet.
+func TestReleaseWaitsForTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var did []string
+		s := &Store{Key: testKey}
+		s.Client = answering{answer: func(context.Context) (any, error) {
+			if len(did) > 0 {
+				did = append(did, "released")
+				return int64(1), nil
+			}
+			did = append(did, "asked")
+			time.Sleep(time.Second)
+			did = append(did, "taken")
+			return []any{int64(1), nil}, nil
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := update(s, ctx, mustNotRun(t))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"asked", "taken", "released"}, did)
+	})
+}
