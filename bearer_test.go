@@ -672,3 +672,15 @@ func TestSessionsSayWhoseTheyAre(t *testing.T) {
 	require.Contains(t, fmt.Sprint(SecretPost(secret)), "authretry.ClientAuth")
 	require.Contains(t, fmt.Sprint(&PrivateKeyJWT{KeyID: "k1"}), "k1")
 }
+
+// A KeyFunc has a context, whoever asks the APIKey.
+func TestKeyFuncOutsideOfATransport(t *testing.T) {
+	type key struct{}
+	ctx := context.WithValue(t.Context(), key{}, "value")
+	k := &APIKey{KeyFunc: func(ctx context.Context, _ CredentialsRequest) (string, error) {
+		require.Equal(t, "value", ctx.Value(key{}))
+		return "k", nil
+	}}
+	_, err := k.Start(ctx, newRequest())
+	require.NoError(t, err)
+}

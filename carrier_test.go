@@ -274,3 +274,18 @@ func (c *closedOnce) CloseIdleConnections() {
 	c.once.Do(func() { c.open.Add(-1) })
 	c.Transport.CloseIdleConnections()
 }
+
+// A Carrier that returns nothing is an error, and its request is not sent.
+func TestCarrierThatCarriesNothing(t *testing.T) {
+	transport := &Transport{Base: &http.Transport{}, Schemes: []Scheme{&puppet{name: "Nothing",
+		start: func(context.Context, *http.Request) (Session, error) { return carriesNothing{}, nil }}}}
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil))
+	require.ErrorContains(t, err, "neither a RoundTripper nor an error was returned")
+}
+
+type carriesNothing struct{}
+
+func (carriesNothing) Authorize(*http.Request) error { return nil }
+func (carriesNothing) Carry(context.Context, http.RoundTripper) (http.RoundTripper, error) {
+	return nil, nil
+}

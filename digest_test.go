@@ -410,6 +410,17 @@ func TestDigestAuthIntStreamsTheBody(t *testing.T) {
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 }
 
+// What ends the context while the body is hashed is the reason, and not that it could not be read on.
+func TestDigestAuthIntSaysWhyTheContextHasEnded(t *testing.T) {
+	session := answer(t, &Digest{Username: "Mufasa", Password: "Circle of Life"}, with("qop", "auth-int"))
+	left := errors.New("the user has left")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	req := newDigestRequest(t, "POST", "https://example.com/a/b").WithContext(ctx)
+	req.Body = io.NopCloser(zeroReader{})
+	req.GetBody = func() (io.ReadCloser, error) { cancel(left); return io.NopCloser(zeroReader{}), nil }
+	require.ErrorIs(t, session.Authorize(req), left)
+}
+
 type closeRecorder struct {
 	io.Reader
 	closed int

@@ -119,6 +119,7 @@ func TestRejectionsInWords(t *testing.T) {
 	}
 	for want, r := range map[string]*Rejection{
 		"the Bearer credentials sent with the request were not accepted": {Reason: ReasonNoChallenge, Ahead: true, Tried: []string{"Bearer"}},
+		"authretry: the server answered 403":                             {Reason: ReasonInsufficientScope, Status: 403},
 		"let Bearer or APIKey send it ahead":                             {Reason: ReasonNoChallenge},
 		"authretry: the response was discarded: no rspauth":              {Reason: ReasonUntrustedServer, Err: errors.New("no rspauth")},
 		"authretry: credentials could not be obtained: no rspauth":       {Reason: ReasonNoCredentials, Err: errors.New("no rspauth")},

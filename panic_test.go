@@ -98,6 +98,7 @@ func TestPanicIsAnErrorOfTheRequest(t *testing.T) {
 			var r *Rejection
 			require.ErrorAs(t, err, &r)
 			require.Equal(t, ReasonMisconfigured, r.Reason)
+			require.Equal(t, "https://api.example.com", r.Origin)
 			require.ErrorContains(t, err, "panic")
 			require.ErrorContains(t, err, "authretry.") // the function
 			require.NotContains(t, err.Error(), secret)

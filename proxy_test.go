@@ -32,6 +32,7 @@ import (
 	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 // A testProxy is a forward proxy that demands Basic or Digest. Of Digest it is strict: nonce counts must come in order,
@@ -1434,4 +1435,48 @@ func TestProxyTransportWithoutAnHTTPTransport(t *testing.T) { // not parallel: i
 	_, err := NewProxyTransport(nil, proxySchemes(goodPassword)...).RoundTrip(httptest.NewRequest("GET", "http://origin.test/", nil))
 	require.ErrorContains(t, err, "set ProxyTransport.Base")
 	require.NotContains(t, err.Error(), "panicked")
+}
+
+// What an origin refuses is not for a ProxyTransport to explain.
+func TestProxyDoesNotExplainAnOriginsRefusal(t *testing.T) {
+	origin := authtest.NewServer(&authtest.Basic{Username: "u", Password: "p"})
+	defer origin.Close()
+	client := proxyClient(t, via(newTestProxy(t, &testProxy{})), proxySchemes(goodPassword)...)
+	resp, _ := get(t, client, origin.URL)
+	require.Equal(t, 401, resp.StatusCode)
+	require.NotErrorIs(t, Explain(resp), errOriginRefuses)
+}
+
+// A body that waits for a tunnel which the proxy refuses is closed, also if it could have been sent.
+func TestProxyThatRefusesATunnelGetsNoBody(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Basic"}})
+	for name, schemes := range map[string][]Scheme{
+		"wrong":       proxySchemes("wrong"),
+		"unsupported": {&Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t"})}},
+	} {
+		transport := NewProxyTransport(via(proxy), schemes...)
+		transport.AllowPlaintext = true
+		body := &closeCounter{Reader: strings.NewReader("body")}
+		_, err := transport.RoundTrip(httptest.NewRequest("PUT", "https://origin.test/", body))
+		require.Error(t, err, name)
+		requireClosedOnce(t, body)
+		transport.CloseIdleConnections()
+	}
+}
+
+// A CONNECT is not among the requests that wait where a server keeps few nonces.
+func TestProxyTunnelsAreNoCrowd(t *testing.T) {
+	proxy := newTestProxy(t, &testProxy{schemes: []string{"Digest"}})
+	origin := newTestOrigin(t, startTLS)
+	transport := NewProxyTransport(via(proxy, origin), proxySchemes(goodPassword)...)
+	for range 3 {
+		resp, err := transport.RoundTrip(httptest.NewRequest("GET", origin.URL, nil))
+		require.NoError(t, err)
+		resp.Body.Close()
+		transport.CloseIdleConnections()
+	}
+	require.NotEmpty(t, transport.auth.spaces.known)
+	for _, known := range transport.auth.spaces.known {
+		require.Zero(t, known.here)
+	}
 }

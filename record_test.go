@@ -95,3 +95,14 @@ func TestTokenOfARecordKeepsWhatItSays(t *testing.T) {
 	r.Token = (&oauth2.Token{AccessToken: "a"}).WithExtra(map[string]any{recordKey: r, "patient": "p-1"})
 	require.Equal(t, "p-1", r.attached().Token.Extra("patient"))
 }
+
+// What is known of a token goes with it into the next process, and what its scopes are, also if only the token says that.
+func TestRecordOfADecodedToken(t *testing.T) {
+	token := (&oauth2.Token{AccessToken: "a"}).WithExtra(map[string]any{"scope": "x y"})
+	data, err := (&Record{Token: token, Issuer: "https://issuer.test"}).Encode()
+	require.NoError(t, err)
+	r, err := DecodeRecord(data)
+	require.NoError(t, err)
+	require.Equal(t, []string{"x", "y"}, r.Scopes)
+	require.Equal(t, "https://issuer.test", RecordOf(r.Token).Issuer)
+}

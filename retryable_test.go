@@ -223,3 +223,10 @@ func TestTransportAroundRetriesIsSafe(t *testing.T) {
 		require.Equal(t, 200, resp.StatusCode)
 	}
 }
+
+// What keeps credentials from being obtained may pass, if it is the network.
+func TestNetworkErrorsMayPass(t *testing.T) {
+	for err, want := range map[error]bool{&net.OpError{Op: "dial", Err: errors.New("refused")}: true, errors.New("no such user"): false} {
+		require.Equal(t, want, (&Rejection{Reason: ReasonNoCredentials, Err: fmt.Errorf("vault: %w", err)}).mayPass())
+	}
+}

@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -204,4 +205,21 @@ func TestScopesAreBounded(t *testing.T) {
 	}
 	require.Len(t, s.of(key).spaces[0].scopes, maxScopes)
 	requireCounted(t, s)
+}
+
+// Forget is for the one user, too, where there are no accounts.
+func TestForgetWithoutAccounts(t *testing.T) {
+	asked := 0
+	transport := &Transport{Base: answering(`Basic realm="x"`), Schemes: []Scheme{&Basic{Credentials: func(context.Context, CredentialsRequest) (string, string, error) {
+		asked++
+		return "u", "p", nil
+	}}}}
+	for _, want := range []int{1, 1, 2} {
+		if want == 2 {
+			transport.Forget("")
+		}
+		roundTrip(t, transport, "https://api.example.com/")
+		require.Equal(t, want, asked)
+	}
+	requireCounted(t, &transport.auth.spaces)
 }

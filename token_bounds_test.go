@@ -73,6 +73,15 @@ func TestObtainRefusesWhatCannotBeAskedFor(t *testing.T) {
 	require.Zero(t, i.calls.Load())
 }
 
+// Of two ages the less is asked for.
+func TestAgesAreUnited(t *testing.T) {
+	hour, minute := needs{maxAge: time.Hour, hasMaxAge: true}, needs{maxAge: time.Minute, hasMaxAge: true}
+	for _, n := range []needs{hour.and(minute), minute.and(hour), minute.and(needs{}), (needs{}).and(minute)} {
+		require.True(t, n.hasMaxAge)
+		require.Equal(t, time.Minute, n.maxAge)
+	}
+}
+
 // The classes that several servers ask for are asked for together, each once, and not without end.
 func TestClassesAreUnited(t *testing.T) {
 	n := needs{acr: []string{"a", "b"}}.and(needs{acr: []string{"b", "c"}})

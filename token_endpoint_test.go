@@ -333,6 +333,20 @@ func TestTokenEndpointThatRepeatsItsNonce(t *testing.T) {
 	}
 }
 
+// A client whose Transport does not say to which request an answer belongs is good for a proof, too.
+func TestTokenEndpointWhoseAnswersHaveNoRequest(t *testing.T) {
+	sends := 0
+	client := &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+		if sends++; sends == 1 {
+			return &http.Response{StatusCode: 400, Header: http.Header{"Dpop-Nonce": {"n"}}, Body: io.NopCloser(strings.NewReader(`{"error":"use_dpop_nonce"}`))}, nil
+		}
+		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"access_token":"a","token_type":"DPoP"}`))}, nil
+	})}
+	_, err := (&TokenEndpoint{URL: "https://auth.test/", Proof: &fakeProver{}, HTTPClient: client}).Refresh()(t.Context(), refreshRequest)
+	require.NoError(t, err)
+	require.Equal(t, 2, sends)
+}
+
 func TestTokenEndpointThatIgnoresTheProof(t *testing.T) {
 	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
 	_, err := (&TokenEndpoint{URL: e.URL, Proof: &fakeProver{}}).ClientCredentials()(t.Context(), TokenRequest{})

@@ -521,3 +521,27 @@ func TestNextLoginIsForAllWhoWait(t *testing.T) {
 		require.Subset(t, asked[1], []string{"b", "c"})
 	})
 }
+
+// Logout ends and revokes the login that there is, whatever was there before it.
+func TestLogoutEndsTheLoginInUse(t *testing.T) {
+	var revoked []string
+	revoke := func(_ context.Context, t *oauth2.Token) error { revoked = append(revoked, t.RefreshToken); return nil }
+	src := &TokenSource{Fetch: new(issuer).fetch, Initial: old(), Revoke: revoke}
+	_, err := src.Refresh(t.Context(), old())
+	require.NoError(t, err)
+	require.NoError(t, src.Logout(t.Context()))
+	require.Equal(t, []string{"refresh-1"}, revoked)
+
+	store := newSharedStore(nil)
+	src = &TokenSource{Store: store}
+	require.NoError(t, src.Set(login("a")))
+	name := store.record().Login
+	require.NotEmpty(t, name)
+	store.putRecord(nil) // it has vanished
+	require.NoError(t, src.Logout(t.Context()))
+	require.Equal(t, &Record{LoggedOut: true, Login: name}, store.record())
+
+	store = newSharedStore(login("of which nothing is known"))
+	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
+	require.NotEmpty(t, store.record().Login, "it is not taken for an earlier one")
+}

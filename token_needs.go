@@ -130,9 +130,7 @@ func mergeClaims(a, b string) (string, error) {
 	if json.Unmarshal([]byte(b), &second) != nil || second == nil {
 		return "", fmt.Errorf("authretry: the claims that are asked for are not a JSON object")
 	}
-	if a != "" && json.Unmarshal([]byte(a), &first) != nil {
-		first = nil
-	}
+	_ = json.Unmarshal([]byte(a), &first) // of whatever there is
 	merged, err := json.Marshal(mergeObjects(first, second))
 	if err != nil || len(merged) > maxClaims {
 		return "", fmt.Errorf("authretry: the claims that are asked for are too many")

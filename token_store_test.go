@@ -432,3 +432,16 @@ func TestStoreIsNotLockedForARefusedRefreshToken(t *testing.T) {
 		require.Equal(t, "new", tokenOf(t, src), "it is looked at all the same")
 	})
 }
+
+// What has been saved is not saved again.
+func TestRefreshedTokenIsSavedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore(old())
+		src := &TokenSource{Store: store, Fetch: new(issuer).fetch}
+		_, err := src.Refresh(t.Context(), old())
+		require.NoError(t, err)
+		updates := store.updates.Load()
+		time.Sleep(time.Hour)
+		require.Equal(t, updates, store.updates.Load())
+	})
+}

@@ -307,3 +307,27 @@ func testTwoSetsAtOnce(t *testing.T, elsewhere bool) {
 		require.Empty(t, i.reused)
 	})
 }
+
+// A login that was ended is past, also if it has yet to be saved.
+func TestLoginThatWasEndedIsPast(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	k, other := src.newLogin(login("ended")), src.newLogin(login("other"))
+	src.noteEnd(k.login)
+	require.True(t, src.isPast(k))
+	require.False(t, src.isPast(other))
+}
+
+// That a login was ended waits for who is being shown a token: OnToken sees what comes of it last.
+func TestEndOfALoginWaitsForOnToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &TokenSource{Initial: old()}
+		require.Equal(t, "old", tokenOf(t, src))
+		src.publishing.Lock()
+		go src.endedElsewhere()
+		synctest.Wait()
+		require.NotNil(t, src.current.Load())
+		src.publishing.Unlock()
+		synctest.Wait()
+		require.Nil(t, src.current.Load())
+	})
+}

@@ -453,17 +453,21 @@ func TestRefreshWhenDownGoesOnWithTheLastToken(t *testing.T) {
 	r := start(t)
 	s := storeAt(r.addr)
 	s.RefreshWhenDown = true
-	set(t, storeAt(r.addr), &oauth2.Token{AccessToken: "a", RefreshToken: "r"})
+	writer := storeAt(r.addr)
+	writer.RefreshWhenDown = true
+	set(t, writer, &oauth2.Token{AccessToken: "a", RefreshToken: "r"})
 	require.Equal(t, "a", accessToken(t, s))
 	r.kill()
-	got, err := update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
-		require.Equal(t, "r", current.RefreshToken)
-		return &oauth2.Token{AccessToken: "b"}, nil
-	})
-	require.ErrorContains(t, err, "not stored")
-	require.Equal(t, "b", got.AccessToken)
+	for _, s := range []*Store{s, writer} {
+		got, err := update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+			require.Equal(t, "r", current.RefreshToken)
+			return &oauth2.Token{AccessToken: "b"}, nil
+		})
+		require.ErrorContains(t, err, "not stored")
+		require.Equal(t, "b", got.AccessToken)
+	}
 	boom := errors.New("boom")
-	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
+	_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, boom })
 	require.ErrorIs(t, err, boom)
 	_, err = update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
 	require.NoError(t, err)
@@ -474,7 +478,7 @@ func TestRefreshWhenDownGoesOnWithTheLastToken(t *testing.T) {
 
 	s = storeAt(r.addr) // which has never seen a token
 	s.RefreshWhenDown = true
-	got, err = update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
+	got, err := update(s, t.Context(), func(_ context.Context, current *oauth2.Token) (*oauth2.Token, error) {
 		require.Nil(t, current)
 		return &oauth2.Token{AccessToken: "c"}, nil
 	})

@@ -40,6 +40,9 @@ func Types(t *testing.T, folder string, values map[string]any, without ...string
 			list = []any{value}
 		}
 		for _, v := range list {
+			if fmt.Sprint(v) == "" {
+				t.Errorf("%T shows nothing at all", v)
+			}
 			for how, text := range Printed(v) {
 				if Shows(text) {
 					t.Errorf("%T shows a secret by %s: %s", v, how, text)
