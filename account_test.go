@@ -674,3 +674,15 @@ func TestSourceOfAnAccountIsAskedForOnce(t *testing.T) {
 	ask := func(context.Context, string) (oauth2.TokenSource, error) { return expiringSource(), nil }
 	require.Same(t, a.add("alice", ask), a.add("alice", ask))
 }
+
+// A redirect's Request is the one that Base says it has sent, also where it is noted for whom that was.
+func TestRedirectOfABaseThatSendsAnother(t *testing.T) {
+	transport := &Transport{Account: func(*http.Request) string { return "alice" }, Schemes: []Scheme{&APIKey{Key: "k"}}}
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		req = req.Clone(req.Context())
+		req.Header.Set("X-Trace", "1")
+		return responseTo(req, 302, "Location", "/next"), nil
+	})
+	resp := roundTrip(t, transport, "https://api.example.com/")
+	require.Equal(t, http.Header{"X-Trace": {"1"}}, resp.Request.Header)
+}

@@ -146,6 +146,8 @@ func TestParseErrorsAreBoundedAndQuoteNothing(t *testing.T) {
 	require.Equal(t, &ParseError{Value: 0, Offset: 6, Problem: "unexpected character"}, first)
 	require.EqualError(t, first, "authretry: damaged challenge: unexpected character at offset 6 of header line 0")
 
+	list, _ := ParseChallenges([]string{`Basic realm="a" = b"`})
+	require.Equal(t, `a" = b`, list[0].Params.Get("realm"), "an equals sign begins no parameter")
 	for line, problem := range map[string]string{`Digest realm="x", nonce=, qop=auth`: "missing value", `Digest realm="x", nonce=a/b`: "value without quotes"} {
 		_, err := ParseChallenges([]string{line})
 		require.ErrorContains(t, err, problem)

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-retryablehttp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -387,6 +388,12 @@ func TestCloseIdleConnectionsOfAnUnusedTransport(t *testing.T) {
 	transport := &Transport{Base: idleCloser{&closed}, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
 	transport.CloseIdleConnections()
 	require.Equal(t, 1, closed)
+
+	retrying := retryablehttp.NewClient()
+	retrying.HTTPClient.Transport = idleCloser{&closed}
+	transport = &Transport{Base: &retryablehttp.RoundTripper{Client: retrying}, Schemes: transport.Schemes}
+	transport.CloseIdleConnections()
+	require.Equal(t, 2, closed)
 }
 
 type idleCloser struct{ n *int }

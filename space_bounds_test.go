@@ -204,6 +204,10 @@ func TestScopesAreBounded(t *testing.T) {
 		require.True(t, exact, "the latest is there")
 	}
 	require.Len(t, s.of(key).spaces[0].scopes, maxScopes)
+	require.True(t, s.keep(key, urlOf(t, "https://api.test/"+strings.Repeat("x/", maxScope)), lease{held: held{Session: word{}}}, 0))
+	for scope := range s.of(key).spaces[0].scopes {
+		require.LessOrEqual(t, len(scope), maxScope)
+	}
 	requireCounted(t, s)
 }
 

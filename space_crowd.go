@@ -120,9 +120,6 @@ func (k *originSpaces) queue(u *url.URL) *waiter {
 
 // unqueue takes back what queue has done. The caller holds mu.
 func (k *originSpaces) unqueue(w *waiter) {
-	if k.waiting == nil {
-		return
-	}
 	*k.waiting = slices.DeleteFunc(*k.waiting, func(other *waiter) bool { return other == w })
 	if len(*k.waiting) == 0 {
 		k.waiting = nil

@@ -61,11 +61,8 @@ func pathOf(u *url.URL) string {
 	return u.Path
 }
 
-// parentScope returns the path up to the last slash but a trailing one, or "" if there is none.
+// parentScope returns the path, which must not be empty, up to the last slash but a trailing one, or "" if there is none.
 func parentScope(path string) string {
-	if path == "" {
-		return ""
-	}
 	return path[:strings.LastIndexByte(path[:len(path)-1], '/')+1]
 }
 

@@ -255,6 +255,22 @@ func (s lockingStore) LockLogin(ctx context.Context) (func(), error) {
 	}
 }
 
+// Nobody is asked without the lock, and why there is none is said.
+func TestLockLoginThatFails(t *testing.T) {
+	p, broken := &person{}, errors.New("the keyring is locked")
+	src := &TokenSource{Store: unlockable{newSharedStore(nil), broken}, Login: p.login}
+	_, err := src.Token()
+	require.ErrorIs(t, err, broken)
+	require.Zero(t, p.asked.Load())
+}
+
+type unlockable struct {
+	*sharedStore
+	err error
+}
+
+func (s unlockable) LockLogin(context.Context) (func(), error) { return nil, s.err }
+
 func TestLockLoginAsksOnePersonOverAllProcesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &person{takes: time.Minute}
@@ -540,6 +556,14 @@ func TestLogoutEndsTheLoginInUse(t *testing.T) {
 	store.putRecord(nil) // it has vanished
 	require.NoError(t, src.Logout(t.Context()))
 	require.Equal(t, &Record{LoggedOut: true, Login: name}, store.record())
+
+	revoked = nil
+	store = newSharedStore(login("a"))
+	src = &TokenSource{Store: store, Revoke: revoke}
+	require.Equal(t, "a", tokenOf(t, src))
+	store.put(login("newer"))
+	require.NoError(t, src.Logout(t.Context()))
+	require.Equal(t, []string{login("newer").RefreshToken}, revoked, "that of another process")
 
 	store = newSharedStore(login("of which nothing is known"))
 	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
