@@ -6,8 +6,11 @@
 // nobody uses, which is left out; or a constant whose name begins with max or min, which is a thousand times as large.
 //
 // Mutants of the first two kinds are compiled together, each behind a switch in the environment. Each test is run once by
-// itself, to see which of them it comes by; a mutant is then tried by the tests that come by it, the quick ones first. A
-// constant needs a binary of its own, and all tests. Nothing is written into the tree.
+// itself, to see which of them it comes by; a mutant is then tried by the tests that come by it, those first that come by few.
+// A constant needs a binary of its own, and all tests, for which it has ten times as long. Nothing is written into the tree.
+//
+// A mutant with which the tests do not end in time is taken to be killed, but is counted: on a machine that is busy it may have
+// been only slow.
 package main
 
 import (
@@ -40,11 +43,11 @@ func main() {
 	var report strings.Builder
 	fmt.Fprintf(&report, "# Guards that no test misses\n\n`go run ./internal/mutate %s`, on %s.\n", strings.Join(os.Args[1:], " "), time.Now().UTC().Format("2006-01-02"))
 	for _, dir := range flag.Args() {
-		mutants, survivors, err := mutate(dir, *files, *tried, *number, *seed, *timeout, *parallel)
+		mutants, late, survivors, err := mutate(dir, *files, *tried, *number, *seed, *timeout, *parallel)
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Fprintf(&report, "\n## %s\n\n%d mutants; %d survived.\n\n", dir, mutants, len(survivors))
+		fmt.Fprintf(&report, "\n## %s\n\n%d mutants; with %d of them the tests did not end in time; %d survived.\n\n", dir, mutants, late, len(survivors))
 		for _, s := range survivors {
 			fmt.Fprintf(&report, "- %s\n", s)
 		}
@@ -56,26 +59,27 @@ func main() {
 	}
 }
 
-// mutate tries the mutants of a package, and returns how many there were, and those that no test fails with.
-func mutate(dir, files, earlier string, number int, seed uint64, timeout time.Duration, parallel int) (tried int, survivors []string, err error) {
+// mutate tries the mutants of a package, and returns how many there were, with how many of them the tests did not end in time, and
+// those that no test fails with.
+func mutate(dir, files, earlier string, number int, seed uint64, timeout time.Duration, parallel int) (tried, late int, survivors []string, err error) {
 	temp, err := os.MkdirTemp("", "mutate")
 	if err != nil {
-		return 0, nil, err
+		return 0, 0, nil, err
 	}
 	defer os.RemoveAll(temp)
 	p, err := newPack(dir, files, temp)
 	if err != nil {
-		return 0, nil, err
+		return 0, 0, nil, err
 	}
 	if err := p.build(); err != nil {
-		return 0, nil, err
+		return 0, 0, nil, err
 	}
 	if err := p.record(timeout); err != nil {
-		return 0, nil, err
+		return 0, 0, nil, err
 	}
 	mutants, err := untried(p.mutants, earlier)
 	if err != nil {
-		return 0, nil, err
+		return 0, 0, nil, err
 	}
 	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(mutants), func(i, j int) { mutants[i], mutants[j] = mutants[j], mutants[i] })
 	if number > 0 && len(mutants) > number {
@@ -92,11 +96,14 @@ func mutate(dir, files, earlier string, number int, seed uint64, timeout time.Du
 				started := time.Now()
 				outcome := p.try(m, timeout)
 				log.Printf("%-9s %6.1fs %s", outcome, time.Since(started).Seconds(), m)
-				if outcome == "survived" || outcome == "unreached" {
-					mu.Lock()
+				mu.Lock()
+				switch outcome {
+				case "survived", "unreached":
 					left = append(left, m)
-					mu.Unlock()
+				case "late":
+					late++
 				}
+				mu.Unlock()
 			}
 		})
 	}
@@ -113,7 +120,7 @@ func mutate(dir, files, earlier string, number int, seed uint64, timeout time.Du
 		}
 		survivors = append(survivors, s)
 	}
-	return len(mutants), survivors, nil
+	return len(mutants), late, survivors, nil
 }
 
 // A mutant is a file with one change.
@@ -129,7 +136,7 @@ func (m *mutant) String() string {
 	return fmt.Sprintf("%s:%d: %s", filepath.ToSlash(filepath.Join(m.dir, m.file)), m.line, m.what)
 }
 
-var isOutcome = regexp.MustCompile(`(?:killed|survived|unreached|invalid) +[0-9.]+s (.*)`)
+var isOutcome = regexp.MustCompile(`(?:killed|late|survived|unreached|invalid) +[0-9.]+s (.*)`)
 
 // untried returns the mutants that are not in the log of an earlier run of the same sources.
 func untried(mutants []*mutant, earlier string) (left []*mutant, err error) {
@@ -151,19 +158,15 @@ func untried(mutants []*mutant, earlier string) (left []*mutant, err error) {
 func (p *pack) try(m *mutant, timeout time.Duration) (outcome string) {
 	binary, batches := p.binary, [][]string{nil}
 	if m.number > 0 {
-		var quick, slow []string
-		for _, t := range p.reached[m.number] {
-			if p.took[t] < 300*time.Millisecond {
-				quick = append(quick, t)
-			} else {
-				slow = append(slow, t)
-			}
-		}
-		batches = [][]string{quick, slow}
-		if len(quick)+len(slow) == 0 {
+		tests := slices.Clone(p.reached[m.number])
+		if len(tests) == 0 {
 			return "unreached"
 		}
+		slices.SortFunc(tests, func(a, b string) int { return cmp.Compare(p.passes[a], p.passes[b]) })
+		first, second := min(12, len(tests)), min(72, len(tests))
+		batches = [][]string{tests[:first], tests[first:second], tests[second:]}
 	} else {
+		timeout *= 10
 		binary = filepath.Join(p.temp, fmt.Sprintf("%s-%d.test", m.file, m.line))
 		defer os.Remove(binary)
 		if err := p.compile(binary, map[string][]byte{m.file: m.source}); err != nil {
@@ -176,8 +179,12 @@ func (p *pack) try(m *mutant, timeout time.Duration) (outcome string) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		err := p.run(ctx, binary, tests, fmt.Sprint("MUTANT=", m.number))
+		overdue := ctx.Err() != nil
 		cancel()
-		if err != nil {
+		switch {
+		case err != nil && overdue:
+			return "late"
+		case err != nil:
 			return "killed"
 		}
 	}
