@@ -323,7 +323,12 @@ func TestAttackBaseThatFollowsIsNamed(t *testing.T) {
 		next.Response = &http.Response{Request: req}
 		return &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}, Request: next}, nil
 	})
-	for name, base := range map[string]http.RoundTripper{"seen": followingBase(n.transport(t, false)), "unseen": unseen} {
+	unknown := roundTripFunc(func(req *http.Request) (*http.Response, error) { // by a response of nobody knows whom
+		next := httptest.NewRequest("GET", "https://evil.test/", nil)
+		next.Response = new(http.Response)
+		return &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}, Request: next}, nil
+	})
+	for name, base := range map[string]http.RoundTripper{"seen": followingBase(n.transport(t, false)), "unseen": unseen, "unknown": unknown} {
 		transport := &Transport{Base: base, Schemes: []Scheme{&APIKey{Header: "X-API-Key", Key: secret}}}
 		req, err := http.NewRequest("GET", "https://api.example.com/open?to=https://evil.test/", nil)
 		require.NoError(t, err)

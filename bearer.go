@@ -178,9 +178,6 @@ func (b *Bearer) check() error {
 	case b.Sources == nil && isNilSource(b.Source):
 		return errNoSource
 	}
-	if b.Header == "" && b.Prefix == "" {
-		return nil
-	}
 	return b.place().check("Bearer")
 }
 

@@ -684,3 +684,18 @@ func TestKeyFuncOutsideOfATransport(t *testing.T) {
 	_, err := k.Start(ctx, newRequest())
 	require.NoError(t, err)
 }
+
+// A source of others is asked for its token where none was refused, and not to refresh it.
+func TestBearerForeignSourceIsNotRefreshedAtFirst(t *testing.T) {
+	server := &saying{right: "Bearer T", challenge: "Bearer"}
+	transport := &Transport{Base: server, Schemes: []Scheme{&Bearer{NotAhead: true, Source: neverRefreshed{t}}}}
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.example.com/").StatusCode)
+}
+
+type neverRefreshed struct{ t *testing.T }
+
+func (neverRefreshed) Token() (*oauth2.Token, error) { return &oauth2.Token{AccessToken: "T"}, nil }
+func (n neverRefreshed) Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error) {
+	n.t.Error("nothing was refused")
+	return nil, errors.New("no")
+}

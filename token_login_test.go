@@ -568,4 +568,8 @@ func TestLogoutEndsTheLoginInUse(t *testing.T) {
 	store = newSharedStore(login("of which nothing is known"))
 	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
 	require.NotEmpty(t, store.record().Login, "it is not taken for an earlier one")
+	ended := &Record{LoggedOut: true} // by a version that gave it no name
+	store.putRecord(ended)
+	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
+	require.Same(t, ended, store.record(), "it is not ended again")
 }
