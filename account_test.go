@@ -222,6 +222,9 @@ func TestAccountThatIsNobodyOrNonsense(t *testing.T) {
 	require.ErrorContains(t, r, "Transport.Jar and Transport.Account are both set")
 	r = rejectionFor(t, &Transport{Schemes: []Scheme{&Bearer{Sources: func(context.Context, string) (oauth2.TokenSource, error) { return nil, nil }}}}, "https://api.example.com/")
 	require.ErrorContains(t, r, "Bearer.Sources needs to know for whom a request is: set Transport.Account")
+	r = rejectionFor(t, &Transport{Account: func(*http.Request) string { return "alice" }, Schemes: []Scheme{&Bearer{Source: expiringSource(),
+		Sources: func(context.Context, string) (oauth2.TokenSource, error) { return expiringSource(), nil }}}}, "https://api.example.com/")
+	require.ErrorIs(t, r, errTwoSources)
 }
 
 // Without Account, what is got for one request is used for others: so a func that goes by the context's user fails at once,

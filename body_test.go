@@ -542,3 +542,33 @@ func TestBodyThatIsTooLargeToBeHashedIsNotReadToItsEnd(t *testing.T) {
 	require.Greater(t, before, 1<<10)
 	require.LessOrEqual(t, before, 1<<10+32<<10)
 }
+
+// A body that has been read to its end to be hashed is not read on when it is sent.
+func TestBodyIsNotReadAfterItsEnd(t *testing.T) {
+	var sent []string
+	transport := &Transport{Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.Header.Get("Authorization") == "" {
+			return responseTo(req, 401, "Www-Authenticate", `Digest realm="x", nonce="n", qop="auth-int"`), nil
+		}
+		if req.Method == "PUT" {
+			b, err := io.ReadAll(req.Body)
+			sent = append(sent, string(b))
+			return responseTo(req, 200), err
+		}
+		return responseTo(req, 200), nil
+	})
+	roundTrip(t, transport, "https://api.example.com/") // now it is known
+	reads := 0
+	body := readerFunc(func(p []byte) (int, error) {
+		if reads++; reads > 1 {
+			t.Error("it is read on")
+		}
+		return copy(p, "whole"), io.EOF
+	})
+	req, err := http.NewRequest("PUT", "https://api.example.com/", body)
+	require.NoError(t, err)
+	_, err = transport.RoundTrip(req)
+	require.NoError(t, err)
+	require.Equal(t, []string{"whole"}, sent)
+}

@@ -267,6 +267,7 @@ func TestErrorsOfABaseShowWhatIsNoSecretAndNothingElse(t *testing.T) {
 		require.Error(t, err, name)
 		require.NotContains(t, err.Error(), c.secret, name)
 		require.Equal(t, fmt.Sprintf("%q", err.Error()), fmt.Sprintf("%q", err), name)
+		require.Equal(t, err.Error(), fmt.Sprint(err), name)
 	}
 }
 

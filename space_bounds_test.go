@@ -227,3 +227,11 @@ func TestForgetWithoutAccounts(t *testing.T) {
 	}
 	requireCounted(t, &transport.auth.spaces)
 }
+
+// Of a host that is too long to be remembered, nobody counts what is out.
+func TestLongHostsAreNoCrowd(t *testing.T) {
+	s := new(spaces)
+	require.Zero(t, s.enter(spacesOf("", strings.Repeat("x", maxHost+1))))
+	require.Empty(t, s.known)
+	require.NotZero(t, s.enter(spacesOf("", strings.Repeat("x", maxHost))))
+}

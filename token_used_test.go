@@ -331,3 +331,18 @@ func TestEndOfALoginWaitsForOnToken(t *testing.T) {
 		require.Nil(t, src.current.Load())
 	})
 }
+
+// A login that is found to be ended when its token is saved at last is past: nothing that comes of it is used any more.
+func TestEndThatIsFoundWhenATokenIsSavedIsNoted(t *testing.T) {
+	s := newSharedStore(nil)
+	src := &TokenSource{Store: s}
+	k := src.newLogin(login("a"))
+	s.failSave = errors.New("disk full")
+	require.Error(t, src.save(t.Context(), k))
+	s.failSave = nil
+	s.putRecord(&Record{LoggedOut: true, Login: k.login})
+	require.False(t, src.isPast(k))
+	require.NoError(t, src.save(t.Context(), k))
+	require.True(t, src.isPast(k))
+	require.True(t, s.record().LoggedOut)
+}
