@@ -68,7 +68,8 @@
 // # Token endpoints
 //
 // A [TokenEndpoint] is the place that issues tokens, with what this client has to say there. Its methods return a [FetchFunc]
-// for each grant: Refresh, ClientCredentials, JWTBearer, TokenExchange and AuthorizationCode.
+// for each grant: Refresh, ClientCredentials, JWTBearer, TokenExchange, AuthorizationCode and DeviceCode. Revocation is for
+// TokenSource.Revoke, and Post for the authorization server's other endpoints.
 //
 //	endpoint := &authretry.TokenEndpoint{
 //		URL:      "https://auth.example.com/token",

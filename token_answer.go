@@ -19,6 +19,7 @@ import (
 // content with that is content with us.
 type tokenAnswer struct {
 	resp    *http.Response
+	body    []byte
 	failure *oauth2.RetrieveError // nil: it is a success, for all that it says
 	fields  answerFields
 	extra   map[string]any // what it says
@@ -63,7 +64,7 @@ var (
 )
 
 func readTokenAnswer(resp *http.Response, body []byte) *tokenAnswer {
-	a := &tokenAnswer{resp: resp}
+	a := &tokenAnswer{resp: resp, body: body}
 	switch kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); {
 	case kind == "application/x-www-form-urlencoded", kind == "text/plain":
 		a.readForm(body)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -28,9 +29,10 @@ import (
 //	tokens := &authretry.TokenSource{Fetch: endpoint.Refresh(), Store: filestore.New(path)}
 //
 // A request is sent again on connection errors, 429 and 5xx other than 501, three times at most within some seconds, and not if
-// the server asks for a longer wait (Retry-After) than two; each time with new proofs and assertions. Redirects are not
-// followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as package oauth2 does. Errors of the server are
-// *oauth2.RetrieveError.
+// the server asks for a longer wait (Retry-After) than two; each time with new proofs and assertions. An authorization code
+// and a device code are sent once: whoever sends a code again may end the login that it has brought (RFC 6749 §4.1.2), and a
+// device must not ask too often. Redirects are not followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as
+// package oauth2 does. Errors of the server are *oauth2.RetrieveError.
 //
 // It is safe for concurrent use. It must not be changed after its first use.
 type TokenEndpoint struct {
@@ -98,7 +100,16 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 	if err := e.check(grant); err != nil {
 		return nil, err
 	}
-	answer, err := e.send(ctx, grant)
+	form, retries := make(url.Values, len(grant)+len(e.Params)+2), maxTokenRetries
+	for _, params := range []url.Values{grant, e.Params} {
+		for name, values := range params {
+			form[name] = values
+		}
+	}
+	if grant.Has("code") || grant.Has("device_code") {
+		retries = 0
+	}
+	answer, err := e.send(ctx, e.URL, form, retries)
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +135,7 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 
 // check reports mistakes in the fields.
 func (e *TokenEndpoint) check(grant url.Values) error {
-	u, err := url.Parse(e.URL)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+	if !isHTTP(e.URL) {
 		return errors.New("authretry: TokenEndpoint.URL is not an http or https URL")
 	}
 	for name := range e.Params {
@@ -136,14 +146,22 @@ func (e *TokenEndpoint) check(grant url.Values) error {
 	return nil
 }
 
+func isHTTP(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http")
+}
+
 // ofTheClient are the parameters by which a client authenticates itself.
 var ofTheClient = []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"}
 
-// send sends a request until there is an answer to keep.
-func (e *TokenEndpoint) send(ctx context.Context, grant url.Values) (*tokenAnswer, error) {
-	client, retries := e.client(ctx), 0
-	if client == nil {
-		client, retries = plainTokenClient, maxTokenRetries
+// send sends a form, and who the client is, until there is an answer to keep: again after a failure that may pass, as often as
+// retries says if it is our own client.
+func (e *TokenEndpoint) send(ctx context.Context, to string, form url.Values, retries int) (*tokenAnswer, error) {
+	client := e.client(ctx)
+	if client != nil {
+		retries = 0
+	} else {
+		client = plainTokenClient
 	}
 	stay := *client // a redirect would take the client's secret and the refresh token elsewhere (RFC 9700 §4.12)
 	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -157,7 +175,7 @@ func (e *TokenEndpoint) send(ctx context.Context, grant url.Values) (*tokenAnswe
 				return nil, err
 			}
 		}
-		req, err := e.request(ctx, auth, grant)
+		req, err := e.request(ctx, auth, to, form)
 		if err != nil {
 			return nil, err
 		}
@@ -240,19 +258,14 @@ func (defaultTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-func (e *TokenEndpoint) request(ctx context.Context, auth ClientAuth, grant url.Values) (*http.Request, error) {
-	form, header := make(url.Values, len(grant)+len(e.Params)+2), make(http.Header)
-	for _, params := range []url.Values{grant, e.Params} {
-		for name, values := range params {
-			form[name] = values
-		}
-	}
+func (e *TokenEndpoint) request(ctx context.Context, auth ClientAuth, to string, params url.Values) (*http.Request, error) {
+	form, header := maps.Clone(params), make(http.Header)
 	if err := auth.Authenticate(ctx, e, form, header); err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, errors.New("authretry: TokenEndpoint.URL is not an http or https URL")
+		return nil, errors.New("authretry: the endpoint's URL is not an http or https URL")
 	}
 	header.Set("Content-Type", "application/x-www-form-urlencoded")
 	header.Set("Accept", "application/json, application/x-www-form-urlencoded;q=0.9") // GitHub answers in a form unless asked

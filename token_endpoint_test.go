@@ -112,6 +112,8 @@ func TestTokenEndpointGrants(t *testing.T) {
 				"actor_token": {"at"}, "actor_token_type": {"t2"}, "audience": {"x", "y"}, "requested_token_type": {"t3"}, "scope": {"a"}}},
 		"authorization code": {endpoint.AuthorizationCode("c", "v", "http://127.0.0.1/cb"), TokenRequest{},
 			url.Values{"grant_type": {"authorization_code"}, "code": {"c"}, "code_verifier": {"v"}, "redirect_uri": {"http://127.0.0.1/cb"}}},
+		"device code": {endpoint.DeviceCode("d"), TokenRequest{},
+			url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {"d"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.forms = nil

@@ -85,17 +85,25 @@ func (e *TokenEndpoint) Refresh() FetchFunc {
 
 // mayRefresh returns why the refresh token of t must not be sent here.
 func (e *TokenEndpoint) mayRefresh(t *oauth2.Token) error {
-	known := RecordOf(t)
-	switch {
-	case known.TokenURL != "" && known.TokenURL != e.URL && !slices.Contains(e.FormerURLs, known.TokenURL):
-		return fmt.Errorf("%w: the refresh token was issued by another token endpoint than TokenEndpoint.URL, so it is not sent there (see FormerURLs)", ErrLoginRequired)
-	case known.ClientID != "" && known.ClientID != e.ClientID:
-		return fmt.Errorf("%w: the refresh token was issued to another client than TokenEndpoint.ClientID", ErrLoginRequired)
-	case known.KeyThumbprint != "" && (e.Proof == nil || e.Proof.Thumbprint() != known.KeyThumbprint):
+	if err := e.isStranger(t); err != nil {
+		return err
+	}
+	if known := RecordOf(t); known.KeyThumbprint != "" && (e.Proof == nil || e.Proof.Thumbprint() != known.KeyThumbprint) {
 		return &tokenError{
 			text:   "the refresh token is bound to another key than that of TokenEndpoint.Proof (RFC 9449 §5)",
 			causes: []error{ErrLoginRequired, &Rejection{Reason: ReasonWrongKey}},
 		}
+	}
+	return nil
+}
+
+// isStranger returns an error if t is known to have been issued elsewhere, or to another client.
+func (e *TokenEndpoint) isStranger(t *oauth2.Token) error {
+	switch known := RecordOf(t); {
+	case known.TokenURL != "" && known.TokenURL != e.URL && !slices.Contains(e.FormerURLs, known.TokenURL):
+		return fmt.Errorf("%w: the refresh token was issued by another token endpoint than TokenEndpoint.URL, so it is not sent there (see FormerURLs)", ErrLoginRequired)
+	case known.ClientID != "" && known.ClientID != e.ClientID:
+		return fmt.Errorf("%w: the refresh token was issued to another client than TokenEndpoint.ClientID", ErrLoginRequired)
 	}
 	return nil
 }
@@ -213,7 +221,7 @@ func (e *TokenEndpoint) TokenExchange(x TokenExchange) FetchFunc {
 
 // AuthorizationCode returns a FetchFunc that redeems an authorization code (RFC 6749 §4.1.3), with the PKCE verifier (RFC 7636)
 // unless that is empty, and the redirect URI unless that is. A code can be redeemed once: this is for [TokenSource.Set] and for a
-// [TokenSource.Login].
+// [TokenSource.Login]. Package login has a browser bring the code.
 func (e *TokenEndpoint) AuthorizationCode(code, verifier, redirectURI string) FetchFunc {
 	return func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
 		grant := url.Values{"grant_type": {"authorization_code"}, "code": {code}}
@@ -224,6 +232,15 @@ func (e *TokenEndpoint) AuthorizationCode(code, verifier, redirectURI string) Fe
 			grant.Set("redirect_uri", redirectURI)
 		}
 		return e.fetch(ctx, grant)
+	}
+}
+
+// DeviceCode returns a FetchFunc that asks once for the token of a login by another device (RFC 8628 §3.4), whose device code the
+// server has given. Until somebody has said yes there, the server answers authorization_pending, or slow_down if it is asked too
+// often: an *oauth2.RetrieveError. Package login asks until there is a token.
+func (e *TokenEndpoint) DeviceCode(code string) FetchFunc {
+	return func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
+		return e.fetch(ctx, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {code}})
 	}
 }
 

@@ -77,7 +77,11 @@ func (s *TokenSource) logIn(ctx context.Context, run *refreshRun) {
 
 // notLoggedIn is the error of a login that has failed.
 func notLoggedIn(err error) error {
-	return &tokenError{text: "nobody has logged in: " + describeCause(err, nil), causes: []error{ErrLoginRequired, err}}
+	text := describeCause(err, nil)
+	if errors.Is(err, context.DeadlineExceeded) {
+		text = "it took too long (see TokenSource.LoginTimeout)"
+	}
+	return &tokenError{text: "nobody has logged in: " + text, causes: []error{ErrLoginRequired, err}}
 }
 
 // askPerson has somebody log in, unless somebody else has by the time that it is their turn. The token is in run.fetched.

@@ -123,6 +123,7 @@ func TestLoginEnds(t *testing.T) {
 		start = time.Now()
 		_, err = src.Token()
 		require.ErrorIs(t, err, ErrLoginRequired)
+		require.ErrorContains(t, err, "LoginTimeout")
 		require.Equal(t, 5*time.Minute, time.Since(start))
 		synctest.Wait()
 		require.EqualValues(t, 2, p.gaveUp.Load())

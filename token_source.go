@@ -70,7 +70,7 @@ type TokenSource struct {
 	HTTPClient *http.Client
 
 	// Revoke is what Logout calls with the token, if it is not nil: it tells the authorization server that the token is not
-	// used any more (RFC 7009).
+	// used any more (RFC 7009): [TokenEndpoint.Revocation], or your own.
 	Revoke func(context.Context, *oauth2.Token) error
 
 	// OnToken is called with each token from Fetch, Store, Login or Set just before it comes into use, each time that it does;
