@@ -235,12 +235,11 @@ func (e *TokenEndpoint) AuthorizationCode(code, verifier, redirectURI string) Fe
 	}
 }
 
-// DeviceCode returns a FetchFunc that asks once for the token of a login by another device (RFC 8628 §3.4), whose device code the
-// server has given. Until somebody has said yes there, the server answers authorization_pending, or slow_down if it is asked too
-// often: an *oauth2.RetrieveError. Package login asks until there is a token.
-func (e *TokenEndpoint) DeviceCode(code string) FetchFunc {
+// DeviceCode returns a FetchFunc that asks once for the token of a login by a device (RFC 8628 §3.4). Until the person has agreed, the
+// error is an *oauth2.RetrieveError that says authorization_pending, or slow_down (§3.5): package login asks again as it should.
+func (e *TokenEndpoint) DeviceCode(deviceCode string) FetchFunc {
 	return func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
-		return e.fetch(ctx, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {code}})
+		return e.fetch(ctx, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {deviceCode}})
 	}
 }
 

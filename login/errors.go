@@ -1,0 +1,134 @@
+package login
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"golang.org/x/oauth2"
+)
+
+// Errors of a login, by errors.Is.
+var (
+	// ErrDeclined means that the person, or the authorization server for them, has said no (access_denied).
+	ErrDeclined = errors.New("login: the login was declined")
+
+	// ErrExpired means that nobody has agreed in time (expired_token).
+	ErrExpired = errors.New("login: nobody has agreed before the code expired; log in again")
+
+	// ErrIssuer means that an answer came from another authorization server than the one that was asked (RFC 9207), or does
+	// not say from which. Its code has not been used.
+	ErrIssuer = errors.New("login: the answer comes from another authorization server than the one that was asked (RFC 9207), so it is not used")
+)
+
+// An Error is what an authorization server says in place of a code or a token. Its text has nothing of the server's.
+type Error struct {
+	// Code is the error code, such as "access_denied" (RFC 6749 §4.1.2.1, RFC 8628 §3.5); "" if it is none that is known.
+	Code string
+
+	// Status is the status of the answer; 0 if it came by a browser.
+	Status int
+
+	err error // what it wraps besides; may be nil
+}
+
+// Error says what has failed, and what to do.
+func (e *Error) Error() string {
+	text := "login: the authorization server has answered with an error"
+	if e.Status != 0 {
+		text = fmt.Sprintf("login: the authorization server answered %d", e.Status)
+	}
+	if e.Code == "" {
+		return text
+	}
+	if what, ok := meanings[e.Code]; ok && what != "" {
+		return fmt.Sprintf("%s, %s: %s", text, e.Code, what)
+	}
+	return text + ", " + e.Code
+}
+
+// Unwrap returns ErrDeclined or ErrExpired where Code says so.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	switch e.Code {
+	case "access_denied":
+		errs = append(errs, ErrDeclined)
+	case "expired_token":
+		errs = append(errs, ErrExpired)
+	}
+	if e.err != nil {
+		errs = append(errs, e.err)
+	}
+	return errs
+}
+
+// Format keeps what it wraps out of everything that package fmt prints.
+func (e *Error) Format(f fmt.State, _ rune) { io.WriteString(f, e.Error()) }
+
+// meanings are the codes that are known, and what to do about them.
+var meanings = map[string]string{
+	"access_denied":             "the login was declined",
+	"authorization_pending":     "",
+	"consent_required":          "it wants to ask the person for their consent",
+	"expired_token":             "nobody has agreed in time; log in again",
+	"interaction_required":      "it wants to ask the person something",
+	"invalid_client":            "it does not know the client; put the client's credentials right",
+	"invalid_dpop_proof":        "it does not take the proof of the key (RFC 9449)",
+	"invalid_grant":             "the code is not good, or not any more; log in again",
+	"invalid_request":           "it does not take the request as it is; see what the client is allowed there",
+	"invalid_scope":             "it does not know one of the scopes, or does not give it to this client",
+	"invalid_target":            "it does not know the resource (RFC 8707)",
+	"login_required":            "it wants the person to log in",
+	"server_error":              "it has failed; try again later",
+	"slow_down":                 "",
+	"temporarily_unavailable":   "try again later",
+	"unauthorized_client":       "the client may not log people in in this way",
+	"unsupported_response_type": "it does not know the authorization code flow",
+	"use_dpop_nonce":            "it asks for another nonce each time (RFC 9449)",
+}
+
+// known returns an error code if it is one that is known, else "".
+func known(code string) string {
+	if _, ok := meanings[code]; ok {
+		return code
+	}
+	return ""
+}
+
+// readError reads an answer that is an error (RFC 6749 §5.2).
+func readError(got *answer) *Error {
+	var said struct {
+		Error string `json:"error"`
+	}
+	_ = json.Unmarshal(got.body, &said)
+	return &Error{Code: known(said.Error), Status: got.status}
+}
+
+// tokenError is the error of a token request.
+func tokenError(err error) error {
+	r, ok := errors.AsType[*oauth2.RetrieveError](err)
+	if !ok {
+		return err
+	}
+	e := &Error{Code: known(r.ErrorCode), err: err}
+	if r.Response != nil {
+		e.Status = r.Response.StatusCode
+	}
+	return e
+}
+
+// isOf reports whether e has one of the codes.
+func (e *Error) isOf(codes ...string) bool { return e.Code != "" && slices.Contains(codes, e.Code) }
+
+// unreachable is the error of a request that has had no answer. Its text has no URL, which could have secrets in it.
+func unreachable(err error) error { return &unreachableError{err} }
+
+type unreachableError struct{ err error }
+
+func (e *unreachableError) Error() string {
+	return "login: the authorization server could not be reached"
+}
+func (e *unreachableError) Unwrap() error              { return e.err }
+func (e *unreachableError) Format(f fmt.State, _ rune) { io.WriteString(f, e.Error()) }
