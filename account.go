@@ -24,11 +24,13 @@ type (
 	accountKey struct{} // has the account
 	requestKey struct{} // has the context of the caller's request
 	originKey  struct{} // has the origin that the request is for
+	refusalKey struct{} // has where the refusal came from that is being answered
 )
 
 func (accountKey) ours()   {}
 func (requestKey) ours()   {}
 func (originKey) ours()    {}
+func (refusalKey) ours()   {}
 func (listenerKey) ours()  {}
 func (noncesKey) ours()    {}
 func (refreshKey) ours()   {}
@@ -159,6 +161,8 @@ func (c *callContext) Value(key any) any {
 		return c.x.account
 	case originKey:
 		return c.x.origin
+	case refusalKey:
+		return c.x.refusedAt()
 	case noncesKey:
 		return &c.x.nonces
 	case requestKey:

@@ -568,7 +568,7 @@ func specimens(t *testing.T) map[string][]any {
 		"TokenStore":         {},
 		"CredentialsFunc":    {CredentialsFunc(nil)},
 		"CredentialsRequest": {},
-		"Record":             {Record{Token: tok}, &Record{Token: tok}, RecordOf(tok)},
+		"Record":             {Record{Token: tok, Extra: map[string]string{secret: secret}}, &Record{Token: tok}, RecordOf(tok)},
 		"ClientAuth":         auths,
 		"PrivateKeyJWT":      {auths[3]},
 		"TokenEndpoint":      {endpoint, *endpoint},

@@ -181,6 +181,12 @@ func (b *Bearer) check() error {
 	return b.place().check("Bearer")
 }
 
+// wantsRemoteAddr reports whether a Login may want to know where the server is that asks for a token.
+func (b *Bearer) wantsRemoteAddr() bool {
+	s, ok := b.Source.(*TokenSource)
+	return ok && s != nil && s.Login != nil
+}
+
 func isNilSource(src oauth2.TokenSource) bool {
 	s, ok := src.(*TokenSource)
 	return src == nil || ok && s == nil

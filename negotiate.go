@@ -61,6 +61,7 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		case *Basic, *Digest, *APIKey:
 		case *Bearer:
 			a.asksAccount = true // and the origin, which a TokenSource wants to know
+			a.asksRemote = a.asksRemote || a.side == originSide && s.wantsRemoteAddr()
 			if s.Sources != nil && a.accountFunc == nil {
 				return fmt.Errorf("authretry: Bearer.Sources needs to know for whom a request is: set Transport.Account, or Bearer.Source if there is one user; a ProxyTransport has no accounts")
 			}

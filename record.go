@@ -32,10 +32,17 @@ type Record struct {
 	// Where the token comes from, and what it is for, as far as that is known: the issuer (RFC 8414), the URL of the token
 	// endpoint, the client, the resource (RFC 8707), and the JWK thumbprint of the key that it is bound to (RFC 9449 §6).
 	Issuer, TokenURL, ClientID, Resource, KeyThumbprint string
+
+	// Extra is what else a Fetch or Login wants to know of the login in a later process, by names of its own, as package discover
+	// does. It may have secrets. In all it has 64 KiB at most. See [WithRecord].
+	Extra map[string]string
 }
 
 // maxRecord is how many bytes a Record in JSON may have.
 const maxRecord = 1 << 20
+
+// maxExtra is how many bytes Record.Extra may have.
+const maxExtra = 64 << 10
 
 const recordVersion = 1
 
@@ -55,6 +62,8 @@ type savedRecord struct {
 	ClientID      string     `json:"client_id,omitempty"`
 	Resource      string     `json:"resource,omitempty"`
 	KeyThumbprint string     `json:"jkt,omitempty"`
+
+	Extra map[string]string `json:"extra,omitempty"`
 }
 
 // ErrNewerRecord means that a login was saved by a newer version of this package, which keeps more of it. A [TokenStore] must not
@@ -91,12 +100,13 @@ func (r *Record) Encode() ([]byte, error) {
 		}
 		s.Login = r.Login
 		s.Issuer, s.TokenURL, s.ClientID, s.Resource, s.KeyThumbprint = r.Issuer, r.TokenURL, r.ClientID, r.Resource, r.KeyThumbprint
+		s.Extra = r.Extra
 	}
 	data, err := json.Marshal(s)
 	switch {
 	case err != nil:
 		return nil, errors.New("authretry: the login cannot be written as JSON")
-	case len(data) > maxRecord:
+	case len(data) > maxRecord, sizeOf(s.Extra) > maxExtra:
 		return nil, errRecordTooLong
 	}
 	return data, nil
@@ -132,7 +142,7 @@ func DecodeRecord(data []byte) (*Record, error) {
 		extra["id_token"] = s.IDToken
 	}
 	r := &Record{Token: t, Scopes: strings.Fields(s.Scope), Login: s.Login, Issuer: s.Issuer, TokenURL: s.TokenURL, ClientID: s.ClientID,
-		Resource: s.Resource, KeyThumbprint: s.KeyThumbprint}
+		Resource: s.Resource, KeyThumbprint: s.KeyThumbprint, Extra: s.Extra}
 	if r.isOfSomewhere() {
 		extra[recordKey] = r
 	}
@@ -160,6 +170,35 @@ func RecordOf(t *oauth2.Token) Record {
 	return r
 }
 
+// WithRecord returns t with what r says of where it comes from and what it is for: Issuer, TokenURL, ClientID, Resource,
+// KeyThumbprint and Extra, in place of what was known of that. A [Bearer] sends the token to the origin of Resource only, a
+// [TokenSource] saves all of it, and [RecordOf] returns it. It is for a Fetch or Login that gets tokens in its own way.
+func WithRecord(t *oauth2.Token, r Record) *oauth2.Token {
+	if t == nil {
+		return nil
+	}
+	r.Token, r.Scopes, r.Login, r.LoggedOut = nil, nil, "", false
+	return withRecord(t, &r)
+}
+
+// withRecord returns t with what r says of it, in place of what was known.
+func withRecord(t *oauth2.Token, r *Record) *oauth2.Token {
+	extra := map[string]any{recordKey: r}
+	for _, name := range []string{"scope", "id_token"} {
+		if text, ok := t.Extra(name).(string); ok {
+			extra[name] = text
+		}
+	}
+	return t.WithExtra(extra)
+}
+
+func sizeOf(extra map[string]string) (n int) {
+	for name, value := range extra {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
 // scopes returns what the Token is good for, sorted.
 func (r *Record) scopes() []string {
 	if r.Scopes == nil && r.Token != nil {
@@ -178,7 +217,7 @@ func (r *Record) login() string {
 
 // isOfSomewhere reports whether r says where its token comes from, or what it is for.
 func (r *Record) isOfSomewhere() bool {
-	return r.Issuer != "" || r.TokenURL != "" || r.ClientID != "" || r.Resource != "" || r.KeyThumbprint != ""
+	return r.Issuer != "" || r.TokenURL != "" || r.ClientID != "" || r.Resource != "" || r.KeyThumbprint != "" || len(r.Extra) > 0
 }
 
 // attached returns r with a Token that knows what r says of it, for Records that were not read by DecodeRecord.
@@ -190,13 +229,7 @@ func (r *Record) attached() *Record {
 		return r
 	}
 	c := *r
-	extra := map[string]any{recordKey: r}
-	for _, name := range []string{"scope", "id_token"} {
-		if text, ok := r.Token.Extra(name).(string); ok {
-			extra[name] = text
-		}
-	}
-	c.Token = r.Token.WithExtra(extra)
+	c.Token = withRecord(r.Token, r)
 	return &c
 }
 

@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -41,6 +42,27 @@ func (r *remote) gotConn(got httptrace.GotConnInfo) {
 	if r.direct && got.Conn != nil && got.Conn.RemoteAddr() != nil {
 		r.at = got.Conn.RemoteAddr().String()
 	}
+}
+
+// A refusedAt is where a refusal came from.
+type refusedAt struct {
+	url    string // of the request, without user info, query and fragment
+	remote string // the address of the server, as far as that is known
+}
+
+// refusedAt returns where the refusal came from that is being answered, of an origin's.
+func (x *exchange) refusedAt() refusedAt {
+	if x.side != originSide || x.resp == nil {
+		return refusedAt{}
+	}
+	u := url.URL{Scheme: x.req.URL.Scheme, Host: x.req.URL.Host, Path: x.req.URL.Path, RawPath: x.req.URL.RawPath}
+	return refusedAt{u.String(), x.remote}
+}
+
+// refusalIn returns where the refusal came from that is being answered, if a context says so.
+func refusalIn(ctx context.Context) refusedAt {
+	at, _ := ctx.Value(refusalKey{}).(refusedAt)
+	return at
 }
 
 // addr returns the address and port, or "".

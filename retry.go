@@ -188,10 +188,13 @@ func (x *exchange) first() (*http.Request, error) {
 			x.report(Event{Kind: EventAuthorized, Attempt: 1}, l)
 			return req, nil
 		}
-		if x.noReplay = err; !errors.Is(err, errBodyNotReplayable) {
+		switch {
+		case errors.Is(err, errBodyNotReplayable):
+			x.noReplay = err
+		case !errors.Is(err, ErrChallengeRequired):
 			return nil, err
 		}
-		x.keep(l) // let the server say what it wants of a body like this
+		x.keep(l) // let the server say what it wants, of a body like this, or at all
 	}
 	own := req.Header.Get("Expect") != "" // then nothing is read of the body before the server has asked for it
 	switch {

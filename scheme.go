@@ -61,7 +61,7 @@ type Session interface {
 	// req.Body; req.GetBody, if not nil, gives a copy of the body to compute on. It obeys req.Context() if it takes
 	// time. An error means that credentials could not be obtained, and fails the request; but for that of a GetBody whose body
 	// cannot be read twice, or one that wraps it: then the request is sent without credentials ahead, or the refusal goes to
-	// the caller.
+	// the caller. One that wraps [ErrChallengeRequired] has the request sent without credentials ahead, too.
 	Authorize(req *http.Request) error
 }
 

@@ -54,7 +54,7 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		"APIKey":         []any{key, *key},
 		"Bearer":         []any{bearer, &Bearer{Source: source}},
 		"TokenSource":    []any{source, failing},
-		"Record":         []any{Record{Token: token}, &Record{Token: token}},
+		"Record":         []any{Record{Token: token, Extra: map[string]string{"a": secret}}, &Record{Token: token}},
 		"TokenRequest":   []any{TokenRequest{Previous: token}, &TokenRequest{Previous: token}},
 		"Rejection":      append(shown, &Rejection{Reason: ReasonNoCredentials, Err: failure}, failure),
 		"Event":          Event{Kind: EventRefreshed, Err: failure},

@@ -103,7 +103,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 		}
 	}
 	previous := run.previous(stored)
-	t, err := s.Login(ctx, TokenRequest{Previous: previous, Challenge: run.challenge, Account: run.account,
+	t, err := s.Login(ctx, TokenRequest{Previous: previous, Challenge: run.challenge, URL: run.at.url, RemoteAddr: run.at.remote, Account: run.account,
 		Scopes: union(run.has(previous, stored), run.scopes), Claims: run.claims,
 		ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge, wider: true})
 	if err != nil {
@@ -143,6 +143,8 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 		return
 	}
 	switch {
+	case k == nil && run.challenge == nil && errors.Is(err, ErrChallengeRequired):
+		run.finish(nil, err)
 	case k == nil:
 		s.declined, s.declineTo = err, time.Now().Add(s.refusalInterval())
 		run.finish(nil, err)

@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,8 @@ func (run *refreshRun) await(ctx context.Context, what string) error {
 func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool) {
 	switch {
 	case !run.serves(d) || run.err == nil && run.token == nil:
+		return nil, nil, false
+	case run.challenge == nil && d.challenge != nil && errors.Is(run.err, ErrChallengeRequired):
 		return nil, nil, false
 	case run.token != nil && d.none():
 		return run.token, nil, true // whatever others have asked for besides
@@ -264,7 +267,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		}
 	}
 	has := run.has(previous, stored)
-	r := TokenRequest{Previous: previous, Challenge: run.challenge, Account: run.account, Background: run.background,
+	r := TokenRequest{Previous: previous, Challenge: run.challenge, URL: run.at.url, RemoteAddr: run.at.remote, Account: run.account, Background: run.background,
 		Scopes: union(has, run.scopes), Claims: run.claims, ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge,
 		wider: !isSubset(run.scopes, has)}
 	t, err := s.callFetch(ctx, r)
@@ -525,7 +528,7 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	case run.lacks && k != nil:
 		s.lacking = now.Add(s.refusalInterval())
 		run.finish(k.token, err) // which is good for who has asked for no more than there was
-	case !run.none():
+	case !run.none(), run.challenge == nil && errors.Is(err, ErrChallengeRequired):
 		run.base.unrefuse()
 		run.finish(nil, err) // it concerns who has asked, and nothing else
 	default:

@@ -37,6 +37,11 @@ type TokenRequest struct {
 	// §5.1). It is nil if there was no challenge, or if it is not what caused the refresh.
 	Challenge *Challenge
 
+	// URL is that of the request that was refused with Challenge, without user info, query and fragment; "" if Challenge is nil.
+	// RemoteAddr is the address and port of the server that refused it, as [WantsRemoteAddr] says; it is known only to a Bearer
+	// whose Source has a Login, or to a Scheme that has asked for it.
+	URL, RemoteAddr string
+
 	// Account is for whom the token is wanted, as Transport.Account says, if that is known. For a FetchFunc it is that of
 	// the caller who caused the refresh.
 	Account string
@@ -80,13 +85,14 @@ type demand struct {
 	forced     bool   // the current token is to be replaced, although it has not expired
 	noFetch    bool   // but only by what another process may have put into the Store
 	challenge  *Challenge
+	at         refusedAt // where that came from
 	account    string
 	attempt    int // of the request, for events; 0 in the background
 }
 
 func newDemand(r *TokenRequest) (demand, error) {
 	n, err := needsOf(r)
-	d := demand{needs: n, challenge: r.Challenge, account: r.Account, attempt: 1}
+	d := demand{needs: n, challenge: r.Challenge, at: refusedAt{r.URL, r.RemoteAddr}, account: r.Account, attempt: 1}
 	if r.Previous != nil {
 		d.refused = r.Previous.AccessToken
 	}

@@ -134,6 +134,11 @@ var (
 	// into the Store.
 	ErrLoginRequired = errors.New("authretry: a new login is required")
 
+	// ErrChallengeRequired is for a Fetch or a Login that cannot tell what token is wanted before a server has asked for one:
+	// where TokenRequest.Challenge is nil, and there is nothing to go on with. The request is then sent without a token, and what
+	// the server answers is the Challenge of the next TokenRequest. It is no failure that is remembered.
+	ErrChallengeRequired = errors.New("authretry: the server has not said yet what token it wants, so that none can be obtained")
+
 	// ErrTokenRefused means that a server refuses a token although it is fresh from the token endpoint, so that
 	// another refresh would not help now. It wraps [ErrCredentialsRefused].
 	ErrTokenRefused error = &refusedError{text: "the server refuses a token fresh from the token endpoint"}
@@ -172,6 +177,9 @@ func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token
 	}
 	if d.account == "" {
 		d.account = AccountOf(ctx)
+	}
+	if d.challenge != nil && d.at == (refusedAt{}) {
+		d.at = refusalIn(ctx)
 	}
 	return s.obtain(ctx, d)
 }
@@ -217,6 +225,9 @@ func (s *TokenSource) Refused(ctx context.Context, t *oauth2.Token, c *Challenge
 		return
 	}
 	d := demand{refused: t.AccessToken, challenge: c, background: true, attempt: 2}
+	if c != nil {
+		d.at = refusalIn(ctx)
+	}
 	_, _, _ = s.join(context.WithoutCancel(ctx), &d)
 }
 
