@@ -72,6 +72,10 @@ type TokenEndpoint struct {
 	// and as URL the one of the server's mtls_endpoint_aliases, if it has that; Auth is nil then.
 	HTTPClient *http.Client
 
+	// Base is what the client of our own is over, in place of http.DefaultTransport and of TokenSource.HTTPClient, with the
+	// retries above. It does not count if HTTPClient is set.
+	Base http.RoundTripper
+
 	// AllowPlaintext lets the client's credentials and refresh tokens go over plain http to any host.
 	AllowPlaintext bool
 }
@@ -158,9 +162,12 @@ var ofTheClient = []string{"client_id", "client_secret", "client_assertion", "cl
 // retries says if it is our own client.
 func (e *TokenEndpoint) send(ctx context.Context, to string, form url.Values, retries int) (*tokenAnswer, error) {
 	client := e.client(ctx)
-	if client != nil {
+	switch {
+	case e.HTTPClient == nil && e.Base != nil:
+		client = &http.Client{Transport: e.Base}
+	case client != nil:
 		retries = 0
-	} else {
+	default:
 		client = plainTokenClient
 	}
 	stay := *client // a redirect would take the client's secret and the refresh token elsewhere (RFC 9700 §4.12)

@@ -59,7 +59,7 @@ type Authorization struct {
 	AnswersWithIssuer bool
 
 	// HTTPClient sends the requests to DeviceURL and PushedURL. Its redirects are not followed. If it is nil, that of Endpoint
-	// does; if that is nil, the one that the context has under oauth2.HTTPClient; and if that is nil, one of our own over
+	// does; if that is nil, one over its Base, or the one that the context has under oauth2.HTTPClient; else one of our own over
 	// http.DefaultTransport.
 	HTTPClient *http.Client
 

@@ -33,6 +33,9 @@ func (a *Authorization) client(ctx context.Context, e *authretry.TokenEndpoint) 
 // tokenClient returns what sends requests to the token endpoint, each of them once.
 func (a *Authorization) tokenClient(ctx context.Context, e *authretry.TokenEndpoint) *http.Client {
 	client := e.HTTPClient
+	if client == nil && e.Base != nil {
+		client = &http.Client{Transport: e.Base}
+	}
 	if client == nil {
 		client, _ = ctx.Value(oauth2.HTTPClient).(*http.Client)
 	}

@@ -196,6 +196,10 @@ func (p *Policy) judgeName(ctx context.Context, host string) error {
 	return nil
 }
 
+// CheckHost resolves a host that somebody else is going to dial, such as the user's browser, and returns a *RefusedError if any
+// address of it is one that we would not dial ourselves. It sends nothing there.
+func (p *Policy) CheckHost(ctx context.Context, host string) error { return p.judgeName(ctx, host) }
+
 // mayReach reports whether addr may be dialled for a host.
 func (p *Policy) mayReach(host string, addr netip.Addr) bool {
 	home := outside

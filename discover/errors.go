@@ -1,0 +1,103 @@
+package discover
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
+)
+
+// What can be wrong, by errors.Is. Each text says what to do.
+var (
+	// ErrNoMetadata means that there is no metadata where it should be, or none that can be read.
+	ErrNoMetadata = errors.New("there is no metadata that can be read; name the authorization server in Config.Issuers, or use an authretry.TokenEndpoint")
+
+	// ErrOtherResource means that the metadata is that of another resource than the one that was asked (RFC 9728 §3.3).
+	ErrOtherResource = errors.New("the metadata is that of another resource than the one that was asked (RFC 9728 §3.3); if that is right, name it in Config.Resource")
+
+	// ErrOtherIssuer means that the metadata is that of another authorization server than the one that was asked (RFC 8414 §3.3).
+	ErrOtherIssuer = errors.New("the metadata is that of another authorization server than the one that was asked (RFC 8414 §3.3); its operator has to put that right")
+
+	// ErrNotAllowed means that the resource names no authorization server that Config.Issuers allows, or too many to choose from.
+	ErrNotAllowed = errors.New("the resource names no authorization server that may be asked; if one of those is right, name it in Config.Issuers")
+
+	// ErrRefusedURL means that a server has named a URL that is not asked: it is not https, or leads to where only those inside
+	// can reach (see [Config.Issuers]).
+	ErrRefusedURL = errors.New("a server has named a URL that is not asked; if it is right, name the authorization server in Config.Issuers")
+
+	// ErrNoPKCE means that the authorization server does not say that it checks PKCE by S256 (RFC 7636), without which codes can be
+	// stolen.
+	ErrNoPKCE = errors.New("the authorization server does not say that it supports PKCE by S256 (RFC 7636); if it does all the same, set Config.AssumePKCE")
+
+	// ErrNoFlow means that there is no way to get a token that both sides know.
+	ErrNoFlow = errors.New("the authorization server has no way to get a token that the program has; set Config.Flow or Config.Grant")
+
+	// ErrNoClient means that the program is not known to the authorization server, and cannot make itself known.
+	ErrNoClient = errors.New("the program is not known to the authorization server, which lets no client register itself; register it there, and name it in Config.Clients")
+
+	// ErrRegistration means that the authorization server has not registered the program (RFC 7591).
+	ErrRegistration = errors.New("the authorization server has not registered the program (RFC 7591); register it there by hand, and name it in Config.Clients")
+)
+
+// An Error says which step of the way from a 401 to a token has failed, and at which host. Its text has nothing that a server has
+// said but the name of the host.
+type Error struct {
+	Host string // of the server that was asked, or that was not
+	What error  // one of the errors of this package
+
+	cause error // what happened; may be nil
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	text := "discover: "
+	if e.Host != "" {
+		text += fmt.Sprintf("%.100q: ", e.Host)
+	}
+	return text + e.What.Error() + causeText(e.cause)
+}
+
+// causeText says what has happened, if that can be said in words of our own.
+func causeText(cause error) string {
+	if cause == nil {
+		return ""
+	}
+	if refused, ok := errors.AsType[*guarded.RefusedError](cause); ok {
+		return " (" + refused.Error() + ")"
+	}
+	if own, ok := errors.AsType[ownError](cause); ok {
+		return " (" + string(own) + ")"
+	}
+	return " (it could not be reached)"
+}
+
+// Unwrap returns What and what has happened, of which the text says nothing. Where a URL was refused, it has a
+// *authretry.Rejection, too.
+func (e *Error) Unwrap() []error {
+	errs := []error{e.What}
+	if e.cause != nil {
+		errs = append(errs, e.cause)
+	}
+	if e.What == ErrRefusedURL {
+		errs = append(errs, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: e.What})
+	}
+	return errs
+}
+
+// Format keeps what it wraps out of everything that package fmt prints.
+func (e *Error) Format(f fmt.State, _ rune) { io.WriteString(f, e.Error()) }
+
+// An ownError is a text of ours that says what has happened.
+type ownError string
+
+func (e ownError) Error() string { return string(e) }
+
+// failed returns an *Error.
+func failed(host string, what, cause error) error {
+	if _, ok := errors.AsType[*guarded.RefusedError](cause); ok {
+		what = ErrRefusedURL
+	}
+	return &Error{Host: host, What: what, cause: cause}
+}

@@ -1,0 +1,206 @@
+package discover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/authretry/authretry/internal/guarded"
+)
+
+// A place is a server that names others: its URL, and at which address it is, if that is known.
+type place struct {
+	url  *url.URL
+	addr netip.Addr
+	own  bool // it is asked itself, and the program has named it, or has asked it before
+}
+
+// policy returns what may be reached of what the place names.
+func (c *Config) policy(home place) *guarded.Policy {
+	named := func(host string) bool {
+		return c.isNamed(host) || home.own && strings.EqualFold(host, home.url.Hostname())
+	}
+	return &guarded.Policy{Home: home.url, HomeAddr: home.addr, Named: named, Resolver: c.resolver, Proxy: c.proxy, TLS: c.TLSClientConfig}
+}
+
+// client returns what asks for what the place names.
+func (c *Config) client(home place) *http.Client {
+	if c.HTTPClient == nil {
+		return c.policy(home).Client()
+	}
+	stay := *c.HTTPClient
+	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &stay
+}
+
+// isNamed reports whether the program has named a host in Issuers.
+func (c *Config) isNamed(host string) bool {
+	for _, issuer := range c.Issuers {
+		if u, err := url.Parse(issuer); err == nil && strings.EqualFold(u.Hostname(), host) {
+			return true
+		}
+	}
+	return false
+}
+
+// check returns a URL that the place names, or why it is not asked: it must be https, or http to this machine.
+func (c *Config) check(home place, named string) (*url.URL, error) {
+	policy := c.policy(home)
+	u, err := url.Parse(named)
+	if err == nil && !u.IsAbs() {
+		return nil, &guarded.RefusedError{Why: "it is no absolute URL"}
+	}
+	if u, err = policy.Check(named); err != nil {
+		return nil, err
+	}
+	if u.Scheme == "http" && !isLoopbackName(u.Hostname()) {
+		return nil, &guarded.RefusedError{Host: u.Hostname(), Why: "it is not https"}
+	}
+	return u, nil
+}
+
+// A document is a JSON object, by the names of its members as they are written.
+type document map[string]json.RawMessage
+
+// get asks for a JSON object that the place names. Any answer but 200 with such an object is an ownError, which says that there is
+// none. It returns at which address the server is, too, if that is known.
+func (c *Config) get(ctx context.Context, home place, u *url.URL) (document, netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, guarded.Timeout)
+	defer cancel()
+	w := &watch{target: hostPort(u)}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GetConn: w.getConn, GotConn: w.gotConn})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := c.client(home).Do(req)
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, netip.Addr{}, ownError(fmt.Sprintf("it answered %d", resp.StatusCode))
+	}
+	if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
+		return nil, netip.Addr{}, ownError("its answer is not application/json")
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, guarded.MaxAnswer+1))
+	if len(body) > guarded.MaxAnswer || len(body) == guarded.MaxAnswer && err != nil {
+		return nil, netip.Addr{}, ownError("its answer is too long")
+	}
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	doc, err := parse(body)
+	return doc, w.addr(), err
+}
+
+// parse reads a JSON object.
+func parse(body []byte) (document, error) {
+	var doc document
+	if json.Unmarshal(body, &doc) != nil || doc == nil {
+		return nil, ownError("its answer is not a JSON object")
+	}
+	return doc, nil
+}
+
+// read reads a member, if it is there. An error means that it is of another type.
+func (d document) read(name string, into any) error {
+	raw, ok := d[name]
+	if !ok || string(raw) == "null" {
+		return nil
+	}
+	if json.Unmarshal(raw, into) != nil {
+		return ownError("its " + name + " is of a wrong type")
+	}
+	return nil
+}
+
+// readAll reads several members.
+func (d document) readAll(members map[string]any) error {
+	var failed []error
+	for name, into := range members {
+		if err := d.read(name, into); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// A watch notes to which address a request goes. What a proxy is asked says nothing of that.
+type watch struct {
+	target string
+
+	mu     sync.Mutex // guards what follows
+	direct bool
+	at     netip.Addr
+}
+
+func (w *watch) getConn(hostPort string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.direct, w.at = strings.EqualFold(hostPort, w.target), netip.Addr{}
+}
+
+func (w *watch) gotConn(got httptrace.GotConnInfo) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.direct && got.Conn != nil && got.Conn.RemoteAddr() != nil {
+		if at, err := netip.ParseAddrPort(got.Conn.RemoteAddr().String()); err == nil {
+			w.at = at.Addr()
+		}
+	}
+}
+
+func (w *watch) addr() netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at
+}
+
+// hostPort returns where a URL leads, as http.Transport writes it.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// originOf returns scheme, host and port of a URL, the port only if it is not the usual one (RFC 6454 §6.2).
+func originOf(u *url.URL) string {
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port == "" || u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
+		return u.Scheme + "://" + host
+	}
+	return u.Scheme + "://" + host + ":" + port
+}
+
+// isLoopbackName reports whether a host, by its name alone, is this machine.
+func isLoopbackName(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// addrOf returns the address that a host is by its name alone, if it is one.
+func addrOf(host string) netip.Addr {
+	if strings.EqualFold(host, "localhost") {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	addr, _ := netip.ParseAddr(host)
+	return addr
+}

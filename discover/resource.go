@@ -1,0 +1,189 @@
+package discover
+
+import (
+	"context"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/authretry/authretry"
+)
+
+// A Resource is what a protected resource says of itself (RFC 9728 §2).
+type Resource struct {
+	// ID is its identifier, which authorization servers are told (RFC 8707).
+	ID string
+
+	// Issuers are the authorization servers that it names, at most 64 of them.
+	Issuers []string
+
+	// Scopes are those that it knows; nil if it does not say.
+	Scopes []string
+
+	// BoundTokens says that it takes only tokens that are bound to a key (dpop_bound_access_tokens_required).
+	BoundTokens bool
+
+	metadata string // the URL of its metadata
+	at       place  // it
+	named    int    // how many authorization servers it names
+}
+
+const (
+	maxIssuers  = 64      // that a resource may name, unless Config.Issuers says which
+	maxResource = 2 << 10 // bytes of a resource's identifier
+)
+
+// wellKnownResource is where a resource's metadata is (RFC 9728 §3).
+const wellKnownResource = "/.well-known/oauth-protected-resource"
+
+// A target is the resource for which a token is wanted, as far as that is known.
+type target struct {
+	at       place
+	resource string // the identifier that it must have; "" if any will do that names it
+	metadata string // the URL of its metadata; "" if that is to be found
+}
+
+// targetOf returns for which resource a token is wanted.
+func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*target, error) {
+	t := &target{resource: c.Resource}
+	named := r.URL
+	if r.Challenge != nil {
+		t.metadata = r.Challenge.Params.Get("resource_metadata")
+	}
+	if named == "" {
+		named = c.Resource
+	}
+	if named == "" && known.Resource != "" {
+		named, t.metadata = known.Resource, known.Extra[extraMetadata]
+	}
+	if named == "" {
+		return nil, authretry.ErrChallengeRequired
+	}
+	u, err := url.Parse(named)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, failed("", ErrNoMetadata, ownError("the resource is not an http or https URL"))
+	}
+	if c.Resource != "" {
+		if own, err := url.Parse(c.Resource); err != nil || originOf(own) != originOf(u) {
+			return nil, failed(u.Hostname(), ErrOtherResource, ownError("it is not at the origin of Config.Resource"))
+		}
+	}
+	u.RawQuery, u.Fragment, u.User = "", "", nil
+	t.at.url = u
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		t.at.addr = at.Addr()
+	} else if t.at.addr = addrOf(u.Hostname()); !t.at.addr.IsValid() && r.URL == "" {
+		t.at.addr, _ = netip.ParseAddr(known.Extra[extraHome])
+	}
+	return t, nil
+}
+
+// is reports whether a resource's identifier names the target: by its URL, or its origin. They are compared as strings (RFC 9728
+// §3.3).
+func (t *target) is(id string) bool {
+	if t.resource != "" {
+		return id == t.resource
+	}
+	origin := originOf(t.at.url)
+	return id == t.at.url.String() || id == origin || id == origin+"/" || t.at.url.Path == "" && id == t.at.url.String()+"/"
+}
+
+// resource asks for the metadata of the target: where the challenge says, or else at the well-known places, first that of its
+// path, then that of its root (RFC 9728 §3.1).
+func (c *Config) resource(ctx context.Context, t *target) (*Resource, error) {
+	places := []string{t.metadata}
+	if t.metadata == "" {
+		origin := &url.URL{Scheme: t.at.url.Scheme, Host: t.at.url.Host}
+		root := origin.String() + wellKnownResource
+		if places = []string{root}; t.at.url.Path != "" && t.at.url.Path != "/" {
+			places = []string{root + t.at.url.EscapedPath(), root}
+		}
+	}
+	var first error
+	for _, named := range places {
+		u, err := c.check(t.at, named)
+		if err != nil {
+			return nil, failed(t.at.url.Hostname(), ErrRefusedURL, err)
+		}
+		home := t.at
+		home.own = !home.addr.IsValid() && originOf(u) == originOf(home.url)
+		doc, _, err := c.get(ctx, home, u)
+		if err == nil {
+			r, err := readResource(doc)
+			if err != nil {
+				return nil, failed(u.Hostname(), ErrNoMetadata, err)
+			}
+			if !t.is(r.ID) {
+				return nil, failed(u.Hostname(), ErrOtherResource, nil)
+			}
+			r.metadata, r.at = u.String(), t.at
+			return r, nil
+		}
+		if first == nil || !isMissing(err) {
+			first = failed(u.Hostname(), ErrNoMetadata, err)
+		}
+		if !isMissing(err) {
+			break
+		}
+	}
+	return nil, first
+}
+
+// isMissing reports whether an error of get says that there is nothing to be had there.
+func isMissing(err error) bool {
+	_, ok := err.(ownError)
+	return ok
+}
+
+// readResource reads the metadata of a resource.
+func readResource(doc document) (*Resource, error) {
+	r := &Resource{}
+	err := doc.readAll(map[string]any{"resource": &r.ID, "authorization_servers": &r.Issuers, "scopes_supported": &r.Scopes,
+		"dpop_bound_access_tokens_required": &r.BoundTokens})
+	if err != nil {
+		return nil, err
+	}
+	if r.ID == "" || len(r.ID) > maxResource {
+		return nil, ownError("its resource is missing, or too long")
+	}
+	r.named = len(r.Issuers)
+	r.Scopes = validScopes(r.Scopes)
+	return r, nil
+}
+
+// choose returns the authorization servers to try, the best first: of those that the resource names and Issuers allows, the one
+// that is known already, or at which the program is known, comes first.
+func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) {
+	var allowed []string
+	for _, issuer := range r.Issuers {
+		if (len(c.Issuers) == 0 || slices.Contains(c.Issuers, issuer)) && !slices.Contains(allowed, issuer) {
+			allowed = append(allowed, issuer)
+		}
+	}
+	switch {
+	case len(r.Issuers) == 0 && len(c.Issuers) == 1: // which is the only one that it can mean
+		allowed = c.Issuers
+	case len(allowed) == 0:
+		return nil, failed(r.at.url.Hostname(), ErrNotAllowed, nil)
+	case len(c.Issuers) == 0 && r.named > maxIssuers:
+		return nil, failed(r.at.url.Hostname(), ErrNotAllowed, ownError("there are too many to choose from"))
+	}
+	rank := func(issuer string) int {
+		switch {
+		case issuer == known.Issuer:
+			return 0
+		case slices.ContainsFunc(c.Clients, func(client Client) bool { return client.Issuer == issuer }):
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(allowed, func(a, b string) int { return rank(a) - rank(b) })
+	return allowed[:min(len(allowed), maxTried)], nil
+}
+
+// maxTried is how many authorization servers are asked for their metadata, of those that a resource names.
+const maxTried = 3
+
+// trimSlash returns s without a slash at its end.
+func trimSlash(s string) string { return strings.TrimSuffix(s, "/") }

@@ -1,0 +1,152 @@
+package discover
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// A Server is what an authorization server says of itself (RFC 8414 §2, OpenID Connect Discovery §3).
+type Server struct {
+	// Issuer is its name.
+	Issuer string
+
+	// The URLs of its endpoints; "" if it has none.
+	AuthorizationURL, TokenURL, DeviceURL, PushedURL, RegistrationURL, RevocationURL string
+
+	// Scopes are those that it knows; nil if it does not say.
+	Scopes []string
+
+	// AuthMethods are how clients authenticate themselves at its token endpoint; nil if it does not say.
+	AuthMethods []string
+
+	// GrantTypes are those that it knows; nil if it does not say.
+	GrantTypes []string
+
+	// RequiresPushed says that it takes authorization requests only at PushedURL (RFC 9126).
+	RequiresPushed bool
+
+	// AnswersWithIssuer says that it names itself in each answer (RFC 9207).
+	AnswersWithIssuer bool
+
+	// TakesMetadataDocuments says that a client may be a URL with its metadata (client_id_metadata_document_supported).
+	TakesMetadataDocuments bool
+
+	// HasPKCE says that it checks PKCE by S256 (RFC 7636).
+	HasPKCE bool
+
+	at place // it
+}
+
+// server asks an authorization server for its metadata. The places are those of RFC 8414 §3.1 and of OpenID Connect, first with
+// the path of the issuer put after the well-known part, then before it.
+func (c *Config) server(ctx context.Context, home place, issuer string) (*Server, error) {
+	if slices.Contains(c.Issuers, issuer) { // the program itself names it
+		if u, err := url.Parse(issuer); err == nil {
+			home = place{url: u}
+		}
+	}
+	u, err := c.check(home, issuer)
+	if err != nil || u.RawQuery != "" || u.ForceQuery {
+		return nil, failed(home.url.Hostname(), ErrRefusedURL, errors.Join(err, ownError("its authorization server is no issuer (RFC 8414 §2)")))
+	}
+	origin, path := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(), trimSlash(u.EscapedPath())
+	places := []string{origin + wellKnownServer + path, origin + wellKnownOpenID + path}
+	if path != "" {
+		places = append(places, origin+path+wellKnownOpenID)
+	}
+	var first error
+	for _, named := range places {
+		at, err := url.Parse(named)
+		if err != nil {
+			return nil, failed(u.Hostname(), ErrNoMetadata, ownError("its issuer cannot be a part of a URL"))
+		}
+		doc, addr, err := c.get(ctx, home, at)
+		if err == nil {
+			if !addr.IsValid() {
+				addr = addrOf(u.Hostname())
+			}
+			return c.readServer(ctx, issuer, place{url: u, addr: addr}, doc)
+		}
+		if first == nil || !isMissing(err) {
+			first = failed(u.Hostname(), ErrNoMetadata, err)
+		}
+		if !isMissing(err) {
+			break
+		}
+	}
+	return nil, first
+}
+
+const (
+	wellKnownServer = "/.well-known/oauth-authorization-server"
+	wellKnownOpenID = "/.well-known/openid-configuration"
+)
+
+// readServer reads the metadata of the server at a place, which must be those of the issuer.
+func (c *Config) readServer(ctx context.Context, issuer string, at place, doc document) (*Server, error) {
+	s := &Server{at: at}
+	var challengeMethods []string
+	err := doc.readAll(map[string]any{
+		"issuer": &s.Issuer, "scopes_supported": &s.Scopes, "token_endpoint_auth_methods_supported": &s.AuthMethods,
+		"grant_types_supported": &s.GrantTypes, "require_pushed_authorization_requests": &s.RequiresPushed,
+		"authorization_response_iss_parameter_supported": &s.AnswersWithIssuer,
+		"client_id_metadata_document_supported":          &s.TakesMetadataDocuments,
+		"code_challenge_methods_supported":               &challengeMethods,
+		"authorization_endpoint":                         &s.AuthorizationURL, "token_endpoint": &s.TokenURL,
+		"device_authorization_endpoint": &s.DeviceURL, "registration_endpoint": &s.RegistrationURL,
+		"pushed_authorization_request_endpoint": &s.PushedURL, "revocation_endpoint": &s.RevocationURL,
+	})
+	host := at.url.Hostname()
+	if err != nil {
+		return nil, failed(host, ErrNoMetadata, err)
+	}
+	if s.Issuer != issuer {
+		return nil, failed(host, ErrOtherIssuer, nil)
+	}
+	s.Scopes, s.HasPKCE = validScopes(s.Scopes), slices.Contains(challengeMethods, "S256")
+	if s.TokenURL == "" {
+		return nil, failed(host, ErrNoMetadata, ownError("it has no token_endpoint"))
+	}
+	for _, named := range []string{s.AuthorizationURL, s.TokenURL, s.DeviceURL, s.PushedURL, s.RegistrationURL, s.RevocationURL} {
+		if named == "" {
+			continue
+		}
+		if u, err := c.check(at, named); err != nil {
+			return nil, failed(host, ErrRefusedURL, err)
+		} else if named == s.AuthorizationURL && c.HTTPClient == nil { // which is a person's browser to ask
+			if err := c.policy(at).CheckHost(ctx, u.Hostname()); err != nil {
+				return nil, failed(host, ErrRefusedURL, err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// supports reports whether the server knows a grant type, for all that it says.
+func (s *Server) supports(grant string) bool {
+	return len(s.GrantTypes) == 0 || slices.Contains(s.GrantTypes, grant)
+}
+
+// validScopes returns those of the scopes that can be sent (RFC 6749 §3.3), within bounds.
+func validScopes(scopes []string) []string {
+	var valid []string
+	size := 0
+	for _, s := range scopes {
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			continue
+		}
+		if size += len(s) + 1; len(valid) == maxScopes || size > maxScopeBytes {
+			break
+		}
+		valid = append(valid, s)
+	}
+	return valid
+}
+
+const (
+	maxScopes     = 64
+	maxScopeBytes = 4 << 10
+)
