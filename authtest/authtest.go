@@ -31,7 +31,8 @@ type Server struct {
 	mu       sync.Mutex // guards everything below, and the records that requests and tokens point to
 	spaces   []space
 	handlers []mount
-	tokens   map[string]issuer // by the path of the token endpoint
+	tokens   map[string]issuer          // by the path of the token endpoint
+	routes   map[string]func(*exchange) // what an OAuth has besides, by path
 	faults   []*injection
 	keep     int
 	requests []*Request
@@ -40,7 +41,7 @@ type Server struct {
 	secrets  []string // headers with the credentials of any guard there was; replaced, never changed
 }
 
-// A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer], [*DPoP], [*Registry] or [*APIKey].
+// A Guard protects a path of a [Server]. It is a [*Basic], [*Digest], [*Bearer], [*DPoP], [*OAuth], [*Registry] or [*APIKey].
 type Guard interface {
 	// problem says why no server could have the Guard; "" if one can.
 	problem() string
@@ -259,10 +260,11 @@ type exchange struct {
 	r      *http.Request
 	guards []Guard
 	body   *recordedBody
-	issuer issuer        // whose token endpoint is asked; nil for all other paths
-	form   url.Values    // of a token request; nil if the body is not a form
-	rec    *Request      // guarded by s.mu
-	grant  *TokenRequest // guarded by s.mu; nil unless issuer is set
+	issuer issuer          // whose token endpoint is asked; nil for all other paths
+	route  func(*exchange) // what else of an OAuth is asked; nil for all other paths
+	form   url.Values      // of a token request; nil if the body is not a form
+	rec    *Request        // guarded by s.mu
+	grant  *TokenRequest   // guarded by s.mu; nil unless issuer is set
 }
 
 // begin records the request as it arrives.
@@ -294,8 +296,12 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		s.grants = appendBounded(s.grants, x.grant, s.keep)
 		return x
 	}
-	s.counts.Requests++
 	s.requests = appendBounded(s.requests, x.rec, s.keep)
+	if x.route = s.routes[r.URL.Path]; x.route != nil {
+		s.counts.AuthRequests++
+		return x
+	}
+	s.counts.Requests++
 	return x
 }
 
@@ -315,6 +321,11 @@ func (x *exchange) proceed() {
 	if x.issuer != nil {
 		x.decide(verdict{decision: Refused})
 		x.issuer.serveToken(x)
+		return
+	}
+	if x.route != nil {
+		x.decide(verdict{decision: Accepted, reason: "not protected"})
+		x.route(x)
 		return
 	}
 	if name := x.repeatedHeader(); name != "" {
@@ -390,6 +401,9 @@ func (x *exchange) decide(v verdict) {
 	x.rec.Decision, x.rec.Scheme, x.rec.Reason = v.decision, v.scheme, v.reason
 	if x.grant != nil {
 		x.grant.Decision = v.decision
+		return
+	}
+	if x.route != nil {
 		return
 	}
 	switch v.decision {

@@ -52,6 +52,7 @@ type Bearer struct {
 
 // A family is all tokens that came from one login.
 type family struct {
+	client  string // whose they are, at an OAuth
 	jkt     string // the thumbprint of the key that they are bound to (RFC 9449 §6); "" if they are not
 	scope   string
 	revoked bool
@@ -175,7 +176,10 @@ func (b *Bearer) MarshalJSON() ([]byte, error) { return marshalGuard(b.realm()) 
 
 func (b *Bearer) secretHeader() string { return "Authorization" }
 
-func (b *Bearer) check(x *exchange) verdict {
+func (b *Bearer) check(x *exchange) verdict { return b.checkScope(x, b.Scope) }
+
+// checkScope judges a request that needs a scope.
+func (b *Bearer) checkScope(x *exchange, needed string) verdict {
 	token, ok := credentials(x.r.Header.Get("Authorization"), "Bearer")
 	if !ok {
 		return verdict{decision: Challenged}
@@ -200,7 +204,7 @@ func (b *Bearer) check(x *exchange) verdict {
 		refused.reason = "the access token was revoked"
 	case !time.Now().Before(a.expires):
 		refused.reason = "the access token expired"
-	case !includes(a.scope, b.Scope):
+	case !includes(a.scope, needed):
 		refused.reason, refused.code, refused.status =
 			"the access token lacks the scope", "insufficient_scope", http.StatusForbidden
 	default:

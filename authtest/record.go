@@ -221,7 +221,8 @@ func (r TokenRequest) Format(f fmt.State, verb rune) { formatRecord(f, verb, r.S
 // Counts are the numbers of requests since the start or [Server.Reset]. They are exact, however many records are
 // kept.
 type Counts struct {
-	Requests      int // all but those to token endpoints
+	Requests      int // all but those to authorization servers
+	AuthRequests  int // to the authorization server of an OAuth, and for its metadata, but for its token endpoint
 	Accepted      int
 	Challenged    int
 	Refused       int

@@ -79,6 +79,8 @@ func (c *Config) identify(ctx context.Context, s *Server, known *authretry.Recor
 	switch {
 	case c.ClientMetadataURL != "" && s.TakesMetadataDocuments:
 		return identity{id: c.ClientMetadataURL}, nil
+	case c.Grant != nil: // as what nobody has said: JWTs of others may do without
+		return identity{}, nil
 	case c.NoRegistration || s.RegistrationURL == "":
 		return identity{}, failed(s.at.url.Hostname(), ErrNoClient, nil)
 	}
@@ -230,14 +232,15 @@ func readRegistered(doc document, s *Server) (*registered, error) {
 
 // What is kept with a login, in Record.Extra.
 const (
-	extraMetadata    = "resource_metadata"
-	extraHome        = "home_addr" // where the authorization server was
-	extraRevocation  = "revocation_endpoint"
-	extraUnnamed     = "token_requests_without_resource"
-	extraSecret      = "client_secret"
-	extraMethod      = "token_endpoint_auth_method"
-	extraRedirectURI = "redirect_uri"
-	extraExpires     = "client_secret_expires_at"
+	extraMetadata     = "resource_metadata"
+	extraHome         = "issuer_addr"   // where the authorization server was
+	extraResourceAddr = "resource_addr" // where the resource was
+	extraRevocation   = "revocation_endpoint"
+	extraUnnamed      = "token_requests_without_resource"
+	extraSecret       = "client_secret"
+	extraMethod       = "token_endpoint_auth_method"
+	extraRedirectURI  = "redirect_uri"
+	extraExpires      = "client_secret_expires_at"
 )
 
 // save puts what has to be known of the client into what is kept with a login.

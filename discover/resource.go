@@ -74,7 +74,7 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		t.at.addr = at.Addr()
 	} else if t.at.addr = addrOf(u.Hostname()); !t.at.addr.IsValid() && r.URL == "" {
-		t.at.addr, _ = netip.ParseAddr(known.Extra[extraHome])
+		t.at.addr, _ = netip.ParseAddr(known.Extra[extraResourceAddr])
 	}
 	return t, nil
 }

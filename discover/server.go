@@ -58,6 +58,7 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 		places = append(places, origin+path+wellKnownOpenID)
 	}
 	var first error
+	missing := false
 	for _, named := range places {
 		at, err := url.Parse(named)
 		if err != nil {
@@ -70,12 +71,16 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 			}
 			return c.readServer(ctx, issuer, place{url: u, addr: addr}, doc)
 		}
-		if first == nil || !isMissing(err) {
+		if missing = isMissing(err); first == nil || !missing {
 			first = failed(u.Hostname(), ErrNoMetadata, err)
 		}
-		if !isMissing(err) {
+		if !missing {
 			break
 		}
+	}
+	if c.OriginIsIssuer && missing && path == "" && originOf(u) == originOf(home.url) { // as MCP had it before June 2025
+		return &Server{Issuer: issuer, AuthorizationURL: origin + "/authorize", TokenURL: origin + "/token", RegistrationURL: origin + "/register",
+			HasPKCE: true, at: place{url: u, addr: home.addr}}, nil
 	}
 	return nil, first
 }

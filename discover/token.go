@@ -91,8 +91,10 @@ func (c *Config) withRecord(t *oauth2.Token, f *found, who identity, scopes []st
 			r.Extra[name] = value
 		}
 	}
-	if s.at.addr.IsValid() {
-		r.Extra[extraHome] = s.at.addr.String()
+	for name, addr := range map[string]netip.Addr{extraHome: s.at.addr, extraResourceAddr: f.resource.at.addr} {
+		if addr.IsValid() {
+			r.Extra[name] = addr.String()
+		}
 	}
 	if c.isUnnamed(s.Issuer) {
 		r.Extra[extraUnnamed] = "true"
@@ -269,6 +271,7 @@ func (c *Config) fetchByGrant(ctx context.Context, r authretry.TokenRequest, kno
 		}
 		c.mu.Lock()
 		keep(&c.machine, key, f)
+		keep(&c.machine, f.resource.ID, f) // by which it goes when the token is replaced
 		c.mu.Unlock()
 	}
 	who, err := c.identify(ctx, f.server, known, "")
