@@ -273,7 +273,7 @@ func registeredIn(known *authretry.Record) *registered {
 // endpoint returns a token endpoint at which the program is who.
 func (c *Config) endpoint(at place, tokenURL, issuer, resource string, who identity) *authretry.TokenEndpoint {
 	e := &authretry.TokenEndpoint{URL: tokenURL, ClientID: who.id, Auth: who.auth, Issuer: issuer, Proof: c.Proof,
-		HTTPClient: c.HTTPClient, Base: c.policy(at).Client().Transport}
+		HTTPClient: c.HTTPClient, Base: c.base(at)}
 	if resource != "" && !c.isUnnamed(issuer) {
 		e.Params = url.Values{"resource": {resource}}
 	}

@@ -36,11 +36,29 @@ func (c *Config) policy(home place) *guarded.Policy {
 // client returns what asks for what the place names.
 func (c *Config) client(home place) *http.Client {
 	if c.HTTPClient == nil {
-		return c.policy(home).Client()
+		client := c.policy(home).Client()
+		client.Transport = c.base(home)
+		return client
 	}
 	stay := *c.HTTPClient
 	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &stay
+}
+
+// base returns what the requests of our own client go by.
+func (c *Config) base(home place) http.RoundTripper {
+	return judging{c.policy(home).Client().Transport}
+}
+
+// A judging says of a URL that is not asked that this is final, in words for the caller.
+type judging struct{ http.RoundTripper }
+
+func (j judging) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := j.RoundTripper.RoundTrip(req)
+	if refused, ok := errors.AsType[*guarded.RefusedError](err); ok {
+		return nil, failed(req.URL.Hostname(), ErrRefusedURL, refused)
+	}
+	return resp, err
 }
 
 // isNamed reports whether the program has named a host in Issuers.

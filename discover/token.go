@@ -176,7 +176,7 @@ func (c *Config) saved(known *authretry.Record) (identity, place, error) {
 		return identity{}, place{}, fmt.Errorf("%w: the saved login does not say where it comes from", authretry.ErrLoginRequired)
 	}
 	at := place{url: u}
-	if at.addr, err = netip.ParseAddr(known.Extra[extraHome]); err != nil {
+	if at.addr, _ = netip.ParseAddr(known.Extra[extraHome]); !at.addr.IsValid() {
 		at.addr = addrOf(u.Hostname())
 	}
 	if len(c.Issuers) > 0 && !slices.Contains(c.Issuers, known.Issuer) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/authretry/authretry"
 	"golang.org/x/oauth2"
 )
 
@@ -128,6 +129,9 @@ func unreachable(err error) error { return &unreachableError{err} }
 type unreachableError struct{ err error }
 
 func (e *unreachableError) Error() string {
+	if r, ok := errors.AsType[*authretry.Rejection](e.err); ok && r.Err != nil { // by who has judged the URL
+		return "login: the authorization server is not asked: " + r.Err.Error()
+	}
 	return "login: the authorization server could not be reached"
 }
 func (e *unreachableError) Unwrap() error              { return e.err }
