@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"strings"
 	"time"
 
@@ -65,7 +66,19 @@ func (a *Authorization) Device(ctx context.Context) (*DeviceCode, error) {
 	if err := got.read(&said); err != nil {
 		return nil, err
 	}
-	return said.code(e, time.Now())
+	c, err := said.code(e, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if at, err := url.Parse(a.DeviceURL); err == nil && !isLoopback(at.Hostname()) && isLoopbackURL(c.VerificationURI) {
+		return nil, errors.New("login: the verification_uri that the authorization server names leads to this machine, where that server is not")
+	}
+	return c, nil
+}
+
+func isLoopbackURL(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && isLoopback(u.Hostname())
 }
 
 // A deviceAnswer is what a device authorization endpoint answers (RFC 8628 §3.2).
