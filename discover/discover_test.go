@@ -376,7 +376,7 @@ func TestLogoutRevokes(t *testing.T) {
 	before, err := tokens.Token()
 	require.NoError(t, err)
 	require.NoError(t, tokens.Logout(t.Context()))
-	require.Equal(t, 1, paths(srv)["/oauth/revoke"])
+	require.Equal(t, 2, paths(srv)["/oauth/revoke"], "the refresh token, and the access token")
 	plain := &http.Client{Transport: authretry.New(&authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: before.AccessToken})})}
 	resp, err := plain.Get(srv.URL)
 	require.NoError(t, err)

@@ -139,7 +139,7 @@ func metadata(issuer string, change map[string]any) document {
 func (c *Config) use(ctx context.Context, s *Server, endpoint string) error {
 	who := identity{id: "me"}
 	e := c.endpoint(s.at, s.TokenURL, s.Issuer, "https://api.example.com", who)
-	a := &login.Authorization{Endpoint: e, URL: s.AuthorizationURL, DeviceURL: s.DeviceURL, HTTPClient: c.client(s.at)}
+	a := &login.Authorization{Endpoint: e, URL: s.AuthorizationURL, DeviceURL: s.DeviceURL}
 	var err error
 	switch endpoint {
 	case "authorization_endpoint":
@@ -157,7 +157,7 @@ func (c *Config) use(ctx context.Context, s *Server, endpoint string) error {
 		a.PushedURL = s.PushedURL
 		_, err = a.Code(ctx, "http://127.0.0.1:1/")
 	case "revocation_endpoint":
-		err = e.Revoke(s.RevocationURL)(ctx, &oauth2.Token{AccessToken: "a"})
+		err = e.Revocation(s.RevocationURL)(ctx, &oauth2.Token{AccessToken: "a"})
 	}
 	return err
 }

@@ -30,7 +30,7 @@ func (c *Config) Login(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 	s := f.server
 	scopes := c.scopes(&r, f)
 	a := &login.Authorization{URL: s.AuthorizationURL, DeviceURL: s.DeviceURL, Scopes: scopes, Params: c.Params, Claims: r.Claims,
-		ACRValues: r.ACRValues, MaxAge: r.MaxAge, HasMaxAge: r.HasMaxAge, AnswersWithIssuer: s.AnswersWithIssuer, HTTPClient: c.client(s.at)}
+		ACRValues: r.ACRValues, MaxAge: r.MaxAge, HasMaxAge: r.HasMaxAge, AnswersWithIssuer: s.AnswersWithIssuer}
 	if s.RequiresPushed {
 		a.PushedURL = s.PushedURL
 	}

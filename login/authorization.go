@@ -58,9 +58,7 @@ type Authorization struct {
 	// 9207 §3): one without iss is refused then. An iss that is there is compared in any case.
 	AnswersWithIssuer bool
 
-	// HTTPClient sends the requests to DeviceURL and PushedURL. Its redirects are not followed. If it is nil, that of Endpoint
-	// does; if that is nil, one over its Base, or the one that the context has under oauth2.HTTPClient; else one of our own over
-	// http.DefaultTransport.
+	// HTTPClient sends the requests to DeviceURL and PushedURL. If it is nil, Endpoint does, as it sends its own.
 	HTTPClient *http.Client
 
 	// Register returns the Endpoint to use in place of Endpoint, for a client that has to be registered first. It is called
@@ -111,10 +109,22 @@ func (a *Authorization) endpoint(ctx context.Context, redirectURI string) (*auth
 	if e == nil {
 		return nil, errors.New("login: Authorization.Endpoint is nil")
 	}
-	once := *e
-	once.HTTPClient = a.tokenClient(ctx, e) // which sends a code once: it is not good for a second time (RFC 6749 §4.1.2)
-	return &once, nil
+	return e, nil
 }
+
+// post sends a form to another endpoint than that for tokens, and reads the answer.
+func (a *Authorization) post(ctx context.Context, e *authretry.TokenEndpoint, to string, form url.Values, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, postTimeout)
+	defer cancel()
+	if a.HTTPClient != nil {
+		by := *e
+		by.HTTPClient = a.HTTPClient
+		e = &by
+	}
+	return readable(e.Post(ctx, to, form, into))
+}
+
+const postTimeout = 30 * time.Second // of one request
 
 // params returns what both kinds of request have.
 func (a *Authorization) params(e *authretry.TokenEndpoint) url.Values {

@@ -69,14 +69,10 @@ func (a *Authorization) Code(ctx context.Context, redirectURI string) (*Code, er
 
 // push sends the parameters ahead, and returns what takes their place (RFC 9126 §2).
 func (a *Authorization) push(ctx context.Context, e *authretry.TokenEndpoint, params url.Values) (url.Values, error) {
-	got, err := a.post(ctx, e, a.PushedURL, params)
-	if err != nil {
-		return nil, err
-	}
 	var said struct {
 		RequestURI string `json:"request_uri"`
 	}
-	if err := got.read(&said); err != nil {
+	if err := a.post(ctx, e, a.PushedURL, params, &said); err != nil {
 		return nil, err
 	}
 	if said.RequestURI == "" || len(said.RequestURI) > maxURL {
@@ -114,7 +110,7 @@ func (c *Code) Redeem(ctx context.Context, query url.Values) (*oauth2.Token, err
 	}
 	t, err := c.endpoint.AuthorizationCode(code[0], c.verifier, c.redirectURI)(ctx, authretry.TokenRequest{})
 	if err != nil {
-		return nil, tokenError(err)
+		return nil, readable(err)
 	}
 	return t, nil
 }

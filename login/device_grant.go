@@ -19,6 +19,7 @@ const (
 	maxUserCode     = 64               // bytes
 	maxDeviceCode   = 8 << 10          // bytes
 	defaultInterval = 5 * time.Second  // between polls (RFC 8628 §3.2)
+	minInterval     = time.Second      // whatever the server says
 	slowDown        = 5 * time.Second  // that slow_down adds to it (§3.5)
 	maxInterval     = time.Minute      // to which failures to reach the server make it grow
 	maxDeviceExpiry = 30 * time.Minute // for which a code is waited for at most
@@ -58,12 +59,8 @@ func (a *Authorization) Device(ctx context.Context) (*DeviceCode, error) {
 	if err := a.addParams(params); err != nil {
 		return nil, err
 	}
-	got, err := a.post(ctx, e, a.DeviceURL, params)
-	if err != nil {
-		return nil, err
-	}
 	var said deviceAnswer
-	if err := got.read(&said); err != nil {
+	if err := a.post(ctx, e, a.DeviceURL, params, &said); err != nil {
 		return nil, err
 	}
 	c, err := said.code(e, time.Now())
@@ -109,7 +106,7 @@ func (s *seconds) UnmarshalJSON(b []byte) error {
 
 // code returns what to show and to poll with.
 func (d *deviceAnswer) code(e *authretry.TokenEndpoint, now time.Time) (*DeviceCode, error) {
-	c := &DeviceCode{UserCode: d.UserCode, endpoint: e, code: d.DeviceCode, interval: cmp.Or(time.Duration(d.Interval), defaultInterval)}
+	c := &DeviceCode{UserCode: d.UserCode, endpoint: e, code: d.DeviceCode, interval: max(cmp.Or(time.Duration(d.Interval), defaultInterval), minInterval)}
 	if d.DeviceCode == "" || len(d.DeviceCode) > maxDeviceCode {
 		return nil, errors.New("login: the answer has no device code, or one that is too long (RFC 8628 §3.2)")
 	}
@@ -154,7 +151,7 @@ func (d *DeviceCode) Await(ctx context.Context) (*oauth2.Token, error) {
 		case said && failure.isOf("authorization_pending"):
 		case said && failure.isOf("slow_down"):
 			interval += slowDown
-		case !said && isPassing(err), said && (failure.Status == 429 || failure.Status >= 500):
+		case !said && isUnreachable(err), said && (failure.Status == 429 || failure.Status >= 500):
 			interval = max(interval, min(2*interval, maxInterval))
 		default:
 			return nil, err
@@ -168,7 +165,7 @@ func (d *DeviceCode) poll(ctx context.Context) (*oauth2.Token, error) {
 	defer cancel()
 	t, err := d.endpoint.DeviceCode(d.code)(ctx, authretry.TokenRequest{})
 	if err != nil {
-		return nil, tokenError(err)
+		return nil, readable(err)
 	}
 	return t, nil
 }

@@ -164,7 +164,7 @@ func TestDeviceAnswers(t *testing.T) {
 		}},
 		"a complete URI of evil": {change: map[string]any{"verification_uri_complete": "https://evil.example.com/"}, check: func(t *testing.T, d *DeviceCode) { require.Empty(t, d.VerificationURIComplete) }},
 		"a complete file":        {change: map[string]any{"verification_uri_complete": "file:///x"}, check: func(t *testing.T, d *DeviceCode) { require.Empty(t, d.VerificationURIComplete) }},
-		"a wrong type":           {change: map[string]any{"user_code": []string{"A"}}, want: "JSON"},
+		"a wrong type":           {change: map[string]any{"user_code": []string{"A"}}, want: "could not be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			said := map[string]any{}
@@ -240,6 +240,7 @@ func TestProofOfPushedRequests(t *testing.T) {
 	nonces := 0
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("DPoP-Nonce", "n")
+		w.Header().Set("Content-Type", "application/json")
 		if r.Header.Get("DPoP") != "proof n" {
 			nonces++
 			w.WriteHeader(400)

@@ -1,10 +1,10 @@
 package login
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 
 	"github.com/authretry/authretry"
@@ -31,8 +31,6 @@ type Error struct {
 
 	// Status is the status of the answer; 0 if it came by a browser.
 	Status int
-
-	err error // what it wraps besides; may be nil
 }
 
 // Error says what has failed, and what to do.
@@ -51,18 +49,14 @@ func (e *Error) Error() string {
 }
 
 // Unwrap returns ErrDeclined or ErrExpired where Code says so.
-func (e *Error) Unwrap() []error {
-	var errs []error
+func (e *Error) Unwrap() error {
 	switch e.Code {
 	case "access_denied":
-		errs = append(errs, ErrDeclined)
+		return ErrDeclined
 	case "expired_token":
-		errs = append(errs, ErrExpired)
+		return ErrExpired
 	}
-	if e.err != nil {
-		errs = append(errs, e.err)
-	}
-	return errs
+	return nil
 }
 
 // Format keeps what it wraps out of everything that package fmt prints.
@@ -98,41 +92,39 @@ func known(code string) string {
 	return ""
 }
 
-// readError reads an answer that is an error (RFC 6749 §5.2).
-func readError(got *answer) *Error {
-	var said struct {
-		Error string `json:"error"`
-	}
-	_ = json.Unmarshal(got.body, &said)
-	return &Error{Code: known(said.Error), Status: got.status}
-}
-
-// tokenError is the error of a token request.
-func tokenError(err error) error {
-	r, ok := errors.AsType[*oauth2.RetrieveError](err)
-	if !ok {
-		return err
-	}
-	e := &Error{Code: known(r.ErrorCode), err: err}
-	if r.Response != nil {
-		e.Status = r.Response.StatusCode
-	}
-	return e
-}
-
 // isOf reports whether e has one of the codes.
 func (e *Error) isOf(codes ...string) bool { return e.Code != "" && slices.Contains(codes, e.Code) }
 
-// unreachable is the error of a request that has had no answer. Its text has no URL, which could have secrets in it.
-func unreachable(err error) error { return &unreachableError{err} }
+// readable returns an error of a request in words of our own, without the server's. It does not wrap what it is made of where that
+// has the answer, or a URL, which could have secrets in it.
+func readable(err error) error {
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		e := &Error{Code: known(r.ErrorCode)}
+		if r.Response != nil {
+			e.Status = r.Response.StatusCode
+		}
+		return e
+	}
+	u, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return err
+	}
+	if _, judged := errors.AsType[*authretry.Rejection](u.Err); judged { // by who looks at a URL before it is asked
+		return u.Err
+	}
+	return &unreachableError{u.Err}
+}
 
+// An unreachableError is that of a request that has had no answer.
 type unreachableError struct{ err error }
 
 func (e *unreachableError) Error() string {
-	if r, ok := errors.AsType[*authretry.Rejection](e.err); ok && r.Err != nil { // by who has judged the URL
-		return "login: the authorization server is not asked: " + r.Err.Error()
-	}
 	return "login: the authorization server could not be reached"
 }
 func (e *unreachableError) Unwrap() error              { return e.err }
 func (e *unreachableError) Format(f fmt.State, _ rune) { io.WriteString(f, e.Error()) }
+
+func isUnreachable(err error) bool {
+	_, ok := errors.AsType[*unreachableError](err)
+	return ok
+}
