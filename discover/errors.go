@@ -54,7 +54,7 @@ type Error struct {
 func (e *Error) Error() string {
 	text := "discover: "
 	if e.Host != "" {
-		text += fmt.Sprintf("%.100q: ", e.Host)
+		text += fmt.Sprintf("%+.100q: ", e.Host)
 	}
 	return text + e.What.Error() + causeText(e.cause)
 }

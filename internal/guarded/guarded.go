@@ -67,7 +67,7 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("%.100q is not asked, since a server has named it: %s", e.Host, e.Why)
+	return fmt.Sprintf("%+.100q is not asked, since a server has named it: %s", e.Host, e.Why)
 }
 
 // Check returns the URL that a server names, resolved against Home, or a *RefusedError. It judges no address.
