@@ -26,7 +26,8 @@ func TestNoTypePrintsASecret(t *testing.T) {
 	changedKey.SetKey(secret)
 	proven := &DPoP{TokenPath: "/dpop", ClientID: "id", ClientSecret: secret}
 	images := &Registry{TokenPath: "/registry", Username: "u", Password: secret, IdentityToken: secret}
-	srv := NewServer(basic, digest, key, bearer, proven, images)
+	persons := &OAuth{ClientID: "id", ClientSecret: secret}
+	srv := NewServer(basic, digest, key, bearer, proven, images, persons)
 	defer srv.Close()
 	srv.Protect("/changed", changed, changedDigest, changedKey)
 	send(t, srv, "GET", "/?key="+secret, "", header())
@@ -43,6 +44,7 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		"Bearer":       bearer,
 		"DPoP":         proven,
 		"Registry":     images,
+		"OAuth":        persons,
 		"Request":      []any{request, &request, request.Masked(), Request{Target: "/?key=" + secret, Header: http.Header{"Authorization": {secret}}}},
 		"TokenRequest": []any{grant, &grant, TokenRequest{Header: header(), Form: url.Values{"client_secret": {secret}}}},
 		"Fault":        []any{Reply(200, header(), secret), RewriteChallenges(func([]string) []string { return []string{secret} })},
