@@ -62,6 +62,9 @@
 //		},
 //	}
 //
+// Package login has such funcs, for a browser and for another device, and package discover finds out by the first 401 where that is
+// to be: then no more than a URL has to be known.
+//
 // [TokenSource.Logout] ends the login, for all processes that share the Store: they notice when they next look there, which is
 // when the token that they have is due for a refresh or is refused, and none brings it back.
 //

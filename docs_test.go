@@ -26,9 +26,12 @@ import (
 	"log"
 	"net/http"
 	"net/url"
+	"os"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/discover"
 	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/login"
 	"github.com/authretry/authretry/registry"
 	"golang.org/x/oauth2"
 )
@@ -36,6 +39,9 @@ import (
 var (
 	_ = filestore.New
 	_ = registry.DockerConfig
+	_ discover.Config
+	_ = login.Auto
+	_ = os.Stderr
 	_ = log.Print
 	_ url.Values
 	_ context.Context

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -501,4 +502,26 @@ func TestTokenEndpointPrintsTheClient(t *testing.T) {
 	require.Contains(t, text, "client-1")
 	require.Contains(t, text, "https://issuer.test")
 	require.NotContains(t, text, "s3cret")
+}
+
+// Base is what our own client goes by, with its retries; a client of the context does not count then.
+func TestTokenEndpointBase(t *testing.T) {
+	bearer := &authtest.Bearer{}
+	srv := authtest.NewServer(bearer)
+	defer srv.Close()
+	sends := 0
+	base := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		sends++
+		return srv.Client().Transport.RoundTrip(r)
+	})
+	e := &TokenEndpoint{URL: bearer.TokenURL(), ClientID: "c", Base: base}
+	srv.Inject("/token", 1, authtest.Reply(503, nil, ""))
+	source := &TokenSource{Fetch: e.Refresh(), Initial: bearer.Login(), HTTPClient: &http.Client{Transport: roundTripFunc(nil)}}
+	_, err := source.Refresh(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 2, sends)
+	e = &TokenEndpoint{URL: bearer.TokenURL(), ClientID: "c", Base: base, HTTPClient: srv.Client()}
+	_, err = e.Refresh()(t.Context(), TokenRequest{Previous: bearer.Login()})
+	require.NoError(t, err)
+	require.Equal(t, 2, sends, "HTTPClient comes first")
 }

@@ -60,6 +60,18 @@
 // remembered for as long as it is good, however many there are.
 // [Server.TokenRequests] has what arrived at the token endpoint.
 //
+// # Logins
+//
+// [OAuth] guards a path and says where to get a token (RFC 9728); it is that authorization server, too, with everything that
+// package discover and package login speak to: metadata, registration, authorization code with PKCE, pushed requests, device grant,
+// refresh and revocation. [Approve] and [Decline] play the person, so that a test logs in without one:
+//
+//	oauth := &authtest.OAuth{Scope: "tools"}
+//	srv := authtest.NewServer(oauth)
+//	d := &discover.Config{Flow: &login.Browser{Open: authtest.Approve}}
+//
+// [OAuth.Edit] changes metadata, and [OAuth.At] lets a resource trust the authorization server of another Server.
+//
 // # DPoP
 //
 // [DPoP] guards a path by tokens that are bound to a key (RFC 9449), and has a token endpoint that issues them. It verifies

@@ -450,7 +450,7 @@ func TestTokenGoesToItsResourceOnly(t *testing.T) {
 	require.Empty(t, other.Requests())
 }
 
-func TestIsserOfTheAnswer(t *testing.T) {
+func TestIssuerOfTheAnswer(t *testing.T) {
 	// A mix-up: the answer comes from another server than the one that was asked (RFC 9207).
 	oauth := &authtest.OAuth{}
 	srv := authtest.NewServer(oauth)

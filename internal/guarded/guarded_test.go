@@ -173,6 +173,19 @@ func TestByAProxy(t *testing.T) {
 	require.Equal(t, []string{"outside.test", "8.8.8.8", "unknown-here.test"}, asked)
 }
 
+// What somebody else is to dial is judged by all its addresses, and nothing is sent there.
+func TestCheckHost(t *testing.T) {
+	_, connections := sentinel(t)
+	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"127.0.0.1"}, "outside.test.": {"8.8.8.8"}, "both.test.": {"8.8.8.8", "10.0.0.1"}})
+	p := &Policy{Resolver: resolver, Named: func(host string) bool { return host == "localhost" }}
+	for host, allowed := range map[string]bool{"inside.test": false, "outside.test": true, "both.test": false, "127.0.0.1": false, "::1": false, "10.0.0.1": false,
+		"localhost": true, "8.8.8.8": true, "169.254.169.254": false, "unknown-here.test": true} {
+		err := p.CheckHost(t.Context(), host)
+		require.Equal(t, allowed, err == nil, "%s: %v", host, err)
+	}
+	require.Zero(t, connections.Load())
+}
+
 func TestAnswerIsBounded(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
