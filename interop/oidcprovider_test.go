@@ -58,6 +58,17 @@ func authorizationRequest() (params url.Values, verifier string) {
 // at the end, nil if there is none.
 func walk(t *testing.T, address string) url.Values {
 	t.Helper()
+	arrived := walkTo(t, address)
+	if arrived == nil {
+		return nil
+	}
+	require.Empty(t, arrived.Query().Get("error"), arrived.Query().Get("error_description"))
+	return arrived.Query()
+}
+
+// walkTo is such a person, and returns where the redirect at the end leads.
+func walkTo(t *testing.T, address string) *url.URL {
+	t.Helper()
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
 	var arrived *url.URL
@@ -77,8 +88,7 @@ func walk(t *testing.T, address string) url.Values {
 		resp.Body.Close()
 		require.NoError(t, err2)
 		if arrived != nil {
-			require.Empty(t, arrived.Query().Get("error"), arrived.Query().Get("error_description"))
-			return arrived.Query()
+			return arrived
 		}
 		require.Equal(t, 200, resp.StatusCode, "%s", page)
 		to := action.FindSubmatch(page)

@@ -12,6 +12,7 @@ const provider = new Provider(issuer, {
 		{ ...code, client_id: 'jwt', application_type: 'native', token_endpoint_auth_method: 'private_key_jwt', jwks: JSON.parse(keys), dpop_bound_access_tokens: false },
 		{ ...code, client_id: 'bearer', application_type: 'native', token_endpoint_auth_method: 'client_secret_basic', client_secret: 's+cret/', dpop_bound_access_tokens: false },
 		{ ...code, grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'], client_id: 'public', application_type: 'native', token_endpoint_auth_method: 'none', dpop_bound_access_tokens: true },
+		{ ...code, grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'], client_id: 'cli', application_type: 'native', token_endpoint_auth_method: 'none', dpop_bound_access_tokens: false },
 	],
 	clientAuthMethods: ['private_key_jwt', 'client_secret_basic', 'none'],
 	findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
