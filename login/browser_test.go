@@ -357,7 +357,7 @@ func TestRedirectURIs(t *testing.T) {
 			_, err := browser.Login(t.Context(), s.authorization())
 			if c.want == "" {
 				require.ErrorContains(t, err, "login: ")
-				require.Zero(t, s.asked)
+				require.Zero(t, s.asks())
 				return
 			}
 			require.NoError(t, err)

@@ -81,7 +81,9 @@ func askTwentyTimes(tokens *authretry.TokenSource) error {
 // 20 goroutines in each of 3 processes, and no token: one person is asked once.
 func TestOneLoginForAllProcesses(t *testing.T) {
 	s := newServer(t)
+	s.mu.Lock()
 	s.sleepy = 300 * time.Millisecond // so that the others wait
+	s.mu.Unlock()
 	store := filepath.Join(t.TempDir(), "login.json")
 	type result struct {
 		out []byte
@@ -100,7 +102,7 @@ func TestOneLoginForAllProcesses(t *testing.T) {
 		require.NoError(t, r.err, "%s", r.out)
 		shown += strings.Count(string(r.out), "Your browser is opened")
 	}
-	require.Equal(t, []int{1, 1, 1}, []int{shown, s.asked, len(s.forms)})
+	require.Equal(t, []int{1, 1, 1}, []int{shown, s.asks(), s.tokenRequests()})
 }
 
 // askUntilInterrupted is a command that waits for a login until somebody types Ctrl-C.

@@ -126,6 +126,13 @@ func (s *testServer) device(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(said)
 }
 
+// asks returns how often a person was asked.
+func (s *testServer) asks() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
 // tokenRequests returns how many have come.
 func (s *testServer) tokenRequests() int {
 	s.mu.Lock()
