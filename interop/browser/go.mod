@@ -1,0 +1,25 @@
+module github.com/authretry/authretry/interop/browser
+
+go 1.26.0
+
+require (
+	github.com/authretry/authretry v0.0.0
+	github.com/authretry/authretry/interop v0.0.0
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
+	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
+	github.com/hashicorp/go-retryablehttp v0.7.8 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/oauth2 v0.37.0 // indirect
+)
+
+replace github.com/authretry/authretry => ../../
+
+replace github.com/authretry/authretry/interop => ../
+
+replace github.com/authretry/authretry/redisstore => ../../redisstore
