@@ -18,7 +18,7 @@ func TestOpenCommand(t *testing.T) {
 	}
 }
 
-// script makes a command, and the only one, of a shell script, which has $SHELL to write with.
+// script makes a command of a shell script.
 func script(t *testing.T, name, text string) {
 	t.Helper()
 	sh, err := exec.LookPath("sh")
@@ -33,7 +33,7 @@ func script(t *testing.T, name, text string) {
 // The whole address is one argument, whatever is in it, and the command is out of the reach of our terminal.
 func TestPageIsOpenedWithoutAShell(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "args")
-	script(t, "xdg-open", `printf '%s\n' "$#" "$@" "$(ps -o sid= -p $$ | tr -d ' ')" "$$" >`+to+`.new && mv `+to+".new "+to+"\n")
+	script(t, "xdg-open", `printf '%s\n' "$#" "$@" "$(cut -d' ' -f6 /proc/$$/stat)" "$$" >`+to+`.new && mv `+to+".new "+to+"\n")
 	const address = "https://auth.example.com/a%20b/authorize?x=1&state=%27%24%28touch+x%29&y=*,~!@:"
 	require.NoError(t, openByCommand(t.Context(), address))
 	data, err := os.ReadFile(to)

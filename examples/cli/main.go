@@ -1,0 +1,83 @@
+// This program is a command whose user logs in with a browser, or with another device where there is none, as over SSH: cli login, cli
+// whoami, cli logout. Its runs share the login by a file, which renews itself. Without an argument it shows itself, with a
+// server of package authtest.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/login"
+)
+
+// A cli is the command, for a server that has both the API and the logins.
+type cli struct {
+	server string
+	tokens *authretry.TokenSource
+	client *http.Client
+}
+
+func newCLI(server, file string, flow login.Flow) *cli {
+	endpoint := &authretry.TokenEndpoint{URL: server + "/oauth/token", ClientID: "my-cli"}
+	ask := &login.Authorization{Endpoint: endpoint, URL: server + "/oauth/authorize", DeviceURL: server + "/oauth/device"}
+	tokens := &authretry.TokenSource{
+		Fetch:  endpoint.Refresh(),
+		Login:  ask.LoginFunc(flow), // asks the user, if there is no token and a request waits for one
+		Revoke: endpoint.Revocation(server + "/oauth/revoke"),
+		Store:  filestore.New(file),
+	}
+	return &cli{server, tokens, &http.Client{Transport: authretry.New(&authretry.Bearer{Source: tokens})}}
+}
+
+func (c *cli) run(ctx context.Context, command string) error {
+	switch command {
+	case "login":
+		_, err := c.tokens.Obtain(ctx, authretry.TokenRequest{})
+		return err
+	case "logout":
+		return c.tokens.Logout(ctx)
+	case "whoami":
+		req, err := http.NewRequestWithContext(ctx, "GET", c.server+"/me", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := c.client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(os.Stdout, resp.Body)
+		return errors.Join(authretry.Explain(resp), err)
+	}
+	return errUsage
+}
+
+var errUsage = errors.New("usage: CLI_SERVER=URL cli login | whoami | logout; or cli serve, which says what the URL is")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // Ctrl-C ends a login, and frees its port and lock
+	defer stop()
+	var err error
+	switch dir, _ := os.UserConfigDir(); {
+	case len(os.Args) < 2:
+		err = demonstrate(ctx)
+	case os.Args[1] == "serve":
+		err = serve(ctx)
+	case os.Getenv("CLI_SERVER") == "":
+		err = errUsage
+	default:
+		err = newCLI(os.Getenv("CLI_SERVER"), filepath.Join(dir, "my-cli", "login.json"), login.Auto(os.Stderr)).run(ctx, os.Args[1])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
