@@ -62,18 +62,9 @@ func (b *Browser) Login(ctx context.Context, a *Authorization) (*oauth2.Token, e
 	opened := b.show(ctx, r, code.URL())
 	defer opened.cancel()
 
-	var answer url.Values
-	for answer == nil {
-		select {
-		case answer = <-r.answered:
-		case err := <-opened.failed:
-			if b.Open != nil {
-				return nil, fmt.Errorf("login: the page could not be opened (Browser.Open): %w", err)
-			}
-			fmt.Fprintf(b.out(), "No browser could be opened (%v). Please open that address yourself, on this machine.\n", err)
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+	answer, err := b.await(ctx, r, &opened)
+	if err != nil {
+		return nil, err
 	}
 	t, err := code.Redeem(ctx, answer)
 	enough, cancel := context.WithTimeout(ctx, pageWait)
@@ -85,6 +76,31 @@ func (b *Browser) Login(ctx context.Context, a *Authorization) (*oauth2.Token, e
 	}
 	fmt.Fprintln(b.out(), "You are logged in.")
 	return t, nil
+}
+
+// await returns the answer of the authorization server.
+func (b *Browser) await(ctx context.Context, r *receiver, opened *opening) (url.Values, error) {
+	var failed error
+	for {
+		select {
+		case answer := <-r.answered:
+			return answer, nil
+		default: // which comes before all else
+		}
+		if failed != nil && b.Open != nil {
+			return nil, fmt.Errorf("login: the page could not be opened (Browser.Open): %w", failed)
+		}
+		select {
+		case answer := <-r.answered:
+			return answer, nil
+		case failed = <-opened.failed:
+			if b.Open == nil {
+				fmt.Fprintf(b.out(), "No browser could be opened (%v). Please open that address yourself, on this machine.\n", failed)
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 func (b *Browser) out() io.Writer { return outOr(b.Out) }

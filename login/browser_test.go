@@ -252,6 +252,15 @@ func TestPageThatCannotBeOpened(t *testing.T) {
 		require.NotContains(t, err.Error(), "secret")
 	}
 
+	for range 50 { // the answer is there, too
+		r, opened := &receiver{answered: make(chan url.Values, 1)}, &opening{failed: make(chan error, 1)}
+		r.answered <- url.Values{"code": {"c"}}
+		opened.failed <- errors.New("later")
+		answer, err := (&Browser{Open: agree}).await(t.Context(), r, opened)
+		require.NoError(t, err)
+		require.Equal(t, "c", answer.Get("code"))
+	}
+
 	t.Setenv("PATH", t.TempDir())
 	s, out := newServer(t), &terminal{}
 	ended := make(chan error, 1)
@@ -262,6 +271,21 @@ func TestPageThatCannotBeOpened(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(out.String(), "No browser could be opened") }, 20*time.Second, time.Millisecond)
 	require.NoError(t, agree(t.Context(), shownIn(t, out.String())))
 	require.NoError(t, <-ended)
+}
+
+// answer is a browser that brings the answer, and returns where it is sent then.
+func answer(address string) (last string, err error) {
+	client := &http.Client{CheckRedirect: func(req *http.Request, _ []*http.Request) error {
+		if last = req.URL.String(); req.URL.RawQuery == "" {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}}
+	resp, err := client.Get(address)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return last, err
 }
 
 // shownIn returns the address that a person is asked to open.
@@ -295,19 +319,7 @@ func TestLastPage(t *testing.T) {
 	_, err = browser.Login(t.Context(), s.authorization())
 	require.NoError(t, err)
 
-	browser.Open = func(ctx context.Context, address string) error { // and does not follow the last redirect
-		client := &http.Client{CheckRedirect: func(req *http.Request, _ []*http.Request) error {
-			if req.URL.RawQuery == "" {
-				return http.ErrUseLastResponse
-			}
-			return nil
-		}}
-		resp, err := client.Get(address)
-		if err == nil {
-			resp.Body.Close()
-		}
-		return err
-	}
+	browser.Open = func(_ context.Context, address string) error { _, err := answer(address); return err }
 	start := time.Now()
 	_, err = browser.Login(t.Context(), s.authorization())
 	require.NoError(t, err)
@@ -346,13 +358,15 @@ func TestRedirectURIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
 			var to string
+			seen := make(chan error, 1)
 			browser := &Browser{Out: io.Discard, RedirectURIs: c.uris, Open: func(ctx context.Context, address string) error {
 				u, err := url.Parse(address)
 				if err != nil {
 					return err
 				}
 				to = u.Query().Get("redirect_uri")
-				return agree(ctx, address)
+				seen <- agree(ctx, address)
+				return nil
 			}}
 			_, err := browser.Login(t.Context(), s.authorization())
 			if c.want == "" {
@@ -361,6 +375,7 @@ func TestRedirectURIs(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
+			require.NoError(t, <-seen, "the last page")
 			require.Regexp(t, c.want, to)
 		})
 	}

@@ -153,7 +153,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case req.URL.EscapedPath() == r.path && r.receive(req):
 		w.Header().Set("Location", r.last) // so that the code leaves the address bar and the history
 		w.WriteHeader(http.StatusSeeOther)
-	case req.URL.Path == r.last:
+	case req.URL.EscapedPath() == r.last:
 		r.showLast(w, req)
 	default:
 		notFound(w)
