@@ -151,7 +151,7 @@ func (r *Rejection) sentence() string {
 	case ReasonWrongKey:
 		return "the token is bound to another key than the one that is at hand (RFC 9449 §5); use the key that it was issued for, or log in again" + because(r.Err)
 	case ReasonUntrustedRealm:
-		return "it names a token server that is not asked" + because(r.Err)
+		return "it names a server that is not asked" + because(r.Err)
 	case ReasonRedirected:
 		if r.Err != nil {
 			return strings.TrimPrefix(r.Err.Error(), "authretry: ")

@@ -175,14 +175,18 @@ func (c *Config) registration(s *Server, redirectURI, method string) map[string]
 	maps.Copy(m, c.Registration)
 	m["application_type"] = "native" // or else a redirect to this machine may be refused
 	m["token_endpoint_auth_method"] = method
-	grants := []string{"authorization_code", "refresh_token"}
-	m["response_types"] = []string{"code"}
-	if redirectURI == "" {
-		grants, m["response_types"] = []string{deviceGrant, "refresh_token"}, []string{}
-	} else {
-		m["redirect_uris"] = []string{redirectURI}
+	var grants []string
+	if m["response_types"] = []string{}; redirectURI != "" {
+		grants = append(grants, "authorization_code")
+		m["response_types"], m["redirect_uris"] = []string{"code"}, []string{redirectURI}
 	}
-	m["grant_types"] = slices.DeleteFunc(grants, func(g string) bool { return g == "refresh_token" && !s.supports(g) })
+	if redirectURI == "" || s.DeviceURL != "" && slices.Contains(s.GrantTypes, deviceGrant) {
+		grants = append(grants, deviceGrant) // a person without a browser may come later
+	}
+	if s.supports("refresh_token") {
+		grants = append(grants, "refresh_token")
+	}
+	m["grant_types"] = grants
 	return m
 }
 

@@ -215,7 +215,7 @@ func TestStepUpUnitesScopes(t *testing.T) {
 	get(t, client, srv.URL+"/write")
 	require.EqualValues(t, 2, p.asked.Load())
 	require.ElementsMatch(t, []string{"read", "write"}, p.last.Load().Scopes)
-	require.Equal(t, 1, paths(srv)["/oauth/register"]/2, "each listener has another port, and so another registration")
+	require.Equal(t, 2, paths(srv)["/oauth/register"], "each listener has another port, and so another registration")
 }
 
 func TestScopesThatAreAskedFor(t *testing.T) {
@@ -331,6 +331,47 @@ func TestClientThatWasForgotten(t *testing.T) {
 	get(t, client, srv.URL)
 	require.EqualValues(t, 2, p.asked.Load())
 	require.Equal(t, 2, paths(srv)["/oauth/register"])
+}
+
+// One that is refused at the beginning of a login is registered again at once, and the login goes on.
+func TestClientThatWasForgottenBeforeALogin(t *testing.T) {
+	oauth := &authtest.OAuth{DeviceInterval: time.Second}
+	srv := authtest.NewServer(oauth)
+	defer srv.Close()
+	p := &person{open: authtest.Approve, by: "device"}
+	client, tokens := program(&Config{Flow: p}, nil)
+	get(t, client, srv.URL)
+	require.NoError(t, tokens.Logout(t.Context()))
+	get(t, client, srv.URL)
+	require.Equal(t, 1, paths(srv)["/oauth/register"], "the client stays, since a device has no redirect URI")
+	require.NoError(t, tokens.Logout(t.Context()))
+	oauth.ForgetClients()
+	get(t, client, srv.URL)
+	require.Equal(t, 2, paths(srv)["/oauth/register"])
+	require.Equal(t, 3, oauth.Logins())
+
+	// A new one that is refused is not tried for ever.
+	require.NoError(t, tokens.Logout(t.Context()))
+	oauth.ForgetClients()
+	srv.Inject("/oauth/device", -1, authtest.TokenError("invalid_client"))
+	_, err := client.Get(srv.URL)
+	require.ErrorIs(t, err, authretry.ErrLoginRequired)
+	require.Equal(t, 3, paths(srv)["/oauth/register"])
+}
+
+func TestResourceThatWantsBoundTokens(t *testing.T) {
+	oauth := &authtest.OAuth{Edit: func(path string, doc map[string]any) {
+		if path == metaResource {
+			doc["dpop_bound_access_tokens_required"] = true
+		}
+	}}
+	srv := authtest.NewServer(oauth)
+	defer srv.Close()
+	p := approving()
+	client, _ := program(&Config{Flow: p}, nil)
+	_, err := client.Get(srv.URL)
+	require.ErrorIs(t, err, ErrBoundTokens)
+	require.Zero(t, p.asked.Load())
 }
 
 // A resource that trusts another authorization server than before gets another login. Nothing of the old one goes there.

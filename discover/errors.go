@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/guarded"
@@ -14,11 +15,11 @@ var (
 	// ErrNoMetadata means that there is no metadata where it should be, or none that can be read.
 	ErrNoMetadata = errors.New("there is no metadata that can be read; name the authorization server in Config.Issuers, or use an authretry.TokenEndpoint")
 
-	// ErrOtherResource means that the metadata is that of another resource than the one that was asked (RFC 9728 §3.3).
-	ErrOtherResource = errors.New("the metadata is that of another resource than the one that was asked (RFC 9728 §3.3); if that is right, name it in Config.Resource")
+	// ErrOtherResource means that the metadata is that of another resource than the one that was asked (RFC 9728).
+	ErrOtherResource = errors.New("the metadata is that of another resource than the one that was asked (RFC 9728); if that is right, name it in Config.Resource")
 
-	// ErrOtherIssuer means that the metadata is that of another authorization server than the one that was asked (RFC 8414 §3.3).
-	ErrOtherIssuer = errors.New("the metadata is that of another authorization server than the one that was asked (RFC 8414 §3.3); its operator has to put that right")
+	// ErrOtherIssuer means that the metadata is that of another authorization server than the one that was asked (RFC 8414).
+	ErrOtherIssuer = errors.New("the metadata is that of another authorization server than the one that was asked (RFC 8414); its operator has to put that right")
 
 	// ErrNotAllowed means that the resource names no authorization server that Config.Issuers allows, or too many to choose from.
 	ErrNotAllowed = errors.New("the resource names no authorization server that may be asked; if one of those is right, name it in Config.Issuers")
@@ -30,6 +31,9 @@ var (
 	// ErrNoPKCE means that the authorization server does not say that it checks PKCE by S256 (RFC 7636), without which codes can be
 	// stolen.
 	ErrNoPKCE = errors.New("the authorization server does not say that it supports PKCE by S256 (RFC 7636); if it does all the same, set Config.AssumePKCE")
+
+	// ErrBoundTokens means that the resource takes only tokens that are bound to a key (RFC 9449).
+	ErrBoundTokens = errors.New("the resource takes only tokens that are bound to a key (RFC 9449); set Config.Proof, and use a dpop.Scheme")
 
 	// ErrNoFlow means that there is no way to get a token that both sides know.
 	ErrNoFlow = errors.New("the authorization server has no way to get a token that the program has; set Config.Flow or Config.Grant")
@@ -65,6 +69,9 @@ func causeText(cause error) string {
 		return ""
 	}
 	if refused, ok := errors.AsType[*guarded.RefusedError](cause); ok {
+		if refused.Host == "" {
+			return " (" + refused.Why + ")"
+		}
 		return " (" + refused.Error() + ")"
 	}
 	if own, ok := errors.AsType[ownError](cause); ok {
@@ -98,6 +105,9 @@ func (e ownError) Error() string { return string(e) }
 func failed(host string, what, cause error) error {
 	if _, ok := errors.AsType[*guarded.RefusedError](cause); ok {
 		what = ErrRefusedURL
+	}
+	if u, ok := cause.(*url.Error); ok { // which has the URL in its text
+		cause = u.Err
 	}
 	return &Error{Host: host, What: what, cause: cause}
 }

@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"net/url"
@@ -52,10 +53,9 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 		t.metadata = r.Challenge.Params.Get("resource_metadata")
 	}
 	if named == "" {
-		named = c.Resource
-	}
-	if named == "" && known.Resource != "" {
-		named, t.metadata = known.Resource, known.Extra[extraMetadata]
+		if named = cmp.Or(c.Resource, known.Resource); named == known.Resource {
+			t.metadata = known.Extra[extraMetadata]
+		}
 	}
 	if named == "" {
 		return nil, authretry.ErrChallengeRequired

@@ -50,7 +50,7 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 	}
 	u, err := c.check(home, issuer)
 	if err != nil || u.RawQuery != "" || u.ForceQuery {
-		return nil, failed(home.url.Hostname(), ErrRefusedURL, errors.Join(err, ownError("its authorization server is no issuer (RFC 8414 §2)")))
+		return nil, failed(home.url.Hostname(), ErrRefusedURL, errors.Join(err, ownError("its authorization server is no issuer (RFC 8414)")))
 	}
 	origin, path := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(), trimSlash(u.EscapedPath())
 	places := []string{origin + wellKnownServer + path, origin + wellKnownOpenID + path}

@@ -28,6 +28,9 @@ func (c *Config) Login(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 		return nil, err
 	}
 	s := f.server
+	if f.resource.BoundTokens && c.Proof == nil {
+		return nil, failed(f.resource.at.url.Hostname(), ErrBoundTokens, nil)
+	}
 	scopes := c.scopes(&r, f)
 	a := &login.Authorization{URL: s.AuthorizationURL, DeviceURL: s.DeviceURL, Scopes: scopes, Params: c.Params, Claims: r.Claims,
 		ACRValues: r.ACRValues, MaxAge: r.MaxAge, HasMaxAge: r.HasMaxAge, AnswersWithIssuer: s.AnswersWithIssuer}
@@ -47,11 +50,14 @@ func (c *Config) Login(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 		e.Params = url.Values{"resource": {f.resource.ID}}
 		return e, nil
 	}
+	before := c.kept(s.Issuer, &known)
 	t, err := c.Flow.Login(ctx, a)
-	if err != nil {
-		if refused, ok := errors.AsType[*login.Error](err); ok && refused.Code == "invalid_client" && who.registered != nil {
-			c.forget(s.Issuer, who.id)
+	if refused, ok := errors.AsType[*login.Error](err); ok && refused.Code == "invalid_client" && who.registered != nil {
+		if c.forget(s.Issuer, who.id); before != nil && who.id == before.id { // registered long ago, and not known any more
+			t, err = c.Flow.Login(ctx, a)
 		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	return c.withRecord(t, f, who, scopes), nil

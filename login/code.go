@@ -76,7 +76,7 @@ func (a *Authorization) push(ctx context.Context, e *authretry.TokenEndpoint, pa
 		return nil, err
 	}
 	if said.RequestURI == "" || len(said.RequestURI) > maxURL {
-		return nil, errors.New("login: the answer to the pushed authorization request has no request_uri, or one that is too long (RFC 9126 §2.2)")
+		return nil, errors.New("login: the answer to the pushed authorization request has no request_uri, or one that is too long (RFC 9126)")
 	}
 	return url.Values{"request_uri": {said.RequestURI}}, nil
 }
@@ -106,7 +106,7 @@ func (c *Code) Redeem(ctx context.Context, query url.Values) (*oauth2.Token, err
 	}
 	code := query["code"]
 	if len(code) != 1 || code[0] == "" || len(code[0]) > maxCode {
-		return nil, errors.New("login: the answer has no code, or more than one, or one that is too long (RFC 6749 §4.1.2)")
+		return nil, errors.New("login: the answer has no code, or more than one, or one that is too long (RFC 6749)")
 	}
 	t, err := c.endpoint.AuthorizationCode(code[0], c.verifier, c.redirectURI)(ctx, authretry.TokenRequest{})
 	if err != nil {

@@ -108,7 +108,7 @@ func (s *seconds) UnmarshalJSON(b []byte) error {
 func (d *deviceAnswer) code(e *authretry.TokenEndpoint, now time.Time) (*DeviceCode, error) {
 	c := &DeviceCode{UserCode: d.UserCode, endpoint: e, code: d.DeviceCode, interval: max(cmp.Or(time.Duration(d.Interval), defaultInterval), minInterval)}
 	if d.DeviceCode == "" || len(d.DeviceCode) > maxDeviceCode {
-		return nil, errors.New("login: the answer has no device code, or one that is too long (RFC 8628 §3.2)")
+		return nil, errors.New("login: the answer has no device code, or one that is too long (RFC 8628)")
 	}
 	if d.UserCode == "" || len(d.UserCode) > maxUserCode || strings.ContainsFunc(d.UserCode, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return nil, errors.New("login: the code to be typed is missing, too long, or has a character that is not shown on a terminal")
