@@ -1,7 +1,7 @@
 // Package discover gets a program from a bare URL to a token: a 401 names the resource's metadata (RFC 9728), these name an
-// authorization server, whose metadata (RFC 8414, OpenID Connect Discovery) say where a person logs in, or a machine gets its token. It
-// is what a client of the Model Context Protocol needs, and any other that learns of its authorization server by being refused. It is
-// built on what package authretry exports.
+// authorization server, whose metadata (RFC 8414, OpenID Connect Discovery) say where a person logs in, or a machine gets its
+// token. It is what a client of the Model Context Protocol needs, and any other that learns of its authorization server by
+// being refused. It is built on what package authretry exports.
 //
 // # Basic use
 //
@@ -11,9 +11,9 @@
 //	resp, err := client.Get("https://mcp.example.com/mcp")
 //
 // The first request goes out without a token, and is refused. Then a person logs in, once, however many requests wait, and the
-// request is sent again. What was discovered is saved with the login: from then on the token is sent ahead and renews itself, in
-// later processes too, without another question to the resource or the person. A refresh token goes to the token endpoint that has
-// issued it, and to no other. Where a server asks for more scope, a person is asked again, for both.
+// request is sent again. What was discovered is saved with the login: from then on the token is sent ahead and renews itself,
+// in later processes too, without another question to the resource or the person. A refresh token goes to the token endpoint
+// that has issued it, and to no other. Where a server asks for more scope, a person is asked again, for both.
 //
 // A program without a person sets Config.Grant instead of Flow, and no Login:
 //
@@ -25,45 +25,48 @@
 //
 // # Which resource
 //
-// The metadata must be those of the resource that was asked: its URL without the query, or its origin, compared as strings (RFC 9728
-// §3.3); or what Config.Resource says. They are where the challenge says (resource_metadata), or else at the well-known place
-// of the path, then at that of the root. The token is asked for with that name (resource, RFC 8707) at login, for the code and with
-// each refresh; an authorization server that refuses it with a refresh, as Microsoft Entra does, is asked once more without, which is
-// remembered. Whatever the server makes of it, the token goes to the origin of the resource only.
+// The metadata must be those of the resource that was asked: its URL without the query, or its origin, compared as strings (RFC
+// 9728 §3.3); or what Config.Resource says. They are where the challenge says (resource_metadata), or else at the well-known
+// place of the path, then at that of the root. The token is asked for with that name (resource, RFC 8707) at login, for the
+// code and with each refresh; an authorization server that refuses it with a refresh, as Microsoft Entra does, is asked once
+// more without, which is remembered. Whatever the server makes of it, the token goes to the origin of the resource only.
 //
 // # Which authorization server
 //
-// Without Config.Issuers, it is the resource that says where people log in, and whoever controls the resource chooses that. A program
-// that knows better names the issuers. Of several, the one of the saved login comes first, then one of Config.Clients, then as the
-// resource has them; three at most are asked. The metadata must call the server just as the resource does (RFC 8414 §3.3), and
-// so must each answer of a login (RFC 9207). It must support PKCE by S256, unless Config.AssumePKCE is set.
+// Without Config.Issuers, it is the resource that says where people log in, and whoever controls the resource chooses that. A
+// program that knows better names the issuers. Of several, the one of the saved login comes first, then one of Config.Clients,
+// then as the resource has them; three at most are asked. The metadata must call the server just as the resource does (RFC 8414
+// §3.3), and so must each answer of a login (RFC 9207). It must support PKCE by S256, unless Config.AssumePKCE is set.
 //
 // A resource that refuses a token, and names other authorization servers by then, gets a new login there.
 //
 // # What the program is called
 //
 // At each authorization server, in this order: as Config.Clients says; as the server has registered it before; by
-// Config.ClientMetadataURL, where the server takes that; or else the server registers it (RFC 7591), as a native application, with the
-// login. A registration belongs to one redirect URI, so a login by a browser on another port has the program registered again. What it
-// is called at one server, no other gets to see.
+// Config.ClientMetadataURL, where the server takes that; or else the server registers it (RFC 7591), as a native application,
+// with the login. A registration belongs to one redirect URI, so a login by a browser on another port has the program
+// registered again. What it is called at one server, no other gets to see.
 //
 // # Which scopes
 //
-// Those that the challenge asks for, united with what the token to be replaced was good for; or else Config.Scopes; or else all that the
-// resource names. Besides, offline_access where the server knows that. Config.ScopeFilter sees them all, and has the last word.
+// Those that the challenge asks for, united with what the token to be replaced was good for; or else Config.Scopes; or else all
+// that the resource names. Besides, offline_access where the server knows that. Config.ScopeFilter sees them all, and has the
+// last word.
 //
 // # What is asked
 //
-// Servers name URLs here, and whoever runs one must not have us send requests, or a person's browser, to what only we can reach. A
-// URL must be https, or http to this machine, without user name and fragment. Its address is judged when it is dialled, after
-// DNS: one on a private network or this machine is asked only if the server that named it is there itself, or if Config.Issuers names
-// its host; link-local addresses, metadata services of clouds, multicast and the like never. Where the resource is says the
-// connection by which it refused; if a proxy is in between, it counts as outside. An authorization endpoint, which a browser is sent to,
-// is judged by all addresses of its name. Redirects are not followed, an answer may have 1 MiB and take 10 seconds. With a
-// proxy in the environment, that resolves names: they are judged here besides. Config.HTTPClient takes the place of all this.
+// Servers name URLs here, and whoever runs one must not have us send requests, or a person's browser, to what only we can
+// reach. A URL must be https, or http to this machine, without user name and fragment. Its address is judged when it is
+// dialled, after DNS: one on a private network or this machine is asked only if the server that named it is there itself, or if
+// Config.Issuers names its host; link-local addresses, metadata services of clouds, multicast and the like never. Where the
+// resource is says the connection by which it refused; if a proxy is in between, it counts as outside. An authorization
+// endpoint, which a browser is sent to, is judged by all addresses of its name. Redirects are not followed, an answer may have
+// 1 MiB and take 10 seconds. With a proxy in the environment, that resolves names: they are judged here besides.
+// Config.HTTPClient takes the place of all this.
 //
 // # Errors
 //
-// Each that is about discovery is an [*Error] that says which host is meant and what to do; by errors.Is it is one of the errors of this package. Nothing
-// that a server has written is in it. What TokenSource makes of it wraps authretry.ErrLoginRequired too, if a login was to be had.
+// Each that is about discovery is an [*Error] that says which host is meant and what to do; by errors.Is it is one of the
+// errors of this package. Nothing that a server has written is in it. What TokenSource makes of it wraps
+// authretry.ErrLoginRequired too, if a login was to be had.
 package discover

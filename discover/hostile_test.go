@@ -279,7 +279,9 @@ func TestBadMetadata(t *testing.T) {
 		"of 1 GiB":        {resource: func(string) http.HandlerFunc { return endless }, want: ErrNoMetadata},
 		"that is missing": {resource: func(string) http.HandlerFunc { return http.NotFound }, want: ErrNoMetadata},
 		"that is elsewhere": {resource: func(string) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:"+port+"/", 307) }
+			return func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://127.0.0.1:"+port+"/", http.StatusTemporaryRedirect)
+			}
 		}, want: ErrNoMetadata},
 		"of another issuer": {server: func(string) http.HandlerFunc {
 			return says(map[string]any{"issuer": "https://other.example.com", "token_endpoint": "https://x/"})
@@ -299,7 +301,9 @@ func TestBadMetadata(t *testing.T) {
 		}, want: ErrNoFlow},
 		"server of 1 GiB": {server: func(string) http.HandlerFunc { return endless }, want: ErrNoMetadata},
 		"server that redirects": {server: func(string) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:"+port+"/", 302) }
+			return func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://127.0.0.1:"+port+"/", http.StatusFound)
+			}
 		}, want: ErrNoMetadata},
 		"javascript": {server: func(at string) http.HandlerFunc {
 			return says(map[string]any{"issuer": at, "authorization_endpoint": "javascript:alert(1)", "token_endpoint": at})

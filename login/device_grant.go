@@ -110,7 +110,8 @@ func (d *deviceAnswer) code(e *authretry.TokenEndpoint, now time.Time) (*DeviceC
 	if d.DeviceCode == "" || len(d.DeviceCode) > maxDeviceCode {
 		return nil, errors.New("login: the answer has no device code, or one that is too long (RFC 8628)")
 	}
-	if d.UserCode == "" || len(d.UserCode) > maxUserCode || strings.ContainsFunc(d.UserCode, func(r rune) bool { return r < ' ' || r > '~' }) {
+	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
+	if d.UserCode == "" || len(d.UserCode) > maxUserCode || strings.ContainsFunc(d.UserCode, unprintable) {
 		return nil, errors.New("login: the code to be typed is missing, too long, or has a character that is not shown on a terminal")
 	}
 	lifetime := min(cmp.Or(time.Duration(d.ExpiresIn), maxDeviceExpiry), maxDeviceExpiry)
@@ -123,7 +124,8 @@ func (d *deviceAnswer) code(e *authretry.TokenEndpoint, now time.Time) (*DeviceC
 		return nil, err
 	}
 	c.VerificationURI = uri.String()
-	if complete, err := checkOpenable("verification_uri_complete", d.VerificationURIComplete); err == nil && complete.Scheme == uri.Scheme && complete.Host == uri.Host {
+	complete, err := checkOpenable("verification_uri_complete", d.VerificationURIComplete)
+	if err == nil && complete.Scheme == uri.Scheme && complete.Host == uri.Host {
 		c.VerificationURIComplete = complete.String()
 	}
 	return c, nil

@@ -213,7 +213,7 @@ func TestDeviceMistakes(t *testing.T) {
 func TestPostIsBounded(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/redirect" {
-			http.Redirect(w, r, "/", 307)
+			http.Redirect(w, r, "/", http.StatusTemporaryRedirect)
 			return
 		}
 		for range 1 << 14 {
