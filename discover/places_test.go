@@ -1,13 +1,18 @@
 package discover
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -16,6 +21,7 @@ import (
 	"github.com/authretry/authretry/authtest"
 	"github.com/authretry/authretry/filestore"
 	"github.com/authretry/authretry/internal/dnstest"
+	"github.com/authretry/authretry/login"
 )
 
 // A missing has nothing anywhere but what is in documents, by path, and notes what it was asked for.
@@ -275,4 +281,134 @@ func TestDiscoverShowsWhatThereIs(t *testing.T) {
 	}
 	_, _, err = (&Config{Resource: "https://api.example.com"}).Discover(t.Context(), authretry.TokenRequest{URL: "https://evil.example.com/"})
 	require.ErrorIs(t, err, ErrOtherResource)
+}
+
+// A counting store says how often a refresh token was confirmed, and refuses from one time on.
+type counting struct {
+	authretry.TokenStore
+	confirmed, refuse int
+}
+
+func (s *counting) Update(ctx context.Context, fn func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error)) error {
+	return s.TokenStore.Update(ctx, func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		return fn(ctx, current, func(ctx context.Context) error {
+			if s.confirmed++; s.confirmed >= s.refuse {
+				return errors.New("the lock is lost")
+			}
+			return confirm(ctx)
+		})
+	})
+}
+
+// The store confirms the second send of a refresh token, too, the one without the resource.
+func TestEachSendIsConfirmed(t *testing.T) {
+	for refuse, sends := range map[int]int{1: 0, 2: 1, 3: 2} {
+		oauth := &authtest.OAuth{NoResourceOnRefresh: true}
+		srv := authtest.NewServer(oauth)
+		store := &counting{TokenStore: filestore.New(filepath.Join(t.TempDir(), "login")), refuse: 100}
+		client, tokens := program(&Config{Flow: approving()}, store)
+		get(t, client, srv.URL)
+		srv.Reset()
+		store.confirmed, store.refuse = 0, refuse
+		_, err := tokens.Refresh(t.Context(), nil)
+		require.Equal(t, refuse > 2, err == nil)
+		require.Len(t, srv.TokenRequests(), sends)
+		srv.Close()
+	}
+}
+
+// What the metadata say of PKCE, scopes and grants is heeded, and what they do not say is not held against them.
+func TestFlowsThatAreLeft(t *testing.T) {
+	at := place{url: &url.URL{Scheme: "https", Host: "as.example.com"}}
+	for name, c := range map[string]struct {
+		server      Server
+		conf        *Config
+		url, device bool
+		want        error
+	}{
+		"both":                 {server: Server{AuthorizationURL: "a", DeviceURL: "d", HasPKCE: true}, url: true, device: true},
+		"no PKCE":              {server: Server{AuthorizationURL: "a", DeviceURL: "d"}, device: true},
+		"no PKCE, no device":   {server: Server{AuthorizationURL: "a"}, want: ErrNoPKCE},
+		"PKCE is assumed":      {server: Server{AuthorizationURL: "a"}, conf: &Config{AssumePKCE: true}, url: true},
+		"nothing":              {server: Server{}, want: ErrNoFlow},
+		"device not supported": {server: Server{AuthorizationURL: "a", DeviceURL: "d", HasPKCE: true, GrantTypes: []string{"authorization_code"}}, url: true},
+		"device supported":     {server: Server{DeviceURL: "d", GrantTypes: []string{deviceGrant}}, device: true},
+		"pushed, nowhere":      {server: Server{AuthorizationURL: "a", HasPKCE: true, RequiresPushed: true}, want: ErrNoFlow},
+		"pushed":               {server: Server{AuthorizationURL: "a", HasPKCE: true, RequiresPushed: true, PushedURL: "p"}, url: true},
+	} {
+		c.server.at = at
+		a := &login.Authorization{URL: c.server.AuthorizationURL, DeviceURL: c.server.DeviceURL}
+		err := cmp.Or(c.conf, &Config{}).checkFlows(a, &c.server)
+		if c.want != nil {
+			require.ErrorIs(t, err, c.want, name)
+			continue
+		}
+		require.NoError(t, err, name)
+		require.Equal(t, c.url, a.URL != "", name)
+		require.Equal(t, c.device, a.DeviceURL != "", name)
+	}
+}
+
+// How a program is registered, and how it authenticates itself then.
+func TestRegistrations(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer  string
+		methods []string
+		method  string // "": it is refused
+		expires int64
+	}{
+		"public":            {answer: `{"client_id":"c"}`, method: "none"},
+		"public, said":      {answer: `{"client_id":"c","token_endpoint_auth_method":"none"}`, method: "none"},
+		"basic":             {answer: `{"client_id":"c","client_secret":"s"}`, method: "client_secret_basic"},
+		"post by the list":  {answer: `{"client_id":"c","client_secret":"s"}`, methods: []string{"client_secret_post", "private_key_jwt"}, method: "client_secret_post"},
+		"basic by the list": {answer: `{"client_id":"c","client_secret":"s"}`, methods: []string{"none", "client_secret_post", "client_secret_basic"}, method: "client_secret_basic"},
+		"post, said":        {answer: `{"client_id":"c","client_secret":"s","token_endpoint_auth_method":"client_secret_post"}`, methods: []string{"client_secret_basic"}, method: "client_secret_post"},
+		"none, though":      {answer: `{"client_id":"c","client_secret":"s","token_endpoint_auth_method":"none"}`, method: "none"},
+		"no secret, though": {answer: `{"client_id":"c","token_endpoint_auth_method":"client_secret_basic"}`, method: "none"},
+		"never expires":     {answer: `{"client_id":"c","client_secret":"s","client_secret_expires_at":0}`, method: "client_secret_basic"},
+		"expires":           {answer: `{"client_id":"c","client_secret":"s","client_secret_expires_at":1893456000}`, method: "client_secret_basic", expires: 1893456000},
+		"a key":             {answer: `{"client_id":"c","client_secret":"s","token_endpoint_auth_method":"private_key_jwt"}`},
+		"no client":         {answer: `{"client_secret":"s"}`},
+		"a number":          {answer: `{"client_id":7}`},
+		"long":              {answer: `{"client_id":"` + strings.Repeat("c", maxClient+1) + `"}`},
+		"a long secret":     {answer: `{"client_id":"c","client_secret":"` + strings.Repeat("c", maxClient+1) + `"}`},
+	} {
+		doc, err := parse([]byte(c.answer))
+		require.NoError(t, err)
+		g, err := readRegistered(doc, &Server{AuthMethods: c.methods})
+		if c.method == "" {
+			require.Error(t, err, name)
+			continue
+		}
+		require.NoError(t, err, name)
+		require.Equal(t, c.method, g.method, name)
+		if c.expires == 0 {
+			require.True(t, g.expires.IsZero(), name)
+		} else {
+			require.Equal(t, c.expires, g.expires.Unix(), name)
+		}
+
+		// It is the same after having been saved.
+		extra := map[string]string{}
+		g.redirectURI = "http://127.0.0.1:1/"
+		g.save(extra)
+		again := registeredIn(&authretry.Record{ClientID: g.id, Extra: extra})
+		require.Equal(t, g.id+g.secret+g.method+g.redirectURI, again.id+again.secret+again.method+again.redirectURI)
+		require.True(t, g.expires.Equal(again.expires))
+		now := time.Unix(1700000000, 0)
+		require.True(t, again.isFor("", now) && again.isFor("http://127.0.0.1:1/", now))
+		require.False(t, again.isFor("http://127.0.0.1:2/", now), "not by another redirect URI")
+		require.Equal(t, c.expires == 0, again.isFor("", time.Unix(2000000000, 0)), "the secret has ended")
+	}
+	require.Nil(t, registeredIn(&authretry.Record{ClientID: "c"}))
+
+	c := &Config{Registration: map[string]any{"client_name": "mine", "application_type": "web", "software_id": "x"}}
+	m := c.registration(&Server{DeviceURL: "d", GrantTypes: []string{"authorization_code", deviceGrant}}, "http://127.0.0.1:1/", "none")
+	require.Equal(t, map[string]any{"client_name": "mine", "application_type": "native", "software_id": "x", "token_endpoint_auth_method": "none",
+		"redirect_uris": []string{"http://127.0.0.1:1/"}, "response_types": []string{"code"}, "grant_types": []string{"authorization_code", deviceGrant}}, m)
+	m = c.registration(&Server{}, "", "none")
+	require.Equal(t, []string{deviceGrant, "refresh_token"}, m["grant_types"])
+	require.NotContains(t, m, "redirect_uris")
+	require.Equal(t, "none", (&Server{}).methodFor(""))
+	require.Equal(t, "client_secret_post", (&Server{AuthMethods: []string{"client_secret_post"}}).methodFor(""))
 }
