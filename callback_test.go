@@ -401,6 +401,7 @@ var callbacks = map[string]callback{
 
 	"TokenEndpoint.Auth":       endpointBoom(func(e *TokenEndpoint, boom func()) { e.Auth = boomed{boom} }),
 	"TokenEndpoint.HTTPClient": endpointBoom(func(e *TokenEndpoint, boom func()) { e.HTTPClient = &http.Client{Transport: boomed{boom}} }),
+	"TokenEndpoint.Base":       endpointBoom(func(e *TokenEndpoint, boom func()) { e.HTTPClient, e.Base = nil, boomed{boom} }),
 	"Prover.Prove":             endpointBoom(func(e *TokenEndpoint, boom func()) { e.Proof = proverBoom{boomedAt{where: "Prove", boom: boom}} }),
 	"Prover.Learn":             endpointBoom(func(e *TokenEndpoint, boom func()) { e.Proof = proverBoom{boomedAt{where: "LearnProof", boom: boom}} }),
 	"Prover.Thumbprint": endpointBoom(func(e *TokenEndpoint, boom func()) {
