@@ -14,7 +14,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Bearer is the Bearer authentication scheme (RFC 6750). The token is sent with the first request already. When a
+// Bearer is the Bearer authentication scheme (RFC 6750). The token is sent with the first request already, unless the source has
+// to see first what the server asks for ([ErrChallengeRequired]). When a
 // server refuses it, with whatever challenge or with none, it is refreshed, and the request is sent again. A challenge
 // that asks for more than another token of the same kind, such as insufficient_scope, is not answered unless StepUp is set.
 //

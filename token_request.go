@@ -19,6 +19,9 @@ import (
 // in answer to a request that wants something besides what there was (Scopes, Claims, ACRValues, MaxAge) goes to those who
 // wanted it, and concerns nobody else.
 //
+// One that wraps [ErrChallengeRequired], where r.Challenge is nil, has the request sent without a token, to see what the server
+// asks for.
+//
 // The text of an error may end up in the caller's log, so it must not carry a secret. That of an *oauth2.RetrieveError or
 // *url.Error, which can, is not used.
 type FetchFunc func(ctx context.Context, r TokenRequest) (*oauth2.Token, error)
@@ -38,8 +41,8 @@ type TokenRequest struct {
 	Challenge *Challenge
 
 	// URL is that of the request that was refused with Challenge, without user info, query and fragment; "" if Challenge is nil.
-	// RemoteAddr is the address and port of the server that refused it, as [WantsRemoteAddr] says; it is known only to a Bearer
-	// whose Source has a Login, or to a Scheme that has asked for it.
+	// RemoteAddr is the address and port of the server that refused it, as [WantsRemoteAddr] says, if a [Bearer.Source] has a Login,
+	// or another Scheme has asked for it.
 	URL, RemoteAddr string
 
 	// Account is for whom the token is wanted, as Transport.Account says, if that is known. For a FetchFunc it is that of

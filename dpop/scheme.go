@@ -111,6 +111,9 @@ func (s *Scheme) Answer(ctx context.Context, c *authretry.Challenge, refusal *ht
 	return a, nil
 }
 
+// WantsRemoteAddr says that a Login wants to know where the server is that asks for a token.
+func (s *Scheme) WantsRemoteAddr() bool { return s.Source != nil && s.Source.Login != nil }
+
 // AnswersForbidden says that a challenge for another token is answered with 403, too, if StepUp is set.
 func (s *Scheme) AnswersForbidden(c *authretry.Challenge) bool { return s.StepUp && c.StepUp() != 0 }
 
