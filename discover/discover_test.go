@@ -333,6 +333,20 @@ func TestClientThatWasForgotten(t *testing.T) {
 	require.Equal(t, 2, paths(srv)["/oauth/register"])
 }
 
+// What a refresh has found out of a client, the login that follows goes by.
+func TestClientThatWasForgottenBeforeARefresh(t *testing.T) {
+	oauth := &authtest.OAuth{DeviceInterval: time.Second}
+	srv := authtest.NewServer(oauth)
+	defer srv.Close()
+	client, _ := program(&Config{Flow: &person{open: authtest.Approve, by: "device"}}, nil)
+	get(t, client, srv.URL)
+	oauth.ForgetClients()
+	oauth.ExpireNow()
+	get(t, client, srv.URL)
+	require.Equal(t, 2, paths(srv)["/oauth/register"])
+	require.Equal(t, 2, paths(srv)["/oauth/device"], "the client is not tried again")
+}
+
 // One that is refused at the beginning of a login is registered again at once, and the login goes on.
 func TestClientThatWasForgottenBeforeALogin(t *testing.T) {
 	oauth := &authtest.OAuth{DeviceInterval: time.Second}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func TestScopesThatCanBeSent(t *testing.T) {
 		many = append(many, fmt.Sprint("s", i))
 	}
 	require.Equal(t, many[:maxScopes], validScopes(many))
-	long := strings.Repeat("a", maxScopeBytes-2)
+	long := strings.Repeat("a", 4094)
 	require.Equal(t, []string{long}, validScopes([]string{long, "x", "y"}))
 	require.Empty(t, validScopes([]string{"", " ", "a b", `a"`, `a\`, "ä", "a\n"}))
 }
@@ -379,4 +380,75 @@ func replyJSON(t *testing.T, doc any) authtest.Fault {
 	data, err := json.Marshal(doc)
 	require.NoError(t, err)
 	return authtest.Reply(200, http.Header{"Content-Type": {"application/json"}}, string(data))
+}
+
+// Without any metadata, the origin of the resource is the authorization server, at the endpoints that MCP had before June 2025.
+func TestOriginIsIssuerWithoutMetadata(t *testing.T) {
+	m := newMissing(t)
+	r := authretry.TokenRequest{URL: m.URL + "/mcp", Challenge: &authretry.Challenge{}}
+	_, _, err := new(Config).Discover(t.Context(), r)
+	require.ErrorIs(t, err, ErrNoMetadata)
+	resource, s, err := (&Config{OriginIsIssuer: true}).Discover(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, m.URL, resource.ID)
+	require.Equal(t, [4]string{m.URL, m.URL + "/authorize", m.URL + "/token", m.URL + "/register"}, [4]string{s.Issuer, s.AuthorizationURL, s.TokenURL, s.RegistrationURL})
+	require.True(t, s.HasPKCE)
+
+	// A resource that names its metadata has to have them, and an authorization server elsewhere has to have its own.
+	r.Challenge = &authretry.Challenge{Params: authretry.Params{{Name: "resource_metadata", Value: m.URL + "/meta"}}}
+	_, _, err = (&Config{OriginIsIssuer: true}).Discover(t.Context(), r)
+	require.ErrorIs(t, err, ErrNoMetadata)
+	other := newMissing(t)
+	m.documents["/meta"] = map[string]any{"resource": m.URL, "authorization_servers": []string{other.URL}}
+	_, _, err = (&Config{OriginIsIssuer: true}).Discover(t.Context(), r)
+	require.ErrorIs(t, err, ErrNoMetadata)
+}
+
+// A grant by the JWT of somebody else may do without a client, and nobody is registered for it.
+func TestGrantWithoutAClient(t *testing.T) {
+	var form url.Values
+	var srv *httptest.Server
+	srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case metaResource:
+			says(map[string]any{"resource": srv.URL, "authorization_servers": []string{srv.URL}})(w, r)
+		case metaServer:
+			says(map[string]any{"issuer": srv.URL, "token_endpoint": srv.URL + "/token", "registration_endpoint": srv.URL + "/register"})(w, r)
+		case "/token":
+			_ = r.ParseForm()
+			form = r.PostForm
+			says(map[string]any{"access_token": "a", "token_type": "Bearer"})(w, r)
+		default:
+			t.Errorf("%s was asked", r.URL.Path)
+		}
+	}))
+	defer srv.Close()
+	c := &Config{Grant: func(e *authretry.TokenEndpoint, _ *Server) authretry.FetchFunc {
+		return e.JWTBearer(func(context.Context, authretry.TokenRequest) (string, error) { return "jwt", nil })
+	}}
+	_, err := c.Fetch(t.Context(), authretry.TokenRequest{URL: srv.URL, Challenge: &authretry.Challenge{}})
+	require.NoError(t, err)
+	require.Equal(t, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {"jwt"}, "resource": {srv.URL}}, form)
+}
+
+// An answer that is too long says so, and so does one that breaks off.
+func TestAnswersThatEndBadly(t *testing.T) {
+	m := newResourceServer(t)
+	at := outside(m.URL)
+	at.addr = addrOf("127.0.0.1")
+	m.resource.Store(http.HandlerFunc(endless))
+	_, err := new(Config).resource(t.Context(), &target{at: at})
+	require.ErrorContains(t, err, "its answer is too long")
+	m.resource.Store(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", "100")
+		w.Write([]byte("{"))
+	}))
+	_, err = new(Config).resource(t.Context(), &target{at: at})
+	require.ErrorContains(t, err, "it could not be reached")
+}
+
+func TestConfigSaysWhatIsMeant(t *testing.T) {
+	require.Equal(t, `discover.Config{Resource: "https://r", Issuers: ["https://i"]}`, fmt.Sprintf("%+v", &Config{Resource: "https://r", Issuers: []string{"https://i"}}))
+	require.Equal(t, `discover.Client{Issuer: "https://i", ID: "me"}`, fmt.Sprint(Client{Issuer: "https://i", ID: "me"}))
 }
