@@ -75,7 +75,7 @@ func TestTokenEndpointPost(t *testing.T) {
 func TestLogoutRevokes(t *testing.T) {
 	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		switch r.PostForm.Get("token") {
-		case "a-unsupported":
+		case "a-unsupported", "r-unsupported":
 			w.WriteHeader(400)
 			fmt.Fprint(w, `{"error":"unsupported_token_type"}`)
 		case "r-failing":
@@ -96,6 +96,7 @@ func TestLogoutRevokes(t *testing.T) {
 		"access token":    {&oauth2.Token{AccessToken: "a"}, []url.Values{revoked("a", "access_token")}, ""},
 		"refresh token":   {&oauth2.Token{RefreshToken: "r"}, []url.Values{revoked("r", "refresh_token")}, ""},
 		"not supported":   {&oauth2.Token{AccessToken: "a-unsupported", RefreshToken: "r"}, []url.Values{revoked("r", "refresh_token"), revoked("a-unsupported", "access_token")}, ""},
+		"refresh not":     {&oauth2.Token{RefreshToken: "r-unsupported"}, []url.Values{revoked("r-unsupported", "refresh_token")}, "unsupported_token_type"},
 		"fails":           {&oauth2.Token{AccessToken: "a", RefreshToken: "r-failing"}, []url.Values{revoked("r-failing", "refresh_token"), revoked("a", "access_token")}, "invalid_client"},
 		"of another":      {(&oauth2.Token{RefreshToken: "r-0"}).WithExtra(map[string]any{recordKey: &Record{TokenURL: "https://other.example.com/token"}}), nil, "another token endpoint"},
 		"of another's":    {(&oauth2.Token{RefreshToken: "r-0"}).WithExtra(map[string]any{recordKey: &Record{ClientID: "other"}}), nil, "another client"},

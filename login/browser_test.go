@@ -20,7 +20,9 @@ func TestBrowserLogsSomebodyIn(t *testing.T) {
 	s, out := newServer(t), &terminal{}
 	var seen *visit
 	opened := make(chan string, 1)
+	var during context.Context
 	browser := &Browser{Out: out, Open: func(ctx context.Context, address string) (err error) {
+		during = ctx
 		opened <- address
 		seen, err = browse(ctx, address)
 		opened <- "done"
@@ -31,6 +33,7 @@ func TestBrowserLogsSomebodyIn(t *testing.T) {
 	require.Equal(t, []string{"token-1", "r"}, []string{token.AccessToken, token.RefreshToken})
 	address := <-opened
 	require.Equal(t, "done", <-opened)
+	require.Error(t, during.Err(), "it has ended with the login")
 
 	query, err := url.Parse(address)
 	require.NoError(t, err)
@@ -44,6 +47,7 @@ func TestBrowserLogsSomebodyIn(t *testing.T) {
 	require.NotContains(t, seen.passed[1], "?", "the code has left the address bar")
 	require.Contains(t, seen.page, "You are logged in")
 	require.NotContains(t, strings.ToLower(seen.page), "<script")
+	require.True(t, seen.closes, "so that it is known when the page has arrived")
 	for name, want := range map[string]string{"Referrer-Policy": "no-referrer", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
 		"Content-Type": "text/html; charset=utf-8", "X-Frame-Options": "DENY"} {
 		require.Equal(t, want, seen.header.Get(name), name)
@@ -206,6 +210,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 			}
 			page := <-pages
 			require.Contains(t, page, "You are not logged in")
+			require.Contains(t, page, `<main class="no">`)
 			require.Zero(t, s.tokenRequests())
 			for _, text := range []string{err.Error(), out.String(), page} {
 				requirePrintable(t, text)
@@ -379,6 +384,18 @@ func TestRedirectURIs(t *testing.T) {
 			require.Regexp(t, c.want, to)
 		})
 	}
+}
+
+// Browsers leave out the port that goes without saying.
+func TestPortThatGoesWithoutSaying(t *testing.T) {
+	u, err := url.Parse("http://127.0.0.1:80/x")
+	require.NoError(t, err)
+	r, err := listenAt(u)
+	if err != nil {
+		t.Skip("this port is not for us")
+	}
+	defer r.Close()
+	require.Equal(t, []string{"http://127.0.0.1:80/x", "127.0.0.1"}, []string{r.redirectURI, r.host})
 }
 
 // For localhost, nobody else gets what comes to its other address.

@@ -67,6 +67,25 @@ Waiting for you to log in there, until `+start.Add(5*time.Minute).Local().Format
 	})
 }
 
+// A person has as long as the code lives, if the login may take longer.
+func TestDeviceSaysUntilWhen(t *testing.T) {
+	_, a := bubbled(t)
+	synctest.Test(t, func(t *testing.T) {
+		for _, limit := range []time.Duration{0, time.Hour} {
+			ctx, out := t.Context(), &terminal{}
+			if limit > 0 {
+				limited, cancel := context.WithTimeout(ctx, limit)
+				defer cancel()
+				ctx = limited
+			}
+			until := time.Now().Add(10 * time.Minute).Local().Format(time.TimeOnly)
+			_, err := (&Device{Out: out}).Login(ctx, a)
+			require.NoError(t, err)
+			require.Contains(t, out.String(), "until "+until)
+		}
+	})
+}
+
 // What a server says wrongly is an error, and nothing of it is shown.
 func TestDeviceCodesThatAreNotShown(t *testing.T) {
 	for name, said := range map[string]map[string]any{

@@ -146,6 +146,7 @@ type visit struct {
 	page   string   // at the end
 	header http.Header
 	status int
+	closes bool // the connection is not used again
 }
 
 // browse is a person's browser: it follows the redirects.
@@ -165,7 +166,7 @@ func browse(ctx context.Context, address string) (*visit, error) {
 	}
 	defer resp.Body.Close()
 	page, err := io.ReadAll(resp.Body)
-	v.page, v.header, v.status = string(page), resp.Header, resp.StatusCode
+	v.page, v.header, v.status, v.closes = string(page), resp.Header, resp.StatusCode, resp.Close
 	return v, err
 }
 
