@@ -21,10 +21,10 @@ import (
 //
 // The zero Browser is ready. It is safe for concurrent use. It must not be changed after its first use.
 type Browser struct {
-	// Open opens a page in the person's browser. It is called once for each login, beside it, in a goroutine of its own, with a URL
-	// that is https or http to this machine, and a context that ends with the login. If it fails, so does the login. If it
-	// is nil, xdg-open, open (macOS) or rundll32 (Windows) does it, without a shell; and if that fails, the person is asked
-	// to open the page. A test plays the person here.
+	// Open opens a page in the person's browser. It is called once for each login, in a goroutine of its own, with a URL that is https
+	// or http to this machine, and a context that ends with the login, which waits up to two seconds for it to return. If it
+	// fails before there is an answer, so does the login. If it is nil, xdg-open, open (macOS) or rundll32 (Windows) opens
+	// the page, without a shell; and if that fails, the person is asked to. A test plays the person here.
 	Open func(ctx context.Context, url string) error
 
 	// RedirectURIs are those that the client is registered with, in order of preference: the first counts at whose address
@@ -136,7 +136,8 @@ func (b *Browser) show(ctx context.Context, r *receiver, address string) opening
 		close(o.ended)
 		return o
 	}
-	fmt.Fprintf(b.out(), "Your browser is opened to log in at %s. If it is not, open this address:\n\n    %s\n\nWaiting for you to log in there ...\n", at, address)
+	fmt.Fprintf(b.out(), "Your browser is opened to log in at %s. If it is not, open this address:\n\n    %s\n\n"+
+		"Waiting for you to log in there ...\n", at, address)
 	open := b.Open
 	if open == nil {
 		open = openByCommand

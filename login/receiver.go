@@ -57,8 +57,8 @@ func listen(uris []string) (*receiver, error) {
 	var parsed []*url.URL
 	for _, uri := range uris { // a mistake in any is one
 		u, err := url.Parse(uri)
-		if err != nil || u.Scheme != "http" || u.Opaque != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(uri, "#") || addressesOf(u.Hostname()) == nil {
-			return nil, errors.New(`login: Browser.RedirectURIs has one that is not as "http://127.0.0.1/callback": http, to 127.0.0.1, [::1] or localhost, without query`)
+		if err != nil || u.Scheme != "http" || addressesOf(u.Hostname()) == nil || u.User != nil || strings.ContainsAny(uri, "?#") {
+			return nil, errRedirectURI
 		}
 		parsed = append(parsed, u)
 	}
@@ -70,8 +70,11 @@ func listen(uris []string) (*receiver, error) {
 		}
 		failed = err
 	}
-	return nil, fmt.Errorf("login: the browser's answer could not be received; is another login under way, or the port taken? %w", failed)
+	return nil, fmt.Errorf("login: the answer could not be received; is another login under way, or the port taken? %w", failed)
 }
+
+var errRedirectURI = errors.New(`login: Browser.RedirectURIs has one that is not as "http://127.0.0.1/callback": ` +
+	`http, to 127.0.0.1, [::1] or localhost, without query`)
 
 // addressesOf returns where to listen for a host: the first of them is needed, the others if they can be had, so that nobody else
 // gets what is meant for us. It is nil if the host is none for a redirect URI.
@@ -86,7 +89,8 @@ func addressesOf(host string) []string {
 }
 
 func listenAt(u *url.URL) (*receiver, error) {
-	r := &receiver{path: u.EscapedPath(), port: u.Port(), answered: make(chan url.Values, 1), over: make(chan struct{}), delivered: make(chan struct{})}
+	r := &receiver{path: u.EscapedPath(), port: u.Port(), answered: make(chan url.Values, 1),
+		over: make(chan struct{}), delivered: make(chan struct{})}
 	if r.path == "" {
 		r.path = "/"
 	}
