@@ -441,6 +441,13 @@ func TestAnswersThatEndBadly(t *testing.T) {
 	require.ErrorContains(t, err, "its answer is too long")
 	m.resource.Store(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, `{"resource":%q,"authorization_servers":[%q]}`, m.URL, m.URL)
+	}))
+	_, err = new(Config).resource(t.Context(), &target{at: at})
+	require.ErrorContains(t, err, "it answered 404", "whatever it says besides")
+	m.resource.Store(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", "100")
 		w.Write([]byte("{"))
 	}))
