@@ -51,10 +51,10 @@ type TokenSource struct {
 	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
 	Store TokenStore
 
-	// Login asks a person to log in, in a browser for instance, and returns the token. It is called where the error would
-	// otherwise wrap ErrLoginRequired, as also where a refresh cannot give what a server asks for, if somebody waits: not for a
-	// refresh in the background, nor where it is the client that the token endpoint refuses, which no person can help. One
-	// call is under way at a time, if it heeds its context; with a Store that has a method
+	// Login asks a person to log in, in a browser for instance (package login), and returns the token. It is called where the
+	// error would otherwise wrap ErrLoginRequired, as also where a refresh cannot give what a server asks for, if somebody
+	// waits: not for a refresh in the background, nor where it is the client that the token endpoint refuses, which no person
+	// can help. One call is under way at a time, if it heeds its context; with a Store that has a method
 	// LockLogin(context.Context) (unlock func(), err error), one over all processes that share it. Refreshes go on beside it,
 	// and only those wait who need it. Its context ends after LoginTimeout, and when nobody waits any more. If it fails,
 	// nobody is asked again before MinRefreshInterval is over. What it returns is used as by Set.
