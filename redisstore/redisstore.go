@@ -11,8 +11,8 @@
 // One holder at a time refreshes, under a lock that is extended for as long as that takes. The lock of a holder that
 // has crashed, or cannot reach Redis any more, expires after LockTTL, 10 seconds unless set. Those who wait for it take
 // it in no particular order. Those who wait for a token, as a TokenSource does, go on without the lock when another one has
-// stored it. They are woken by Pub/Sub, on a channel named like the lock's key, for which each Store that waits has a connection
-// besides; where that is not possible, they ask up to ten times a second.
+// stored it. They are woken by Pub/Sub, on a channel named like the lock's key, for which each process that waits has a connection
+// besides; where that is not possible, they ask some ten times a second.
 //
 // Before a refresh token is spent, one more script makes sure that the lock is still there, and that no other token has
 // been stored, and it writes the lock again: so a Redis that is read-only, out of memory, cannot save to its disk, lacks
