@@ -58,6 +58,7 @@ func runAll(e effort, only string, progress func(row string)) (*report, error) {
 		{"hostile headers", hostileRows},
 		{"loopback", loopbackRows},
 		{"storms", stormRows},
+		{"fleets", fleetRows},
 		{"upload", uploadRows},
 		{"latency", latencyRows},
 		{"growth", growthAndFootprints},

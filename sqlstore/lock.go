@@ -48,7 +48,7 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 	shown := false
 	poll := minPoll
 	for n := 0; ; n++ {
-		if n%lookTimes == 0 || enough == nil || n < lookTimes { // quick at first
+		if n%lookTimes == 0 || enough == nil {
 			h, err := s.tryLock(ctx)
 			switch {
 			case err == nil:
@@ -145,12 +145,12 @@ func (s *Store) begin(ctx context.Context, how string) (*holder, error) {
 		return nil, err
 	}
 	h := &holder{store: s, tx: tx}
-	_, err = tx.ExecContext(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true),
-		set_config('idle_in_transaction_session_timeout', $2, true),
-		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)`,
-		strconv.FormatInt(max(1, s.timeout().Milliseconds()), 10), strconv.FormatInt(s.lockTTL().Milliseconds(), 10))
-	if err == nil {
-		err = tx.QueryRowContext(ctx, "SELECT record FROM "+s.table()+" WHERE name = $1 FOR UPDATE"+how, s.Name).Scan(&h.old)
+	err = tx.QueryRowContext(ctx, "SELECT record FROM "+s.table()+" WHERE name = $1 FOR UPDATE"+how, s.Name).Scan(&h.old)
+	if err == nil { // who does not get the lock needs none of these
+		_, err = tx.ExecContext(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true),
+			set_config('idle_in_transaction_session_timeout', $2, true),
+			set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)`,
+			strconv.FormatInt(max(1, s.timeout().Milliseconds()), 10), strconv.FormatInt(s.lockTTL().Milliseconds(), 10))
 	}
 	switch {
 	case err == nil:

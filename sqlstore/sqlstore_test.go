@@ -106,9 +106,9 @@ func TestTokenIsStoredThoughTheConnectionIsLost(t *testing.T) {
 func TestLockOfASilentHolderEnds(t *testing.T) {
 	srv := start(t)
 	s := srv.store("login")
-	s.LockTTL = 300 * time.Millisecond
+	s.LockTTL = time.Second
 	require.NoError(t, s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
-		time.Sleep(3 * s.LockTTL)
+		time.Sleep(2 * s.LockTTL)
 		return record("a"), confirm(ctx)
 	}))
 	h, err := s.tryLock(t.Context())
