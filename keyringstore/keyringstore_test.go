@@ -1,0 +1,184 @@
+//go:build linux
+
+package keyringstore
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/storetest"
+	"github.com/stretchr/testify/require"
+	"github.com/zalando/go-keyring"
+	"golang.org/x/oauth2"
+)
+
+var _ authretry.TokenStore = (*Store)(nil)
+
+// open opens the place "LOCKFILE|USER".
+func open(place string) (authretry.TokenStore, error) { return storeOf(place), nil }
+
+func storeOf(place string) *Store {
+	lock, user, _ := strings.Cut(place, "|")
+	return &Store{Service: "keyringstore-test", User: user, LockFile: lock, part: 4 << 10}
+}
+
+func TestMain(m *testing.M) {
+	storetest.Child(open)
+	os.Exit(m.Run())
+}
+
+// startKeyring starts a D-Bus session with a GNOME Keyring that is unlocked, for as long as the test lasts.
+func startKeyring(t *testing.T) {
+	t.Helper()
+	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("AUTHRETRY_INTEROP") == "require" {
+				t.Fatalf("%s is not installed", program)
+			}
+			t.Skipf("%s is not installed", program)
+		}
+	}
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_RUNTIME_DIR", home)
+	t.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
+	bus := exec.Command("dbus-daemon", "--session", "--print-address", "--nofork", "--nopidfile", "--address=unix:dir="+home)
+	out, err := bus.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, bus.Start())
+	t.Cleanup(func() {
+		_ = bus.Process.Kill()
+		_ = bus.Wait()
+	})
+	address, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", strings.TrimSpace(address))
+	daemon := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
+	daemon.Stdin = strings.NewReader("password")
+	require.NoError(t, daemon.Start())
+	t.Cleanup(func() {
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	})
+	require.Eventually(t, func() bool {
+		return keyring.Set("keyringstore-test", "probe", "x") == nil
+	}, 20*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
+}
+
+func TestContract(t *testing.T) {
+	startKeyring(t)
+	var places atomic.Int32
+	dir := t.TempDir()
+	item := func(place string) (service, user string) { s := storeOf(place); return s.Service, s.User }
+	storetest.Run(t, open, storetest.Options{
+		NewPlace: func() (string, error) {
+			n := places.Add(1)
+			return fmt.Sprintf("%s|login %d", filepath.Join(dir, fmt.Sprint(n)), n), nil
+		},
+		MaxSize: 12 << 10,
+		Put: func(_ context.Context, place string, value []byte) error {
+			service, user := item(place)
+			return keyring.Set(service, user, string(value))
+		},
+		Find: func(_ context.Context, place string, value []byte) (bool, error) {
+			service, user := item(place)
+			text, err := keyring.Get(service, user)
+			return text == string(value), err
+		},
+		Remove: func(_ context.Context, place string) error {
+			service, user := item(place)
+			return keyring.Delete(service, user)
+		},
+		TakeLock: func(_ context.Context, place string) error { return os.Remove(storeOf(place).LockFile + ".lock") },
+	})
+}
+
+func saving(access string) func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+	return func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+		return &authretry.Record{Token: &oauth2.Token{AccessToken: access}}, nil
+	}
+}
+
+// What is longer than an item is in several, of which none stays that nothing refers to. One that is missing is damage.
+func TestLongLoginIsInSeveralItems(t *testing.T) {
+	startKeyring(t)
+	s := storeOf(filepath.Join(t.TempDir(), "lock") + "|long")
+	count := func() (n int) {
+		for i := range 20 {
+			c, err := s.read(t.Context())
+			require.NoError(t, err)
+			if _, err := keyring.Get(s.Service, s.partName(c.id, i)); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	for _, size := range []int{10, 20_000, 10_000, 10} {
+		before, err := s.read(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, s.Update(t.Context(), saving(strings.Repeat("x", size))))
+		r, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Len(t, r.Token.AccessToken, size)
+		require.Equal(t, (size+100)/(4<<10) > 0, count() > 0)
+		for i := range before.parts {
+			_, err := keyring.Get(s.Service, s.partName(before.id, i))
+			require.ErrorIs(t, err, keyring.ErrNotFound)
+		}
+	}
+	require.NoError(t, s.Update(t.Context(), saving(strings.Repeat("x", 10_000))))
+	c, err := s.read(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, keyring.Delete(s.Service, s.partName(c.id, 1)))
+	_, err = s.Load(t.Context())
+	require.ErrorIs(t, err, ErrDamaged)
+	require.ErrorIs(t, s.Update(t.Context(), saving("new")), ErrDamaged)
+}
+
+// Where there is no keyring, the error says what to use, and nothing is spent.
+func TestNoKeyring(t *testing.T) {
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "nothing"))
+	s := storeOf(filepath.Join(t.TempDir(), "lock") + "|none")
+	_, err := s.Load(t.Context())
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorContains(t, err, "filestore")
+	err = s.Update(t.Context(), func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+		return nil, errors.New("it was called")
+	})
+	require.ErrorIs(t, err, ErrUnavailable)
+}
+
+func TestMistakesInTheFieldsAreErrors(t *testing.T) {
+	for _, s := range []*Store{{}, {Service: "s"}, {User: "u"}} {
+		_, err := s.Load(t.Context())
+		require.ErrorContains(t, err, "is empty")
+		require.ErrorContains(t, s.Update(t.Context(), saving("x")), "is empty")
+		_, err = s.LockLogin(t.Context())
+		require.ErrorContains(t, err, "is empty")
+	}
+}
+
+// Without a LockFile, the lock is in the person's folder, another for each login.
+func TestLockIsInThePersonsFolder(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	for _, user := range []string{"a", "b"} {
+		unlock, err := (&Store{Service: "s", User: user}).LockLogin(t.Context())
+		require.NoError(t, err)
+		unlock()
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "authretry", "*.login.lock"))
+	require.NoError(t, err)
+	require.Len(t, files, 2)
+}
