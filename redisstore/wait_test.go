@@ -82,7 +82,9 @@ func TestThoseWhoWaitAreWokenByAFailure(t *testing.T) {
 			func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
 				return record("new"), nil
 			})
-	}, func(*authretry.Record) (*authretry.Record, error) { return nil, errors.New("the token endpoint is down") })
+	}, func(*authretry.Record) (*authretry.Record, error) {
+		return nil, errors.New("the token endpoint is down")
+	})
 	require.Less(t, time.Since(since), 5*time.Second)
 	require.Equal(t, "new", accessToken(t, s))
 }
@@ -110,7 +112,9 @@ func TestThoseWhoCannotBeWokenAsk(t *testing.T) {
 			done := make(chan error, 1)
 			go func() {
 				done <- s.UpdateUnless(context.Background(), func(r *authretry.Record) bool { return r.Token.AccessToken == "new" },
-					func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) { return nil, nil })
+					func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+						return nil, nil
+					})
 			}()
 			if strings.HasSuffix(name, "cut") {
 				require.Eventually(t, func() bool { return waiting(s) == 1 }, 10*time.Second, time.Millisecond)
