@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // startKeyring starts a D-Bus session with a GNOME Keyring that is unlocked, for as long as the test lasts.
-func startKeyring(t *testing.T) {
+func startKeyring(t *testing.T) (daemon *exec.Cmd) {
 	t.Helper()
 	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -64,16 +65,24 @@ func startKeyring(t *testing.T) {
 	address, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", strings.TrimSpace(address))
-	daemon := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
+	daemon = startDaemon(t, "--unlock")
+	require.Eventually(t, func() bool {
+		return keyring.Set("keyringstore-test", "probe", "x") == nil
+	}, 20*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
+	return daemon
+}
+
+// startDaemon starts a GNOME Keyring in the session that there is.
+func startDaemon(t *testing.T, options ...string) (daemon *exec.Cmd) {
+	t.Helper()
+	daemon = exec.Command("gnome-keyring-daemon", append(options, "--foreground", "--components=secrets")...)
 	daemon.Stdin = strings.NewReader("password")
 	require.NoError(t, daemon.Start())
 	t.Cleanup(func() {
 		_ = daemon.Process.Kill()
 		_ = daemon.Wait()
 	})
-	require.Eventually(t, func() bool {
-		return keyring.Set("keyringstore-test", "probe", "x") == nil
-	}, 20*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
+	return daemon
 }
 
 func TestContract(t *testing.T) {
@@ -157,6 +166,89 @@ func TestNoKeyring(t *testing.T) {
 		return nil, errors.New("it was called")
 	})
 	require.ErrorIs(t, err, ErrUnavailable)
+}
+
+// The keyring hangs when there is a new token to be stored. Update does not wait forever, and the lock stays until the token has
+// arrived after all, so that it overwrites none that is newer.
+func TestKeyringThatHangs(t *testing.T) {
+	daemon := startKeyring(t)
+	s := storeOf(filepath.Join(t.TempDir(), "lock") + "|hangs")
+	s.wait = 300 * time.Millisecond
+	other := &Store{Service: s.Service, User: s.User, LockFile: s.LockFile}
+	require.NoError(t, s.Update(t.Context(), saving("old")))
+	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		require.NoError(t, confirm(ctx))
+		require.NoError(t, daemon.Process.Signal(syscall.SIGSTOP))
+		limited, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, confirm(limited), context.DeadlineExceeded)
+		return &authretry.Record{Token: &oauth2.Token{AccessToken: "new"}}, nil
+	})
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorContains(t, err, "may have been stored")
+	for name, get := range map[string]func(context.Context) error{
+		"Load":   func(ctx context.Context) error { _, err := s.Load(ctx); return err },
+		"Update": func(ctx context.Context) error { return other.Update(ctx, saving("newer")) },
+		"UpdateUnless": func(ctx context.Context) error {
+			return other.UpdateUnless(ctx, func(*authretry.Record) bool { return true }, saving("newer"))
+		},
+	} {
+		limited, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		err := get(limited)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded, name)
+		require.Equal(t, name != "Load", strings.Contains(err.Error(), "cannot lock"), err)
+	}
+	require.NoError(t, daemon.Process.Signal(syscall.SIGCONT))
+	require.NoError(t, other.Update(t.Context(), saving("newer")))
+	r, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "newer", r.Token.AccessToken)
+}
+
+// A keyring that is locked, and that nobody is there to unlock, is no keyring without a login. What is in it is there when it is unlocked.
+func TestKeyringThatIsLocked(t *testing.T) {
+	daemon := startKeyring(t)
+	s := storeOf(filepath.Join(t.TempDir(), "lock") + "|locked")
+	require.NoError(t, s.Update(t.Context(), saving("old")))
+	require.NoError(t, daemon.Process.Kill())
+	_ = daemon.Wait()
+	daemon = startDaemon(t) // which nobody has told the password
+	limited, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.Eventually(t, func() bool {
+		_, err := s.Load(limited)
+		require.Error(t, err)
+		return strings.Contains(err.Error(), "unlock")
+	}, 10*time.Second, 20*time.Millisecond)
+	require.ErrorIs(t, s.Update(limited, saving("new")), ErrUnavailable)
+	require.NoError(t, daemon.Process.Kill())
+	_ = daemon.Wait()
+	startDaemon(t, "--unlock")
+	require.Eventually(t, func() bool {
+		r, err := s.Load(t.Context())
+		return err == nil && r != nil && r.Token.AccessToken == "old"
+	}, 10*time.Second, 20*time.Millisecond)
+}
+
+// What panics below is an error, as go-keyring does if the session's bus ends while it waits for a person.
+func TestPanicOfTheKeyringIsAnError(t *testing.T) {
+	s := storeOf(filepath.Join(t.TempDir(), "lock") + "|panics")
+	over := make(chan struct{})
+	err := s.call(t.Context(), "read", func() { close(over) }, func() error { panic("secret") })
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.NotContains(t, err.Error(), "secret")
+	<-over
+}
+
+// A file that is in the place of the lock is left alone.
+func TestLockFileThatIsAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "settings")
+	require.NoError(t, os.WriteFile(path, []byte("mine"), 0o600))
+	require.ErrorContains(t, storeOf(path+"|x").Update(t.Context(), saving("x")), "LockFile is the name of a file")
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "mine", string(text))
 }
 
 func TestMistakesInTheFieldsAreErrors(t *testing.T) {
