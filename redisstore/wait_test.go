@@ -16,20 +16,13 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// waiting returns how many wait to be woken for the login of s.
+// waiting returns how many wait for the login of s, and will be woken.
 func waiting(s *Store) int {
-	wakeUps.mu.Lock()
-	defer wakeUps.mu.Unlock()
-	w := wakeUps.all[wakeUpKey{s.Client.(subscriber), s.lockKey()}]
-	if w == nil {
+	n, last := crowds.Look(s.loginKey())
+	if !last.subscribed {
 		return 0
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.told {
-		return 0
-	}
-	return len(w.waiters)
+	return n
 }
 
 // withLock has another one hold the lock of s until waiters wait for it, who do what wait says.
@@ -51,7 +44,8 @@ func withLock(t *testing.T, s *Store, waiters int, wait func() error, release fu
 		require.NoError(t, <-done)
 	}
 	require.Eventually(t, func() bool { return waiting(s) == 0 }, 10*time.Second, time.Millisecond)
-	require.Empty(t, wakeUps.all, "nothing is left")
+	n, _ := crowds.Look(s.loginKey())
+	require.Zero(t, n, "nothing is left")
 	return since
 }
 

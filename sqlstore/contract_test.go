@@ -68,7 +68,7 @@ func (s *server) contractOptions(dsn, suffix string) storetest.Options {
 			return exec(ctx, "INSERT INTO authretry_logins VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET record = EXCLUDED.record", store.Name, value)
 		},
 		Find: func(ctx context.Context, place string, value []byte) (found bool, err error) {
-			if suffix != "" && errors.Is(errors.Join(decodeError(value)), authretry.ErrNewerRecord) {
+			if _, err := authretry.DecodeRecord(value); suffix != "" && errors.Is(err, authretry.ErrNewerRecord) {
 				return true, nil // it was sealed
 			}
 			err = s.owner().QueryRowContext(ctx, "SELECT record = $2 FROM authretry_logins WHERE name = $1", storeOf(place).Name, value).Scan(&found)
@@ -80,7 +80,7 @@ func (s *server) contractOptions(dsn, suffix string) storetest.Options {
 		Remove: func(ctx context.Context, place string) error {
 			return exec(ctx, "DELETE FROM authretry_logins WHERE name = $1", storeOf(place).Name)
 		},
-		TakeLock: func(context.Context, string) error { return s.endTransactions() },
+		TakeLock: func(ctx context.Context, _ string) error { return s.endTransactions(ctx) },
 		Spoil: func(ctx context.Context, place string) (func() error, error) {
 			return func() error { return exec(context.Background(), "GRANT UPDATE ON authretry_logins TO app") },
 				exec(ctx, "REVOKE UPDATE ON authretry_logins FROM app")
@@ -88,14 +88,9 @@ func (s *server) contractOptions(dsn, suffix string) storetest.Options {
 	}
 }
 
-func decodeError(value []byte) error {
-	_, err := authretry.DecodeRecord(value)
-	return err
-}
-
 // endTransactions ends the connections of all who have a lock, and waits until they are gone.
-func (s *server) endTransactions() error {
-	_, err := s.owner().Exec(`SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND usename = 'app'`)
+func (s *server) endTransactions(ctx context.Context) error {
+	_, err := s.owner().ExecContext(ctx, `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND usename = 'app'`)
 	return err
 }
 

@@ -6,21 +6,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/authretry/authretry"
-)
-
-const (
-	minPoll = 5 * time.Millisecond
-	maxPoll = 120 * time.Millisecond
-
-	// lookTimes is how often who waits looks for another token, by itself, before it tries the lock again.
-	lookTimes = 4
 )
 
 // Why a lock was not taken, and may be if it is tried again.
@@ -39,48 +28,6 @@ type holder struct {
 	tx   *sql.Tx
 	over bool // the transaction has ended
 	lost error
-}
-
-// lock waits for the lock until ctx ends. Who waits has no connection. If enough returns true for a login that somebody has
-// stored meanwhile, there is neither a lock nor an error.
-func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (*holder, error) {
-	var seen []byte
-	shown := false
-	poll := minPoll
-	for n := 0; ; n++ {
-		if n%lookTimes == 0 || enough == nil {
-			h, err := s.tryLock(ctx)
-			switch {
-			case err == nil:
-				return h, nil
-			case errors.Is(err, errNoRow):
-				if err := s.insert(ctx); err != nil {
-					return nil, err
-				}
-				continue
-			case !errors.Is(err, errTaken):
-				return nil, err
-			}
-		}
-		if enough != nil {
-			data, err := s.read(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if !shown || !bytes.Equal(seen, data) || (seen == nil) != (data == nil) {
-				seen, shown = data, true
-				if r, err := s.decode(data); err == nil && enough(r) {
-					return nil, nil
-				}
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("sqlstore: cannot lock %q: %w: %w", s.Name, errTaken, ctx.Err())
-		case <-time.After(poll/2 + rand.N(poll)):
-		}
-		poll = min(2*poll, maxPoll)
-	}
 }
 
 // limited bounds a statement.
@@ -140,7 +87,7 @@ func (s *Store) tryLock(ctx context.Context) (*holder, error) {
 
 // begin begins a transaction, and locks the row.
 func (s *Store) begin(ctx context.Context, how string) (*holder, error) {
-	tx, err := s.DB.BeginTx(ctx, nil)
+	tx, err := s.DB.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}) // where nobody else's commit is an error
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -120,6 +121,20 @@ func (s *server) kill() {
 		_ = s.cmd.Process.Kill()
 		_ = s.cmd.Wait()
 		s.cmd = nil
+	}
+}
+
+// signal sends a signal to the server's processes.
+func (s *server) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	pid := s.cmd.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, sig))
+	for _, child := range strings.Fields(string(children)) {
+		n, err := strconv.Atoi(child)
+		require.NoError(t, err)
+		_ = syscall.Kill(n, sig) // which may have gone
 	}
 }
 

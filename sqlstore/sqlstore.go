@@ -23,12 +23,14 @@
 // If the connection is lost while the token is obtained, or while it is committed, Update looks with another connection, and stores the
 // token unless somebody has stored another one meanwhile: then that one stays, and the error is [ErrLockLost].
 //
-// Reading takes no lock. Who waits does so without a connection, and looks some eight times a second if there is another token, so that
-// a thousand who wait share a pool of twenty. A holder has a connection for as long as it takes to get a token. So DB needs
-// two connections at least.
+// Reading takes no lock. Who waits does so without a connection. Of all who wait in one process with the same DB, one asks whether there
+// is another token, some 16 times a second, and tells the others: so a thousand who wait share a pool of twenty. If it gets an error, so
+// do they. A holder has a connection for as long as it takes to get a token. So DB needs two connections at least.
 //
 // Not prevented is that a connection is lost after the lock was confirmed and before the refresh token gets to the token
-// endpoint: then two may spend the same one.
+// endpoint: then two may spend the same one. And a failover to a replica that lags behind loses what was committed, unless
+// synchronous_standby_names says that commits wait for it: an older token that comes back that way may hold a refresh token that has
+// been used.
 //
 // # Connection poolers
 //

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,7 +83,7 @@ func TestTokenIsStoredThoughTheConnectionIsLost(t *testing.T) {
 	losing := func(then func()) error {
 		return s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
 			require.NoError(t, confirm(ctx))
-			require.NoError(t, srv.endTransactions())
+			require.NoError(t, srv.endTransactions(t.Context()))
 			then()
 			require.Error(t, confirm(ctx))
 			return record("new"), nil
@@ -137,6 +138,74 @@ func TestServerThatIsDown(t *testing.T) {
 	require.Error(t, s.Update(t.Context(), saving(record("c"))))
 	srv.run(t)
 	require.Contains(t, []string{"a", "b"}, accessOf(t, s))
+}
+
+// PostgreSQL stops in the middle of Update, as a machine that is suspended does. Update returns, says that the token may have been
+// stored, and when PostgreSQL goes on, what is there is whole and the lock is free.
+func TestServerThatStops(t *testing.T) {
+	srv := start(t)
+	s := srv.store("login")
+	s.Timeout = 500 * time.Millisecond
+	require.NoError(t, s.Update(t.Context(), saving(record("a"))))
+	began := time.Now()
+	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
+		require.NoError(t, confirm(ctx))
+		srv.signal(t, syscall.SIGSTOP)
+		began = time.Now()
+		return record("b"), nil
+	})
+	require.ErrorContains(t, err, "the token may have been stored")
+	_, err = s.Load(t.Context())
+	require.ErrorContains(t, err, "there was no answer from PostgreSQL in time")
+	// Those who wait meanwhile get the error of the one who asks, rather than wait one after the other.
+	errs := make(chan error, 50)
+	for range cap(errs) {
+		go func() { errs <- s.Update(t.Context(), saving(record("c"))) }()
+	}
+	for range cap(errs) {
+		require.ErrorContains(t, <-errs, "there was no answer from PostgreSQL in time")
+	}
+	require.Less(t, time.Since(began), 10*time.Second)
+	srv.signal(t, syscall.SIGCONT)
+	require.NoError(t, srv.store("login").Update(t.Context(), func(_ context.Context, r *authretry.Record, _ confirmFunc) (*authretry.Record, error) {
+		require.Contains(t, []string{"a", "b"}, r.Token.AccessToken)
+		return record("d"), nil
+	}))
+	require.Equal(t, "d", accessOf(t, s))
+}
+
+// What a server or a user has for defaults neither makes a commit less safe nor others' commits errors.
+func TestDefaultsOfTheServer(t *testing.T) {
+	srv := start(t)
+	for _, set := range []string{"synchronous_commit = off", "default_transaction_isolation = serializable"} {
+		_, err := srv.owner().Exec("ALTER ROLE app SET " + set)
+		require.NoError(t, err)
+	}
+	s := srv.store("login")
+	h, err := s.lock(t.Context(), nil)
+	require.NoError(t, err)
+	var isolation, commit string
+	require.NoError(t, h.tx.QueryRow("SELECT current_setting('transaction_isolation'), current_setting('synchronous_commit')").Scan(&isolation, &commit))
+	h.end()
+	require.Equal(t, []string{"read committed", "on"}, []string{isolation, commit})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 5 {
+				err := s.Update(t.Context(), func(_ context.Context, r *authretry.Record, _ confirmFunc) (*authretry.Record, error) {
+					if r == nil {
+						return record("x"), nil
+					}
+					return record(r.Token.AccessToken + "x"), nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	require.Len(t, accessOf(t, s), 40)
 }
 
 // rotating issues tokens, each for a refresh token that is good once.
