@@ -26,8 +26,9 @@
 // another token meanwhile, the token is written all the same, and likewise if the key has vanished: a token that
 // was obtained is not thrown away as long as it overwrites none.
 //
-// Not prevented is that a holder is suspended, or its connection to the token endpoint stalls, after the lock was
-// confirmed and before the refresh token gets there: then two may spend the same one.
+// Not prevented is that a holder is suspended for LockTTL, or cut off from Redis for that long, after the lock was confirmed and
+// before the new token is stored: then another one may spend the same refresh token. Nor is a crash in between, nor what Redis
+// loses (see below), be it the login or the lock. These are all the reasons: nothing that goes wrong before the lock is confirmed costs a login.
 //
 // Reading takes no lock, so nobody waits for a refresh who has a good token to read.
 //
@@ -125,7 +126,8 @@ type Store struct {
 	// others and from Redis, and the second one that uses it may end the login for all (RFC 9700 §4.14.2).
 	RefreshWhenDown bool
 
-	last atomic.Pointer[authretry.Record] // read or written, for RefreshWhenDown
+	last   atomic.Pointer[authretry.Record]        // read or written, for RefreshWhenDown
+	random func(below time.Duration) time.Duration // nil: rand.N
 }
 
 // updateFunc is what Update calls.
@@ -136,7 +138,7 @@ func (s *Store) Load(ctx context.Context) (*authretry.Record, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	answer, err := s.run(ctx, readScript, nil)
+	answer, err := reads.Do(ctx, s.loginKey(), func(ctx context.Context) (any, error) { return s.run(ctx, readScript, nil) })
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, failed("read", s.Key, err)
 	}

@@ -97,7 +97,7 @@ func (w *waiter) ask(ctx context.Context) (*lock, error) {
 
 // wait waits until it is time to ask for the lock again, or ctx ends. It returns true if that need not be.
 func (w *waiter) wait(ctx context.Context) (enough bool) {
-	delay := w.poll/2 + rand.N(w.poll)
+	delay := w.poll/2 + w.store.randomBelow(w.poll)
 	if w.poll = min(2*w.poll, maxPoll); w.subscribed {
 		delay = w.patience()
 	}
@@ -120,7 +120,7 @@ func (w *waiter) wait(ctx context.Context) (enough bool) {
 				timer.Reset(w.patience())
 			case n.locked: // as we know
 			default: // not all who wait at once, of whom one gets it
-				timer.Reset(rand.N(maxPoll))
+				timer.Reset(w.store.randomBelow(maxPoll))
 			}
 		}
 	}
@@ -138,5 +138,12 @@ func (w *waiter) isEnough(n news) bool {
 
 // patience returns how long to wait for being told: the lock of who has crashed expires after LockTTL.
 func (w *waiter) patience() time.Duration {
-	return w.store.lockTTL()/2 + rand.N(w.store.lockTTL()/4)
+	return w.store.lockTTL()/2 + w.store.randomBelow(w.store.lockTTL()/4)
+}
+
+func (s *Store) randomBelow(below time.Duration) time.Duration {
+	if s.random != nil {
+		return s.random(below)
+	}
+	return rand.N(below)
 }

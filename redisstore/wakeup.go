@@ -24,10 +24,14 @@ type loginKey struct {
 	client, key any
 }
 
-// crowds are those who wait, of whom one in each process asks Redis, for all. They are there for as long as somebody waits. This is a
-// variable of the package because the Stores of one process have nothing in common but their client: if each of a
-// thousand asked for itself, with a subscription of its own, they would have a thousand connections, and wait for two seconds.
-var crowds crowd.Crowds[loginKey, news]
+// What the Stores of one process share: crowds are those who wait, of whom one asks Redis, for all, and reads are under way. They
+// are there for as long as somebody waits. These are variables of the package because those Stores have nothing in common but their
+// client: if each of a thousand asked for itself, with a subscription of its own, they would have a thousand connections, and the one
+// who can end their wait would stand in line with all others.
+var (
+	crowds crowd.Crowds[loginKey, news]
+	reads  crowd.Reads[loginKey, any]
+)
 
 func (s *Store) loginKey() loginKey {
 	if reflect.TypeOf(s.Client).Comparable() {
