@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	if uploadIfChild() {
+	if uploadIfChild() || fleetIfChild() {
 		return
 	}
 	dir := flag.String("dir", ".", "where RESULTS.md and growth.svg go")
