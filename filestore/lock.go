@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	pollEvery     = 5 * time.Millisecond
+	pollEvery     = 5 * time.Millisecond  // at first
+	pollAtMost    = 50 * time.Millisecond // so that hundreds that wait do not need the whole machine for it
 	folderTimeout = 5 * time.Second
 )
 
@@ -42,7 +43,7 @@ func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*f
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, path)
 	}
 	lock := flock.New(path, flock.SetPermissions(0o600))
-	for {
+	for began := time.Now(); ; {
 		locked, err := lock.TryLock()
 		if err == nil {
 			err = ctx.Err()
@@ -58,7 +59,7 @@ func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*f
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pollEvery):
+		case <-time.After(min(max(pollEvery, time.Since(began)/8), pollAtMost)):
 		}
 	}
 }

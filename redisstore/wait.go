@@ -42,20 +42,24 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 	for {
 		var n news
 		select {
-		case n = <-w.told: // rather than to ask for it again
-		default:
+		case n = <-w.told:
+		case w.crowd.Turn <- struct{}{}:
 			select {
-			case n = <-w.told:
-			case w.crowd.Turn <- struct{}{}:
-				defer func() { <-w.crowd.Turn }()
+			case n = <-w.told: // rather than to ask for it again
+				<-w.crowd.Turn
+			default:
+				defer func() {
+					w.crowd.Leave(w.told) // which waits until all others have been told, too
+					<-w.crowd.Turn
+				}()
 				l, err := w.ask(ctx)
 				if err != nil && ctx.Err() == nil {
 					w.crowd.Tell(news{err: err}) // so that others do not wait for the same, one after the other
 				}
 				return l, err
-			case <-ctx.Done():
-				return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", errOthersWait, ctx.Err()))
 			}
+		case <-ctx.Done():
+			return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", errOthersWait, ctx.Err()))
 		}
 		if n.err != nil || w.isEnough(n) {
 			return nil, n.err

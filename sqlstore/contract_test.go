@@ -96,12 +96,12 @@ func (s *server) endTransactions(ctx context.Context) error {
 
 func TestContract(t *testing.T) {
 	s := start(t)
-	storetest.Run(t, open, s.contractOptions(s.dsn("app"), ""))
+	storetest.Run(t, open, s.contractOptions(s.DSN("app"), ""))
 }
 
 func TestContractSealed(t *testing.T) {
 	s := start(t)
-	storetest.Run(t, open, s.contractOptions(s.dsn("app"), "|sealed"))
+	storetest.Run(t, open, s.contractOptions(s.DSN("app"), "|sealed"))
 }
 
 func TestContractBehindAPooler(t *testing.T) {

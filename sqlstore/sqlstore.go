@@ -121,8 +121,11 @@ func (s *Store) Load(ctx context.Context) (*authretry.Record, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	data, err := s.read(ctx)
-	if err != nil {
+	data, err := reads.Do(ctx, s.rowKey(), s.read)
+	switch {
+	case err != nil && err == ctx.Err():
+		return nil, s.failed(ctx, "read", err)
+	case err != nil:
 		return nil, err
 	}
 	return s.decode(data)

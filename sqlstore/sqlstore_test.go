@@ -128,7 +128,7 @@ func TestServerThatIsDown(t *testing.T) {
 	s := srv.store("login")
 	require.NoError(t, s.Update(t.Context(), saving(record("a"))))
 	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
-		srv.kill()
+		srv.Kill()
 		require.Error(t, confirm(ctx), "nothing is spent")
 		return record("b"), nil
 	})
@@ -258,7 +258,7 @@ func TestKilledAndRestartedUnderLoad(t *testing.T) {
 	}
 	for range kills {
 		time.Sleep(500*time.Millisecond + rand.N(500*time.Millisecond))
-		srv.kill()
+		srv.Kill()
 		time.Sleep(200 * time.Millisecond)
 		srv.run(t)
 	}

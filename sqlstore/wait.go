@@ -33,10 +33,15 @@ type rowKey struct {
 	table, name string
 }
 
-// crowds are those who wait, of whom one in each process asks PostgreSQL, for all. They are there for as long as somebody waits. This is
-// a variable of the package because the Stores of one process have nothing in common but their DB: if each of a thousand asked
-// for itself, they would share its twenty connections.
-var crowds crowd.Crowds[rowKey, news]
+// What the Stores of one process share: crowds are those who wait, of whom one asks PostgreSQL, for all, and reads are under way. They
+// are there for as long as somebody waits. These are variables of the package because those Stores have nothing in common but their DB:
+// if each of a thousand asked for itself, the one who can end their wait would stand in line with all others for a connection.
+var (
+	crowds crowd.Crowds[rowKey, news]
+	reads  crowd.Reads[rowKey, []byte]
+)
+
+func (s *Store) rowKey() rowKey { return rowKey{s.DB, s.table(), s.Name} }
 
 // A waiter waits for a lock.
 type waiter struct {
@@ -51,26 +56,30 @@ type waiter struct {
 // lock waits for the lock until ctx ends. Who waits has no connection. If enough returns true for a login that somebody has
 // stored meanwhile, there is neither a lock nor an error.
 func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (*holder, error) {
-	c, told := crowds.Join(rowKey{s.DB, s.table(), s.Name})
+	c, told := crowds.Join(s.rowKey())
 	defer c.Leave(told)
 	w := &waiter{store: s, enough: enough, crowd: c}
 	for {
 		var n news
 		select {
-		case n = <-told: // rather than to ask for it again
-		default:
+		case n = <-told:
+		case c.Turn <- struct{}{}:
 			select {
-			case n = <-told:
-			case c.Turn <- struct{}{}:
-				defer func() { <-c.Turn }()
+			case n = <-told: // rather than to ask for it again
+				<-c.Turn
+			default:
+				defer func() {
+					c.Leave(told) // which waits until all others have been told, too
+					<-c.Turn
+				}()
 				h, err := w.ask(ctx)
 				if err != nil && ctx.Err() == nil {
 					c.Tell(news{err: err}) // so that others do not wait for the same, one after the other
 				}
 				return h, err
-			case <-ctx.Done():
-				return nil, w.ended(ctx)
 			}
+		case <-ctx.Done():
+			return nil, w.ended(ctx)
 		}
 		if n.err != nil || w.isEnough(n.data) {
 			return nil, n.err
