@@ -3,7 +3,6 @@
 package keyringstore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/keyringtest"
 	"github.com/authretry/authretry/storetest"
 	"github.com/stretchr/testify/require"
 	"github.com/zalando/go-keyring"
@@ -38,50 +38,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// startKeyring starts a D-Bus session with a GNOME Keyring that is unlocked, for as long as the test lasts.
+// startKeyring starts a GNOME Keyring that is unlocked, for as long as the test lasts, and waits until it answers.
 func startKeyring(t *testing.T) (daemon *exec.Cmd) {
 	t.Helper()
-	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("AUTHRETRY_INTEROP") == "require" {
-				t.Fatalf("%s is not installed", program)
-			}
-			t.Skipf("%s is not installed", program)
-		}
-	}
-	home := t.TempDir()
-	t.Setenv("HOME", home)
-	t.Setenv("XDG_RUNTIME_DIR", home)
-	t.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
-	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
-	bus := exec.Command("dbus-daemon", "--session", "--print-address", "--nofork", "--nopidfile", "--address=unix:dir="+home)
-	out, err := bus.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, bus.Start())
-	t.Cleanup(func() {
-		_ = bus.Process.Kill()
-		_ = bus.Wait()
-	})
-	address, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	t.Setenv("DBUS_SESSION_BUS_ADDRESS", strings.TrimSpace(address))
-	daemon = startDaemon(t, "--unlock")
+	daemon = keyringtest.Start(t)
 	require.Eventually(t, func() bool {
 		return keyring.Set("keyringstore-test", "probe", "x") == nil
 	}, 20*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
-	return daemon
-}
-
-// startDaemon starts a GNOME Keyring in the session that there is.
-func startDaemon(t *testing.T, options ...string) (daemon *exec.Cmd) {
-	t.Helper()
-	daemon = exec.Command("gnome-keyring-daemon", append(options, "--foreground", "--components=secrets")...)
-	daemon.Stdin = strings.NewReader("password")
-	require.NoError(t, daemon.Start())
-	t.Cleanup(func() {
-		_ = daemon.Process.Kill()
-		_ = daemon.Wait()
-	})
 	return daemon
 }
 
@@ -213,7 +176,7 @@ func TestKeyringThatIsLocked(t *testing.T) {
 	require.NoError(t, s.Update(t.Context(), saving("old")))
 	require.NoError(t, daemon.Process.Kill())
 	_ = daemon.Wait()
-	daemon = startDaemon(t) // which nobody has told the password
+	daemon = keyringtest.StartDaemon(t) // which nobody has told the password
 	limited, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	require.Eventually(t, func() bool {
@@ -224,7 +187,7 @@ func TestKeyringThatIsLocked(t *testing.T) {
 	require.ErrorIs(t, s.Update(limited, saving("new")), ErrUnavailable)
 	require.NoError(t, daemon.Process.Kill())
 	_ = daemon.Wait()
-	startDaemon(t, "--unlock")
+	keyringtest.StartDaemon(t, "--unlock")
 	require.Eventually(t, func() bool {
 		r, err := s.Load(t.Context())
 		return err == nil && r != nil && r.Token.AccessToken == "old"
