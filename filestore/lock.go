@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	pollEvery     = 5 * time.Millisecond  // at first
-	pollAtMost    = 50 * time.Millisecond // so that hundreds that wait do not need the whole machine for it
+	pollEvery     = 5 * time.Millisecond  // so as to meet the moment between two who use the lock in turn
+	pollAtMost    = 50 * time.Millisecond // of those who wait for what others store, so that hundreds do not need the whole machine for it
 	folderTimeout = 5 * time.Second
 )
 
@@ -57,9 +57,13 @@ func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*f
 		case enough != nil && enough():
 			return nil, lock.Close()
 		}
+		delay := pollEvery
+		if enough != nil {
+			delay = min(max(delay, time.Since(began)/8), pollAtMost)
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(min(max(pollEvery, time.Since(began)/8), pollAtMost)):
+		case <-time.After(delay):
 		}
 	}
 }
