@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -49,10 +50,11 @@ func TestCluster(t *testing.T) {
 		return c
 	}
 	own, others := client(), client()
-	require.Eventually(t, func() bool {
-		info, err := own.ClusterInfo(t.Context()).Result()
-		return err == nil && len(info) > 0 && info[:len("cluster_state:ok")] == "cluster_state:ok"
-	}, 20*time.Second, 20*time.Millisecond)
+	for _, addr := range addrs {
+		require.Eventually(t, func() bool {
+			return strings.HasPrefix(clientOf(addr).ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+		}, 20*time.Second, 20*time.Millisecond, "each node knows that all are there")
+	}
 	nodes := map[string]bool{}
 	for i := range 9 {
 		key := fmt.Sprint("login", i)
