@@ -4,7 +4,8 @@ import "context"
 
 // A TokenStore keeps one login for several processes, such as the replicas of a service or the runs of a command, and
 // for later ones. It sees to it that one of them refreshes at a time. Package filestore has one for the processes of a
-// machine, module redisstore one for those of many. Implement it only for another place, and check that with package storetest.
+// machine, modules sqlstore and redisstore those for many machines, and keyringstore one for a desktop. Implement it only for another
+// place, and check it with package storetest.
 //
 // A store that many share should have a method
 //

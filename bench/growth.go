@@ -83,7 +83,12 @@ func growthRows(e effort) ([]growth, error) {
 		}
 		parsing.add(i, timings)
 	}
-	return []growth{origins, goroutines, digests, parsing}, nil
+	all := []growth{origins, goroutines, digests, parsing}
+	fleets, err := fleetGrowth(e)
+	if fleets != nil {
+		all = append(all, *fleets)
+	}
+	return all, err
 }
 
 // requestsTo returns a request for each of n origins.

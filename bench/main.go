@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	if uploadIfChild() {
+	if uploadIfChild() || fleetIfChild() {
 		return
 	}
 	dir := flag.String("dir", ".", "where RESULTS.md and growth.svg go")
@@ -58,6 +58,7 @@ func runAll(e effort, only string, progress func(row string)) (*report, error) {
 		{"hostile headers", hostileRows},
 		{"loopback", loopbackRows},
 		{"storms", stormRows},
+		{"fleets", fleetRows},
 		{"upload", uploadRows},
 		{"latency", latencyRows},
 		{"growth", growthAndFootprints},

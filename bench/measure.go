@@ -20,11 +20,17 @@ type effort struct {
 	header int           // bytes of a hostile header
 	length time.Duration // of the latency row
 	rate   int           // of the latency row, in requests a second
+
+	replicas  int             // of a fleet, in one process
+	processes int             // of a fleet of processes
+	endpoints []time.Duration // how long a fleet's token endpoint takes
 }
 
 var (
-	thorough = effort{rounds: 200, slice: 5 * time.Millisecond, repeat: 5, size: 256 << 20, header: 64 << 10, length: 2 * time.Second, rate: 10_000}
-	brief    = effort{rounds: 3, slice: 200 * time.Microsecond, repeat: 1, size: 8 << 20, header: 4 << 10, length: 500 * time.Millisecond, rate: 1_000}
+	thorough = effort{rounds: 200, slice: 5 * time.Millisecond, repeat: 5, size: 256 << 20, header: 64 << 10, length: 2 * time.Second, rate: 10_000,
+		replicas: 1000, processes: 200, endpoints: []time.Duration{200 * time.Millisecond, 5 * time.Second}}
+	brief = effort{rounds: 3, slice: 200 * time.Microsecond, repeat: 1, size: 8 << 20, header: 4 << 10, length: 500 * time.Millisecond, rate: 1_000,
+		replicas: 50, processes: 8, endpoints: []time.Duration{100 * time.Millisecond}}
 )
 
 // A contender is one way to do what a row is about.

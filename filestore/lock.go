@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	pollEvery     = 5 * time.Millisecond
+	pollEvery     = 5 * time.Millisecond  // so as to meet the moment between two who use the lock in turn
+	pollAtMost    = 50 * time.Millisecond // of those who wait for what others store, so that hundreds do not need the whole machine for it
 	folderTimeout = 5 * time.Second
 )
 
@@ -42,7 +43,7 @@ func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*f
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, path)
 	}
 	lock := flock.New(path, flock.SetPermissions(0o600))
-	for {
+	for began := time.Now(); ; {
 		locked, err := lock.TryLock()
 		if err == nil {
 			err = ctx.Err()
@@ -56,9 +57,13 @@ func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*f
 		case enough != nil && enough():
 			return nil, lock.Close()
 		}
+		delay := pollEvery
+		if enough != nil {
+			delay = min(max(delay, time.Since(began)/8), pollAtMost)
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pollEvery):
+		case <-time.After(delay):
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	crand "crypto/rand"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,15 +15,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/internal/keyringtest"
+	"github.com/authretry/authretry/internal/pgtest"
 	"github.com/authretry/authretry/interop/internal/oauthserver"
 	"github.com/authretry/authretry/interop/internal/servers"
+	"github.com/authretry/authretry/keyringstore"
 	"github.com/authretry/authretry/redisstore"
+	"github.com/authretry/authretry/sqlstore"
+	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
@@ -58,8 +65,54 @@ var fleetStores = []fleetStore{
 	},
 }
 
+// moreFleetStores are those whose lock ends with its process as filestore's does, or with its connection. One test of a fleet will do.
+var moreFleetStores = []fleetStore{
+	{
+		name: "sqlstore",
+		start: func(t *testing.T) string {
+			pg, err := pgtest.Start()
+			if errors.Is(err, pgtest.ErrNotInstalled) && os.Getenv("AUTHRETRY_INTEROP") != "require" {
+				t.Skip(err)
+			}
+			require.NoError(t, err)
+			t.Cleanup(pg.Close)
+			db, err := sql.Open("pgx", pg.DSN("owner"))
+			require.NoError(t, err)
+			defer db.Close()
+			_, err = db.ExecContext(t.Context(), sqlstore.Schema)
+			require.NoError(t, err)
+			return pg.DSN("owner")
+		},
+		open: func(address string) authretry.TokenStore {
+			db, err := sql.Open("pgx", address)
+			if err != nil {
+				panic(err)
+			}
+			db.SetMaxOpenConns(4)
+			return &sqlstore.Store{DB: db, Name: "login"}
+		},
+	},
+	{
+		name: "keyringstore",
+		start: func(t *testing.T) string {
+			keyringtest.Start(t)
+			lock := filepath.Join(t.TempDir(), "lock")
+			require.Eventually(t, func() bool {
+				_, err := fleetKeyring(lock).Load(t.Context())
+				return err == nil
+			}, 20*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
+			return lock
+		},
+		open: fleetKeyring,
+	},
+}
+
+func fleetKeyring(address string) authretry.TokenStore {
+	return &keyringstore.Store{Service: "authretry-fleet", User: "login", LockFile: address}
+}
+
 func openFleetStore(name, address string) authretry.TokenStore {
-	for _, s := range fleetStores {
+	for _, s := range slices.Concat(fleetStores, moreFleetStores) {
 		if s.name == name {
 			return s.open(address)
 		}
@@ -257,7 +310,7 @@ func (f *fleet) stop() (sum fleetReport) {
 // Eight processes with 64 goroutines each share one login whose refresh token is good once. Its access token ends 30
 // times, while all of them use it: each time one of them refreshes it, and nobody notices.
 func TestFleetRefreshesOnce(t *testing.T) {
-	for _, s := range fleetStores {
+	for _, s := range slices.Concat(fleetStores, moreFleetStores) {
 		t.Run(s.name, func(t *testing.T) {
 			f := startFleet(t, s)
 			require.True(t, f.settled(30*time.Second), "the fleet is up")

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/authretry/authretry"
 )
 
 const releaseTimeout = time.Second
@@ -23,29 +21,6 @@ type lock struct {
 
 // errNotHeld is what confirm returns when there is nothing left to confirm.
 var errNotHeld = errors.New("it has expired or was removed, or another token has been stored, so others may be refreshing")
-
-// lock waits for the lock until ctx ends. If enough returns true for a login that another one has stored meanwhile, there is
-// neither a lock nor an error.
-func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (*lock, error) {
-	var why error
-	w := waiter{store: s, enough: enough, poll: minPoll}
-	defer w.end()
-	for {
-		l, err := s.tryLock(ctx)
-		switch {
-		case err == nil:
-			return l, nil
-		case ctx.Err() != nil && why != nil:
-			return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", why, ctx.Err()))
-		case !errors.Is(err, errTaken) && !errors.Is(err, errLate):
-			return nil, failed("lock", s.lockKey(), err)
-		}
-		why = err
-		if l != nil && w.isEnough(l.value, l.exists) || w.wait(ctx) {
-			return nil, nil
-		}
-	}
-}
 
 // Why a lock was not taken, and may be if it is asked for again.
 var (

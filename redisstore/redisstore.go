@@ -11,8 +11,8 @@
 // One holder at a time refreshes, under a lock that is extended for as long as that takes. The lock of a holder that
 // has crashed, or cannot reach Redis any more, expires after LockTTL, 10 seconds unless set. Those who wait for it take
 // it in no particular order. Those who wait for a token, as a TokenSource does, go on without the lock when another one has
-// stored it. They are woken by Pub/Sub, on a channel named like the lock's key, for which each Store that waits has a connection
-// besides; where that is not possible, they ask up to ten times a second.
+// stored it. They are woken by Pub/Sub, on a channel named like the lock's key, for which each process that waits has a connection
+// besides; where that is not possible, they ask some ten times a second.
 //
 // Before a refresh token is spent, one more script makes sure that the lock is still there, and that no other token has
 // been stored, and it writes the lock again: so a Redis that is read-only, out of memory, cannot save to its disk, lacks
@@ -26,8 +26,9 @@
 // another token meanwhile, the token is written all the same, and likewise if the key has vanished: a token that
 // was obtained is not thrown away as long as it overwrites none.
 //
-// Not prevented is that a holder is suspended, or its connection to the token endpoint stalls, after the lock was
-// confirmed and before the refresh token gets there: then two may spend the same one.
+// Not prevented is that a holder is suspended for LockTTL, or cut off from Redis for that long, after the lock was confirmed and
+// before the new token is stored: then another one may spend the same refresh token. Nor is a crash in between, nor what Redis
+// loses (see below), be it the login or the lock. These are all the reasons: nothing that goes wrong before the lock is confirmed costs a login.
 //
 // Reading takes no lock, so nobody waits for a refresh who has a good token to read.
 //
@@ -125,7 +126,8 @@ type Store struct {
 	// others and from Redis, and the second one that uses it may end the login for all (RFC 9700 §4.14.2).
 	RefreshWhenDown bool
 
-	last atomic.Pointer[authretry.Record] // read or written, for RefreshWhenDown
+	last   atomic.Pointer[authretry.Record]        // read or written, for RefreshWhenDown
+	random func(below time.Duration) time.Duration // nil: rand.N
 }
 
 // updateFunc is what Update calls.
@@ -136,7 +138,7 @@ func (s *Store) Load(ctx context.Context) (*authretry.Record, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	answer, err := s.run(ctx, readScript, nil)
+	answer, err := reads.Do(ctx, s.loginKey(), func(ctx context.Context) (any, error) { return s.run(ctx, readScript, nil) })
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, failed("read", s.Key, err)
 	}

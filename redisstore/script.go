@@ -25,6 +25,11 @@ redis.call("DEL", KEYS[2])
 redis.call("SET", KEYS[2], ARGV[1], "PX", ARGV[2])
 return {1, login}`)
 
+	// lookScript returns 1 if somebody has the lock, or else 0, and the login.
+	lookScript = redis.NewScript(`
+local login = redis.call("GET", KEYS[1])
+return {redis.call("GET", KEYS[2]) and 1 or 0, login}`)
+
 	// extendScript extends the lock ARGV[1] by ARGV[2] milliseconds, unless it is lost, or the login is no longer
 	// ARGV[3]. It does so by SET, which needs no other permission than lockScript, and fails if Redis cannot write.
 	extendScript = redis.NewScript(`

@@ -3,11 +3,12 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"github.com/authretry/authretry"
-	"github.com/redis/go-redis/v9"
+	"github.com/authretry/authretry/internal/crowd"
 )
 
 const (
@@ -15,53 +16,94 @@ const (
 	maxPoll = 100 * time.Millisecond
 )
 
-// A subscriber is a client that can be woken, which all are but those within a transaction or a pipeline.
-type subscriber interface {
-	Subscribe(ctx context.Context, channels ...string) *redis.PubSub
-}
-
-// A waiter waits for a lock that another one has. It is woken by who releases it or stores a login, on a channel that is named
-// like the lock's key. Until it has subscribed, or if that is not possible, it asks again and again, less and less often.
-// Once it has, it asks still, since messages may be lost, and the lock of who has crashed expires without one.
+// A waiter waits for a lock that another one has.
 type waiter struct {
 	store  *Store
 	enough func(*authretry.Record) bool // nil: nothing is
-	poll   time.Duration
+	crowd  *crowd.Crowd[loginKey, news]
+	told   chan news
 
 	seen   string // the login that enough was shown last
 	exists bool
 	shown  bool // and whether it was
 
-	messages chan string // those of others; nil before it waits
-	stop     context.CancelFunc
-	ready    bool // it has subscribed
+	poll       time.Duration // how long it waits before it asks again, if it will not be told
+	subscribed bool          // it will be told
 }
 
-// What a waiter's subscription says, besides what others publish.
-const (
-	isSubscribed   = "subscribed"
-	isUnsubscribed = "unsubscribed"
-	hasSaved       = "saved"
-)
+var errOthersWait = errors.New("others are waiting for it")
 
-// isEnough shows enough a login that it has not seen yet. What cannot be read is left for who gets the lock.
-func (w *waiter) isEnough(value string, exists bool) bool {
-	if w.enough == nil || w.shown && w.exists == exists && w.seen == value {
-		return false
+// lock waits for the lock until ctx ends. If enough returns true for a login that another one has stored meanwhile, there is
+// neither a lock nor an error.
+func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (*lock, error) {
+	w := &waiter{store: s, enough: enough, poll: minPoll}
+	w.crowd, w.told = crowds.Join(s.loginKey())
+	defer w.crowd.Leave(w.told)
+	for {
+		var n news
+		select {
+		case n = <-w.told:
+		case w.crowd.Turn <- struct{}{}:
+			select {
+			case n = <-w.told: // rather than to ask for it again
+				<-w.crowd.Turn
+			default:
+				defer func() {
+					w.crowd.Leave(w.told) // which waits until all others have been told, too
+					<-w.crowd.Turn
+				}()
+				l, err := w.ask(ctx)
+				if err != nil && ctx.Err() == nil {
+					w.crowd.Tell(news{err: err}) // so that others do not wait for the same, one after the other
+				}
+				return l, err
+			}
+		case <-ctx.Done():
+			return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", errOthersWait, ctx.Err()))
+		}
+		if n.err != nil || w.isEnough(n) {
+			return nil, n.err
+		}
 	}
-	w.seen, w.exists, w.shown = value, exists, true
-	r, err := w.store.decode(value, exists)
-	return err == nil && w.enough(r)
+}
+
+// ask asks for the lock until ctx ends. In between it is woken by who releases the lock or stores a login. Until it can be, or if
+// that is not possible, it asks again and again, less and less often. It asks still when it can be, since messages may be lost, and the
+// lock of who has crashed expires without one.
+func (w *waiter) ask(ctx context.Context) (*lock, error) {
+	s := w.store
+	w.subscribed = w.crowd.Last().subscribed
+	var why error
+	for {
+		l, err := s.tryLock(ctx)
+		switch {
+		case err == nil:
+			return l, nil
+		case ctx.Err() != nil && why != nil:
+			return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", why, ctx.Err()))
+		case !errors.Is(err, errTaken) && !errors.Is(err, errLate):
+			return nil, failed("lock", s.lockKey(), err)
+		}
+		why = err
+		w.crowd.Once.Do(func() { go s.listen(w.crowd) })
+		if l != nil {
+			n := news{login: l.value, exists: l.exists, locked: true}
+			w.crowd.TellUnless(func(last news) bool { return last.subscribed }, n) // who then hear of what comes later
+			if w.isEnough(n) {
+				return nil, nil
+			}
+		}
+		if w.wait(ctx) {
+			return nil, nil
+		}
+	}
 }
 
 // wait waits until it is time to ask for the lock again, or ctx ends. It returns true if that need not be.
 func (w *waiter) wait(ctx context.Context) (enough bool) {
-	if w.messages == nil {
-		w.subscribe(ctx)
-	}
-	delay := w.poll/2 + rand.N(w.poll)
-	if w.poll = min(2*w.poll, maxPoll); w.ready {
-		delay = w.store.lockTTL()/2 + rand.N(w.store.lockTTL()/4)
+	delay := w.poll/2 + w.store.randomBelow(w.poll)
+	if w.poll = min(2*w.poll, maxPoll); w.subscribed {
+		delay = w.patience()
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -71,67 +113,41 @@ func (w *waiter) wait(ctx context.Context) (enough bool) {
 			return false
 		case <-timer.C:
 			return false
-		case m := <-w.messages:
-			switch m {
-			case isSubscribed, isUnsubscribed:
-				w.ready = m == isSubscribed
-				return false // for what was said before
-			case hasSaved:
-				if w.enough == nil {
-					continue // the lock will be free soon
-				}
-				answer, err := w.store.run(ctx, readScript, nil)
-				value, ok := answer.(string)
-				if (err == nil || errors.Is(err, redis.Nil)) && w.isEnough(value, ok) {
-					return true
-				}
+		case n := <-w.told:
+			w.subscribed = n.subscribed
+			switch {
+			case n.lost:
+				return false
+			case w.isEnough(n):
+				return true
+			case n.locked && w.subscribed:
+				timer.Reset(w.patience())
+			case n.locked: // as we know
 			default: // not all who wait at once, of whom one gets it
-				timer.Reset(min(rand.N(maxPoll), delay))
+				timer.Reset(w.store.randomBelow(maxPoll))
 			}
 		}
 	}
 }
 
-// subscribe subscribes in the background.
-func (w *waiter) subscribe(ctx context.Context) {
-	w.messages = make(chan string, 8)
-	client, ok := w.store.Client.(subscriber)
-	if !ok {
-		return
+// isEnough shows enough a login that it has not seen yet. What cannot be read is left for who gets the lock.
+func (w *waiter) isEnough(n news) bool {
+	if w.enough == nil || n.lost || w.shown && w.exists == n.exists && w.seen == n.login {
+		return false
 	}
-	ctx, w.stop = context.WithCancel(ctx)
-	go func() {
-		defer func() { _ = recover() }() // of a client that cannot subscribe after all
-		s := client.Subscribe(ctx, w.store.lockKey())
-		defer context.AfterFunc(ctx, func() { s.Close() })()
-		defer s.Close()
-		for {
-			said, err := s.Receive(ctx)
-			message := ""
-			switch m := said.(type) {
-			case *redis.Subscription:
-				message = isSubscribed
-			case *redis.Message:
-				message = m.Payload
-			}
-			if err != nil {
-				message = isUnsubscribed
-			}
-			select {
-			case w.messages <- message:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
+	w.seen, w.exists, w.shown = n.login, n.exists, true
+	r, err := w.store.decode(n.login, n.exists)
+	return err == nil && w.enough(r)
 }
 
-// end ends the subscription.
-func (w *waiter) end() {
-	if w.stop != nil {
-		w.stop()
+// patience returns how long to wait for being told: the lock of who has crashed expires after LockTTL.
+func (w *waiter) patience() time.Duration {
+	return w.store.lockTTL()/2 + w.store.randomBelow(w.store.lockTTL()/4)
+}
+
+func (s *Store) randomBelow(below time.Duration) time.Duration {
+	if s.random != nil {
+		return s.random(below)
 	}
+	return rand.N(below)
 }

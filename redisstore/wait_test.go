@@ -4,88 +4,126 @@ package redisstore
 
 import (
 	"context"
-	"io"
-	"net"
+	"errors"
+	"strings"
+	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
-// subscribers returns how many have subscribed to what is said of a store's lock.
-func subscribers(t *testing.T, s *Store, addr string) int64 {
-	n, err := clientOf(addr).PubSubNumSub(t.Context(), s.lockKey()).Result()
-	require.NoError(t, err)
-	return n[s.lockKey()]
+// waiting returns how many wait for the login of s, and will be woken.
+func waiting(s *Store) int {
+	n, last := crowds.Look(s.loginKey())
+	if !last.subscribed {
+		return 0
+	}
+	return n
 }
 
-// lockElsewhere makes the lock another one's, for some time.
-func lockElsewhere(t *testing.T, s *Store, addr string, ttl time.Duration) {
-	require.NoError(t, clientOf(addr).Set(t.Context(), s.lockKey(), "another", ttl).Err())
+// withLock has another one hold the lock of s until waiters wait for it, who do what wait says.
+func withLock(t *testing.T, s *Store, waiters int, wait func() error, release func(*authretry.Record) (*authretry.Record, error)) (since time.Time) {
+	t.Helper()
+	other := &Store{Client: clientOf(s.Client.(*redis.Client).Options().Addr), Key: s.Key, LockTTL: s.LockTTL}
+	done := make(chan error, waiters)
+	var all sync.WaitGroup
+	_ = other.Update(t.Context(), func(_ context.Context, current *authretry.Record, _ func(context.Context) error) (*authretry.Record, error) {
+		for range waiters {
+			all.Go(func() { done <- wait() })
+		}
+		require.Eventually(t, func() bool { return waiting(s) == waiters }, 10*time.Second, time.Millisecond)
+		since = time.Now()
+		return release(current)
+	})
+	all.Wait()
+	for range waiters {
+		require.NoError(t, <-done)
+	}
+	require.Eventually(t, func() bool { return waiting(s) == 0 }, 10*time.Second, time.Millisecond)
+	n, _ := crowds.Look(s.loginKey())
+	require.Zero(t, n, "nothing is left")
+	return since
 }
 
-// Who waits for the lock subscribes to what is said of it, once, and leaves nothing behind.
-func TestWaiterSubscribesAndEndsThat(t *testing.T) {
+// Those who wait for a login are woken when another one has stored it, and need no lock. One of them looks for all.
+func TestThoseWhoWaitAreWoken(t *testing.T) {
 	r := start(t)
-	client := redis.NewClient(&redis.Options{Addr: r.addr}) // which does not go by the context
-	defer client.Close()
-	s := &Store{Client: client, Key: testKey, LockTTL: time.Minute}
-	lockElsewhere(t, s, r.addr, time.Minute)
-	done := make(chan error)
-	go func() {
-		done <- s.UpdateUnless(t.Context(), func(current *authretry.Record) bool { return current != nil && current.Token.AccessToken == "new" },
+	s := storeAt(r.addr)
+	s.LockTTL = time.Hour // so that none asks by itself
+	set(t, s, &oauth2.Token{AccessToken: "old"})
+	const waiters = 50
+	since := withLock(t, s, waiters, func() error {
+		return s.UpdateUnless(t.Context(), func(r *authretry.Record) bool { return r.Token.AccessToken == "new" },
 			func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
-				t.Error("another one has done it")
-				return nil, nil
+				return nil, errors.New("it has the lock")
 			})
-	}()
-	require.Eventually(t, func() bool { return subscribers(t, s, r.addr) == 1 }, 10*time.Second, 5*time.Millisecond)
-	l := &lock{store: s}
-	data, err := record("new").Encode()
-	require.NoError(t, err)
-	require.NoError(t, l.write(t.Context(), data))
-	require.NoError(t, <-done)
-	require.Eventually(t, func() bool { return subscribers(t, s, r.addr) == 0 }, 10*time.Second, 5*time.Millisecond)
+	}, func(*authretry.Record) (*authretry.Record, error) { return record("new"), nil })
+	require.Less(t, time.Since(since), 5*time.Second)
+	require.Equal(t, "new", accessToken(t, s))
 }
 
-// Where a subscription is lost, or cannot be had, the waiter is told once, and asks as often as before.
-func TestWaiterWithoutASubscription(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379", Dialer: func(context.Context, string, string) (net.Conn, error) { return nil, io.EOF }})
-		defer client.Close()
-		w := waiter{store: &Store{Client: client, Key: testKey, LockTTL: time.Hour}, ready: true, poll: maxPoll}
-		w.subscribe(t.Context())
-		defer w.end()
-		require.False(t, w.wait(t.Context()))
-		require.False(t, w.ready)
-		begin := time.Now()
-		require.False(t, w.wait(t.Context()))
-		require.NotZero(t, time.Since(begin), "it is not told again")
-		require.Less(t, time.Since(begin), 2*maxPoll)
-	})
-
+// If the holder fails, one of those who wait takes the lock, long before it would have expired.
+func TestThoseWhoWaitAreWokenByAFailure(t *testing.T) {
 	r := start(t)
-	s := &Store{Client: &scripts{Scripter: clientOf(r.addr)}, Key: testKey} // which cannot subscribe
-	lockElsewhere(t, s, r.addr, 200*time.Millisecond)
-	require.NoError(t, inUpdate(t, s, func(confirm func(context.Context) error) error { return confirm(t.Context()) }))
+	s := storeAt(r.addr)
+	s.LockTTL = time.Hour
+	since := withLock(t, s, 1, func() error {
+		return s.UpdateUnless(t.Context(), func(r *authretry.Record) bool { return r != nil },
+			func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+				return record("new"), nil
+			})
+	}, func(*authretry.Record) (*authretry.Record, error) {
+		return nil, errors.New("the token endpoint is down")
+	})
+	require.Less(t, time.Since(since), 5*time.Second)
+	require.Equal(t, "new", accessToken(t, s))
 }
 
-// Who is told that the lock is free asks for it soon, and who is told that a login was saved has no need to look if nothing is
-// enough.
-func TestWaiterIsWoken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &Store{Key: testKey, LockTTL: time.Hour, Client: answering{answer: func(context.Context) (any, error) {
-			t.Error("there is nothing to ask")
-			return nil, redis.Nil
-		}}}
-		w := waiter{store: s, ready: true, poll: maxPoll, messages: make(chan string, 2)}
-		w.messages <- hasSaved
-		w.messages <- "free"
-		begin := time.Now()
-		require.False(t, w.wait(t.Context()))
-		require.LessOrEqual(t, time.Since(begin), maxPoll)
-	})
+// A user who may not be woken, a client that cannot subscribe, and one whose subscription is cut ask by themselves.
+func TestThoseWhoCannotBeWokenAsk(t *testing.T) {
+	r := start(t)
+	forbidden := userOf(t, r, "")
+	for name, client := range map[string]redis.Scripter{
+		"a user who may not": forbidden, "a client that cannot": struct{ redis.Scripter }{clientOf(r.addr)}, "a subscription that is cut": clientOf(r.addr),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Store{Client: client, Key: testKey, LockTTL: time.Hour}
+			set(t, s, &oauth2.Token{AccessToken: "old"})
+			entered, leave := make(chan struct{}), make(chan struct{})
+			holder := make(chan error, 1)
+			go func() {
+				holder <- (&Store{Client: clientOf(r.addr), Key: testKey, LockTTL: time.Hour}).Update(context.Background(), func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+					close(entered)
+					<-leave
+					return record("new"), nil
+				})
+			}()
+			<-entered
+			done := make(chan error, 1)
+			go func() {
+				done <- s.UpdateUnless(context.Background(), func(r *authretry.Record) bool { return r.Token.AccessToken == "new" },
+					func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+						return nil, nil
+					})
+			}()
+			if strings.HasSuffix(name, "cut") {
+				require.Eventually(t, func() bool { return waiting(s) == 1 }, 10*time.Second, time.Millisecond)
+				require.NoError(t, clientOf(r.addr).ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err())
+				require.Eventually(t, func() bool { return waiting(s) == 0 }, 10*time.Second, time.Millisecond)
+			}
+			time.Sleep(50 * time.Millisecond)
+			close(leave)
+			require.NoError(t, <-holder)
+			select {
+			case err := <-done:
+				require.NoError(t, err)
+			case <-time.After(10 * time.Second):
+				t.Fatal("it waits still")
+			}
+		})
+	}
 }

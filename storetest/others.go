@@ -8,9 +8,19 @@ import (
 	"github.com/authretry/authretry"
 )
 
-// meddle does something to the store behind the back of who has the lock, unless the store prevents that. It returns false if
-// it does.
+// meddle does something to the store behind its back. It returns false, and reports it, if that fails.
 func (k *check) meddle(name string, do func(context.Context) error) (done bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), k.limit)
+	defer cancel()
+	err := do(ctx)
+	if err != nil {
+		k.misused("Options.%s failed: %v", name, err)
+	}
+	return err == nil
+}
+
+// meddleUnderLock is meddle while somebody has the lock, which may keep others from writing. It returns false if it does.
+func (k *check) meddleUnderLock(name string, do func(context.Context) error) (done bool) {
 	ctx, cancel := in100ms()
 	defer cancel()
 	switch err := do(ctx); {
@@ -36,11 +46,12 @@ func checkLostLock(k *check) {
 		if !s.save(k.numbered(1)) {
 			return
 		}
+		taken := false
 		err := s.update(func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
 			if err := confirm(ctx); err != nil {
 				k.broken(clauseConfirm, "confirm failed, though the lock holds: %v", err)
 			}
-			if !k.meddle("TakeLock", func(ctx context.Context) error { return k.TakeLock(ctx, place) }) {
+			if taken = k.meddle("TakeLock", func(ctx context.Context) error { return k.TakeLock(ctx, place) }); !taken {
 				return nil, nil
 			}
 			if v.saved {
@@ -55,6 +66,8 @@ func checkLostLock(k *check) {
 			return k.numbered(3), nil
 		})
 		switch {
+		case !taken:
+			return
 		case v.saved && err == nil:
 			k.broken(clauseCompares, "Update returned nil after the lock was lost, %s", v.name)
 		case v.saved:
@@ -87,7 +100,7 @@ func checkPut(k *check) {
 	}
 	put := false
 	err = s.update(func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
-		if put = k.meddle("Put", func(ctx context.Context) error { return k.Put(ctx, place, foreign) }); !put {
+		if put = k.meddleUnderLock("Put", func(ctx context.Context) error { return k.Put(ctx, place, foreign) }); !put {
 			return nil, nil
 		}
 		err := confirm(ctx)
@@ -131,7 +144,7 @@ func checkRemoved(k *check) {
 	}
 	removed := false
 	err = s.update(func(context.Context, *authretry.Record, confirmFunc) (*authretry.Record, error) {
-		if removed = k.meddle("Remove", remove); !removed {
+		if removed = k.meddleUnderLock("Remove", remove); !removed {
 			return nil, nil // or it is done when the lock is free
 		}
 		return k.numbered(3), nil
@@ -234,22 +247,25 @@ func checkDamage(k *check) {
 		})
 	}
 	newer := `{"version":1000,"access_token":"` + secret + `"}`
-	place := k.checkValue("a Record of a newer version", []byte(newer), func(err error) {
+	place, done := k.checkValue("a Record of a newer version", []byte(newer), func(err error) {
 		if err != nil && !errors.Is(err, authretry.ErrNewerRecord) {
 			k.broken(clauseNewer, "the error for a Record of a newer version does not wrap ErrNewerRecord: %v", err)
 		}
 	})
+	if !done {
+		return
+	}
 	if _, err := k.storeAt(place).load(); !errors.Is(err, authretry.ErrNewerRecord) {
 		k.broken(clauseNewer, "a Record of a newer version was moved: %v", err)
 	}
 }
 
-// checkValue puts a value where a Record should be, and has judge look at the errors.
-func (k *check) checkValue(name string, value []byte, judge func(error)) (place string) {
+// checkValue puts a value where a Record should be, and has judge look at the errors. It returns false if that cannot be done.
+func (k *check) checkValue(name string, value []byte, judge func(error)) (place string, done bool) {
 	place = k.newPlace()
 	s := k.storeAt(place)
 	if !s.save(k.numbered(1)) || !k.meddle("Put", func(ctx context.Context) error { return k.Put(ctx, place, value) }) {
-		return place
+		return place, false
 	}
 	kept := func(after string) {
 		if k.Find == nil {
@@ -278,5 +294,5 @@ func (k *check) checkValue(name string, value []byte, judge func(error)) (place 
 	}
 	judge(err)
 	kept("Update")
-	return place
+	return place, true
 }

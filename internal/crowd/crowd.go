@@ -1,0 +1,103 @@
+// Package crowd lets those who wait in one process for the same thing have one of them ask for it.
+package crowd
+
+import (
+	"context"
+	"sync"
+)
+
+// Crowds are those who wait for something, by what they wait for. The zero Crowds are empty, and nothing stays of a crowd
+// that has gone. They are safe for concurrent use.
+type Crowds[K comparable, N any] struct {
+	mu  sync.Mutex
+	all map[K]*Crowd[K, N]
+}
+
+// A Crowd waits for one thing, of which it is told news.
+type Crowd[K comparable, N any] struct {
+	// Turn has room for one: who puts something in there is the one who asks for all, until it takes it out again.
+	Turn chan struct{}
+
+	// Once is for what the first one to need it starts, and Context, for what that does, ends when nobody waits any more.
+	Once    sync.Once
+	Context context.Context
+
+	of   *Crowds[K, N]
+	key  K
+	stop context.CancelFunc
+
+	mu   sync.Mutex // guards what follows; locked after of.mu
+	all  map[chan N]bool
+	last N
+}
+
+// Join has the caller be told the news of what it waits for, until it leaves.
+func (c *Crowds[K, N]) Join(key K) (g *Crowd[K, N], news chan N) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g = c.all[key]; g == nil {
+		g = &Crowd[K, N]{Turn: make(chan struct{}, 1), of: c, key: key, all: make(map[chan N]bool)}
+		g.Context, g.stop = context.WithCancel(context.Background())
+		if c.all == nil {
+			c.all = make(map[K]*Crowd[K, N])
+		}
+		c.all[key] = g
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	news = make(chan N, 1)
+	g.all[news] = true
+	return g, news
+}
+
+// Leave ends what Join has begun. It may be called again.
+func (g *Crowd[K, N]) Leave(news chan N) {
+	g.of.mu.Lock()
+	defer g.of.mu.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if delete(g.all, news); len(g.all) == 0 && g.of.all[g.key] == g {
+		g.stop()
+		delete(g.of.all, g.key)
+	}
+}
+
+// Last returns what was told last.
+func (g *Crowd[K, N]) Last() N {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.last
+}
+
+// Tell tells everybody the news, in place of those that one has not heard yet.
+func (g *Crowd[K, N]) Tell(n N) { g.TellUnless(func(N) bool { return false }, n) }
+
+// TellUnless is Tell, but it tells nothing if known returns true for what was told last.
+func (g *Crowd[K, N]) TellUnless(known func(last N) bool, n N) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if known(g.last) {
+		return
+	}
+	g.last = n
+	for news := range g.all {
+		select {
+		case <-news:
+		default:
+		}
+		news <- n // there is room, since nobody else puts something in
+	}
+}
+
+// Look returns how many wait in the crowd of key, and what they were told last.
+func (c *Crowds[K, N]) Look(key K) (size int, last N) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.all[key]
+	if g == nil {
+		return 0, last
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.all), g.last
+}

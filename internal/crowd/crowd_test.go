@@ -1,0 +1,80 @@
+package crowd
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A hundred wait for one thing. One of them asks, and tells the others, who never ask.
+func TestOneAsksForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var crowds Crowds[string, int]
+		asked := 0
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				g, news := crowds.Join("x")
+				defer g.Leave(news)
+				for n := 0; n < 3; {
+					select {
+					case g.Turn <- struct{}{}:
+						if time.Sleep(time.Second); g.Last() < 3 {
+							asked++
+							g.Tell(asked)
+						}
+						<-g.Turn
+					case n = <-news:
+					}
+				}
+			})
+		}
+		all.Wait()
+		require.Equal(t, 3, asked)
+		n, _ := crowds.Look("x")
+		require.Zero(t, n)
+		require.Empty(t, crowds.all, "nothing stays")
+	})
+}
+
+func TestTheLastNewsCount(t *testing.T) {
+	var crowds Crowds[string, int]
+	g, news := crowds.Join("x")
+	other, _ := crowds.Join("y")
+	require.NotSame(t, g, other)
+	g.Tell(1)
+	g.Tell(2)
+	g.TellUnless(func(last int) bool { return last == 2 }, 3)
+	require.Equal(t, 2, <-news)
+	require.Empty(t, news)
+	require.Equal(t, 2, g.Last())
+	later, laterNews := crowds.Join("x")
+	require.Same(t, g, later)
+	require.Empty(t, laterNews, "who comes later has seen for itself")
+	n, last := crowds.Look("x")
+	require.Equal(t, []int{2, 2}, []int{n, last})
+}
+
+// What one of a crowd has started ends with the last one, and the next crowd starts it again.
+func TestCrowdThatHasGone(t *testing.T) {
+	var crowds Crowds[string, int]
+	g, a := crowds.Join("x")
+	_, b := crowds.Join("x")
+	started := 0
+	g.Once.Do(func() { started++ })
+	g.Leave(a)
+	g.Leave(a)
+	require.NoError(t, g.Context.Err())
+	g.Leave(b)
+	require.Error(t, g.Context.Err())
+	next, _ := crowds.Join("x")
+	require.NotSame(t, g, next)
+	next.Once.Do(func() { started++ })
+	require.Equal(t, 2, started)
+	g.Leave(b)
+	n, _ := crowds.Look("x")
+	require.Equal(t, 1, n, "who leaves twice takes nobody along")
+}
