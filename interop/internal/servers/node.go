@@ -24,6 +24,13 @@ func runNode(t testing.TB, to string, port int, script string, args ...string) {
 	run(t, to, []int{port}, exec.Command(node, append([]string{filepath.Join(dir, script)}, args...)...))
 }
 
+// Node returns the Node that is among the packages of testdata/node.
+func Node(t testing.TB) string {
+	t.Helper()
+	_, node := nodeFolder(t)
+	return node
+}
+
 // nodeFolder returns the folder testdata/node, and the Node that is among its packages.
 func nodeFolder(t testing.TB) (dir, node string) {
 	t.Helper()
