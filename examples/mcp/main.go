@@ -1,5 +1,5 @@
-// This program is a client of the Model Context Protocol whose user logs in, once. The MCP SDK knows nothing of that: its http.Client
-// has an authretry.Transport, which learns from the server's 401 where people log in.
+// This program is a client of the Model Context Protocol whose user logs in, once. The MCP SDK knows nothing of that: its
+// http.Client has an authretry.Transport, which learns from the server's 401 where people log in.
 //
 //	go run .                          a server in this process, and authtest.Approve in place of a person
 //	go run . URL                      lists the tools of that server; a browser opens, if it wants to know who you are
@@ -37,20 +37,6 @@ func connect(ctx context.Context, server, file string, flow login.Flow) (*mcp.Cl
 		Endpoint:   server,
 		HTTPClient: &http.Client{Transport: explained{transport}}, // and no OAuthHandler
 	}, nil)
-}
-
-// explained makes an error of a refusal, which says what to do. The SDK would show no more than its status.
-type explained struct{ http.RoundTripper }
-
-func (e explained) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := e.RoundTripper.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	if why := authretry.Explain(resp); why != nil {
-		return nil, errors.Join(why, resp.Body.Close())
-	}
-	return resp, nil
 }
 
 // use lists the tools of a server, or calls one, if it is named.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"path/filepath"
@@ -33,12 +34,61 @@ Refusals: 1, logins: 1
 func TestDeclined(t *testing.T) {
 	srv, oauth := newServer()
 	defer srv.Close()
-	flow := &login.Browser{Open: authtest.Decline, Out: io.Discard}
+	asked := 0
+	decline := func(ctx context.Context, url string) error {
+		asked++
+		return authtest.Decline(ctx, url)
+	}
+	flow := &login.Browser{Open: decline, Out: io.Discard}
 	_, err := connect(t.Context(), srv.URL+"/mcp", filepath.Join(t.TempDir(), "login.json"), flow)
 	if !errors.Is(err, authretry.ErrLoginRequired) || !errors.Is(err, login.ErrDeclined) {
 		t.Errorf("the error is %v", err)
 	}
-	if n := oauth.Logins(); n != 0 {
+	if asked != 1 || oauth.Logins() != 0 {
+		t.Errorf("asked %d times, %d logins", asked, oauth.Logins())
+	}
+}
+
+// So it does if the server refuses what it has been sent, with what to do.
+func TestRefused(t *testing.T) {
+	srv, _ := newServer()
+	defer srv.Close()
+	srv.Inject("/mcp", 100, authtest.Refuse())
+	flow := &login.Browser{Open: authtest.Approve, Out: io.Discard}
+	_, err := connect(t.Context(), srv.URL+"/mcp", filepath.Join(t.TempDir(), "login.json"), flow)
+	var rejection *authretry.Rejection
+	if !errors.As(err, &rejection) || rejection.Reason != authretry.ReasonCredentialsRefused {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// Ctrl-C ends a login, and the next run need not wait for it.
+func TestInterrupted(t *testing.T) {
+	srv, oauth := newServer()
+	defer srv.Close()
+	file := filepath.Join(t.TempDir(), "login.json")
+	ctx, interrupt := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	leave := func(ctx context.Context, _ string) error {
+		interrupt()
+		<-ctx.Done()
+		close(ended)
+		return nil
+	}
+	_, err := connect(ctx, srv.URL+"/mcp", file, &login.Browser{Open: leave, Out: io.Discard})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+	<-ended
+
+	session, err := connect(t.Context(), srv.URL+"/mcp", file, &login.Browser{Open: authtest.Approve, Out: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := oauth.Logins(); n != 1 {
 		t.Errorf("%d logins", n)
 	}
 }
