@@ -66,11 +66,10 @@ type kit struct{ program, main, preload string }
 func newKit(t *testing.T) *kit {
 	t.Helper()
 	k := &kit{program: servers.Node(t)}
-	var err error
-	k.preload, err = filepath.Abs(filepath.Join("testdata", "loopback.mjs"))
+	testdata, err := filepath.Abs("testdata")
 	require.NoError(t, err)
-	k.main, err = filepath.Abs(filepath.Join("testdata", "node_modules", "@modelcontextprotocol", "conformance", "dist", "index.js"))
-	require.NoError(t, err)
+	k.preload = filepath.Join(testdata, "loopback.mjs")
+	k.main = filepath.Join(testdata, "node_modules", "@modelcontextprotocol", "conformance", "dist", "index.js")
 	if _, err := os.Stat(k.main); err != nil {
 		servers.Missing(t, "the conformance tests are not installed (npm install --no-package-lock, in interop/mcp/testdata)")
 	}
@@ -112,7 +111,8 @@ func (k *kit) scenarios(t *testing.T) (names []string) {
 func (k *kit) run(t *testing.T, scenario, client string) (checks map[string]int, output string, err error) {
 	t.Helper()
 	dir := t.TempDir()
-	output, err = k.node(t, k.main, "client", "--scenario", scenario, "--command", client, "--timeout", "90000", "--output-dir", dir)
+	output, err = k.node(t, k.main, "client", "--scenario", scenario, "--command", client,
+		"--timeout", "90000" /* ms */, "--output-dir", dir)
 	files, globErr := filepath.Glob(filepath.Join(dir, "auth", "*", "checks.json"))
 	require.NoError(t, globErr)
 	require.Len(t, files, 1, output)

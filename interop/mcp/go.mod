@@ -26,5 +26,3 @@ require (
 replace github.com/authretry/authretry => ../../
 
 replace github.com/authretry/authretry/interop => ../
-
-replace github.com/authretry/authretry/redisstore => ../../redisstore

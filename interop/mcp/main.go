@@ -1,7 +1,7 @@
-// This program is a client of the Model Context Protocol that logs in wherever the protocol knows a way, by an authretry.Transport
-// below the SDK's own client. The conformance tests of the protocol, "the kit", run it once for each of their scenarios: see
-// conformance_test.go. Its argument is the URL of a server; what it has to show there is in its environment. It lists the
-// server's tools and calls each.
+// This program is a client of the Model Context Protocol that logs in wherever the protocol knows a way, by an
+// authretry.Transport below the SDK's own client. The conformance tests of the protocol, "the kit", run it once for each of
+// their scenarios: see conformance_test.go. Its argument is the URL of a server; what it has to show there is in its
+// environment. It lists the server's tools and calls each.
 package main
 
 import (
