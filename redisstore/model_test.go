@@ -375,7 +375,9 @@ func (m *model) settle() {
 	if m.lost != "" {
 		return
 	}
+	m.redis.mu.Lock()
 	login, _ := m.redis.now.login.(string)
+	m.redis.mu.Unlock()
 	r, err := authretry.DecodeRecord([]byte(login))
 	require.NoError(m.t, err)
 	n := modelNumber(r)

@@ -77,6 +77,9 @@ func (w *waiter) ask(ctx context.Context) (*lock, error) {
 	for {
 		l, err := s.tryLock(ctx)
 		switch {
+		case err == nil && why != nil && w.isEnough(news{login: l.value, exists: l.exists}): // stored just before the lock was free
+			l.release(context.WithoutCancel(ctx))
+			return nil, nil
 		case err == nil:
 			return l, nil
 		case ctx.Err() != nil && why != nil:
