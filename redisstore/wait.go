@@ -27,6 +27,7 @@ type waiter struct {
 	exists bool
 	shown  bool // and whether it was
 
+	waited     bool          // for somebody else
 	poll       time.Duration // how long it waits before it asks again, if it will not be told
 	subscribed bool          // it will be told
 }
@@ -40,30 +41,46 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 	w.crowd, w.told = crowds.Join(s.loginKey())
 	defer w.crowd.Leave(w.told)
 	for {
-		var n news
-		select {
-		case n = <-w.told:
-		case w.crowd.Turn <- struct{}{}:
-			select {
-			case n = <-w.told: // rather than to ask for it again
+		n, turn, err := w.await(ctx)
+		switch {
+		case err != nil:
+			return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", errOthersWait, err))
+		case turn:
+			defer func() {
+				w.crowd.Leave(w.told) // which waits until all others have been told, too
 				<-w.crowd.Turn
-			default:
-				defer func() {
-					w.crowd.Leave(w.told) // which waits until all others have been told, too
-					<-w.crowd.Turn
-				}()
-				l, err := w.ask(ctx)
-				if err != nil && ctx.Err() == nil {
-					w.crowd.Tell(news{err: err}) // so that others do not wait for the same, one after the other
-				}
-				return l, err
+			}()
+			l, err := w.ask(ctx)
+			if err != nil && ctx.Err() == nil {
+				w.crowd.Tell(news{err: err}) // so that others do not wait for the same, one after the other
 			}
-		case <-ctx.Done():
-			return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", errOthersWait, ctx.Err()))
-		}
-		if n.err != nil || w.isEnough(n) {
+			return l, err
+		case n.err != nil || w.isEnough(n):
 			return nil, n.err
 		}
+	}
+}
+
+// await waits for news, or for the turn to ask.
+func (w *waiter) await(ctx context.Context) (n news, turn bool, err error) {
+	select {
+	case w.crowd.Turn <- struct{}{}:
+	default:
+		w.waited = true
+		select {
+		case n = <-w.told:
+			return n, false, nil
+		case <-ctx.Done():
+			return n, false, ctx.Err()
+		case w.crowd.Turn <- struct{}{}:
+		}
+	}
+	select {
+	case n = <-w.told: // rather than to ask for it again
+		<-w.crowd.Turn
+		return n, false, nil
+	default:
+		return n, true, nil
 	}
 }
 
@@ -76,8 +93,9 @@ func (w *waiter) ask(ctx context.Context) (*lock, error) {
 	var why error
 	for {
 		l, err := s.tryLock(ctx)
+		w.waited = w.waited || err != nil
 		switch {
-		case err == nil && why != nil && w.isEnough(news{login: l.value, exists: l.exists}): // stored just before the lock was free
+		case err == nil && w.waited && w.isEnough(news{login: l.value, exists: l.exists}): // stored just before the lock was free
 			l.release(context.WithoutCancel(ctx))
 			return nil, nil
 		case err == nil:
