@@ -397,10 +397,11 @@ func (w *tokenModel) forsake() {
 	}
 }
 
-// forgetLogouts: when the store has lost a logout, too, whoever still has the token goes on.
+// forgetLogouts: when the store has lost a logout, too, whoever still has the token goes on; who has logged out has none.
 func (w *tokenModel) forgetLogouts() {
 	w.mu.Lock()
 	for _, f := range w.issuer.families {
+		f.forsaken = f.forsaken || f.ended
 		f.ended = false
 	}
 	w.mu.Unlock()
