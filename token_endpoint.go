@@ -178,7 +178,7 @@ func (e *TokenEndpoint) send(ctx context.Context, to string, form url.Values, re
 	auth, proven := e.auth(), false
 	for sends := 0; ; sends++ {
 		if sends > 0 { // before the first, the TokenSource has done it
-			if err := confirm(ctx); err != nil {
+			if err := Confirm(ctx); err != nil {
 				return nil, err
 			}
 		}

@@ -262,7 +262,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		s.countForced(run.by)
 	}
 	if grantOf(previous) != "" {
-		if err := confirm(ctx); err != nil {
+		if err := Confirm(ctx); err != nil {
 			return storeFailed(err, previous)
 		}
 	}

@@ -58,12 +58,10 @@ type confirmKey struct{}
 
 func (confirmKey) ours() {}
 
-// Confirm returns nil if a refresh token may be spent now, as far as the Store knows (see [TokenStore]). A [FetchFunc] that sends one
-// more than once calls it with its own context before each send but the first, and what a [TokenEndpoint] sends again by itself.
-func Confirm(ctx context.Context) error { return confirm(ctx) }
-
-// confirm says whether a refresh token may be spent now. It is nil if there is no Store.
-func confirm(ctx context.Context) error {
+// Confirm returns nil if a refresh token may be spent now, as far as the Store knows (see [TokenStore]), or if there is no Store. A
+// [FetchFunc] that sends a refresh token more than once calls it with its own context, before each send but the first. A
+// [TokenEndpoint] does so by itself.
+func Confirm(ctx context.Context) error {
 	if f, ok := ctx.Value(confirmKey{}).(func(context.Context) error); ok {
 		return f(ctx)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -20,24 +19,6 @@ import (
 	"github.com/authretry/authretry/internal/dnstest"
 	"github.com/authretry/authretry/login"
 )
-
-// A sentinel listens on every address of this machine, and must see no connection.
-func sentinel(t *testing.T) (port string, connections *atomic.Int32) {
-	t.Helper()
-	connections = new(atomic.Int32)
-	l, err := net.Listen("tcp", ":0")
-	require.NoError(t, err)
-	srv := &http.Server{Handler: http.NotFoundHandler(), ConnState: func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
-		}
-	}}
-	go srv.Serve(l)
-	t.Cleanup(func() { srv.Close() })
-	_, port, err = net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port, connections
-}
 
 // hostile are URLs that no server may have us ask, nor a browser open. SENTINEL is the port of the sentinel.
 var hostile = strings.Fields(`
@@ -84,7 +65,7 @@ func requireClear(t *testing.T, err error, about string) {
 }
 
 func TestNothingHostileIsAsked(t *testing.T) {
-	port, connections := sentinel(t)
+	port, connections := dnstest.Sentinel(t)
 	urls := hostileWith(port)
 	require.Greater(t, len(urls), 45)
 	for _, named := range urls {
@@ -164,7 +145,7 @@ func (c *Config) use(ctx context.Context, s *Server, endpoint string) error {
 
 // An authorization endpoint that is at an address inside is not given to a browser.
 func TestBrowserIsNotSentInside(t *testing.T) {
-	port, _ := sentinel(t)
+	port, _ := dnstest.Sentinel(t)
 	c := outsider(t)
 	for _, named := range []string{"https://10.0.0.1/router?reboot=1", "https://inside.test:" + port + "/", "https://localhost/", "https://[::1]/", "https://metadata.test/"} {
 		_, err := c.readServer(t.Context(), "https://as.example.com", outside("https://as.example.com"), metadata("https://as.example.com", map[string]any{"authorization_endpoint": named}))
@@ -180,7 +161,7 @@ func TestBrowserIsNotSentInside(t *testing.T) {
 
 // An authorization server that was outside when somebody logged in does not get a refresh token when its name leads inside.
 func TestNameThatLeadsInsideLater(t *testing.T) {
-	port, connections := sentinel(t)
+	port, connections := dnstest.Sentinel(t)
 	resolver, set := dnstest.Resolver(t, map[string][]string{"as.test.": {"8.8.8.8"}})
 	c := outsider(t)
 	c.resolver = resolver
@@ -249,7 +230,7 @@ func endless(w http.ResponseWriter, _ *http.Request) {
 }
 
 func TestBadMetadata(t *testing.T) {
-	port, connections := sentinel(t)
+	port, connections := dnstest.Sentinel(t)
 	many := make([]string, 1000)
 	for i := range many {
 		many[i] = fmt.Sprintf("https://as%d.example.com", i)

@@ -41,15 +41,13 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 	w.crowd, w.told = crowds.Join(s.loginKey())
 	defer w.crowd.Leave(w.told)
 	for {
-		n, turn, err := w.await(ctx)
+		n, turn, waited, err := w.crowd.Await(ctx, w.told)
+		w.waited = w.waited || waited
 		switch {
 		case err != nil:
 			return nil, failed("lock", s.lockKey(), fmt.Errorf("%w: %w", errOthersWait, err))
 		case turn:
-			defer func() {
-				w.crowd.Leave(w.told) // which waits until all others have been told, too
-				<-w.crowd.Turn
-			}()
+			defer w.crowd.EndTurn(w.told)
 			l, err := w.ask(ctx)
 			if err != nil && ctx.Err() == nil {
 				w.crowd.Tell(news{err: err}) // so that others do not wait for the same, one after the other
@@ -58,29 +56,6 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 		case n.err != nil || w.isEnough(n):
 			return nil, n.err
 		}
-	}
-}
-
-// await waits for news, or for the turn to ask.
-func (w *waiter) await(ctx context.Context) (n news, turn bool, err error) {
-	select {
-	case w.crowd.Turn <- struct{}{}:
-	default:
-		w.waited = true
-		select {
-		case n = <-w.told:
-			return n, false, nil
-		case <-ctx.Done():
-			return n, false, ctx.Err()
-		case w.crowd.Turn <- struct{}{}:
-		}
-	}
-	select {
-	case n = <-w.told: // rather than to ask for it again
-		<-w.crowd.Turn
-		return n, false, nil
-	default:
-		return n, true, nil
 	}
 }
 

@@ -60,28 +60,18 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 	defer c.Leave(told)
 	w := &waiter{store: s, enough: enough, crowd: c}
 	for {
-		var n news
-		select {
-		case n = <-told:
-		case c.Turn <- struct{}{}:
-			select {
-			case n = <-told: // rather than to ask for it again
-				<-c.Turn
-			default:
-				defer func() {
-					c.Leave(told) // which waits until all others have been told, too
-					<-c.Turn
-				}()
-				h, err := w.ask(ctx)
-				if err != nil && ctx.Err() == nil {
-					c.Tell(news{err: err}) // so that others do not wait for the same, one after the other
-				}
-				return h, err
-			}
-		case <-ctx.Done():
+		n, turn, _, err := c.Await(ctx, told)
+		switch {
+		case err != nil:
 			return nil, w.ended(ctx)
-		}
-		if n.err != nil || w.isEnough(n.data) {
+		case turn:
+			defer c.EndTurn(told)
+			h, err := w.ask(ctx)
+			if err != nil && ctx.Err() == nil {
+				c.Tell(news{err: err}) // so that others do not wait for the same, one after the other
+			}
+			return h, err
+		case n.err != nil || w.isEnough(n.data):
 			return nil, n.err
 		}
 	}

@@ -15,9 +15,6 @@ type Crowds[K comparable, N any] struct {
 
 // A Crowd waits for one thing, of which it is told news.
 type Crowd[K comparable, N any] struct {
-	// Turn has room for one: who puts something in there is the one who asks for all, until it takes it out again.
-	Turn chan struct{}
-
 	// Once is for what the first one to need it starts, and Context, for what that does, ends when nobody waits any more.
 	Once    sync.Once
 	Context context.Context
@@ -25,6 +22,7 @@ type Crowd[K comparable, N any] struct {
 	of   *Crowds[K, N]
 	key  K
 	stop context.CancelFunc
+	turn chan struct{} // has room for one, who asks for all
 
 	mu   sync.Mutex // guards what follows; locked after of.mu
 	all  map[chan N]bool
@@ -36,7 +34,7 @@ func (c *Crowds[K, N]) Join(key K) (g *Crowd[K, N], news chan N) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if g = c.all[key]; g == nil {
-		g = &Crowd[K, N]{Turn: make(chan struct{}, 1), of: c, key: key, all: make(map[chan N]bool)}
+		g = &Crowd[K, N]{turn: make(chan struct{}, 1), of: c, key: key, all: make(map[chan N]bool)}
 		g.Context, g.stop = context.WithCancel(context.Background())
 		if c.all == nil {
 			c.all = make(map[K]*Crowd[K, N])
@@ -60,6 +58,36 @@ func (g *Crowd[K, N]) Leave(news chan N) {
 		g.stop()
 		delete(g.of.all, g.key)
 	}
+}
+
+// Await waits for news, or for the turn to ask for all, until ctx ends. Whose turn it is calls [Crowd.EndTurn]. Waited says whether it
+// had been another one's before.
+func (g *Crowd[K, N]) Await(ctx context.Context, told chan N) (n N, turn, waited bool, err error) {
+	select {
+	case g.turn <- struct{}{}:
+	default:
+		waited = true
+		select {
+		case n = <-told:
+			return n, false, waited, nil
+		case <-ctx.Done():
+			return n, false, waited, ctx.Err()
+		case g.turn <- struct{}{}:
+		}
+	}
+	select {
+	case n = <-told: // rather than to ask for it again
+		<-g.turn
+		return n, false, waited, nil
+	default:
+		return n, true, waited, nil
+	}
+}
+
+// EndTurn ends the turn, and what Join has begun: in this order it would be the turn of one who has not heard the news yet.
+func (g *Crowd[K, N]) EndTurn(told chan N) {
+	g.Leave(told) // which waits until all others have been told
+	<-g.turn
 }
 
 // Last returns what was told last.

@@ -1,11 +1,13 @@
 package crowd
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,15 +22,17 @@ func TestOneAsksForAll(t *testing.T) {
 				g, news := crowds.Join("x")
 				defer g.Leave(news)
 				for n := 0; n < 3; {
-					select {
-					case g.Turn <- struct{}{}:
-						if time.Sleep(time.Second); g.Last() < 3 {
-							asked++
-							g.Tell(asked)
-						}
-						<-g.Turn
-					case n = <-news:
+					told, turn, _, err := g.Await(t.Context(), news)
+					require.NoError(t, err)
+					if !turn {
+						n = told
+						continue
 					}
+					if time.Sleep(time.Second); g.Last() < 3 {
+						asked++
+						g.Tell(asked)
+					}
+					<-g.turn
 				}
 			})
 		}
@@ -37,6 +41,41 @@ func TestOneAsksForAll(t *testing.T) {
 		n, _ := crowds.Look("x")
 		require.Zero(t, n)
 		require.Empty(t, crowds.all, "nothing stays")
+	})
+}
+
+// Who waits while another one asks hears the news of that one, rather than to get the turn and ask again.
+func TestNewsComeBeforeTheTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var crowds Crowds[string, int]
+		g, mine := crowds.Join("x")
+		_, turn, waited, err := g.Await(t.Context(), mine)
+		require.NoError(t, err)
+		require.Equal(t, []bool{true, false}, []bool{turn, waited})
+		for range 100 {
+			_, told := crowds.Join("x")
+			go func() {
+				n, turn, waited, err := g.Await(t.Context(), told)
+				assert.NoError(t, err)
+				assert.Equal(t, []bool{false, true}, []bool{turn, waited})
+				assert.Equal(t, 7, n)
+				g.Leave(told)
+			}()
+		}
+		synctest.Wait()
+		g.Tell(7)
+		<-mine // who asks has no need of it
+		g.EndTurn(mine)
+		synctest.Wait()
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, other := crowds.Join("x")
+		_, turn, _, err = g.Await(t.Context(), other)
+		require.NoError(t, err)
+		require.True(t, turn)
+		_, turn, waited, err = g.Await(ended, other)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, []bool{false, true}, []bool{turn, waited})
 	})
 }
 

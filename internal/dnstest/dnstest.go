@@ -1,4 +1,4 @@
-// Package dnstest has a name server for tests.
+// Package dnstest has a name server for tests, and a sentinel that sees whether anybody comes.
 package dnstest
 
 import (

@@ -2,13 +2,11 @@ package guarded
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/authretry/authretry/internal/dnstest"
@@ -98,26 +96,8 @@ func TestCheck(t *testing.T) {
 	require.Equal(t, "http://auth.test/", got.String())
 }
 
-// A sentinel listens on this machine, and must see no connection.
-func sentinel(t *testing.T) (port string, connections *atomic.Int32) {
-	t.Helper()
-	connections = new(atomic.Int32)
-	l, err := net.Listen("tcp", ":0") // every address of this machine
-	require.NoError(t, err)
-	srv := &http.Server{Handler: http.NotFoundHandler(), ConnState: func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
-		}
-	}}
-	go srv.Serve(l)
-	t.Cleanup(func() { srv.Close() })
-	_, port, err = net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port, connections
-}
-
 func TestNothingInsideIsDialled(t *testing.T) {
-	port, connections := sentinel(t)
+	port, connections := dnstest.Sentinel(t)
 	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"127.0.0.1"}, "metadata.test.": {"169.254.169.254"}, "both.test.": {"127.0.0.1", "10.0.0.1"}})
 	home, _ := url.Parse("http://registry.test/v2/")
 	for _, host := range []string{"127.0.0.1", "127.0.0.2", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "localhost", "LOCALHOST", "0.0.0.0", "[::]", "[64:ff9b::7f00:1]",
@@ -140,7 +120,7 @@ func TestNothingInsideIsDialled(t *testing.T) {
 
 // A name is judged by the address that is dialled, not by one that it had before.
 func TestNameThatChangesItsAddress(t *testing.T) {
-	port, connections := sentinel(t)
+	port, connections := dnstest.Sentinel(t)
 	resolver, set := dnstest.Resolver(t, map[string][]string{"auth.test.": {"8.8.8.8"}})
 	home, _ := url.Parse("http://registry.test/v2/")
 	p := &Policy{Home: home, Resolver: resolver}
@@ -175,7 +155,7 @@ func TestByAProxy(t *testing.T) {
 
 // What somebody else is to dial is judged by all its addresses, and nothing is sent there.
 func TestCheckHost(t *testing.T) {
-	_, connections := sentinel(t)
+	_, connections := dnstest.Sentinel(t)
 	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"127.0.0.1"}, "outside.test.": {"8.8.8.8"}, "both.test.": {"8.8.8.8", "10.0.0.1"}})
 	p := &Policy{Resolver: resolver, Named: func(host string) bool { return host == "localhost" }}
 	for host, allowed := range map[string]bool{"inside.test": false, "outside.test": true, "both.test": false, "127.0.0.1": false, "::1": false, "10.0.0.1": false,
