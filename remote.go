@@ -4,44 +4,19 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
-	"strings"
-	"sync"
+
+	"github.com/authretry/authretry/internal/dialed"
 )
 
-// A remote is at which address the server is to which a request goes, as far as that can be told.
-type remote struct {
-	target string // the server's host and port
-
-	mu     sync.Mutex // guards what follows: Base may use goroutines of its own
-	direct bool       // the connection is one to the server, and not to a proxy
-	at     string
-}
-
 // watch has a request say where it goes, if a Scheme asks for that.
-func (x *exchange) watch(req *http.Request) *remote {
+func (x *exchange) watch(req *http.Request) *dialed.Watch {
 	if !x.asksRemote || req == x.req {
 		return nil
 	}
-	r := &remote{target: hostPort(req.URL)}
-	*req = *req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GetConn: r.getConn, GotConn: r.gotConn}))
-	return r
-}
-
-// getConn is called before a connection is made or taken from the pool, with the address of the server, or of the proxy.
-func (r *remote) getConn(hostPort string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.direct, r.at = strings.EqualFold(hostPort, r.target), ""
-}
-
-func (r *remote) gotConn(got httptrace.GotConnInfo) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.direct && got.Conn != nil && got.Conn.RemoteAddr() != nil {
-		r.at = got.Conn.RemoteAddr().String()
-	}
+	w, ctx := dialed.New(req.Context(), hostPort(req.URL))
+	*req = *req.WithContext(ctx)
+	return w
 }
 
 // A refusedAt is where a refusal came from.
@@ -63,16 +38,6 @@ func (x *exchange) refusedAt() refusedAt {
 func refusalIn(ctx context.Context) refusedAt {
 	at, _ := ctx.Value(refusalKey{}).(refusedAt)
 	return at
-}
-
-// addr returns the address and port, or "".
-func (r *remote) addr() string {
-	if r == nil {
-		return ""
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.at
 }
 
 // hostPort returns where a URL leads, as http.Transport writes it. A host outside ASCII is one of which nothing will be known.

@@ -338,7 +338,7 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
 	watched := x.watch(req)
 	resp, err := x.way.send(x, req, l)
-	x.remote = watched.addr()
+	x.remote = watched.Addr()
 	if err != nil {
 		return nil, withoutSecrets(err, func() []string { return secretsOf(req, x.req) })
 	}

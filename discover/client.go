@@ -51,6 +51,9 @@ func (c *Config) named(issuer string) (identity, bool) {
 
 // bind notes that a Client that names no issuer is that of a saved login.
 func (c *Config) bind(known *authretry.Record) {
+	if registeredIn(known) != nil {
+		return // by which the issuer chose the name
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, client := range c.Clients {
@@ -105,7 +108,9 @@ func (c *Config) forget(issuer, clientID string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	keep(&c.refused, issuer+" "+clientID, true)
-	delete(c.registered, issuer)
+	if g := c.registered[issuer]; g != nil && g.id == clientID {
+		delete(c.registered, issuer)
+	}
 }
 
 // identity returns what the program is called by it.

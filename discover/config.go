@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 	"github.com/authretry/authretry/login"
 	"golang.org/x/oauth2"
 )
@@ -31,14 +33,15 @@ type Config struct {
 	Flow login.Flow
 
 	// Grant returns how to get a token without a person, such as the ClientCredentials, JWTBearer or TokenExchange of the endpoint. If
-	// it is nil, tokens come of a login by Flow alone. The endpoint must not be changed.
+	// it is nil, tokens come of a login by Flow alone. The endpoint must not be changed. What it sends besides the client's own
+	// credentials, such as a subject token, goes to whichever server the resource names, unless there are Issuers.
 	//
 	//	Grant: func(e *authretry.TokenEndpoint, _ *discover.Server) authretry.FetchFunc { return e.ClientCredentials() }
 	Grant func(e *authretry.TokenEndpoint, s *Server) authretry.FetchFunc
 
 	// Issuers are the authorization servers that may be asked, by their names, such as "https://auth.example.com". Their hosts,
 	// and no others, may be on a private network or this machine even if the resource is not. If there are none, those may be asked
-	// that the resource names: then whoever runs the resource decides where people log in.
+	// that the resource names: then whoever runs the resource decides where people log in, and what Grant shows.
 	Issuers []string
 
 	// Clients are what the program is called at authorization servers where somebody has registered it.
@@ -131,7 +134,8 @@ func keep[V any](m *map[string]V, key string, value V) {
 var errNoWay = errors.New("discover: Config.Flow and Config.Grant are both nil: there is no way to get a token")
 
 // Fetch is for authretry.TokenSource.Fetch. With a refresh token it asks the token endpoint that has issued it, and no other,
-// without discovering anything. Without, it gets a token by Grant, or says that a login is needed.
+// without discovering anything; but where the resource has refused the token, and names its metadata, it looks there first whether
+// the resource trusts that authorization server still. Without a refresh token, it gets a token by Grant, or says that a login is needed.
 func (c *Config) Fetch(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
 	if c.Flow == nil && c.Grant == nil {
 		return nil, errNoWay
@@ -173,8 +177,8 @@ func (c *Config) discover(ctx context.Context, r *authretry.TokenRequest, known 
 		if !c.OriginIsIssuer || !errors.Is(err, ErrNoMetadata) || t.metadata != "" {
 			return nil, err
 		}
-		resource = &Resource{Issuers: []string{originOf(t.at.url)}, at: t.at, named: 1}
-		resource.ID = resource.Issuers[0]
+		resource = &Resource{Issuers: []string{guarded.Origin(t.at.url)}, at: t.at}
+		resource.ID = cmp.Or(t.resource, resource.Issuers[0])
 	}
 	issuers, err := c.choose(resource, known)
 	if err != nil {

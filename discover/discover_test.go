@@ -203,9 +203,6 @@ func TestStepUpUnitesScopes(t *testing.T) {
 	oauth := &authtest.OAuth{Scope: "read"}
 	srv := authtest.NewServer(oauth)
 	defer srv.Close()
-	more := &authtest.OAuth{Scope: "read write", At: oauth}
-	other := authtest.NewServer(more)
-	defer other.Close()
 	p := approving()
 	client, _ := program(&Config{Flow: p}, nil)
 	get(t, client, srv.URL)
@@ -386,6 +383,14 @@ func TestResourceThatWantsBoundTokens(t *testing.T) {
 	_, err := client.Get(srv.URL)
 	require.ErrorIs(t, err, ErrBoundTokens)
 	require.Zero(t, p.asked.Load())
+
+	c := &Config{Grant: func(*authretry.TokenEndpoint, *Server) authretry.FetchFunc {
+		return func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+			return nil, errors.New("a token was asked for")
+		}
+	}}
+	_, err = c.Fetch(t.Context(), authretry.TokenRequest{URL: srv.URL, RemoteAddr: "127.0.0.1:1", Challenge: &authretry.Challenge{}})
+	require.ErrorIs(t, err, ErrBoundTokens)
 }
 
 // A resource that trusts another authorization server than before gets another login. Nothing of the old one goes there.

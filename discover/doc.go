@@ -12,8 +12,8 @@
 //
 // The first request goes out without a token, and is refused. Then a person logs in, once, however many requests wait, and the
 // request is sent again. What was discovered is saved with the login: from then on the token is sent ahead and renews itself,
-// in later processes too, without another question to the resource or the person. A refresh token goes to the token endpoint
-// that has issued it, and to no other. Where a server asks for more scope, a person is asked again, for both.
+// in later processes too, without another question to the person. Only when the resource refuses a token, it is asked which
+// authorization servers it trusts by then. A refresh token goes to the token endpoint that has issued it, and to no other. Where a server asks for more scope, a person is asked again, for both.
 //
 // A program without a person sets Config.Grant instead of Flow, and no Login:
 //
@@ -34,7 +34,8 @@
 // # Which authorization server
 //
 // Without Config.Issuers, it is the resource that says where people log in, and whoever controls the resource chooses that. A
-// program that knows better names the issuers. Of several, the one of the saved login comes first, then one of Config.Clients,
+// program that knows better names the issuers. That server, too, is shown what Config.Grant sends besides the client's own
+// credentials: an assertion, or the subject token of an exchange. Name the issuers where that is so. Of several, the one of the saved login comes first, then one of Config.Clients,
 // then as the resource has them; three at most are asked. The metadata must call the server just as the resource does (RFC 8414
 // §3.3), and so must each answer of a login (RFC 9207). It must support PKCE by S256, unless Config.AssumePKCE is set.
 //
@@ -45,12 +46,12 @@
 // At each authorization server, in this order: as Config.Clients says; as the server has registered it before; by
 // Config.ClientMetadataURL, where the server takes that; or else the server registers it (RFC 7591), as a native application,
 // with the login. A registration belongs to one redirect URI, so a login by a browser on another port has the program
-// registered again. What it is called at one server, no other gets to see.
+// registered again. What a server has registered, no other gets to see; and the credentials of Config.Clients go to their own issuer.
 //
 // # Which scopes
 //
-// Those that the challenge asks for, united with what the token to be replaced was good for; or else Config.Scopes; or else all
-// that the resource names. Besides, offline_access where the server knows that. Config.ScopeFilter sees them all, and has the
+// Those that the challenge asks for, united with what the token to be replaced was good for, and Config.Scopes; or, if these are
+// none, all that the resource names. Besides, offline_access where the server knows that. Config.ScopeFilter sees them all, and has the
 // last word.
 //
 // # What is asked

@@ -9,12 +9,11 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 
+	"github.com/authretry/authretry/internal/dialed"
 	"github.com/authretry/authretry/internal/guarded"
 )
 
@@ -81,7 +80,7 @@ func (c *Config) check(home place, named string) (*url.URL, error) {
 	if u, err = policy.Check(named); err != nil {
 		return nil, err
 	}
-	if u.Scheme == "http" && !isLoopbackName(u.Hostname()) {
+	if u.Scheme == "http" && !guarded.IsLoopbackName(u.Hostname()) {
 		return nil, &guarded.RefusedError{Host: u.Hostname(), Why: "it is not https"}
 	}
 	return u, nil
@@ -95,8 +94,7 @@ type document map[string]json.RawMessage
 func (c *Config) get(ctx context.Context, home place, u *url.URL) (document, netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, guarded.Timeout)
 	defer cancel()
-	w := &watch{target: hostPort(u)}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GetConn: w.getConn, GotConn: w.gotConn})
+	watched, ctx := dialed.New(ctx, hostPort(u))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, netip.Addr{}, err
@@ -121,7 +119,8 @@ func (c *Config) get(ctx context.Context, home place, u *url.URL) (document, net
 		return nil, netip.Addr{}, err
 	}
 	doc, err := parse(body)
-	return doc, w.addr(), err
+	addr, _ := netip.ParseAddrPort(watched.Addr())
+	return doc, addr.Addr(), err
 }
 
 // parse reads a JSON object.
@@ -156,37 +155,6 @@ func (d document) readAll(members map[string]any) error {
 	return errors.Join(failed...)
 }
 
-// A watch notes to which address a request goes. What a proxy is asked says nothing of that.
-type watch struct {
-	target string
-
-	mu     sync.Mutex // guards what follows
-	direct bool
-	at     netip.Addr
-}
-
-func (w *watch) getConn(hostPort string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.direct, w.at = strings.EqualFold(hostPort, w.target), netip.Addr{}
-}
-
-func (w *watch) gotConn(got httptrace.GotConnInfo) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.direct && got.Conn != nil && got.Conn.RemoteAddr() != nil {
-		if at, err := netip.ParseAddrPort(got.Conn.RemoteAddr().String()); err == nil {
-			w.at = at.Addr()
-		}
-	}
-}
-
-func (w *watch) addr() netip.Addr {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.at
-}
-
 // hostPort returns where a URL leads, as http.Transport writes it.
 func hostPort(u *url.URL) string {
 	port := u.Port()
@@ -194,24 +162,6 @@ func hostPort(u *url.URL) string {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	return net.JoinHostPort(u.Hostname(), port)
-}
-
-// originOf returns scheme, host and port of a URL, the port only if it is not the usual one (RFC 6454 §6.2).
-func originOf(u *url.URL) string {
-	host, port := strings.ToLower(u.Hostname()), u.Port()
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if port == "" || u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
-		return u.Scheme + "://" + host
-	}
-	return u.Scheme + "://" + host + ":" + port
-}
-
-// isLoopbackName reports whether a host, by its name alone, is this machine.
-func isLoopbackName(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // addrOf returns the address that a host is by its name alone, if it is one.

@@ -27,6 +27,9 @@ func (c *Config) fetchByGrant(ctx context.Context, r authretry.TokenRequest, kno
 		keep(&c.machine, f.resource.ID, f) // by which it goes when the token is replaced
 		c.mu.Unlock()
 	}
+	if err := c.checkProof(f.resource); err != nil {
+		return nil, err
+	}
 	who, err := c.identify(ctx, f.server, known, "")
 	if err != nil {
 		return nil, err

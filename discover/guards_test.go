@@ -19,6 +19,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/dnstest"
 	"github.com/authretry/authretry/internal/guarded"
 	"github.com/authretry/authretry/login"
 )
@@ -81,7 +82,7 @@ func TestNamesOfPlaces(t *testing.T) {
 		"https://api.example.com:8080/x": {"api.example.com:8080", "https://api.example.com:8080"},
 	} {
 		p, _ := url.Parse(u)
-		require.Equal(t, want, [2]string{hostPort(p), originOf(p)}, u)
+		require.Equal(t, want, [2]string{hostPort(p), guarded.Origin(p)}, u)
 	}
 	require.Equal(t, "127.0.0.1", addrOf("LOCALHOST").String())
 	require.Equal(t, "::1", addrOf("::1").String())
@@ -394,14 +395,51 @@ func TestOriginIsIssuerWithoutMetadata(t *testing.T) {
 	require.Equal(t, [4]string{m.URL, m.URL + "/authorize", m.URL + "/token", m.URL + "/register"}, [4]string{s.Issuer, s.AuthorizationURL, s.TokenURL, s.RegistrationURL})
 	require.True(t, s.HasPKCE)
 
+	resource, _, err = (&Config{OriginIsIssuer: true, Resource: m.URL + "/mcp"}).Discover(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, m.URL+"/mcp", resource.ID, "as the program calls it")
+
 	// A resource that names its metadata has to have them, and an authorization server elsewhere has to have its own.
 	r.Challenge = &authretry.Challenge{Params: authretry.Params{{Name: "resource_metadata", Value: m.URL + "/meta"}}}
 	_, _, err = (&Config{OriginIsIssuer: true}).Discover(t.Context(), r)
 	require.ErrorIs(t, err, ErrNoMetadata)
 	other := newMissing(t)
 	m.documents["/meta"] = map[string]any{"resource": m.URL, "authorization_servers": []string{other.URL}}
-	_, _, err = (&Config{OriginIsIssuer: true}).Discover(t.Context(), r)
-	require.ErrorIs(t, err, ErrNoMetadata)
+	for _, issuers := range [][]string{nil, {other.URL}} {
+		_, _, err = (&Config{OriginIsIssuer: true, Issuers: issuers}).Discover(t.Context(), r)
+		require.ErrorIs(t, err, ErrNoMetadata)
+	}
+}
+
+// An authorization server beside the resource, on a private network, may be asked before the resource has refused anything.
+func TestServerBesideTheResource(t *testing.T) {
+	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"127.0.0.1"}})
+	at := "https://inside.test" // on this machine, by a name that does not say so
+	m := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case metaResource:
+			says(map[string]any{"resource": at, "authorization_servers": []string{at}})(w, r)
+		case metaServer:
+			says(map[string]any{"issuer": at, "token_endpoint": at + "/token"})(w, r)
+		}
+	}))
+	defer m.Close()
+	at += m.URL[strings.LastIndex(m.URL, ":"):]
+	tlsConfig := m.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	tlsConfig.ServerName = "example.com"
+	c := &Config{Resource: at, resolver: resolver, TLSClientConfig: tlsConfig}
+	_, s, err := c.Discover(t.Context(), authretry.TokenRequest{})
+	require.NoError(t, err)
+	require.Equal(t, at+"/token", s.TokenURL)
+}
+
+// Whoever is told that a client is not known any more forgets that one, and not the one that took its place.
+func TestOnlyTheClientThatIsNotKnownIsForgotten(t *testing.T) {
+	c := &Config{registered: map[string]*registered{"i": {id: "new", method: "none"}}}
+	c.forget("i", "old")
+	require.NotNil(t, c.kept("i", &authretry.Record{}))
+	c.forget("i", "new")
+	require.Nil(t, c.kept("i", &authretry.Record{}))
 }
 
 // A grant by the JWT of somebody else may do without a client, and nobody is registered for it.

@@ -27,8 +27,8 @@ func (c *Config) Login(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 		return nil, err
 	}
 	s := f.server
-	if f.resource.BoundTokens && c.Proof == nil {
-		return nil, failed(f.resource.at.url.Hostname(), ErrBoundTokens, nil)
+	if err := c.checkProof(f.resource); err != nil {
+		return nil, err
 	}
 	scopes := c.scopes(&r, f)
 	a := &login.Authorization{URL: s.AuthorizationURL, DeviceURL: s.DeviceURL, Scopes: scopes, Params: c.Params, Claims: r.Claims,
@@ -60,6 +60,14 @@ func (c *Config) Login(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 		return nil, err
 	}
 	return c.withRecord(t, f, who, scopes), nil
+}
+
+// checkProof returns an error if the resource takes only tokens that are bound to a key, and there is none.
+func (c *Config) checkProof(r *Resource) error {
+	if r.BoundTokens && c.Proof == nil {
+		return failed(r.at.url.Hostname(), ErrBoundTokens, nil)
+	}
+	return nil
 }
 
 // checkFlows leaves those flows of which nothing is wrong. An error says that there are none.
@@ -116,7 +124,7 @@ func (c *Config) withRecord(t *oauth2.Token, f *found, who identity, scopes []st
 func (c *Config) scopes(r *authretry.TokenRequest, f *found) []string {
 	var wanted []string
 	if r.Challenge != nil {
-		wanted = strings.Fields(r.Challenge.Params.Get("scope"))
+		wanted = validScopes(strings.Fields(r.Challenge.Params.Get("scope")))
 	}
 	wanted = append(slices.Clone(r.Scopes), wanted...)
 	if len(wanted) == 0 && len(c.Scopes) == 0 {

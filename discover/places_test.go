@@ -154,7 +154,8 @@ func TestWhereServersMayBe(t *testing.T) {
 			issuer := srv.URL
 			s, err := conf.server(t.Context(), at, issuer)
 			if !c.allowed && len(c.issuers) > 0 { // its host is named, so that it is asked; but it is no issuer that may be chosen
-				_, err = conf.choose(&Resource{Issuers: []string{issuer}, at: at, named: 1}, &authretry.Record{})
+				require.NoError(t, err)
+				_, err = conf.choose(&Resource{Issuers: []string{issuer}, at: at}, &authretry.Record{})
 				require.ErrorIs(t, err, ErrNotAllowed)
 				return
 			}
@@ -172,7 +173,7 @@ func TestWhereServersMayBe(t *testing.T) {
 func TestChoice(t *testing.T) {
 	at := outside("https://api.example.com")
 	list := []string{"https://a", "https://b", "https://c", "https://d", "https://b"}
-	resource := &Resource{Issuers: list, at: at, named: len(list)}
+	resource := &Resource{Issuers: list, at: at}
 	for name, c := range map[string]struct {
 		conf  *Config
 		known authretry.Record
@@ -222,6 +223,16 @@ func TestClientIsOfOneIssuer(t *testing.T) {
 	_, ok = c.named("https://first")
 	require.True(t, ok)
 
+	// Another issuer may give its own client that name: it gets no secret for it, and takes the name from nobody.
+	registered := &authretry.Record{ClientID: "me", Issuer: "https://second", TokenURL: "https://second/token", Extra: map[string]string{extraMethod: "none"}}
+	c.bind(registered)
+	who, _, err := c.saved(registered)
+	require.NoError(t, err)
+	require.Equal(t, "me", who.id)
+	require.Nil(t, who.auth)
+	_, ok = c.named("https://first")
+	require.True(t, ok)
+
 	// In a later process, it is that of the saved login.
 	c = &Config{Clients: []Client{{ID: "me", Auth: authretry.SecretBasic("s")}}}
 	c.bind(&authretry.Record{ClientID: "me", Issuer: "https://first"})
@@ -235,9 +246,11 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 10_000 {
 		c.noteUnnamed(string(rune(i)))
 		c.forget("x", string(rune(i)))
+		keep(&c.machine, string(rune(i)), new(found))
 	}
 	require.LessOrEqual(t, len(c.unnamed), maxKept)
 	require.LessOrEqual(t, len(c.refused), maxKept)
+	require.LessOrEqual(t, len(c.machine), maxKept)
 }
 
 // The token endpoint fails for a moment, and the refresh goes on.

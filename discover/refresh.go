@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 	"golang.org/x/oauth2"
 )
 
@@ -62,17 +63,18 @@ func (c *Config) saved(known *authretry.Record) (identity, place, error) {
 	if len(c.Issuers) > 0 && !slices.Contains(c.Issuers, known.Issuer) {
 		return identity{}, place{}, fmt.Errorf("%w: the saved login is of an authorization server that is not in Config.Issuers", authretry.ErrLoginRequired)
 	}
+	if g := registeredIn(known); g != nil { // which may have been given the name of one of Clients
+		who, err := g.identity()
+		return who, at, err
+	}
 	who := identity{id: known.ClientID}
 	for _, client := range c.Clients {
 		if client.ID == known.ClientID && (client.Issuer == known.Issuer || client.Issuer == "") {
 			who.auth = client.Auth
-			return who, at, nil
+			break
 		}
 	}
-	if g := registeredIn(known); g != nil {
-		who, err = g.identity()
-	}
-	return who, at, err
+	return who, at, nil
 }
 
 // naming calls fetch, which names the resource (RFC 8707); and once more without where the issuer does not want that, as Microsoft
@@ -125,7 +127,7 @@ func (c *Config) hasMoved(ctx context.Context, r *authretry.TokenRequest, known 
 	if err != nil {
 		return false
 	}
-	if own, err := url.Parse(known.Resource); err != nil || originOf(own) != originOf(t.at.url) {
+	if own, err := url.Parse(known.Resource); err != nil || guarded.Origin(own) != guarded.Origin(t.at.url) {
 		return false
 	}
 	resource, err := c.resource(ctx, t)

@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // A Resource is what a protected resource says of itself (RFC 9728 §2).
@@ -16,7 +16,7 @@ type Resource struct {
 	// ID is its identifier, which authorization servers are told (RFC 8707).
 	ID string
 
-	// Issuers are the authorization servers that it names, at most 64 of them.
+	// Issuers are the authorization servers that it names. More than 64 are an error, unless Config.Issuers says which.
 	Issuers []string
 
 	// Scopes are those that it knows; nil if it does not say.
@@ -27,7 +27,6 @@ type Resource struct {
 
 	metadata string // the URL of its metadata
 	at       place  // it
-	named    int    // how many authorization servers it names
 }
 
 const (
@@ -65,7 +64,7 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 		return nil, failed("", ErrNoMetadata, ownError("the resource is not an http or https URL"))
 	}
 	if c.Resource != "" {
-		if own, err := url.Parse(c.Resource); err != nil || originOf(own) != originOf(u) {
+		if own, err := url.Parse(c.Resource); err != nil || guarded.Origin(own) != guarded.Origin(u) {
 			return nil, failed(u.Hostname(), ErrOtherResource, ownError("it is not at the origin of Config.Resource"))
 		}
 	}
@@ -85,7 +84,7 @@ func (t *target) is(id string) bool {
 	if t.resource != "" {
 		return id == t.resource
 	}
-	origin := originOf(t.at.url)
+	origin := guarded.Origin(t.at.url)
 	return id == t.at.url.String() || id == origin || id == origin+"/" || t.at.url.Path == "" && id == t.at.url.String()+"/"
 }
 
@@ -107,9 +106,12 @@ func (c *Config) resource(ctx context.Context, t *target) (*Resource, error) {
 			return nil, failed(t.at.url.Hostname(), ErrRefusedURL, err)
 		}
 		home := t.at
-		home.own = !home.addr.IsValid() && originOf(u) == originOf(home.url)
-		doc, _, err := c.get(ctx, home, u)
+		home.own = !home.addr.IsValid() && guarded.Origin(u) == guarded.Origin(home.url)
+		doc, addr, err := c.get(ctx, home, u)
 		if err == nil {
+			if home.own {
+				t.at.addr = addr // as if it had refused a request from there
+			}
 			r, err := readResource(doc)
 			if err != nil {
 				return nil, failed(u.Hostname(), ErrNoMetadata, err)
@@ -147,7 +149,6 @@ func readResource(doc document) (*Resource, error) {
 	if r.ID == "" || len(r.ID) > maxResource {
 		return nil, ownError("its resource is missing, or too long")
 	}
-	r.named = len(r.Issuers)
 	r.Scopes = validScopes(r.Scopes)
 	return r, nil
 }
@@ -155,6 +156,9 @@ func readResource(doc document) (*Resource, error) {
 // choose returns the authorization servers to try, the best first: of those that the resource names and Issuers allows, the one
 // that is known already, or at which the program is known, comes first.
 func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) {
+	if len(c.Issuers) == 0 && len(r.Issuers) > maxIssuers {
+		return nil, failed(r.at.url.Hostname(), ErrNotAllowed, ownError("there are too many to choose from"))
+	}
 	var allowed []string
 	for _, issuer := range r.Issuers {
 		if (len(c.Issuers) == 0 || slices.Contains(c.Issuers, issuer)) && !slices.Contains(allowed, issuer) {
@@ -166,8 +170,6 @@ func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) 
 		allowed = c.Issuers
 	case len(allowed) == 0:
 		return nil, failed(r.at.url.Hostname(), ErrNotAllowed, nil)
-	case len(c.Issuers) == 0 && r.named > maxIssuers:
-		return nil, failed(r.at.url.Hostname(), ErrNotAllowed, ownError("there are too many to choose from"))
 	}
 	rank := func(issuer string) int {
 		switch {
@@ -184,6 +186,3 @@ func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) 
 
 // maxTried is how many authorization servers are asked for their metadata, of those that a resource names.
 const maxTried = 3
-
-// trimSlash returns s without a slash at its end.
-func trimSlash(s string) string { return strings.TrimSuffix(s, "/") }

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // A Server is what an authorization server says of itself (RFC 8414 §2, OpenID Connect Discovery §3).
@@ -43,6 +45,7 @@ type Server struct {
 // server asks an authorization server for its metadata. The places are those of RFC 8414 §3.1 and of OpenID Connect, first with
 // the path of the issuer put after the well-known part, then before it.
 func (c *Config) server(ctx context.Context, home place, issuer string) (*Server, error) {
+	resource := home.url
 	if slices.Contains(c.Issuers, issuer) { // the program itself names it
 		if u, err := url.Parse(issuer); err == nil {
 			home = place{url: u}
@@ -52,7 +55,7 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 	if err != nil || u.RawQuery != "" || u.ForceQuery {
 		return nil, failed(home.url.Hostname(), ErrRefusedURL, errors.Join(err, ownError("its authorization server is no issuer (RFC 8414)")))
 	}
-	origin, path := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(), trimSlash(u.EscapedPath())
+	origin, path := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(), strings.TrimSuffix(u.EscapedPath(), "/")
 	places := []string{origin + wellKnownServer + path, origin + wellKnownOpenID + path}
 	if path != "" {
 		places = append(places, origin+path+wellKnownOpenID)
@@ -78,7 +81,7 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 			break
 		}
 	}
-	if c.OriginIsIssuer && missing && path == "" && originOf(u) == originOf(home.url) { // as MCP had it before June 2025
+	if c.OriginIsIssuer && missing && path == "" && guarded.Origin(u) == guarded.Origin(resource) { // as MCP had it before June 2025
 		return &Server{Issuer: issuer, AuthorizationURL: origin + "/authorize", TokenURL: origin + "/token", RegistrationURL: origin + "/register",
 			HasPKCE: true, at: place{url: u, addr: home.addr}}, nil
 	}

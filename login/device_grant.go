@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 	"golang.org/x/oauth2"
 )
 
@@ -67,7 +68,7 @@ func (a *Authorization) Device(ctx context.Context) (*DeviceCode, error) {
 	if err != nil {
 		return nil, err
 	}
-	if at, err := url.Parse(a.DeviceURL); err == nil && !isLoopback(at.Hostname()) && isLoopbackURL(c.VerificationURI) {
+	if at, err := url.Parse(a.DeviceURL); err == nil && !guarded.IsLoopbackName(at.Hostname()) && isLoopbackURL(c.VerificationURI) {
 		return nil, errors.New("login: the verification_uri that the authorization server names leads to this machine, where that server is not")
 	}
 	return c, nil
@@ -75,7 +76,7 @@ func (a *Authorization) Device(ctx context.Context) (*DeviceCode, error) {
 
 func isLoopbackURL(raw string) bool {
 	u, err := url.Parse(raw)
-	return err == nil && isLoopback(u.Hostname())
+	return err == nil && guarded.IsLoopbackName(u.Hostname())
 }
 
 // A deviceAnswer is what a device authorization endpoint answers (RFC 8628 §3.2).

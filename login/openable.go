@@ -2,9 +2,10 @@ package login
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
+
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 const maxURL = 8 << 10 // bytes of a URL that a server names
@@ -23,7 +24,7 @@ func checkOpenable(what, named string) (*url.URL, error) {
 		return refuse("it has a character that is not usual in a URL")
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
 		return refuse("it is no URL with a host")
-	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
+	case u.Scheme != "https" && !(u.Scheme == "http" && guarded.IsLoopbackName(u.Hostname())):
 		return refuse("it is neither https, nor http to this machine")
 	case u.User != nil || strings.Contains(named, "#"):
 		return refuse("it has a user name or a fragment in it")
@@ -33,9 +34,3 @@ func checkOpenable(what, named string) (*url.URL, error) {
 
 // openable are the characters that a URL to be opened may have.
 const openable = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!*+,=&%"
-
-// isLoopback reports whether a host, by its name alone, is this machine.
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
-}

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // maxConfig is how many bytes a configuration file may have.
@@ -53,7 +54,7 @@ func DockerConfig(path string) authretry.CredentialsFunc {
 	}
 }
 
-func isBearer(c *authretry.Challenge) bool { return c != nil && lower(c.Scheme) == "bearer" }
+func isBearer(c *authretry.Challenge) bool { return c != nil && guarded.Lower(c.Scheme) == "bearer" }
 
 var (
 	errNoCredentials = fmt.Errorf("registry: the configuration has no credentials for this registry: %w", authretry.ErrUnsupportedChallenge)

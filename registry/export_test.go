@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // SetResolver has token servers looked up by a resolver of the test's.
@@ -25,6 +27,6 @@ var (
 		return set.list(), err
 	}
 	PlaceOf    = placeOf
-	OriginOf   = originOf
+	OriginOf   = guarded.Origin
 	ReadAnswer = readAnswer
 )

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // Bounds of what is remembered, so that no registry, and no number of repositories and accounts, can fill the memory. What has
@@ -41,7 +42,7 @@ type place struct {
 }
 
 func placeFor(account string, u *url.URL) place {
-	return place{account, originOf(u), placeOf(u.Path)}
+	return place{account, guarded.Origin(u), placeOf(u.Path)}
 }
 
 // needs are what is sent to a place: a token of a realm, good for a scope.

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -29,7 +28,7 @@ type realm struct {
 // realmIn returns the token server that a refusal names, or an error that says why it is not asked.
 func (s *Scheme) realmIn(c *authretry.Challenge, refusal *http.Response) (*realm, error) {
 	home := &url.URL{Scheme: refusal.Request.URL.Scheme, Host: refusal.Request.URL.Host, Path: refusal.Request.URL.Path}
-	r := &realm{home: home, registry: originOf(home), service: strings.Clone(c.Params.Get("service"))}
+	r := &realm{home: home, registry: guarded.Origin(home), service: strings.Clone(c.Params.Get("service"))}
 	r.homeAddr, _ = netip.ParseAddrPort(refusal.Request.RemoteAddr)
 	named := c.Params.Get("realm")
 	if named == "" {
@@ -42,13 +41,13 @@ func (s *Scheme) realmIn(c *authretry.Challenge, refusal *http.Response) (*realm
 	if err != nil {
 		return nil, untrusted(err)
 	}
-	r.url, r.origin = u, originOf(u)
+	r.url, r.origin = u, guarded.Origin(u)
 	list, fixed := s.realms[r.registry]
 	r.listed = slices.Contains(list, r.origin)
 	if fixed && !r.listed {
 		return nil, untrusted(fmt.Errorf("registry: %.100q is not in Scheme.Realms for this registry", u.Hostname()))
 	}
-	if u.Scheme == "http" && isLoopbackName(home.Hostname()) && !isLoopbackName(u.Hostname()) && !r.listed {
+	if u.Scheme == "http" && guarded.IsLoopbackName(home.Hostname()) && !guarded.IsLoopbackName(u.Hostname()) && !r.listed {
 		return nil, untrusted(fmt.Errorf("registry: %.100q is not on this machine, as the registry is, and would be asked over plain http", u.Hostname()))
 	}
 	return r, nil
@@ -104,37 +103,7 @@ func parseOrigin(text string) (string, error) {
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", fmt.Errorf("registry: Scheme.Realms has an element that is no origin; write it as \"https://auth.example.com\"")
 	}
-	return originOf(u), nil
-}
-
-// originOf returns scheme, host and port of a URL, the port only if it is not the usual one (RFC 6454 §6.2). Like
-// authretry.Transport it folds the case of ASCII letters alone.
-func originOf(u *url.URL) string {
-	host, port := lower(u.Hostname()), u.Port()
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	scheme := lower(u.Scheme)
-	if port == "" || scheme == "https" && port == "443" || scheme == "http" && port == "80" {
-		return scheme + "://" + host
-	}
-	return scheme + "://" + host + ":" + port
-}
-
-// lower returns s with its ASCII letters in lower case.
-func lower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		return r
-	}, s)
+	return guarded.Origin(u), nil
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
-
-// isLoopbackName reports whether a host, by its name alone, is this machine.
-func isLoopbackName(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
-}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // A session sends the token that the place of the request is known to need. One serves all requests.
@@ -75,7 +76,7 @@ func challengeIn(refusal *http.Response) *authretry.Challenge {
 	const most = 64
 	challenges, _ := authretry.ParseChallenges(refusal.Header["Www-Authenticate"])
 	for i := range challenges[:min(len(challenges), most)] {
-		if lower(challenges[i].Scheme) == "bearer" {
+		if guarded.Lower(challenges[i].Scheme) == "bearer" {
 			return &challenges[i]
 		}
 	}
