@@ -17,8 +17,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A TokenEndpoint is where an authorization server issues tokens (RFC 6749 §3.2), and what one client says there. Each of its
-// methods returns a [FetchFunc] for one grant:
+// A TokenEndpoint is where an authorization server issues tokens (RFC 6749 §3.2), and what one client says there. A method
+// for each grant returns a [FetchFunc]:
 //
 //	endpoint := &authretry.TokenEndpoint{
 //		URL:      "https://auth.example.com/token",
@@ -30,8 +30,8 @@ import (
 //
 // A request is sent again on connection errors, 429 and 5xx other than 501, three times at most within some seconds, and not if
 // the server asks for a longer wait (Retry-After) than two; each time with new proofs and assertions. An authorization code
-// and a device code are sent once: whoever sends a code again may end the login that it has brought (RFC 6749 §4.1.2), and a
-// device must not ask too often. Redirects are not followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as
+// and a device code are sent once, and once more with a nonce that the server asks for (RFC 9449 §8): whoever sends a code again may end
+// the login that it has brought (RFC 6749 §4.1.2), and a device must not ask too often. Redirects are not followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as
 // package oauth2 does. Errors of the server are *oauth2.RetrieveError.
 //
 // It is safe for concurrent use. It must not be changed after its first use.
@@ -285,7 +285,7 @@ func (e *TokenEndpoint) request(ctx context.Context, auth ClientAuth, to string,
 	return req, nil
 }
 
-var errPlaintextEndpoint = fmt.Errorf("authretry: the token endpoint is on plain http, so that refresh tokens and the client's credentials could be read on the way; use https, or set TokenEndpoint.AllowPlaintext: %w",
+var errPlaintextEndpoint = fmt.Errorf("authretry: the endpoint is on plain http, so that refresh tokens and the client's credentials could be read on the way; use https, or set TokenEndpoint.AllowPlaintext: %w",
 	&Rejection{Reason: ReasonPlaintext})
 
 // isSafe reports whether secrets may be sent in this way.
@@ -309,7 +309,7 @@ func sendTokenRequest(client *http.Client, req *http.Request) (*tokenAnswer, err
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("authretry: the token endpoint's answer broke off: %w", err)
+		return nil, fmt.Errorf("authretry: the endpoint's answer broke off: %w", err)
 	}
 	return readTokenAnswer(resp, body), nil
 }

@@ -61,24 +61,24 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 // logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
 func (s *TokenSource) logIn(ctx context.Context, run *refreshRun) {
 	defer run.cancel()
-	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, notLoggedIn(context.Cause(ctx))) })
+	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, notLoggedIn(ctx, context.Cause(ctx))) })
 	err := apart(panicked, func() error {
 		if err := s.askPerson(ctx, run); err != nil {
-			return notLoggedIn(err)
+			return notLoggedIn(ctx, err)
 		}
 		return nil
 	})
 	overdue()
 	if err != nil && !errors.Is(err, ErrLoginRequired) {
-		err = notLoggedIn(err)
+		err = notLoggedIn(ctx, err)
 	}
 	s.endLogin(run, run.fetched.Load(), err)
 }
 
-// notLoggedIn is the error of a login that has failed.
-func notLoggedIn(err error) error {
+// notLoggedIn is the error of a login under ctx that has failed.
+func notLoggedIn(ctx context.Context, err error) error {
 	text := describeCause(err, nil)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if ctx.Err() == context.DeadlineExceeded {
 		text = "it took too long (see TokenSource.LoginTimeout)"
 	}
 	return &tokenError{text: "nobody has logged in: " + text, causes: []error{ErrLoginRequired, err}}
@@ -186,7 +186,7 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 
 // Logout ends the login: this process forgets its token, and the Store is told, so that the others notice when they next
 // look there, which is when their token is due for a refresh or is refused; none of them revives it. Then Revoke is called, if
-// it is not nil. Until there is a new login, by Set, by Login or in the Store, errors wrap [ErrLoginRequired].
+// it is not nil, under a context that ends after FetchTimeout, or when ctx does. Until there is a new login, by Set, by Login or in the Store, errors wrap [ErrLoginRequired].
 //
 // An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
 // there: call Logout again.
@@ -199,10 +199,8 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	}
 	var failed []error
 	if s.Store != nil {
-		own := ctx
-		ctx, cancel := context.WithTimeout(newRefreshContext(own, s), s.fetchTimeout())
+		ctx, cancel := s.limited(ctx)
 		defer cancel()
-		defer context.AfterFunc(own, cancel)()
 		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
 			login := current.login()
 			if k := s.current.Load(); k != nil {
@@ -230,9 +228,18 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	}
 	s.replace(nil)
 	if s.Revoke != nil && ended != nil {
+		ctx, cancel := s.limited(ctx) // of its own, whatever time the Store has taken
+		defer cancel()
 		if err := apart(panicked, func() error { return s.Revoke(ctx, ended) }); err != nil {
 			failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCause(err, ended), causes: []error{err}})
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// limited returns a context for what a Logout asks: as for a refresh, but it ends with ctx.
+func (s *TokenSource) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	limited, cancel := context.WithTimeout(newRefreshContext(ctx, s), s.fetchTimeout())
+	stop := context.AfterFunc(ctx, cancel)
+	return limited, func() { stop(); cancel() }
 }

@@ -440,6 +440,39 @@ func (s unlockedStore) Update(ctx context.Context, fn func(context.Context, *Rec
 	})
 }
 
+// Revoke is asked by the HTTP client that is for the token endpoint, and no longer than a refresh would take.
+func TestRevokeIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own := &http.Client{}
+		src := &TokenSource{Initial: old(), HTTPClient: own, FetchTimeout: time.Minute, Revoke: func(ctx context.Context, _ *oauth2.Token) error {
+			if ctx.Value(oauth2.HTTPClient) != own {
+				return errors.New("by another client")
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		began := time.Now()
+		require.ErrorIs(t, src.Logout(t.Context()), context.DeadlineExceeded)
+		require.Equal(t, time.Minute, time.Since(began))
+		ended, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		src.Initial, began = nil, time.Now()
+		require.NoError(t, src.Set(old()))
+		require.Error(t, src.Logout(ended))
+		require.Equal(t, time.Second, time.Since(began))
+	})
+}
+
+// What took too long is not LoginTimeout's, if the login itself has time left.
+func TestLoginWithARequestThatTakesTooLong(t *testing.T) {
+	src := &TokenSource{Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		return nil, fmt.Errorf("the server does not answer: %w", context.DeadlineExceeded)
+	}}
+	_, err := src.Token()
+	require.ErrorIs(t, err, ErrLoginRequired)
+	require.NotContains(t, err.Error(), "LoginTimeout")
+}
+
 // A login that could not be saved is saved later; one that was saved is not saved again.
 func TestLoginIsSavedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

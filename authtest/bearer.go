@@ -132,6 +132,17 @@ func (b *Bearer) Revoke(token string) bool {
 	return ok
 }
 
+// isOf reports whether a token was issued to a client of an OAuth.
+func (b *Bearer) isOf(token, client string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a, ok := b.access.get(token); ok {
+		return a.client == client
+	}
+	r, ok := b.refresh.get(token)
+	return ok && r.client == client
+}
+
 // ExpireNow lets all access tokens issued so far expire, whatever their expires_in said. Refresh tokens stay good.
 func (b *Bearer) ExpireNow() {
 	b.mu.Lock()

@@ -147,6 +147,7 @@ func (o *OAuth) serveDecision(x *exchange) {
 		if o.codes == nil {
 			o.codes = map[string]*oauthRequest{}
 		}
+		r.made = time.Now()
 		o.codes[code] = r
 		o.logins++
 		o.mu.Unlock()
@@ -170,8 +171,7 @@ func (o *OAuth) answer(r *oauthRequest, values url.Values) string {
 }
 
 // redeem exchanges a code for the login that it stands for. If it is used twice, what came of it ends.
-func (o *OAuth) redeem(client *oauthClient, form map[string][]string) (login *family, problem string) {
-	values := url.Values(form)
+func (o *OAuth) redeem(client *oauthClient, values url.Values) (login *family, problem string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r, ok := o.codes[values.Get("code")]

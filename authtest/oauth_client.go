@@ -107,10 +107,13 @@ func (o *OAuth) serveRegister(x *exchange) {
 // serveRevoke ends a token (RFC 7009).
 func (o *OAuth) serveRevoke(x *exchange) {
 	form := x.readForm()
-	if _, code, problem := o.authenticated(x.r, form); code != "" {
+	client, code, problem := o.authenticated(x.r, form)
+	if code != "" {
 		x.tokenError(code, problem)
 		return
 	}
-	o.tokens.Revoke(form.Get("token")) // also if it is unknown (§2.2)
+	if token := form.Get("token"); o.tokens.isOf(token, client.id) { // of any other it says nothing (§2.1, §2.2)
+		o.tokens.Revoke(token)
+	}
 	x.w.WriteHeader(http.StatusOK)
 }

@@ -95,6 +95,8 @@ func (o *OAuth) serveDevice(x *exchange) {
 	if code == "" {
 		if problem = o.scopeProblem(form.Get("scope")); problem != "" {
 			code = "invalid_scope"
+		} else if !isResource(form["resource"]) {
+			code, problem = "invalid_target", "it is no resource (RFC 8707)"
 		}
 	}
 	if code != "" {

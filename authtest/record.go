@@ -222,7 +222,7 @@ func (r TokenRequest) Format(f fmt.State, verb rune) { formatRecord(f, verb, r.S
 // kept.
 type Counts struct {
 	Requests      int // all but those to authorization servers
-	AuthRequests  int // to the authorization server of an OAuth, and for its metadata, but for its token endpoint
+	AuthRequests  int // to the authorization server of an OAuth, its metadata included, except its token endpoint
 	Accepted      int
 	Challenged    int
 	Refused       int

@@ -126,8 +126,8 @@ func TestOIDCProviderLoginWithKey(t *testing.T) {
 	require.EqualValues(t, 2, asked.Load())
 }
 
-// A person who says no at oidc-provider's page.
-func TestOIDCProviderDeclined(t *testing.T) {
+// A login for which the provider may not ask anybody: it says so, and is not asked again at once.
+func TestOIDCProviderMayNotAsk(t *testing.T) {
 	srv, _ := startProvider(t)
 	endpoint := &authretry.TokenEndpoint{URL: srv.URL + "/token", ClientID: "cli", Issuer: srv.URL}
 	asked := 0

@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -64,6 +65,16 @@ type Authorization struct {
 	// Register returns the Endpoint to use in place of Endpoint, for a client that has to be registered first. It is called
 	// before each login, with the redirect URI that it is going to have, "" for a device. If it is nil, Endpoint is used.
 	Register func(ctx context.Context, redirectURI string) (*authretry.TokenEndpoint, error)
+}
+
+// Format keeps Params and Claims, which may name a person, out of everything that package fmt prints.
+func (a Authorization) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "login.Authorization{URL: %q, DeviceURL: %q, Scopes: %q}", a.URL, a.DeviceURL, a.Scopes)
+}
+
+// MarshalJSON does so for JSON.
+func (a Authorization) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]any{"URL": a.URL, "DeviceURL": a.DeviceURL, "Scopes": a.Scopes})
 }
 
 // LoginFunc returns a FetchFunc for TokenSource.Login, for programs that know their authorization server: it asks f for what the

@@ -85,7 +85,7 @@ func (s surroundings) whyNoBrowser() string {
 	return ""
 }
 
-// isCI reports whether the variable CI is set, as all usual services for continuous integration do.
+// isCI reports whether the variable CI is set, as most services for continuous integration do.
 func (s surroundings) isCI() bool {
 	ci := strings.ToLower(s.getenv("CI"))
 	return ci != "" && ci != "false" && ci != "0"

@@ -16,13 +16,13 @@ import (
 
 // Browser has a person log in by the browser of this machine (RFC 8252): it listens on a loopback address, opens the authorization
 // server's page, and waits for the answer to come by a redirect. The answer counts if it has this login's state; whatever else comes
-// to that address gets a 404, and ends nothing. The person ends up at a page that says how it went, without the code in
+// to that address gets an error, mostly 404, and ends nothing. The person ends up at a page that says how it went, without the code in
 // its address.
 //
 // The zero Browser is ready. It is safe for concurrent use. It must not be changed after its first use.
 type Browser struct {
 	// Open opens a page in the person's browser. It is called once for each login, in a goroutine of its own, with a URL that is https
-	// or http to this machine, and a context that ends with the login, which waits up to two seconds for it to return. If it
+	// or http to this machine, and a context that ends with the login. A login that has had its answer waits up to two seconds for it to return. If it
 	// fails before there is an answer, so does the login. If it is nil, xdg-open, open (macOS) or rundll32 (Windows) opens
 	// the page, without a shell; and if that fails, the person is asked to. A test plays the person here.
 	Open func(ctx context.Context, url string) error
@@ -34,7 +34,7 @@ type Browser struct {
 	RedirectURIs []string
 
 	// Page shows the person how it went: err is nil if they are logged in. The header says already that the page is HTML, not to be
-	// kept, and can load nothing and run no scripts. If Page is nil, there is a short page of our own. It shows nothing of err: that
+	// kept, and can load nothing, run no scripts and have no styles of its own. If Page is nil, there is a short page of our own. It shows nothing of err: that
 	// is for the program.
 	Page func(w http.ResponseWriter, err error)
 

@@ -108,6 +108,8 @@ func (c *Code) Redeem(ctx context.Context, query url.Values) (*oauth2.Token, err
 	if len(code) != 1 || code[0] == "" || len(code[0]) > maxCode {
 		return nil, errors.New("login: the answer has no code, or more than one, or one that is too long (RFC 6749)")
 	}
+	ctx, cancel := context.WithTimeout(ctx, postTimeout)
+	defer cancel()
 	t, err := c.endpoint.AuthorizationCode(code[0], c.verifier, c.redirectURI)(ctx, authretry.TokenRequest{})
 	if err != nil {
 		return nil, readable(err)

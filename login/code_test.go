@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -186,6 +187,25 @@ func TestCodeIsSentOnce(t *testing.T) {
 	}
 }
 
+// A token endpoint that does not answer ends the login, not only its context.
+func TestRedeemIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Code{state: "s", endpoint: &authretry.TokenEndpoint{URL: "https://auth.example.com/token", ClientID: "me",
+			HTTPClient: &http.Client{Transport: hanging{}}}}
+		began := time.Now()
+		_, err := c.Redeem(t.Context(), url.Values{"state": {"s"}, "code": {"c"}})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, postTimeout, time.Since(began))
+	})
+}
+
+type hanging struct{}
+
+func (hanging) RoundTrip(req *http.Request) (*http.Response, error) {
+	<-req.Context().Done()
+	return nil, req.Context().Err()
+}
+
 func TestMistakes(t *testing.T) {
 	a, _ := at(t, &authtest.OAuth{ClientID: "me"})
 	for name, change := range map[string]func(*Authorization){
@@ -206,7 +226,6 @@ func TestMistakes(t *testing.T) {
 		"long":            func(a *Authorization) { a.URL = "https://auth.example.com/" + strings.Repeat("x", maxURL) },
 		"no host":         func(a *Authorization) { a.URL = "https:///x" },
 		"opaque":          func(a *Authorization) { a.URL = "https:auth.example.com" },
-		"PAR by http":     func(a *Authorization) { a.PushedURL = "http://auth.example.com/" },
 		"PAR by nonsense": func(a *Authorization) { a.PushedURL = "://" },
 		"registration": func(a *Authorization) {
 			a.Register = func(context.Context, string) (*authretry.TokenEndpoint, error) { return nil, ErrDeclined }
@@ -220,6 +239,12 @@ func TestMistakes(t *testing.T) {
 		require.NotContains(t, err.Error(), "\x1b")
 	}
 	b := *a
+	b.PushedURL = "http://auth.example.com/"
+	_, err := b.Code(t.Context(), redirectURI)
+	var r *authretry.Rejection
+	require.ErrorAs(t, err, &r)
+	require.Equal(t, authretry.ReasonPlaintext, r.Reason)
+	b = *a
 	b.URL = a.URL + "?tenant=1"
 	code, err := b.Code(t.Context(), redirectURI)
 	require.NoError(t, err)

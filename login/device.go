@@ -11,12 +11,12 @@ import (
 )
 
 // Device has a person log in by a browser on any device (RFC 8628): it shows a code, which they type at the authorization server's
-// page, and asks the server until they have agreed. It needs neither a browser nor a port here. Whoever gets the person to type
-// a code of theirs is logged in as them: prefer [Browser] where there is one, as [Auto] does.
+// page, and asks the server until they have agreed. It needs neither a browser nor a port here. An attacker
+// who gets the person to type the attacker's code is logged in as that person (§5.4): prefer [Browser] where there is one, as [Auto] does.
 //
 // The zero Device is ready. It is safe for concurrent use. It must not be changed after its first use.
 type Device struct {
-	// Prompt shows the code and where to type it. The server is asked once it has returned. If it fails, so does the login.
+	// Prompt shows the code and where to type it. The server is asked after it has returned. If it fails, so does the login.
 	// If it is nil, they are written to Out. A test plays the person here.
 	Prompt func(ctx context.Context, d *DeviceCode) error
 

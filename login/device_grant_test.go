@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,32 +203,40 @@ func TestDeviceMistakes(t *testing.T) {
 	for name, a := range map[string]*Authorization{
 		"no URL":      {Endpoint: &authretry.TokenEndpoint{URL: "https://a/", ClientID: "me"}},
 		"no endpoint": {DeviceURL: "https://a/"},
-		"plain http":  {DeviceURL: "http://auth.example.com/", Endpoint: &authretry.TokenEndpoint{URL: "https://a/", ClientID: "me"}},
 	} {
 		_, err := a.Device(t.Context())
 		require.Error(t, err, name)
 	}
+	_, err := (&Authorization{DeviceURL: "http://auth.example.com/", Endpoint: &authretry.TokenEndpoint{URL: "https://a/", ClientID: "me"}}).Device(t.Context())
+	var r *authretry.Rejection
+	require.ErrorAs(t, err, &r)
+	require.Equal(t, authretry.ReasonPlaintext, r.Reason)
 }
 
 // 1 MiB of an answer are read, and no redirect is followed.
 func TestPostIsBounded(t *testing.T) {
+	var visits, written atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/redirect" {
 			http.Redirect(w, r, "/", http.StatusTemporaryRedirect)
 			return
 		}
-		for range 1 << 14 {
-			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+		visits.Add(1)
+		for range 1 << 10 {
+			n, err := w.Write(make([]byte, 64<<10))
+			if written.Add(int64(n)); err != nil {
 				return
 			}
 		}
 	}))
 	defer srv.Close()
-	for _, path := range []string{"/", "/redirect"} {
+	for i, path := range []string{"/", "/redirect"} {
 		a := &Authorization{Endpoint: &authretry.TokenEndpoint{URL: srv.URL, ClientID: "me"}, DeviceURL: srv.URL + path}
 		_, err := a.Device(t.Context())
 		require.Error(t, err)
+		require.EqualValues(t, 1, visits.Load(), "request %d", i)
 	}
+	require.Less(t, written.Load(), int64(32<<20), "besides what is in the connection's buffers")
 	srv.Close()
 	a := &Authorization{Endpoint: &authretry.TokenEndpoint{URL: srv.URL, ClientID: "me"}, DeviceURL: srv.URL + "/secret-path"}
 	_, err := a.Device(t.Context())

@@ -22,8 +22,8 @@
 //	client := &http.Client{Transport: authretry.New(&authretry.Bearer{Source: tokens})}
 //
 // From then on the token renews itself, in this process and in later ones. However many goroutines and processes need a token, one
-// person is asked once: the TokenSource sees to that, by the lock of the store. If they say no, its error wraps
-// [authretry.ErrLoginRequired] and [ErrDeclined], and they are not asked again before MinRefreshInterval is over. The end of a
+// person is asked once: the TokenSource sees to that, over processes by the lock of a store that has LockLogin. If they say no, its error
+// wraps [authretry.ErrLoginRequired] and [ErrDeclined], and this process does not ask again before MinRefreshInterval is over. The end of a
 // request's context, as by Ctrl-C and signal.NotifyContext, ends a login for which nobody else waits, and frees the port and the lock.
 // TokenSource.LoginTimeout bounds it.
 //
@@ -39,7 +39,7 @@
 // # What a server says
 //
 // What comes over the network is neither opened nor shown as it is. A page is opened only if it is https, or http to this machine,
-// and if its address has no character that means something to a shell or a terminal; the command that opens it is run
-// without a shell. A code to be typed is printable ASCII. Errors have the error code of the server if that is a known one, and none
-// of its texts.
+// and if its address has only letters, digits and characters of URLs that mean nothing to a terminal; the command that opens it is run
+// without a shell. A code to be typed is printable ASCII. Errors have the error code of the server if that is a known one, and the type of a token that is not
+// of the type that was asked for, quoted; none of its texts.
 package login

@@ -59,9 +59,6 @@ func (e *Error) Unwrap() error {
 	return nil
 }
 
-// Format keeps what it wraps out of everything that package fmt prints.
-func (e *Error) Format(f fmt.State, _ rune) { io.WriteString(f, e.Error()) }
-
 // meanings are the codes that are known, and what to do about them.
 var meanings = map[string]string{
 	"access_denied":             "the login was declined",

@@ -11,7 +11,7 @@ import (
 const maxURL = 8 << 10 // bytes of a URL that a server names
 
 // checkOpenable returns a URL that a browser may be sent to: one that is https, or http to this machine, and has no character
-// that means something to a shell or a terminal.
+// that means something to a terminal. No shell sees it.
 func checkOpenable(what, named string) (*url.URL, error) {
 	refuse := func(why string) (*url.URL, error) {
 		return nil, fmt.Errorf("login: the %s that the authorization server names is not opened: %s", what, why)

@@ -112,7 +112,7 @@ func listenAt(u *url.URL) (*receiver, error) {
 	}
 	r.host = strings.ToLower(u.Host)
 	if u.Port() == "" {
-		r.host += ":" + r.port
+		r.host = strings.TrimSuffix(r.host, ":") + ":" + r.port
 	}
 	r.redirectURI = "http://" + r.host + u.EscapedPath()
 	r.host = strings.TrimSuffix(r.host, ":80")

@@ -2,6 +2,7 @@ package login
 
 import (
 	"io"
+	"net/url"
 	"testing"
 
 	"github.com/authretry/authretry"
@@ -18,6 +19,7 @@ func TestNoTypePrintsASecret(t *testing.T) {
 	code, err := a.Code(t.Context(), "http://127.0.0.1/callback")
 	require.NoError(t, err)
 	code.state, code.verifier = secret, secret
+	a.Params, a.Claims = url.Values{"id_token_hint": {secret}}, secret
 	device, err := a.Device(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, secret, device.code)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -66,7 +67,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // Ctrl-C ends a login, and frees its port and lock
 	defer stop()
 	var err error
-	switch dir, _ := os.UserConfigDir(); {
+	switch {
 	case len(os.Args) < 2:
 		err = demonstrate(ctx)
 	case os.Args[1] == "serve":
@@ -74,10 +75,20 @@ func main() {
 	case os.Getenv("CLI_SERVER") == "":
 		err = errUsage
 	default:
-		err = newCLI(os.Getenv("CLI_SERVER"), filepath.Join(dir, "my-cli", "login.json"), login.Auto(os.Stderr)).run(ctx, os.Args[1])
+		err = runAt(ctx, os.Getenv("CLI_SERVER"), os.Args[1])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// runAt runs a command at a server, with a file for the login of that one alone.
+func runAt(ctx context.Context, server, command string) error {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "my-cli", url.QueryEscape(server)+".json")
+	return newCLI(server, file, login.Auto(os.Stderr)).run(ctx, command)
 }
