@@ -53,11 +53,11 @@ func TestSecretsOfClients(t *testing.T) {
 		{SecretPost("s+t"), "", "i d", "s+t"},
 		{nil, "", "i d", ""},
 	} {
-		e.forms, e.auths = nil, nil
+		e.reset()
 		_, err := (&TokenEndpoint{URL: e.URL, ClientID: "i d", Auth: c.auth}).Refresh()(t.Context(), refreshRequest)
 		require.NoError(t, err)
-		require.Equal(t, []string{c.header}, e.auths)
-		require.Equal(t, []string{c.id, c.post}, []string{e.forms[0].Get("client_id"), e.forms[0].Get("client_secret")})
+		require.Equal(t, []string{c.header}, e.auths())
+		require.Equal(t, []string{c.id, c.post}, []string{e.forms()[0].Get("client_id"), e.forms()[0].Get("client_secret")})
 	}
 }
 
@@ -98,7 +98,7 @@ func TestPrivateKeyJWT(t *testing.T) {
 				endpoint := &TokenEndpoint{URL: e.URL, ClientID: "c", Auth: c.auth, Issuer: issuer}
 				_, err := endpoint.Refresh()(t.Context(), refreshRequest)
 				require.NoError(t, err)
-				form := e.forms[len(e.forms)-1]
+				form := e.forms()[len(e.forms())-1]
 				require.Equal(t, "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", form.Get("client_assertion_type"))
 				require.Equal(t, "c", form.Get("client_id"))
 				header, claims, text, signature := parseJWT(t, form.Get("client_assertion"))
@@ -124,7 +124,7 @@ func TestPrivateKeyJWT(t *testing.T) {
 				require.InDelta(t, time.Now().Add(time.Minute).Unix(), claims["exp"], 5)
 			}
 			seen := map[any]bool{}
-			for _, form := range e.forms {
+			for _, form := range e.forms() {
 				_, claims, _, _ := parseJWT(t, form.Get("client_assertion"))
 				require.False(t, seen[claims["jti"]], "each send has its own, retries too")
 				seen[claims["jti"]] = true
@@ -171,7 +171,7 @@ func TestClientThatCannotAuthenticate(t *testing.T) {
 		_, err := src.Refresh(t.Context(), nil)
 		require.ErrorContains(t, err, says)
 		require.NotErrorIs(t, err, ErrLoginRequired)
-		require.Empty(t, e.forms)
+		require.Empty(t, e.forms())
 	}
 }
 
@@ -259,9 +259,9 @@ func TestWayOfTheSecretIsKnownAfterASuccess(t *testing.T) {
 		_, err := fetch(t.Context(), refreshRequest)
 		require.NoError(t, err)
 	}
-	require.NotEmpty(t, e.auths[0])
-	require.Equal(t, []string{"", ""}, e.auths[1:], "the second way is right")
+	require.NotEmpty(t, e.auths()[0])
+	require.Equal(t, []string{"", ""}, e.auths()[1:], "the second way is right")
 	_, err := fetch(t.Context(), refreshRequest)
 	require.Error(t, err)
-	require.Len(t, e.auths, 4, "a refresh token is not sent twice")
+	require.Len(t, e.auths(), 4, "a refresh token is not sent twice")
 }
