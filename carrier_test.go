@@ -160,7 +160,7 @@ func TestCarrierKeepsWhatItsConnectionHasProved(t *testing.T) {
 			require.LessOrEqual(t, h.carried.Load(), map[bool]int32{false: 1, true: 16}[exclusive])
 
 			transport.CloseIdleConnections()
-			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 30*time.Second, time.Millisecond)
 			require.Positive(t, h.idle.Load())
 
 			// A connection that was closed has proved nothing to the next one: there is another handshake.
@@ -169,7 +169,7 @@ func TestCarrierKeepsWhatItsConnectionHasProved(t *testing.T) {
 			resp.Body.Close()
 			require.Equal(t, 200, resp.StatusCode)
 			transport.CloseIdleConnections()
-			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 30*time.Second, time.Millisecond)
 		})
 	}
 }
@@ -313,7 +313,7 @@ func TestCarrierDoesNotCloseBase(t *testing.T) {
 	}
 	require.EqualValues(t, 1, srv.accepted.Load(), "connections")
 	transport.CloseIdleConnections()
-	require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 30*time.Second, time.Millisecond)
 }
 
 type goesByBase struct{}

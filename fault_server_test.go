@@ -81,7 +81,7 @@ func (f *faultListener) url() string { return "http://" + f.Addr().String() }
 // close ends the server, after it has seen that nobody holds a connection any more.
 func (f *faultListener) close(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool { return f.open.Load() == 0 }, 10*time.Second, time.Millisecond, "a connection was left open")
+	require.Eventually(t, func() bool { return f.open.Load() == 0 }, 30*time.Second, time.Millisecond, "a connection was left open")
 	f.Close()
 	f.handlers.Wait()
 }

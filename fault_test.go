@@ -192,7 +192,7 @@ func TestFaultsOfStreams(t *testing.T) {
 						}
 					}
 					return true
-				}, 5*time.Second, time.Millisecond, what)
+				}, 30*time.Second, time.Millisecond, what)
 			}
 		}
 	}
