@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -52,7 +51,7 @@ type exchange struct {
 	expects  bool         // we had the first send ask for 100 Continue
 	noReplay error        // why the Session that was to go ahead could not have the body
 
-	carried    []held         // what Carriers have made for this exchange; empty where it was kept
+	carried    []carriedUse   // what Carriers have made, and this exchange uses
 	resp       *http.Response // the latest
 	remote     string         // from which address that came; "" if it is not known, or nobody asks
 	seen       *http.Response // which Schemes have been shown, with this header
@@ -497,31 +496,8 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 // keep remembers the lease's Session for requests like this one.
 func (x *exchange) keep(l lease) {
 	if x.spaces.keep(x.remembered(), x.at, l, x.changes) && l.carried > 0 {
-		x.carried[l.carried-1] = held{}
+		x.carried[l.carried-1].kept = true
 	}
-}
-
-// endCarriers closes what Carriers have made for this exchange, and nobody else is going to use. If the caller is still to
-// read from such a connection, it is closed after that.
-func (x *exchange) endCarriers(resp *http.Response) {
-	if len(x.carried) == 0 {
-		return
-	}
-	closeIdle(x.carried)
-	if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-		resp.Body = &lastBody{resp.Body, x.carried}
-	}
-}
-
-// lastBody is the body of the last response that comes by what a Carrier has made.
-type lastBody struct {
-	io.ReadCloser
-	carried []held
-}
-
-func (b *lastBody) Close() error {
-	defer closeIdle(b.carried)
-	return b.ReadCloser.Close()
 }
 
 // withoutCredentials returns a copy of req without the headers that are in sent, but not in callers.

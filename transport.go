@@ -280,7 +280,7 @@ func hasOwnAuthorization(h http.Header) bool {
 func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Response, error) {
 	base := t.base()
 	if l.by != nil {
-		base = l.by
+		base = l.by.RoundTripper
 	}
 	if l.Session != nil && t.follows.Load() {
 		return nil, &followsRedirects{base}
