@@ -225,10 +225,10 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 // goesTo returns where the bytes of a request go. To a proxy, plain http says in one line both where to send the request and
 // for which host it is: there req.Host counts rather than the URL, as net/http has it; but not with SOCKS.
 func (t *Transport) goesTo(req *http.Request) origin {
-	o := originOf(req.URL)
-	if o.scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
-		return o
+	if req.URL.Scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
+		return originOf(req.URL)
 	}
+	o := originOf(req.URL)
 	proxy, known := proxyOf(t.base(), req)
 	if known && (proxy == nil || proxy.Scheme != "http" && proxy.Scheme != "https") || !known && o.isLoopback() {
 		return o

@@ -113,7 +113,9 @@ func variantsRow(e effort) ([]timing, error) {
 		}},
 	}
 	for _, n := range []int{1, e.replicas, 100 * e.replicas} {
-		t := over(&authretry.Bearer{Sources: func(_ context.Context, account string) (oauth2.TokenSource, error) { return staticSource(account, "Bearer"), nil }})
+		t := over(&authretry.Bearer{Sources: func(_ context.Context, account string) (oauth2.TokenSource, error) {
+			return staticSource(account, "Bearer"), nil
+		}})
 		t.Account = func(req *http.Request) string { return req.Header.Get(accountHeader) }
 		for name, rt := range map[string]http.RoundTripper{"%d accounts": t, "oauth2, %d accounts": &oauth2ByAccount{all: map[string]*oauth2.Transport{}}} {
 			op, err := accountsOp(n, rt)
