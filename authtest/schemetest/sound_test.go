@@ -261,14 +261,19 @@ func (s *shaking) Answer(_ context.Context, c *authretry.Challenge, refusal *htt
 		}}, nil
 }
 
+// connectionOf tells connections apart. The port of a client alone does not: it may be another's a moment later.
+func connectionOf(r *http.Request) string {
+	return fmt.Sprint(r.RemoteAddr, " ", r.Context().Value(http.LocalAddrContextKey))
+}
+
 func TestSoundSchemeThatAuthenticatesConnections(t *testing.T) {
 	var proved sync.Map
 	Run(t, func() authretry.Scheme { return &shaking{key: func(context.Context) string { return secret }} }, Options{
 		Server: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") != "" {
-				proved.Store(r.RemoteAddr, true)
+				proved.Store(connectionOf(r), true)
 			}
-			if _, ok := proved.Load(r.RemoteAddr); !ok {
+			if _, ok := proved.Load(connectionOf(r)); !ok {
 				server(w, r)
 			}
 		}),
