@@ -87,6 +87,7 @@ func TestPrivateKeyJWT(t *testing.T) {
 		}},
 	} {
 		t.Run(alg, func(t *testing.T) {
+			t.Parallel()
 			e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, _ *http.Request) {
 				if n == 1 {
 					w.WriteHeader(503)

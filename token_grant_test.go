@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -184,15 +185,17 @@ func TestGrantLeavesALongRetryAfterToTheSource(t *testing.T) {
 }
 
 func TestGrantUnreachableEndpoint(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	l.Close()
-	cfg := &oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: "http://" + l.Addr().String() + "/?key=s3cret"}}
-	src := &TokenSource{Fetch: RefreshGrant(cfg), Initial: refreshRequest.Previous}
-	_, err = src.Refresh(context.Background(), nil)
-	require.ErrorContains(t, err, "the token endpoint could not be reached: dial tcp")
-	require.NotContains(t, err.Error(), "s3cret")
-	require.NotErrorIs(t, err, ErrLoginRequired)
+	synctest.Test(t, func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		l.Close()
+		cfg := &oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: "http://" + l.Addr().String() + "/?key=s3cret"}}
+		src := &TokenSource{Fetch: RefreshGrant(cfg), Initial: refreshRequest.Previous}
+		_, err = src.Refresh(context.Background(), nil)
+		require.ErrorContains(t, err, "the token endpoint could not be reached: dial tcp")
+		require.NotContains(t, err.Error(), "s3cret")
+		require.NotErrorIs(t, err, ErrLoginRequired)
+	})
 }
 
 func TestGrantDoesNotFollowRedirects(t *testing.T) {
