@@ -1,0 +1,256 @@
+package negotiate
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jcmturner/gofork/encoding/asn1"
+	"github.com/jcmturner/gokrb5/v8/crypto"
+	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
+	"github.com/jcmturner/gokrb5/v8/iana/keyusage"
+	"github.com/jcmturner/gokrb5/v8/iana/msgtype"
+	"github.com/jcmturner/gokrb5/v8/iana/nametype"
+	"github.com/jcmturner/gokrb5/v8/iana/patype"
+	"github.com/jcmturner/gokrb5/v8/keytab"
+	"github.com/jcmturner/gokrb5/v8/messages"
+	"github.com/jcmturner/gokrb5/v8/types"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	testRealm = "EXAMPLE.TEST"
+	aes256    = 18
+	secret    = "hunter2-correct-horse" // the password of every user
+)
+
+// A testKDC is a KDC of one realm, or of one that has another's services. Users have the secret as their password.
+type testKDC struct {
+	t     *testing.T
+	realm string
+	ahead time.Duration // of its clock
+	life  time.Duration // of tickets
+	lie   func(kind string, answer []byte) []byte
+
+	logins, tickets atomic.Int32 // AS-REQ that were granted, and TGS-REQ
+	asked           atomic.Int32 // all messages
+
+	mu   sync.Mutex // guards what follows
+	keys *keytab.Keytab
+	kvno map[string]uint8
+	hang chan struct{} // closed when it goes on; nil: it does not hang
+}
+
+func newTestKDC(t *testing.T, services ...string) *testKDC {
+	k := &testKDC{t: t, realm: testRealm, life: 10 * time.Hour, keys: keytab.New(), kvno: map[string]uint8{}}
+	k.add("krbtgt/"+testRealm, "the KDC's own")
+	for _, user := range []string{"alice", "bob", "carol"} {
+		k.add(user, secret)
+	}
+	for _, s := range services {
+		k.add(s, "of "+s)
+	}
+	return k
+}
+
+// add gives a principal a password, or another one.
+func (k *testKDC) add(principal, password string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kvno[principal]++
+	require.NoError(k.t, k.keys.AddEntry(principal, k.realm, password, time.Now(), k.kvno[principal], aes256))
+}
+
+func (k *testKDC) key(principal string) (types.EncryptionKey, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, _, err := k.keys.GetEncryptionKey(types.NewPrincipalName(nametype.KRB_NT_PRINCIPAL, principal), k.realm, 0, aes256)
+	return key, err == nil
+}
+
+func (k *testKDC) hangs(on bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !on {
+		close(k.hang)
+		k.hang = nil
+	} else {
+		k.hang = make(chan struct{})
+	}
+}
+
+func (k *testKDC) now() time.Time { return time.Now().Add(k.ahead).UTC() }
+
+// client returns a Client of the realm, whose connections to the KDC are pipes. It has the password of a user.
+func (k *testKDC) client(user string) *Client {
+	return &Client{Principal: user + "@" + k.realm, Password: secret, Config: k.config("the.kdc.test:88"), dial: k.dial}
+}
+
+// config returns the path of a krb5.conf.
+func (k *testKDC) config(kdc string) string {
+	path := filepath.Join(k.t.TempDir(), "krb5.conf")
+	text := fmt.Sprintf("[libdefaults]\n default_realm = %s\n[realms]\n %s = {\n  kdc = %s\n }\n", k.realm, k.realm, kdc)
+	require.NoError(k.t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+func (k *testKDC) dial(context.Context, string, string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	go k.serve(theirs)
+	return ours, nil
+}
+
+// serve answers one message.
+func (k *testKDC) serve(c net.Conn) {
+	defer c.Close()
+	size := make([]byte, 4)
+	if _, err := io.ReadFull(c, size); err != nil {
+		return
+	}
+	message := make([]byte, binary.BigEndian.Uint32(size))
+	if _, err := io.ReadFull(c, message); err != nil {
+		return
+	}
+	k.asked.Add(1)
+	k.mu.Lock()
+	hang := k.hang
+	k.mu.Unlock()
+	if hang != nil {
+		<-hang
+		return
+	}
+	kind, answer := k.answer(message)
+	if k.lie != nil {
+		answer = k.lie(kind, answer)
+	}
+	c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...))
+}
+
+func (k *testKDC) answer(message []byte) (kind string, answer []byte) {
+	var as messages.ASReq
+	var tgs messages.TGSReq
+	if as.Unmarshal(message) == nil {
+		return k.logIn(&as)
+	}
+	if tgs.Unmarshal(message) == nil {
+		return "TGS", k.issue(&tgs)
+	}
+	return "error", k.refuse(errorcode.KRB_AP_ERR_MSG_TYPE, nil)
+}
+
+func (k *testKDC) refuse(code int32, data []byte) []byte {
+	e := messages.NewKRBError(types.NewPrincipalName(nametype.KRB_NT_SRV_INST, "krbtgt/"+k.realm), k.realm, code, "as tests have it")
+	e.STime, e.Susec, e.EData = k.now().Truncate(time.Second), 0, data
+	b, err := e.Marshal()
+	require.NoError(k.t, err)
+	return b
+}
+
+// etypeInfo says with how many iterations a key is made from the password.
+func etypeInfo(t *testing.T, etype int32, salt string, iterations uint32) types.PAData {
+	info, err := asn1.Marshal([]types.ETypeInfo2Entry{{EType: etype, Salt: salt, S2KParams: binary.BigEndian.AppendUint32(nil, iterations)}})
+	require.NoError(t, err)
+	return types.PAData{PADataType: patype.PA_ETYPE_INFO2, PADataValue: info}
+}
+
+func (k *testKDC) logIn(req *messages.ASReq) (kind string, answer []byte) {
+	user := req.ReqBody.CName.PrincipalNameString()
+	key, ok := k.key(user)
+	if !ok {
+		return "error", k.refuse(errorcode.KDC_ERR_C_PRINCIPAL_UNKNOWN, nil)
+	}
+	for _, pa := range req.PAData {
+		if pa.PADataType != patype.PA_ENC_TIMESTAMP {
+			continue
+		}
+		var sealed types.EncryptedData
+		require.NoError(k.t, sealed.Unmarshal(pa.PADataValue))
+		plain, err := crypto.DecryptEncPart(sealed, key, keyusage.AS_REQ_PA_ENC_TIMESTAMP)
+		if err != nil {
+			return "error", k.refuse(errorcode.KDC_ERR_PREAUTH_FAILED, nil)
+		}
+		var stamp types.PAEncTSEnc
+		require.NoError(k.t, stamp.Unmarshal(plain))
+		if k.now().Sub(stamp.PATimestamp).Abs() > 5*time.Minute {
+			return "error", k.refuse(errorcode.KRB_AP_ERR_SKEW, nil)
+		}
+		k.logins.Add(1)
+		return "AS", k.grant(msgtype.KRB_AS_REP, req.ReqBody, req.ReqBody.CName, key, keyusage.AS_REP_ENCPART)
+	}
+	wanted, err := asn1.Marshal(types.PADataSequence{etypeInfo(k.t, aes256, k.realm+user, 4096), {PADataType: patype.PA_ENC_TIMESTAMP}})
+	require.NoError(k.t, err)
+	return "preauth", k.refuse(errorcode.KDC_ERR_PREAUTH_REQUIRED, wanted)
+}
+
+func (k *testKDC) issue(req *messages.TGSReq) []byte {
+	var ap messages.APReq
+	require.NoError(k.t, ap.Unmarshal(req.PAData[0].PADataValue))
+	k.mu.Lock()
+	err := ap.Ticket.DecryptEncPart(k.keys, &ap.Ticket.SName)
+	k.mu.Unlock()
+	if err != nil || ap.DecryptAuthenticator(ap.Ticket.DecryptedEncPart.Key) != nil {
+		return k.refuse(errorcode.KRB_AP_ERR_BAD_INTEGRITY, nil)
+	}
+	switch {
+	case k.now().Sub(ap.Authenticator.CTime).Abs() > 5*time.Minute:
+		return k.refuse(errorcode.KRB_AP_ERR_SKEW, nil)
+	case k.now().After(ap.Ticket.DecryptedEncPart.EndTime):
+		return k.refuse(errorcode.KRB_AP_ERR_TKT_EXPIRED, nil)
+	}
+	if _, ok := k.key(req.ReqBody.SName.PrincipalNameString()); !ok {
+		return k.refuse(errorcode.KDC_ERR_S_PRINCIPAL_UNKNOWN, nil)
+	}
+	k.tickets.Add(1)
+	return k.grant(msgtype.KRB_TGS_REP, req.ReqBody, ap.Ticket.DecryptedEncPart.CName, ap.Ticket.DecryptedEncPart.Key, keyusage.TGS_REP_ENCPART_SESSION_KEY)
+}
+
+// grant returns an answer with a ticket, of which the user can read what is under the key.
+func (k *testKDC) grant(kind int, body messages.KDCReqBody, user types.PrincipalName, key types.EncryptionKey, usage uint32) []byte {
+	now := k.now().Truncate(time.Second)
+	k.mu.Lock()
+	kvno := k.kvno[body.SName.PrincipalNameString()]
+	t, session, err := messages.NewTicket(user, k.realm, body.SName, k.realm, types.NewKrbFlags(), k.keys, aes256, int(kvno), now, now, now.Add(k.life), time.Time{})
+	k.mu.Unlock()
+	require.NoError(k.t, err)
+	part := messages.EncKDCRepPart{Key: session, LastReqs: []messages.LastReq{}, Nonce: body.Nonce, Flags: types.NewKrbFlags(),
+		AuthTime: now, StartTime: now, EndTime: now.Add(k.life), SRealm: k.realm, SName: body.SName}
+	plain, err := part.Marshal()
+	require.NoError(k.t, err)
+	sealed, err := crypto.GetEncryptedData(plain, key, usage, 1)
+	require.NoError(k.t, err)
+	fields := messages.KDCRepFields{PVNO: 5, MsgType: kind, CRealm: k.realm, CName: user, Ticket: t, EncPart: sealed}
+	var b []byte
+	if kind == msgtype.KRB_AS_REP {
+		b, err = (&messages.ASRep{KDCRepFields: fields}).Marshal()
+	} else {
+		b, err = (&messages.TGSRep{KDCRepFields: fields}).Marshal()
+	}
+	require.NoError(k.t, err)
+	return b
+}
+
+// listen has the KDC answer on a port of the loopback interface, and returns a krb5.conf that names it.
+func (k *testKDC) listen() (config string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(k.t, err)
+	k.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go k.serve(c)
+		}
+	}()
+	return k.config(strings.Replace(l.Addr().String(), "[::]", "127.0.0.1", 1))
+}
