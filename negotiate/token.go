@@ -35,7 +35,11 @@ type negTokenResp struct {
 	MIC       []byte                `asn1:"explicit,optional,tag:3"`
 }
 
-const acceptCompleted = 0 // negTokenResp.State
+// What negTokenResp.State may be.
+const (
+	acceptCompleted = 0
+	rejected        = 2
+)
 
 // framed puts a token into the frame of a mechanism's first one (RFC 2743 §3.1).
 func framed(mechanism asn1.ObjectIdentifier, id string, token []byte) ([]byte, error) {
@@ -158,7 +162,12 @@ func readRefusal(c *authretry.Challenge) (reason string, again bool) {
 		return ": the server goes on with " + r.other + ", which is not answered", false
 	}
 	message, err := kerberosIn(r.token, idError)
-	if err != nil {
+	switch {
+	case err != nil && r.state == acceptCompleted:
+		return ": the server has accepted the token, and does not let its user in", false
+	case err != nil && r.state == rejected:
+		return ": the server rejects the token; it may have no key for the service, or another one", true
+	case err != nil:
 		return ": the server wants more than one token, and with Kerberos there is one", false
 	}
 	said, err := readError(message)
