@@ -104,7 +104,8 @@ type Learner interface {
 	// After the second refusal of one request, keep decides whether the Session is remembered for the next one, as a
 	// Digest is that has just been given a nonce in place of a stale one. Otherwise keep is ignored.
 	//
-	// An error discards the response and fails the request. For a refusal it is ignored.
+	// An error discards the response and fails the request. For a refusal it is ignored; but after the second one, an error
+	// that wraps [ErrCredentialsRefused] is what [Explain] says.
 	Learn(resp *http.Response, refused bool) (keep bool, err error)
 }
 

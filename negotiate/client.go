@@ -146,12 +146,32 @@ func (c *Client) obtain(ctx context.Context, l *login, spn string) (t *ticket, e
 			return nil
 		}
 		tgt, err := c.ticketGranting(ctx, l)
-		if err == nil {
-			t, err = c.serviceTicket(ctx, tgt, spn)
+		if err != nil {
+			return err
+		}
+		t, err = c.serviceTicket(ctx, tgt, spn)
+		if isTicketRefused(err) && c.drop(l, tgt) {
+			if tgt, err = c.ticketGranting(ctx, l); err == nil {
+				t, err = c.serviceTicket(ctx, tgt, spn)
+			}
 		}
 		return err
 	})
 	return t, err
+}
+
+// drop drops a ticket-granting ticket that the KDC does not take, as after its key was changed, and reports whether there can be
+// another.
+func (c *Client) drop(l *login, tgt *ticket) bool {
+	if l.file != nil || time.Since(tgt.got) < renewAfter {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.tgt == tgt {
+		l.tgt, l.isUntil = nil, time.Time{}
+	}
+	return true
 }
 
 func (c *Client) cached(l *login, spn string) *ticket {
@@ -238,7 +258,7 @@ func (c *Client) current() (*login, error) {
 // newToken makes a token with a ticket.
 func (c *Client) newToken(t *ticket) (token []byte, err error) {
 	err = contained(func() error {
-		request, err := newRequest(t, c.uniqueTime())
+		request, err := newAPReq(t, c.uniqueTime())
 		if err == nil {
 			token, err = initToken(request)
 		}

@@ -166,6 +166,22 @@ func saidBy(said messages.KRBError) *saidError {
 	return &saidError{said.ErrorCode, "negotiate: " + text, said.EData}
 }
 
+// isTicketRefused reports whether it was a ticket that a KDC did not like.
+func isTicketRefused(err error) bool {
+	said, ok := errors.AsType[*saidError](err)
+	return ok && isAboutTicket(said.code)
+}
+
+// isAboutTicket reports whether an error that a KDC or a service has named is about the ticket, so that another may do.
+func isAboutTicket(code int32) bool {
+	switch code {
+	case errorcode.KRB_AP_ERR_MODIFIED, errorcode.KRB_AP_ERR_BADKEYVER, errorcode.KRB_AP_ERR_NOKEY, errorcode.KRB_AP_ERR_TKT_EXPIRED,
+		errorcode.KRB_AP_ERR_BAD_INTEGRITY, errorcode.KRB_AP_ERR_NOT_US:
+		return true
+	}
+	return false
+}
+
 // errorText returns a KRB-ERROR as text.
 func errorText(said messages.KRBError) string {
 	text := errorcode.Lookup(said.ErrorCode)

@@ -16,8 +16,8 @@ import (
 	"github.com/jcmturner/gokrb5/v8/types"
 )
 
-// newRequest returns an AP-REQ (RFC 4120 §3.2) with an authenticator of that time.
-func newRequest(t *ticket, now time.Time) ([]byte, error) {
+// newAPReq returns an AP-REQ (RFC 4120 §3.2) with an authenticator of that time.
+func newAPReq(t *ticket, now time.Time) ([]byte, error) {
 	a, err := types.NewAuthenticator(t.crealm, t.cname)
 	if err != nil {
 		return nil, err

@@ -93,7 +93,7 @@ func (s *Scheme) Answer(ctx context.Context, c *authretry.Challenge, refusal *ht
 	if sent == nil {
 		return answer, nil
 	}
-	reason, again := readRefusal(c)
+	reason, again := readRefusal(c.Token68)
 	if r, ok := sessionOf(answer).kerberos.(Renewer); ok && again && r.Renew(sessionOf(answer).spn, sent) {
 		return answer, nil
 	}

@@ -27,6 +27,12 @@ func get(t *testing.T, rt http.RoundTripper, url string) (status int, user strin
 	return resp.StatusCode, string(body)
 }
 
+func newRequest(t *testing.T, url string) *http.Request {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	return req
+}
+
 // to returns a Transport to a server without a network.
 func to(h http.Handler, s *Scheme) *authretry.Transport {
 	s.SharedConnections = true

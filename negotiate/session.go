@@ -44,9 +44,12 @@ func (s *session) Authorize(req *http.Request) error {
 
 var errNoProof = errors.New("negotiate: the response has no proof that it is from the service, and Scheme.Mutual demands one; the request was sent, to a server that may be another")
 
-// Learn implements authretry.Learner: it demands the server's proof, if that is wanted.
+// Learn implements authretry.Learner: it demands the server's proof, if that is wanted, and reads why a token was refused.
 func (s *session) Learn(resp *http.Response, refused bool) (keep bool, err error) {
-	if refused || !s.mutual || resp.StatusCode == http.StatusProxyAuthRequired {
+	if refused {
+		return false, whyRefused(resp)
+	}
+	if !s.mutual || resp.StatusCode == http.StatusProxyAuthRequired {
 		return false, nil
 	}
 	token := tokenIn(resp.Request.Header)
@@ -66,6 +69,15 @@ func (s *session) Learn(resp *http.Response, refused bool) (keep bool, err error
 		return false, fmt.Errorf("negotiate: the response has no valid proof that it is from %s: %w", s.spn, err)
 	}
 	return false, nil
+}
+
+// whyRefused returns the error for a refusal.
+func whyRefused(refusal *http.Response) error {
+	reason := ""
+	if tokens := tokensIn(refusal.Header["Www-Authenticate"]); len(tokens) == 1 {
+		reason, _ = readRefusal(tokens[0])
+	}
+	return fmt.Errorf("%w%s", authretry.ErrCredentialsRefused, reason)
 }
 
 // Format keeps credentials out of everything that package fmt prints.

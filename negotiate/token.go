@@ -3,9 +3,7 @@ package negotiate
 import (
 	"encoding/asn1"
 	"errors"
-	"fmt"
 
-	"github.com/authretry/authretry"
 	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
 	"github.com/jcmturner/gokrb5/v8/messages"
 )
@@ -150,10 +148,10 @@ func readReply(b []byte) reply {
 
 var errNoToken = errors.New("it is no token of Kerberos")
 
-// readRefusal reads the challenge that came in answer to a token. It returns what there is to say of it, and whether
+// readRefusal reads the token in the challenge that came in answer to a token. It returns what there is to say of it, and whether
 // another ticket might help.
-func readRefusal(c *authretry.Challenge) (reason string, again bool) {
-	b := decode(c.Token68)
+func readRefusal(token68 string) (reason string, again bool) {
+	b := decode(token68)
 	if b == nil {
 		return "", true // as most say it, whatever the reason
 	}
@@ -174,14 +172,10 @@ func readRefusal(c *authretry.Challenge) (reason string, again bool) {
 	if err != nil {
 		return "", true
 	}
-	switch said.ErrorCode {
-	case errorcode.KRB_AP_ERR_SKEW:
+	if said.ErrorCode == errorcode.KRB_AP_ERR_SKEW {
 		return ": " + skewText("the server", said), false
-	case errorcode.KRB_AP_ERR_MODIFIED, errorcode.KRB_AP_ERR_BADKEYVER, errorcode.KRB_AP_ERR_NOKEY, errorcode.KRB_AP_ERR_TKT_EXPIRED,
-		errorcode.KRB_AP_ERR_BAD_INTEGRITY, errorcode.KRB_AP_ERR_NOT_US:
-		again = true
 	}
-	return fmt.Sprintf(": the server says %s", errorText(said)), again
+	return ": the server says " + errorText(said), isAboutTicket(said.ErrorCode)
 }
 
 // readError reads a KRB-ERROR.
