@@ -35,7 +35,7 @@ const (
 
 // A testKDC is a KDC of one realm, or of one that has another's services. Users have the secret as their password.
 type testKDC struct {
-	t        *testing.T
+	t        testing.TB
 	realm    string
 	ahead    time.Duration // of its clock
 	life     time.Duration // of tickets
@@ -51,7 +51,7 @@ type testKDC struct {
 	kvno map[string]uint8
 }
 
-func newTestKDC(t *testing.T, services ...string) *testKDC {
+func newTestKDC(t testing.TB, services ...string) *testKDC {
 	k := &testKDC{t: t, realm: testRealm, life: 10 * time.Hour, keys: keytab.New(), kvno: map[string]uint8{}}
 	k.add("krbtgt/"+testRealm, "the KDC's own")
 	for _, user := range []string{"alice", "bob", "carol"} {
@@ -151,7 +151,7 @@ func (k *testKDC) refuse(code int32, data []byte) []byte {
 }
 
 // etypeInfo says with how many iterations a key is made from the password.
-func etypeInfo(t *testing.T, etype int32, salt string, iterations uint32) types.PAData {
+func etypeInfo(t testing.TB, etype int32, salt string, iterations uint32) types.PAData {
 	info, err := asn1.Marshal([]types.ETypeInfo2Entry{{EType: etype, Salt: salt, S2KParams: binary.BigEndian.AppendUint32(nil, iterations)}})
 	require.NoError(t, err)
 	return types.PAData{PADataType: patype.PA_ETYPE_INFO2, PADataValue: info}
