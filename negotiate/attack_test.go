@@ -147,8 +147,7 @@ func TestSPN(t *testing.T) {
 	}
 
 	k := newTestKDC(t, testSPN, "HTTP/evil.test", "HTTP/alias.test")
-	var srv *recording
-	srv = &recording{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := &recording{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Host == "www.example.test" && r.Header.Get("Authorization") != "" {
 			w.Header().Set("Location", "http://evil.test/")
 			w.WriteHeader(http.StatusTemporaryRedirect)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,6 +77,7 @@ func loadCache(path string) (l *login, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("negotiate: the credential cache cannot be read: %w", err)
 	}
+	b = slices.Clip(b) // or else what is beyond its end is read for zeros
 	var cache credentials.CCache
 	if len(b) > maxCache || contained(func() error { return cache.Unmarshal(b) }) != nil {
 		return nil, fmt.Errorf("negotiate: the credential cache %s cannot be read: it is damaged, or no such file", path)
