@@ -140,11 +140,11 @@ func TestCachesThatCannotBeRead(t *testing.T) {
 	alices := cacheOf(t, k, "alice")
 	put(t, damaged, alices[:len(alices)-30])
 	put(t, empty, alices[:4+4+4+4+len(testRealm)+4+len("alice")])
-	k.life = time.Second
 	ended := filepath.Join(dir, "ended")
 	c := k.client("alice")
 	tgt, err := c.logInNow(t)
 	require.NoError(t, err)
+	tgt.end = time.Now()
 	old := testCache{5, 4, 0, 0}
 	old.principal("alice", testRealm)
 	old.entry(t, "alice", "krbtgt/"+testRealm, testRealm, tgt)

@@ -63,7 +63,7 @@ type Client struct {
 const (
 	maxExchanges  = 8
 	exchangeLimit = 20 * time.Second // for all that one ticket needs
-	spareTime     = 5 * time.Second  // a ticket that ends so soon is not used
+	spareTime     = 5 * time.Second  // a ticket that ends so soon is not used, or in the last tenth of its time if that is less
 	refusedFor    = 30 * time.Second // see Client
 	failedFor     = time.Second
 )
@@ -80,7 +80,9 @@ type ticket struct {
 }
 
 // isUsable reports whether a server will take it.
-func (t *ticket) isUsable(now time.Time) bool { return t != nil && now.Before(t.end.Add(-spareTime)) }
+func (t *ticket) isUsable(now time.Time) bool {
+	return t != nil && now.Before(t.end.Add(-min(spareTime, t.end.Sub(t.start)/10)))
+}
 
 // isOld reports whether it is time to replace it.
 func (t *ticket) isOld(now time.Time) bool {

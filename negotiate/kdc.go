@@ -23,6 +23,7 @@ const (
 	maxAnswer = 256 << 10 // bytes of a KDC's answer
 	maxKDCs   = 8         // that are asked for one ticket
 	kdcLimit  = 5 * time.Second
+	maxSkew   = 5 * time.Minute // of clocks, as Kerberos has it
 )
 
 // loadConfig reads krb5.conf.
@@ -155,9 +156,10 @@ func (e *saidError) Unwrap() error {
 // saidBy returns the error for what a KDC has said.
 func saidBy(said messages.KRBError) *saidError {
 	text := "the KDC says " + errorText(said)
-	switch said.ErrorCode {
-	case errorcode.KRB_AP_ERR_SKEW:
+	if isAboutClocks(said) {
 		text = skewText("the KDC", said)
+	}
+	switch said.ErrorCode {
 	case errorcode.KDC_ERR_S_PRINCIPAL_UNKNOWN:
 		text = "the KDC knows no service with the name of the host: it is not in the realm, or known there by another name (see Scheme.SPN); " + text
 	case errorcode.KDC_ERR_PREAUTH_FAILED:
@@ -189,6 +191,17 @@ func errorText(said messages.KRBError) string {
 		text = fmt.Sprintf("%s: %.200q", text, said.EText)
 	}
 	return text
+}
+
+// isAboutClocks reports whether what a KDC or a service does not like is that clocks differ.
+func isAboutClocks(said messages.KRBError) bool {
+	switch said.ErrorCode {
+	case errorcode.KRB_AP_ERR_SKEW:
+		return true
+	case errorcode.KRB_AP_ERR_TKT_NYV, errorcode.KRB_AP_ERR_TKT_EXPIRED, errorcode.KDC_ERR_NEVER_VALID:
+		return time.Since(said.STime).Abs() > maxSkew
+	}
+	return false
 }
 
 // skewText says that the clocks differ too much.

@@ -25,7 +25,7 @@ func newAPReq(t *ticket, now time.Time) ([]byte, error) {
 	a.CTime, a.Cusec = now.Truncate(time.Second), now.Nanosecond()/1000
 	sum := make([]byte, 24) // RFC 4121 §4.1.1: without channel bindings
 	binary.LittleEndian.PutUint32(sum, 16)
-	binary.LittleEndian.PutUint32(sum[20:], gssapi.ContextFlagMutual|gssapi.ContextFlagConf|gssapi.ContextFlagInteg)
+	binary.LittleEndian.PutUint32(sum[20:], gssapi.ContextFlagMutual|gssapi.ContextFlagReplay|gssapi.ContextFlagConf|gssapi.ContextFlagInteg)
 	a.Cksum = types.Checksum{CksumType: chksumtype.GSSAPI, Checksum: sum}
 	request, err := messages.NewAPReq(t.Ticket, t.key, a)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/asn1"
 	"errors"
 
-	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
 	"github.com/jcmturner/gokrb5/v8/messages"
 )
 
@@ -172,7 +171,7 @@ func readRefusal(token68 string) (reason string, again bool) {
 	if err != nil {
 		return "", true
 	}
-	if said.ErrorCode == errorcode.KRB_AP_ERR_SKEW {
+	if isAboutClocks(said) {
 		return ": " + skewText("the server", said), false
 	}
 	return ": the server says " + errorText(said), isAboutTicket(said.ErrorCode)

@@ -14,7 +14,7 @@ type KerberosKDC struct {
 	Config string   // the path of its krb5.conf
 	Env    []string // for programs that are to use it
 
-	local string // kadmin.local
+	local, log string // kadmin.local, and where the KDC says what it does
 }
 
 // KerberosRealm is the name of the realm.
@@ -34,18 +34,25 @@ func Kerberos(t testing.TB, clock string) *KerberosKDC {
 	r.Config = write(t, dir, "krb5.conf", fill(krb5Conf, "port", port))
 	profile := write(t, dir, "kdc.conf", fill(kdcConf, "dir", dir, "port", port))
 	r.Env = append(os.Environ(), "KRB5_CONFIG="+r.Config, "KRB5_KDC_PROFILE="+profile, "KRB5CCNAME=FILE:"+filepath.Join(dir, "nobody's"))
+	r.log = filepath.Join(dir, "kdc.log")
 	r.run(t, util, "create", "-s", "-P", "the master's", "-r", KerberosRealm)
 	r.Add(t, strings.ToLower(Username), Password)
 	for _, service := range []string{"HTTP/localhost", "HTTP/proxy.test"} {
 		r.Rekey(t, service)
 	}
-	cmd := exec.Command(kdc, "-n")
-	if clock != "" {
-		cmd = exec.Command(program(t, "faketime", "faketime"), "-f", clock, kdc, "-n")
-	}
+	cmd := withClock(t, clock, kdc, "-n")
 	cmd.Env = r.Env
 	run(t, dir, []int{port}, cmd)
 	return r
+}
+
+// withClock returns a command whose clock is off, as faketime has it.
+func withClock(t testing.TB, clock, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	if clock == "" {
+		return exec.Command(name, args...)
+	}
+	return exec.Command(program(t, "faketime", "faketime"), append([]string{"-f", clock, name}, args...)...)
 }
 
 // Add adds a user, or gives one another password.
@@ -59,6 +66,27 @@ func (r *KerberosKDC) Rekey(t testing.TB, service string) {
 	t.Helper()
 	r.run(t, r.local, "-q", "addprinc -randkey "+service)
 	r.run(t, r.local, "-q", "ktadd -k "+filepath.Join(r.Dir, "http.keytab")+" "+service)
+}
+
+// Limit says for how long tickets for a service are good, such as "10 seconds".
+func (r *KerberosKDC) Limit(t testing.TB, service, life string) {
+	t.Helper()
+	r.run(t, r.local, "-q", "modprinc -maxlife \""+life+"\" "+service)
+}
+
+// Issued returns how many tickets for a service the KDC has issued.
+func (r *KerberosKDC) Issued(t testing.TB, service string) (n int) {
+	t.Helper()
+	text, err := os.ReadFile(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, " TGS_REQ ") && strings.Contains(line, " ISSUE: ") && strings.Contains(line, " for "+service+"@") {
+			n++
+		}
+	}
+	return n
 }
 
 // Keytab writes a keytab of a user, whose password it leaves as it is, and returns its path.
@@ -110,6 +138,9 @@ const kdcConf = `
 	kdc_listen = 127.0.0.1:{port}
 	kdc_tcp_listen = 127.0.0.1:{port}
 
+[logging]
+	kdc = FILE:{dir}/kdc.log
+
 [realms]
 	` + KerberosRealm + ` = {
 		database_name = {dir}/principal
@@ -129,8 +160,8 @@ const kdcConf = `
 //	only/  nobody is let in
 //
 // The access log has a line for each request: status, protocol, method, path and auth-scheme. The header X-User says for whom
-// it was.
-func ApacheKerberos(t testing.TB, r *KerberosKDC) *Server {
+// it was. Clock is as for Kerberos.
+func ApacheKerberos(t testing.TB, r *KerberosKDC, clock string) *Server {
 	t.Helper()
 	httpd := program(t, "apache2", "apache2", "httpd")
 	if _, err := os.Stat("/usr/lib/apache2/modules/mod_auth_gssapi.so"); err != nil {
@@ -144,7 +175,7 @@ func ApacheKerberos(t testing.TB, r *KerberosKDC) *Server {
 		write(t, dir, "www/"+space+"/index.html", "this is "+space+"\n")
 	}
 	conf := write(t, dir, "httpd.conf", fill(apacheKerberosConf, "dir", dir, "plain", plain, "secure", secure, "keytab", filepath.Join(r.Dir, "http.keytab")))
-	cmd := exec.Command(httpd, "-f", conf, "-DFOREGROUND")
+	cmd := withClock(t, clock, httpd, "-f", conf, "-DFOREGROUND")
 	cmd.Env = r.Env
 	run(t, dir, []int{plain, secure}, cmd)
 	atLocalhost := func(url string) string { return strings.Replace(url, "127.0.0.1", "localhost", 1) }
