@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -50,6 +51,7 @@ func newBoundServer(t *testing.T, k *testKDC, http2 bool) *boundServer {
 		io.WriteString(w, b.user[c])
 	}))
 	b.EnableHTTP2 = http2
+	b.Config.ErrorLog = log.New(io.Discard, "", 0) // dials that are not needed any more are cut short
 	b.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
 	b.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {

@@ -68,7 +68,27 @@ func (k *testKDC) add(principal, password string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.kvno[principal]++
-	require.NoError(k.t, k.keys.AddEntry(principal, k.realm, password, time.Now(), k.kvno[principal], aes256))
+	key, _, err := crypto.GetKeyFromPassword(password, types.PrincipalName{}, k.realm, aes256, types.PADataSequence{k.etypeInfo(principal)})
+	require.NoError(k.t, err)
+	// The type of an entry has no name for others.
+	k.keys.Entries = append(k.keys.Entries, keytabEntry().Entries...)
+	e := &k.keys.Entries[len(k.keys.Entries)-1]
+	e.Principal.Realm, e.Principal.Components, e.Key, e.Timestamp = k.realm, strings.Split(principal, "/"), key, time.Now()
+	e.Principal.NumComponents, e.KVNO8, e.KVNO = int16(len(e.Principal.Components)), k.kvno[principal], uint32(k.kvno[principal])
+}
+
+// keytabEntry returns a keytab with one entry.
+var keytabEntry = sync.OnceValue(func() *keytab.Keytab {
+	keys := keytab.New()
+	if err := keys.AddEntry("x", testRealm, "x", time.Now(), 1, aes256); err != nil {
+		panic(err)
+	}
+	return keys
+})
+
+// etypeInfo says how the key of a principal is made from the password: in no time.
+func (k *testKDC) etypeInfo(principal string) types.PAData {
+	return etypeInfo(k.t, aes256, k.realm+strings.ReplaceAll(principal, "/", ""), 1)
 }
 
 // rekey gives a principal a key in place of those that it had.
@@ -181,7 +201,7 @@ func (k *testKDC) logIn(req *messages.ASReq) (kind string, answer []byte) {
 		k.logins.Add(1)
 		return "AS", k.grant(msgtype.KRB_AS_REP, req.ReqBody, req.ReqBody.CName, key, keyusage.AS_REP_ENCPART)
 	}
-	wanted, err := asn1.Marshal(types.PADataSequence{etypeInfo(k.t, aes256, k.realm+user, 4096), {PADataType: patype.PA_ENC_TIMESTAMP}})
+	wanted, err := asn1.Marshal(types.PADataSequence{k.etypeInfo(user), {PADataType: patype.PA_ENC_TIMESTAMP}})
 	require.NoError(k.t, err)
 	return "preauth", k.refuse(errorcode.KDC_ERR_PREAUTH_REQUIRED, wanted)
 }
@@ -228,6 +248,7 @@ func (k *testKDC) grant(kind int, body messages.KDCReqBody, user types.Principal
 	fields := messages.KDCRepFields{PVNO: 5, MsgType: kind, CRealm: k.realm, CName: user, Ticket: t, EncPart: sealed}
 	var b []byte
 	if kind == msgtype.KRB_AS_REP {
+		fields.PAData = types.PADataSequence{k.etypeInfo(user.PrincipalNameString())}
 		b, err = (&messages.ASRep{KDCRepFields: fields}).Marshal()
 	} else {
 		b, err = (&messages.TGSRep{KDCRepFields: fields}).Marshal()
