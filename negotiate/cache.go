@@ -26,7 +26,7 @@ func readCache(name string, known *login) (*login, error) {
 	}
 	file, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("negotiate: there is no credential cache %s: run kinit, or set KRB5CCNAME, Client.Cache or Client.Keytab", path)
+		return nil, fmt.Errorf("negotiate: there is no credential cache %s: run kinit; if klist shows another one, run kinit -c FILE:/some/path, and set KRB5CCNAME or Client.Cache to that", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("negotiate: the credential cache cannot be read: %w", err)

@@ -159,7 +159,13 @@ func (c *Client) obtain(ctx context.Context, l *login, spn string) (t *ticket, e
 		}
 		return err
 	})
-	return t, err
+	if err == errUnreadable {
+		err = errLying
+	}
+	if err != nil {
+		return nil, fmt.Errorf("negotiate: there is no ticket for %s: %w", spn, err)
+	}
+	return t, nil
 }
 
 // drop drops a ticket-granting ticket that the KDC does not take, as after its key was changed, and reports whether there can be

@@ -206,7 +206,7 @@ func TestKDCThatLies(t *testing.T) {
 		k := newTestKDC(t, testSPN, "HTTP/evil.test")
 		k.swap = map[string]string{testSPN: "HTTP/evil.test"}
 		_, err := k.client("alice").Token(t.Context(), testSPN)
-		require.ErrorContains(t, err, "a ticket for another service than "+testSPN)
+		require.ErrorContains(t, err, "there is no ticket for "+testSPN+": the KDC has issued one for another service")
 	})
 }
 
@@ -329,6 +329,57 @@ func TestKDCWhoseKeyIsChanged(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 2, k.logins.Load())
 	})
+}
+
+// A service of another realm is found by krb5.conf, or by the KDC's word; and not looked for in circles.
+func TestOtherRealms(t *testing.T) {
+	home, away := newTestKDC(t), newTestRealm(t, "AWAY.TEST", "HTTP/www.away.test")
+	home.trust(away)
+	away.trust(home)
+	configured := home.config("home.test:88")
+	text, err := os.ReadFile(configured)
+	require.NoError(t, err)
+	realms := strings.Replace(string(text), "[realms]\n", "[realms]\n AWAY.TEST = {\n  kdc = away.test\n }\n", 1)
+	require.NoError(t, os.WriteFile(configured, []byte(realms), 0o600))
+	mapped := filepath.Join(t.TempDir(), "krb5.conf")
+	require.NoError(t, os.WriteFile(mapped, []byte(realms+"[domain_realm]\n .away.test = AWAY.TEST\n"), 0o600))
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		return map[string]*testKDC{"home.test:88": home, "away.test:88": away}[address].dial(ctx, network, address)
+	}
+	srv := newTestService(away)
+	for _, config := range []string{mapped, configured} {
+		c := home.client("alice")
+		c.Config, c.dial = config, dial
+		home.swap = map[string]string{"HTTP/www.away.test": "krbtgt/AWAY.TEST"}
+		status, user := get(t, to(srv, &Scheme{Kerberos: c, Mutual: true}), "http://www.away.test/")
+		require.Equal(t, 200, status)
+		require.Equal(t, "alice", user)
+		require.EqualValues(t, 1, home.logins.Load())
+		require.EqualValues(t, 1, home.tickets.Load())
+		require.EqualValues(t, 1, away.tickets.Load())
+		home.logins.Store(0)
+		home.tickets.Store(0)
+		away.tickets.Store(0)
+	}
+	c := home.client("alice")
+	c.Config, c.dial = configured, dial
+	home.swap["HTTP/nowhere.test"] = "krbtgt/AWAY.TEST"
+	away.swap = map[string]string{"HTTP/nowhere.test": "krbtgt/" + home.realm}
+	_, err = c.Token(t.Context(), "HTTP/nowhere.test")
+	require.ErrorContains(t, err, "it has not been found within 5 realms")
+}
+
+// A KDC that wants no proof for a login gets none.
+func TestKDCWithoutPreauthentication(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	k.open = true
+	status, _ := get(t, to(newTestService(k), &Scheme{Kerberos: k.client("alice")}), testURL)
+	require.Equal(t, 200, status)
+	require.EqualValues(t, 2, k.asked.Load())
+	c := k.client("alice")
+	c.Password = "wrong"
+	_, err := c.Token(t.Context(), testSPN)
+	require.ErrorContains(t, err, "the password or the keytab is wrong")
 }
 
 // A keytab does as a password, and what is wrong with one is said.

@@ -30,7 +30,7 @@ const (
 func (c *Client) ticketGranting(ctx context.Context, l *login) (*ticket, error) {
 	if l.file != nil {
 		if !l.tgt.isUsable(time.Now()) {
-			return nil, fmt.Errorf("negotiate: the ticket in %s has ended at %v: run kinit", l.file.Name(), l.tgt.end.Format(time.RFC3339))
+			return nil, fmt.Errorf("the ticket in %s has ended at %v: run kinit", l.file.Name(), l.tgt.end.Format(time.RFC3339))
 		}
 		return l.tgt, nil
 	}
@@ -38,7 +38,7 @@ func (c *Client) ticketGranting(ctx context.Context, l *login) (*ticket, error) 
 	case l.turn <- struct{}{}:
 		defer func() { <-l.turn }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("negotiate: logging in takes too long: %w", ctx.Err())
+		return nil, fmt.Errorf("logging in takes too long: %w", ctx.Err())
 	}
 	now := time.Now()
 	c.mu.Lock()
@@ -69,12 +69,15 @@ func (c *Client) logIn(ctx context.Context) (*ticket, error) {
 	name, realm, _ := strings.Cut(c.Principal, "@")
 	realm = cmp.Or(realm, c.config.LibDefaults.DefaultRealm)
 	if realm == "" {
-		return nil, errors.New("negotiate: Client.Principal names no realm, and krb5.conf has no default_realm")
+		return nil, errors.New("Client.Principal names no realm, and krb5.conf has no default_realm")
 	}
 	who := credentials.NewFromPrincipalName(types.NewPrincipalName(nametype.KRB_NT_PRINCIPAL, name), realm)
 	request, err := messages.NewASReqForTGT(realm, c.config, who.CName())
 	if err != nil {
-		return nil, fmt.Errorf("negotiate: no request to the KDC can be made: %w", err)
+		return nil, fmt.Errorf("no request to the KDC can be made: %w", err)
+	}
+	if len(request.ReqBody.EType) == 0 {
+		return nil, errors.New("krb5.conf leaves no encryption type for the login")
 	}
 	if c.Keytab == "" {
 		who.WithPassword(c.Password)
@@ -109,7 +112,7 @@ func (c *Client) logIn(ctx context.Context) (*ticket, error) {
 func (c *Client) useKeytab(who *credentials.Credentials, request *messages.ASReq) error {
 	keys, err := keytab.Load(c.Keytab)
 	if err != nil {
-		return fmt.Errorf("negotiate: the keytab %s cannot be read: %w", c.Keytab, err)
+		return fmt.Errorf("the keytab %s cannot be read: %w", c.Keytab, err)
 	}
 	has := func(etype int32) bool {
 		for _, e := range keys.Entries {
@@ -121,7 +124,7 @@ func (c *Client) useKeytab(who *credentials.Credentials, request *messages.ASReq
 	}
 	request.ReqBody.EType = slices.DeleteFunc(slices.Clone(request.ReqBody.EType), func(etype int32) bool { return !has(etype) })
 	if len(request.ReqBody.EType) == 0 {
-		return fmt.Errorf("negotiate: the keytab %s has no key for %s@%s of an encryption type that is used", c.Keytab, who.CName().PrincipalNameString(), who.Realm())
+		return fmt.Errorf("the keytab %s has no key for %s@%s of an encryption type that is used", c.Keytab, who.CName().PrincipalNameString(), who.Realm())
 	}
 	who.WithKeytab(keys)
 	return nil
@@ -130,7 +133,7 @@ func (c *Client) useKeytab(who *credentials.Credentials, request *messages.ASReq
 func (c *Client) sendLogin(ctx context.Context, request *messages.ASReq) ([]byte, error) {
 	message, err := request.Marshal()
 	if err != nil {
-		return nil, fmt.Errorf("negotiate: no request to the KDC can be made: %w", err)
+		return nil, fmt.Errorf("no request to the KDC can be made: %w", err)
 	}
 	return c.send(ctx, request.ReqBody.Realm, message)
 }
@@ -156,19 +159,19 @@ func proveKey(who *credentials.Credentials, request *messages.ASReq, data []byte
 		key, _, err = crypto.GetKeyFromPassword(who.Password(), who.CName(), who.Realm(), etype, wanted)
 	}
 	if err != nil {
-		return fmt.Errorf("negotiate: the KDC wants a key that cannot be had: %w", err)
+		return fmt.Errorf("the KDC wants a key that cannot be had: %w", err)
 	}
 	stamp, err := types.GetPAEncTSEncAsnMarshalled()
 	if err != nil {
-		return fmt.Errorf("negotiate: no proof for the KDC can be made: %w", err)
+		return fmt.Errorf("no proof for the KDC can be made: %w", err)
 	}
 	sealed, err := crypto.GetEncryptedData(stamp, key, keyusage.AS_REQ_PA_ENC_TIMESTAMP, kvno)
 	if err != nil {
-		return fmt.Errorf("negotiate: no proof for the KDC can be made: %w", err)
+		return fmt.Errorf("no proof for the KDC can be made: %w", err)
 	}
 	proof, err := sealed.Marshal()
 	if err != nil {
-		return fmt.Errorf("negotiate: no proof for the KDC can be made: %w", err)
+		return fmt.Errorf("no proof for the KDC can be made: %w", err)
 	}
 	request.PAData = types.PADataSequence{{PADataType: patype.PA_ENC_TIMESTAMP, PADataValue: proof}}
 	return nil
@@ -184,7 +187,7 @@ func keyType(wanted types.PADataSequence, asked []int32) (int32, error) {
 				return 0, errLying
 			}
 			if !slices.Contains(asked, info[0].EType) {
-				return 0, fmt.Errorf("negotiate: the KDC wants a proof of the encryption type %d, which is too weak or not known here", info[0].EType)
+				return 0, fmt.Errorf("the KDC wants a proof of the encryption type %d, which is too weak or not known here", info[0].EType)
 			}
 			return info[0].EType, nil
 		}
@@ -204,14 +207,14 @@ func checkIterations(data types.PADataSequence) error {
 		}
 		for _, entry := range info {
 			if p := entry.S2KParams; len(p) == 4 && (binary.BigEndian.Uint32(p) > maxIterations || binary.BigEndian.Uint32(p) == 0) {
-				return errors.New("negotiate: the KDC wants the password hashed more often than this machine is willing to")
+				return errors.New("the KDC wants the password hashed more often than this machine is willing to")
 			}
 		}
 	}
 	return nil
 }
 
-var errLying = errors.New("negotiate: the KDC's answer cannot be read, or is not the KDC's")
+var errLying = errors.New("the KDC's answer cannot be read, or is not the KDC's")
 
 // serviceTicket gets a ticket for a service (RFC 4120 §3.3), from the realm that has it.
 func (c *Client) serviceTicket(ctx context.Context, tgt *ticket, spn string) (*ticket, error) {
@@ -231,7 +234,7 @@ func (c *Client) serviceTicket(ctx context.Context, tgt *ticket, spn string) (*t
 		}
 		tgt = t
 	}
-	return nil, &saidError{text: fmt.Sprintf("negotiate: a ticket for %s has not been found within %d realms", spn, maxRealms)}
+	return nil, &saidError{text: fmt.Sprintf("it has not been found within %d realms", maxRealms)}
 }
 
 // exchangeTicket asks the realm of a ticket-granting ticket for a ticket for a service, which may be another realm's
@@ -239,15 +242,15 @@ func (c *Client) serviceTicket(ctx context.Context, tgt *ticket, spn string) (*t
 func (c *Client) exchangeTicket(ctx context.Context, tgt *ticket, wanted types.PrincipalName) (*ticket, error) {
 	request, err := messages.NewTGSReq(tgt.cname, tgt.realm, c.config, tgt.Ticket, tgt.key, wanted, false)
 	if err != nil {
-		return nil, fmt.Errorf("negotiate: no request to the KDC can be made: %w", err)
+		return nil, fmt.Errorf("no request to the KDC can be made: %w", err)
 	}
 	message, err := request.Marshal()
 	if err != nil {
-		return nil, fmt.Errorf("negotiate: no request to the KDC can be made: %w", err)
+		return nil, fmt.Errorf("no request to the KDC can be made: %w", err)
 	}
 	answer, err := c.send(ctx, tgt.realm, message)
 	if err != nil {
-		return nil, withService(err, wanted.PrincipalNameString())
+		return nil, err
 	}
 	var rep messages.TGSRep
 	if rep.Unmarshal(answer) != nil || rep.DecryptEncPart(tgt.key) != nil {
@@ -264,17 +267,9 @@ func (c *Client) exchangeTicket(ctx context.Context, tgt *ticket, wanted types.P
 	case len(name) == 2 && name[0] == "krbtgt":
 		t.realm = name[1]
 	case !slices.Equal(name, wanted.NameString):
-		return nil, fmt.Errorf("negotiate: the KDC has issued a ticket for another service than %s", wanted.PrincipalNameString())
+		return nil, errors.New("the KDC has issued one for another service")
 	}
 	return t, nil
-}
-
-// withService names in what a KDC has said the service that it was asked for.
-func withService(err error, spn string) error {
-	if said, ok := err.(*saidError); ok {
-		return &saidError{code: said.code, text: fmt.Sprintf("negotiate: there is no ticket for %s: %s", spn, strings.TrimPrefix(said.text, "negotiate: "))}
-	}
-	return fmt.Errorf("negotiate: there is no ticket for %s: %w", spn, err)
 }
 
 // unverified returns the error for an answer that is no good.
@@ -284,10 +279,10 @@ func (c *Client) unverified(part messages.EncKDCRepPart, err error) error {
 		began = part.AuthTime
 	}
 	if ahead := time.Since(began); !began.IsZero() && ahead.Abs() > c.config.LibDefaults.Clockskew {
-		return &saidError{code: errorcode.KRB_AP_ERR_SKEW, text: "negotiate: " + clockText("the KDC", ahead)}
+		return &saidError{code: errorcode.KRB_AP_ERR_SKEW, text: clockText("the KDC", ahead)}
 	}
 	if part.EndTime.IsZero() {
-		return fmt.Errorf("negotiate: the password or the keytab is wrong, or the answer is not the KDC's: %w", err)
+		return fmt.Errorf("the password or the keytab is wrong, or the answer is not the KDC's: %w", err)
 	}
 	return fmt.Errorf("%w: %w", errLying, err)
 }

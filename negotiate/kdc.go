@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,7 +29,9 @@ const (
 
 // loadConfig reads krb5.conf.
 func loadConfig(path string) (*config.Config, error) {
-	path, _, _ = strings.Cut(path, ":") // KRB5_CONFIG may be a list, the first of which counts most
+	if list := filepath.SplitList(path); len(list) > 1 { // KRB5_CONFIG may be one, the first of which counts most
+		path = list[0]
+	}
 	var cfg *config.Config
 	var err error
 	if e := contained(func() error { cfg, err = config.Load(path); return nil }); e != nil {
@@ -60,14 +63,14 @@ func (c *Client) kdcs(ctx context.Context, realm string) (addresses []string, er
 	if len(addresses) == 0 && c.config.LibDefaults.DNSLookupKDC {
 		_, records, err := net.DefaultResolver.LookupSRV(ctx, "kerberos", "tcp", realm)
 		if err != nil {
-			return nil, fmt.Errorf("negotiate: no KDC of the realm %s is found by DNS: %w", realm, err)
+			return nil, fmt.Errorf("no KDC of the realm %s is found by DNS: %w", realm, err)
 		}
 		for _, r := range records {
 			addresses = append(addresses, net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port))))
 		}
 	}
 	if len(addresses) == 0 {
-		return nil, fmt.Errorf("negotiate: krb5.conf has no kdc for the realm %q, and its dns_lookup_kdc is not true", realm)
+		return nil, fmt.Errorf("krb5.conf has no kdc for the realm %q, and its dns_lookup_kdc is not true", realm)
 	}
 	return addresses[:min(len(addresses), maxKDCs)], nil
 }
@@ -98,7 +101,7 @@ func (c *Client) send(ctx context.Context, realm string, message []byte) ([]byte
 		}
 		failures = append(failures, err)
 	}
-	return nil, fmt.Errorf("negotiate: no KDC of the realm %s answers: %w", realm, errors.Join(failures...))
+	return nil, fmt.Errorf("no KDC of the realm %s answers: %w", realm, errors.Join(failures...))
 }
 
 // ask sends a message to a KDC by TCP (RFC 4120 §7.2.2), and returns the answer.
@@ -165,7 +168,7 @@ func saidBy(said messages.KRBError) *saidError {
 	case errorcode.KDC_ERR_PREAUTH_FAILED:
 		text = "the password or the keytab is wrong; " + text
 	}
-	return &saidError{said.ErrorCode, "negotiate: " + text, said.EData}
+	return &saidError{said.ErrorCode, text, said.EData}
 }
 
 // isTicketRefused reports whether it was a ticket that a KDC did not like.

@@ -41,6 +41,7 @@ type testKDC struct {
 	life     time.Duration // of tickets
 	lie      func(kind string, answer []byte) []byte
 	swap     map[string]string // the services that tickets are issued for instead
+	open     bool              // it wants no proof for a login
 	tolerant bool              // it does not look at clocks
 
 	logins, tickets atomic.Int32 // AS-REQ that were granted, and TGS-REQ
@@ -52,8 +53,12 @@ type testKDC struct {
 }
 
 func newTestKDC(t testing.TB, services ...string) *testKDC {
-	k := &testKDC{t: t, realm: testRealm, life: 10 * time.Hour, keys: keytab.New(), kvno: map[string]uint8{}}
-	k.add("krbtgt/"+testRealm, "the KDC's own")
+	return newTestRealm(t, testRealm, services...)
+}
+
+func newTestRealm(t testing.TB, realm string, services ...string) *testKDC {
+	k := &testKDC{t: t, realm: realm, life: 10 * time.Hour, keys: keytab.New(), kvno: map[string]uint8{}}
+	k.add("krbtgt/"+realm, "the KDC's own")
 	for _, user := range []string{"alice", "bob", "carol"} {
 		k.add(user, secret)
 	}
@@ -75,6 +80,15 @@ func (k *testKDC) add(principal, password string) {
 	e := &k.keys.Entries[len(k.keys.Entries)-1]
 	e.Principal.Realm, e.Principal.Components, e.Key, e.Timestamp = k.realm, strings.Split(principal, "/"), key, time.Now()
 	e.Principal.NumComponents, e.KVNO8, e.KVNO = int16(len(e.Principal.Components)), k.kvno[principal], uint32(k.kvno[principal])
+}
+
+// trust lets users of k have tickets for services of another realm.
+func (k *testKDC) trust(other *testKDC) {
+	name := "krbtgt/" + other.realm
+	k.add(name, "between the two")
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	other.keys.Entries = append(other.keys.Entries, k.keys.Entries[len(k.keys.Entries)-1])
 }
 
 // keytabEntry returns a keytab with one entry.
@@ -183,6 +197,10 @@ func (k *testKDC) logIn(req *messages.ASReq) (kind string, answer []byte) {
 	if !ok {
 		return "error", k.refuse(errorcode.KDC_ERR_C_PRINCIPAL_UNKNOWN, nil)
 	}
+	if k.open {
+		k.logins.Add(1)
+		return "AS", k.grant(msgtype.KRB_AS_REP, req.ReqBody, k.realm, req.ReqBody.CName, key, keyusage.AS_REP_ENCPART)
+	}
 	for _, pa := range req.PAData {
 		if pa.PADataType != patype.PA_ENC_TIMESTAMP {
 			continue
@@ -199,7 +217,7 @@ func (k *testKDC) logIn(req *messages.ASReq) (kind string, answer []byte) {
 			return "error", k.refuse(errorcode.KRB_AP_ERR_SKEW, nil)
 		}
 		k.logins.Add(1)
-		return "AS", k.grant(msgtype.KRB_AS_REP, req.ReqBody, req.ReqBody.CName, key, keyusage.AS_REP_ENCPART)
+		return "AS", k.grant(msgtype.KRB_AS_REP, req.ReqBody, k.realm, req.ReqBody.CName, key, keyusage.AS_REP_ENCPART)
 	}
 	wanted, err := asn1.Marshal(types.PADataSequence{k.etypeInfo(user), {PADataType: patype.PA_ENC_TIMESTAMP}})
 	require.NoError(k.t, err)
@@ -228,15 +246,15 @@ func (k *testKDC) issue(req *messages.TGSReq) []byte {
 		return k.refuse(errorcode.KDC_ERR_S_PRINCIPAL_UNKNOWN, nil)
 	}
 	k.tickets.Add(1)
-	return k.grant(msgtype.KRB_TGS_REP, req.ReqBody, ap.Ticket.DecryptedEncPart.CName, ap.Ticket.DecryptedEncPart.Key, keyusage.TGS_REP_ENCPART_SESSION_KEY)
+	return k.grant(msgtype.KRB_TGS_REP, req.ReqBody, ap.Ticket.DecryptedEncPart.CRealm, ap.Ticket.DecryptedEncPart.CName, ap.Ticket.DecryptedEncPart.Key, keyusage.TGS_REP_ENCPART_SESSION_KEY)
 }
 
 // grant returns an answer with a ticket, of which the user can read what is under the key.
-func (k *testKDC) grant(kind int, body messages.KDCReqBody, user types.PrincipalName, key types.EncryptionKey, usage uint32) []byte {
+func (k *testKDC) grant(kind int, body messages.KDCReqBody, crealm string, user types.PrincipalName, key types.EncryptionKey, usage uint32) []byte {
 	now := k.now().Truncate(time.Second)
 	k.mu.Lock()
 	kvno := k.kvno[body.SName.PrincipalNameString()]
-	t, session, err := messages.NewTicket(user, k.realm, body.SName, k.realm, types.NewKrbFlags(), k.keys, aes256, int(kvno), now, now, now.Add(k.life), time.Time{})
+	t, session, err := messages.NewTicket(user, crealm, body.SName, k.realm, types.NewKrbFlags(), k.keys, aes256, int(kvno), now, now, now.Add(k.life), time.Time{})
 	k.mu.Unlock()
 	require.NoError(k.t, err)
 	part := messages.EncKDCRepPart{Key: session, LastReqs: []messages.LastReq{}, Nonce: body.Nonce, Flags: types.NewKrbFlags(),
@@ -245,7 +263,7 @@ func (k *testKDC) grant(kind int, body messages.KDCReqBody, user types.Principal
 	require.NoError(k.t, err)
 	sealed, err := crypto.GetEncryptedData(plain, key, usage, 1)
 	require.NoError(k.t, err)
-	fields := messages.KDCRepFields{PVNO: 5, MsgType: kind, CRealm: k.realm, CName: user, Ticket: t, EncPart: sealed}
+	fields := messages.KDCRepFields{PVNO: 5, MsgType: kind, CRealm: crealm, CName: user, Ticket: t, EncPart: sealed}
 	var b []byte
 	if kind == msgtype.KRB_AS_REP {
 		fields.PAData = types.PADataSequence{k.etypeInfo(user.PrincipalNameString())}

@@ -183,11 +183,13 @@ func readError(b []byte) (said messages.KRBError, err error) {
 	return said, err
 }
 
+var errUnreadable = errors.New("it cannot be read")
+
 // contained calls f, which reads what may be anything. A panic is an error.
 func contained(f func() error) (err error) {
 	defer func() {
 		if recover() != nil {
-			err = errors.New("it cannot be read")
+			err = errUnreadable
 		}
 	}()
 	return f()
