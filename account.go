@@ -19,18 +19,27 @@ func AccountOf(ctx context.Context) string {
 	return account
 }
 
+// ForProxy reports whether the credentials that a [Scheme] is asked for are a proxy's. Ctx is as for [AccountOf]. It matters for
+// a Session that is a [Carrier], which a proxy's cannot be. Only those who implement a Scheme need it.
+func ForProxy(ctx context.Context) bool {
+	s, _ := ctx.Value(sideKey{}).(*side)
+	return s == proxySide
+}
+
 // Our own keys in a context have a method ours. The functions that a program gives us see those, whatever else they see.
 type (
 	accountKey struct{} // has the account
 	requestKey struct{} // has the context of the caller's request
 	originKey  struct{} // has the origin that the request is for
 	refusalKey struct{} // has where the refusal came from that is being answered
+	sideKey    struct{} // has the side that asks for credentials
 )
 
 func (accountKey) ours()   {}
 func (requestKey) ours()   {}
 func (originKey) ours()    {}
 func (refusalKey) ours()   {}
+func (sideKey) ours()      {}
 func (listenerKey) ours()  {}
 func (noncesKey) ours()    {}
 func (refreshKey) ours()   {}
@@ -163,6 +172,8 @@ func (c *callContext) Value(key any) any {
 		return c.x.origin
 	case refusalKey:
 		return c.x.refusedAt()
+	case sideKey:
+		return c.x.side
 	case noncesKey:
 		return &c.x.nonces
 	case requestKey:

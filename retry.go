@@ -460,7 +460,10 @@ func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Reques
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
 	u := &unanswered{refused: ErrCredentialsRefused}
-	keep, _ := x.learn(resp, sent, *x.answer, true)
+	keep, err := x.learn(resp, sent, *x.answer, true)
+	if errors.Is(err, ErrCredentialsRefused) {
+		u.refused = err
+	}
 	if hint := forgotten(*x.answer); hint != nil {
 		u.refused = hint
 	}

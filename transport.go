@@ -155,14 +155,21 @@ func (t *Transport) Forget(account string) {
 	}
 }
 
-// CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
+// CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made. Schemes are told, if
+// they have a method CloseIdleConnections().
 func (t *Transport) CloseIdleConnections() {
-	t.init()
+	err := t.init()
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-	if t != nil {
-		t.auth.spaces.closeIdle()
+	if err != nil {
+		return
+	}
+	t.auth.spaces.closeIdle()
+	for _, s := range t.Schemes {
+		if c, ok := s.(interface{ CloseIdleConnections() }); ok {
+			c.CloseIdleConnections()
+		}
 	}
 }
 
