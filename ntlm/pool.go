@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -294,3 +296,9 @@ func (p *pool) explain(err error) error {
 	}
 	return err
 }
+
+// Format keeps credentials out of everything that package fmt prints.
+func (p *pool) Format(f fmt.State, _ rune) { io.WriteString(f, "ntlm.pool{}") }
+
+// MarshalJSON keeps credentials out of JSON.
+func (p *pool) MarshalJSON() ([]byte, error) { return []byte("{}"), nil }
