@@ -50,17 +50,12 @@ func TestBadMessages(t *testing.T) {
 		message func() []byte
 		text    string
 	}{
-		"empty":                        {func() []byte { return []byte{0} }, "is no NTLM challenge"},
-		"cut off":                      {func() []byte { return good().bytes()[:31] }, "is no NTLM challenge"},
-		"a first message":              {func() []byte { b := good().bytes(); b[8] = 1; return b }, "is no NTLM challenge"},
-		"another protocol":             {func() []byte { b := good().bytes(); b[0] = 'X'; return b }, "is no NTLM challenge"},
-		"cut off in the attributes":    {func() []byte { b := good().bytes(); return b[:len(b)-5] }, "leads out of it"},
-		"offset outside":               {func() []byte { m := good(); m.offset = 1 << 20; return m.bytes() }, "leads out of it"},
-		"offset at the end of numbers": {func() []byte { m := good(); m.offset = 0xffffffff; return m.bytes() }, "leads out of it"},
-		"length outside":               {func() []byte { m := good(); m.length = 0xffff; return m.bytes() }, "leads out of it"},
-		"offset into the beginning":    {func() []byte { m := good(); m.offset = 8; return m.bytes() }, "or into its beginning"},
-		"attributes over the name":     {func() []byte { m := good(); m.offset = 56; return m.bytes() }, "have no end"},
-		"no end":                       {func() []byte { m := good(); m.info = pair(1, utf16LE("WWW")); return m.bytes() }, "have no end"},
+		"empty":                    {func() []byte { return []byte{0} }, "is no NTLM challenge"},
+		"cut off":                  {func() []byte { return good().bytes()[:31] }, "is no NTLM challenge"},
+		"a first message":          {func() []byte { b := good().bytes(); b[8] = 1; return b }, "is no NTLM challenge"},
+		"another protocol":         {func() []byte { b := good().bytes(); b[0] = 'X'; return b }, "is no NTLM challenge"},
+		"attributes over the name": {func() []byte { m := good(); m.offset = 56; return m.bytes() }, "have no end"},
+		"no end":                   {func() []byte { m := good(); m.info = pair(1, utf16LE("WWW")); return m.bytes() }, "have no end"},
 		"too many": {func() []byte {
 			m := good()
 			m.info = append([]byte(strings.Repeat("\x01\x00\x00\x00", 100)), 0, 0, 0, 0)
@@ -114,6 +109,11 @@ func TestAnswerIsNTLMv2WhateverIsAsked(t *testing.T) {
 		"LM key":              func(m *message2) { m.flags |= 1 << 7 },
 		"key exchange":        func(m *message2) { m.flags |= 1 << 30 },
 		"no attributes":       func(m *message2) { m.info = nil },
+		"attributes outside":  func(m *message2) { m.offset = 1 << 20 },
+		"at the end of all":   func(m *message2) { m.offset = 0xffffffff },
+		"too many attributes": func(m *message2) { m.length = 0xffff },
+		"attributes in front": func(m *message2) { m.offset = 8 },
+		"cut off":             func(*message2) {},
 		"the client's part":   func(m *message2) { m.info = clientsPart() },
 		"attributes are told": func(m *message2) { m.flags &^= 1 << 23 },
 	} {
@@ -122,6 +122,9 @@ func TestAnswerIsNTLMv2WhateverIsAsked(t *testing.T) {
 				l.message = func(nonce []byte) []byte {
 					m := message2{nonce: nonce, info: targetInfo(), flags: usualFlags}
 					change(&m)
+					if name == "cut off" {
+						return m.bytes()[:60] // in the middle of the name
+					}
 					return m.bytes()
 				}
 			})

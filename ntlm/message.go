@@ -123,7 +123,7 @@ func (u user) authenticateMessage(message []byte, service string, bindings []byt
 type challengeMessage struct {
 	flags uint32
 	nonce [8]byte
-	pairs []byte // the server's attributes without an end, and without what only a client may say
+	pairs []byte // the server's attributes without an end, and without what only a client may say; nil if there are none
 }
 
 // parseChallengeMessage reads a server's message. Nothing outside of it is looked at, whatever its offsets say.
@@ -136,14 +136,11 @@ func parseChallengeMessage(b []byte) (m challengeMessage, err error) {
 	if m.flags&flagTargetInfo == 0 || len(b) < fixedPart {
 		return m, nil // an old server
 	}
-	length, offset := int(binary.LittleEndian.Uint16(b[40:])), int64(binary.LittleEndian.Uint32(b[44:]))
-	if length == 0 {
-		return m, nil
+	length, offset := int64(binary.LittleEndian.Uint16(b[40:])), int64(binary.LittleEndian.Uint32(b[44:]))
+	if length == 0 || offset < fixedPart || offset+length > int64(len(b)) {
+		return m, nil // Squid's ntlm_fake_auth says that it has attributes, and has other things in their place
 	}
-	if offset < fixedPart || offset+int64(length) > int64(len(b)) {
-		return m, errors.New("ntlm: an offset in the server's message leads out of it, or into its beginning")
-	}
-	m.pairs, err = parsePairs(b[offset : offset+int64(length)])
+	m.pairs, err = parsePairs(b[offset : offset+length])
 	return m, err
 }
 
