@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,15 +16,6 @@ import (
 	"github.com/authretry/authretry/ntlm"
 	"github.com/stretchr/testify/require"
 )
-
-type ctx = context.Context
-
-var errCause = errors.New("the cause")
-
-func contextWithCause(t testing.TB) (context.Context, func()) {
-	c, cancel := context.WithCancelCause(t.Context())
-	return c, func() { cancel(errCause) }
-}
 
 // A server that answers whatever comes with a message of its own is asked no more often than any other.
 func TestEndless401sWithTokens(t *testing.T) {
@@ -248,6 +238,9 @@ func TestConnectionClosedInTheMiddle(t *testing.T) {
 					resp.Body.Close()
 				} else {
 					require.Error(t, err)
+					if closes == "2" {
+						require.ErrorContains(t, err, "closes the connection between NTLM's messages")
+					}
 					_, conns := scheme.Pools()
 					require.Zero(t, conns)
 				}
@@ -293,7 +286,7 @@ func TestConnectionsOfOneUserCarryNobodyElse(t *testing.T) {
 	for _, a := range accounts {
 		l.passwords[a] = secret + a
 	}
-	scheme := &ntlm.Scheme{Credentials: func(_ ctx, r authretry.CredentialsRequest) (string, string, error) {
+	scheme := &ntlm.Scheme{Credentials: func(_ context.Context, r authretry.CredentialsRequest) (string, string, error) {
 		return r.Account, secret + r.Account, nil
 	}}
 	var transport *authretry.Transport

@@ -105,7 +105,9 @@ func (c *conn) learn(status int, wasSent bool) {
 	case status == http.StatusUnauthorized && wasSent:
 		p.refused = true
 	case status == http.StatusUnauthorized && c.isProved:
-		p.losses++
+		if c.losses == p.losses { // or else it has been counted
+			p.losses++
+		}
 		c.isProved = false
 	case wasSent && isLetIn(status):
 		p.refused = false
@@ -137,7 +139,7 @@ func (c *conn) settle() {
 		p.mu.Unlock()
 		return
 	}
-	detach := func() {}
+	var detach func()
 	if isDead || !c.isProved || c.losses != p.losses || p.users == 0 || p.retired {
 		detach = c.endLocked()
 	} else {
@@ -232,6 +234,10 @@ func (c *conn) handshake(req *http.Request, isFirst bool) (authorization string,
 
 // next ends a response, so that the connection can have the next request.
 func (c *conn) next(resp *http.Response) error {
+	if resp.Close && resp.StatusCode == http.StatusUnauthorized {
+		c.end()
+		return &goneError{&handshakeError{errors.New("ntlm: the server closes the connection between NTLM's messages")}}
+	}
 	overdue := time.AfterFunc(refusalTime, c.end)
 	n, err := io.CopyN(io.Discard, resp.Body, maxRefusal+1)
 	inTime := overdue.Stop()

@@ -24,7 +24,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/md4"
+	"golang.org/x/crypto/md4" //lint:ignore SA1019 NTLM has no other
 )
 
 const secret = "hunter2-correct-horse"

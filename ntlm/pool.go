@@ -1,6 +1,7 @@
 package ntlm
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -28,8 +29,9 @@ type pool struct {
 	place
 	user    user
 	owner   *Scheme
-	base    *http.Transport // whose clone dials
-	dialer  *http.Transport
+	base    http.RoundTripper
+	dialer  dialer                                // made of base
+	proxy   func(*http.Request) (*url.URL, error) // base's; may be nil
 	idleFor time.Duration
 	slots   chan struct{} // one for each request that is under way
 
@@ -42,34 +44,56 @@ type pool struct {
 	retired bool       // the account was forgotten
 }
 
-func newPool(s *Scheme, at place, who user, base *http.Transport) *pool {
-	dialer := base.Clone()
-	dialer.Protocols = new(http.Protocols)
-	dialer.Protocols.SetHTTP1(true) // there is no NTLM over HTTP/2
-	dialer.ForceAttemptHTTP2 = false
-	dialer.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	if dialer.TLSClientConfig == nil {
-		dialer.TLSClientConfig = new(tls.Config)
+// A dialer opens connections: an *http.Transport, or an *authretry.ProxyTransport.
+type dialer interface {
+	NewClientConn(ctx context.Context, scheme, address string) (*http.ClientConn, error)
+}
+
+// newPool returns the connections to a place, as base has them: an *http.Transport, or an *authretry.ProxyTransport over one.
+func newPool(s *Scheme, at place, who user, base http.RoundTripper) (*pool, error) {
+	p := &pool{place: at, user: who, owner: s, base: base, idleFor: defaultIdle, slots: make(chan struct{}, cmp.Or(max(s.MaxConns, 0), defaultMaxConns))}
+	var transport *http.Transport
+	switch base := base.(type) {
+	case *http.Transport:
+		transport = base.Clone()
+		p.dialer = transport
+	case *authretry.ProxyTransport:
+		if base.Base != nil {
+			transport = base.Base.Clone()
+		} else if usual, ok := http.DefaultTransport.(*http.Transport); ok {
+			transport = usual.Clone()
+		} else {
+			return nil, errors.New("ntlm: http.DefaultTransport is not an *http.Transport; set ProxyTransport.Base")
+		}
+		p.dialer = &authretry.ProxyTransport{Base: transport, Schemes: base.Schemes, AllowPlaintext: base.AllowPlaintext, OnEvent: base.OnEvent}
+	default:
+		return nil, fmt.Errorf("ntlm: Transport.Base must be an *http.Transport or an *authretry.ProxyTransport, and is a %T", base)
 	}
-	dialer.TLSClientConfig.NextProtos = []string{"http/1.1"} // Clone has copied it
-	dialer.DisableKeepAlives = false                         // or there is no second message
-	dialer.MaxIdleConnsPerHost = 0
-	if base.Proxy != nil {
-		dialer.Proxy = func(req *http.Request) (*url.URL, error) {
+	speakHTTP1(transport)
+	if transport.IdleConnTimeout > 0 {
+		p.idleFor = transport.IdleConnTimeout
+	}
+	if p.proxy = transport.Proxy; p.proxy != nil {
+		transport.Proxy = func(req *http.Request) (*url.URL, error) {
 			proxy, _ := req.Context().Value(proxyKey{}).(*url.URL)
 			return proxy, nil
 		}
 	}
-	p := &pool{place: at, user: who, owner: s, base: base, dialer: dialer, idleFor: base.IdleConnTimeout}
-	if p.idleFor <= 0 {
-		p.idleFor = defaultIdle
+	return p, nil
+}
+
+// speakHTTP1 has a clone of a Base offer HTTP/1.1 alone: there is no NTLM over HTTP/2. Connections last, or there is no second message.
+func speakHTTP1(t *http.Transport) {
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	t.ForceAttemptHTTP2 = false
+	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = new(tls.Config)
 	}
-	most := s.MaxConns
-	if most <= 0 {
-		most = defaultMaxConns
-	}
-	p.slots = make(chan struct{}, most)
-	return p
+	t.TLSClientConfig.NextProtos = []string{"http/1.1"} // Clone has copied it
+	t.DisableKeepAlives = false
+	t.MaxIdleConnsPerHost = 0
 }
 
 // proxyKey is the key of the proxy in the context of a dial.
@@ -174,10 +198,10 @@ func (p *pool) makeRoom() {
 
 // proxyFor returns the proxy that Base has for a request; nil for none.
 func (p *pool) proxyFor(req *http.Request) (*url.URL, error) {
-	if p.base.Proxy == nil {
+	if p.proxy == nil {
 		return nil, nil
 	}
-	return p.base.Proxy(req)
+	return p.proxy(req)
 }
 
 // open returns a new connection, for one request.
@@ -288,11 +312,11 @@ func (c *carrier) try(req *http.Request, body *heldBody, isFirst bool) (*http.Re
 
 // explain makes a Rejection of what is wrong with the server's message: there are no credentials for it.
 func (p *pool) explain(err error) error {
-	if gone, ok := errors.AsType[*goneError](err); ok {
-		return gone.err
-	}
 	if h, ok := errors.AsType[*handshakeError](err); ok {
 		return &authretry.Rejection{Reason: authretry.ReasonNoCredentials, Origin: p.origin(), Status: http.StatusUnauthorized, Schemes: []string{"NTLM"}, Err: h.err}
+	}
+	if gone, ok := errors.AsType[*goneError](err); ok {
+		return gone.err
 	}
 	return err
 }

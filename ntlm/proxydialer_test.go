@@ -28,6 +28,7 @@ type proxyLab struct {
 	url    *url.URL
 	answer func(w io.Writer, kind string, dials int) bool // in place of what follows, by the kind of message; true: it has answered
 	body   string                                         // of a 407
+	basic  bool                                           // it asks for Basic instead
 
 	dials    atomic.Int32
 	mu       sync.Mutex // guards what follows
@@ -98,6 +99,13 @@ func (p *proxyLab) serve(conn net.Conn) {
 			continue
 		}
 		challenge := "NTLM"
+		if p.basic {
+			kind, challenge = "", `Basic realm="proxy"`
+			if token == base64.StdEncoding.EncodeToString([]byte("nala:her password")) {
+				p.connect(conn, r, req.Host)
+				return
+			}
+		}
 		switch kind {
 		case "1":
 			challenge = "NTLM " + base64.StdEncoding.EncodeToString(message2{nonce: nonce, info: targetInfo(), flags: usualFlags}.bytes())
@@ -118,7 +126,10 @@ func (p *proxyLab) connect(conn net.Conn, r *bufio.Reader, host string) {
 		io.WriteString(conn, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return
 	}
-	io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+	if !p.basic { // http.Transport does not expect it
+		io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n")
+	}
+	io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 	go func() {
 		io.Copy(origin, r)
 		origin.Close()

@@ -19,7 +19,8 @@ import (
 // connections of its own, which are authenticated when they are new, and carry the requests of their account and origin from then
 // on. See the package comment for what is sent.
 //
-// It needs a Transport whose Base is an *http.Transport: that is cloned, so its dialer, TLS configuration, proxy and timeouts count.
+// It needs a Transport whose Base is an *http.Transport, or for https an *authretry.ProxyTransport: that is cloned, so its dialer, TLS
+// configuration, proxy and timeouts count.
 //
 // NTLM is a weak scheme. Its answer goes over plain http to loopback only, unless [authretry.Transport.AllowPlaintext] is set; and
 // set [authretry.Transport.Origins], for whoever gets an answer can try passwords on it, or pass it on to another server.
@@ -112,7 +113,7 @@ func (s *Scheme) isRefused(at place, who user) bool {
 }
 
 // pool returns the connections to a place for a user. It counts as in use until it is left.
-func (s *Scheme) pool(at place, who user, base *http.Transport) *pool {
+func (s *Scheme) pool(at place, who user, base http.RoundTripper) (*pool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.pools[at]
@@ -126,11 +127,14 @@ func (s *Scheme) pool(at place, who user, base *http.Transport) *pool {
 			}
 			delete(s.pools, other)
 		}
-		p = newPool(s, at, who, base)
+		var err error
+		if p, err = newPool(s, at, who, base); err != nil {
+			return nil, err
+		}
 		s.pools[at] = p
 	}
 	p.enter()
-	return p
+	return p, nil
 }
 
 // entered says that a pool is in use again.
@@ -201,11 +205,11 @@ func hasMark(req *http.Request) bool {
 
 // Carry implements authretry.Carrier. Nothing is sent before there is a request.
 func (s *session) Carry(_ context.Context, base http.RoundTripper) (http.RoundTripper, error) {
-	transport, ok := base.(*http.Transport)
-	if !ok {
-		return nil, fmt.Errorf("ntlm: Transport.Base must be an *http.Transport, and is a %T; proxies that ask for NTLM are for ntlm.ProxyDialer", base)
+	p, err := s.scheme.pool(s.at, s.user, base)
+	if err != nil {
+		return nil, err
 	}
-	by := &carrier{pool: s.scheme.pool(s.at, s.user, transport)}
+	by := &carrier{pool: p}
 	by.isFirst.Store(true)
 	return by, nil
 }

@@ -254,7 +254,7 @@ func TestWhatCannotBeUsed(t *testing.T) {
 	}{
 		"no user":        {&ntlm.Scheme{Password: secret}, nil, l.URL, "the user name is empty"},
 		"a long user":    {&ntlm.Scheme{Username: strings.Repeat("u", 1025)}, nil, l.URL, "more than 1024 bytes"},
-		"ProxyTransport": {nil, authretry.NewProxyTransport(&http.Transport{}, &authretry.Basic{}), l.URL, "must be an *http.Transport, and is a *authretry.ProxyTransport"},
+		"ProxyTransport": {nil, authretry.NewProxyTransport(&http.Transport{}, &authretry.Basic{}), l.URL, "for https URLs only"},
 		"another Base":   {nil, roundTripFunc(http.DefaultTransport.RoundTrip), l.URL, "must be an *http.Transport"},
 	} {
 		client := newClient(t, c.scheme, func(tr *authretry.Transport, _ *http.Transport) {
@@ -276,6 +276,24 @@ func TestWhatCannotBeUsed(t *testing.T) {
 	resp.Body.Close()
 	require.Equal(t, 407, resp.StatusCode)
 	require.ErrorContains(t, authretry.Explain(resp), "use ntlm.ProxyDialer")
+}
+
+// A server behind a proxy that wants other credentials: each connection has a tunnel of its own.
+func TestThroughAProxyThatWantsCredentials(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.TLS = new(tls.Config) })
+	p := newProxyLab(t, func(p *proxyLab) { p.basic = true })
+	client := newClient(t, nil, func(tr *authretry.Transport, base *http.Transport) {
+		base.Proxy = http.ProxyURL(p.url)
+		through := authretry.NewProxyTransport(base, &authretry.Basic{Username: "nala", Password: "her password"})
+		tr.Base = through
+		t.Cleanup(through.CloseIdleConnections)
+	})
+	for range 3 {
+		require.Equal(t, "hello mufasa, 0 bytes", getOK(t, client, l.URL+"/a"))
+	}
+	require.Equal(t, []string{"GET /a", "GET /a 1", "GET /a 3", "GET /a", "GET /a"}, l.take())
+	at := l.Listener.Addr().String()
+	require.Equal(t, []string{"CONNECT " + at + " ", "CONNECT " + at + " Basic", "CONNECT " + at + " ", "CONNECT " + at + " Basic"}, p.take())
 }
 
 type roundTripFunc func(*http.Request) (*http.Response, error)
