@@ -331,6 +331,8 @@ func TestCarrierRefusesOthers(t *testing.T) {
 	refusal := &http.Response{StatusCode: 401, Header: http.Header{}, Request: newRequest(t, "GET", l.URL, nil)}
 	session, err := scheme.Answer(t.Context(), &authretry.Challenge{Scheme: "NTLM"}, refusal)
 	require.NoError(t, err)
+	_, err = session.(authretry.Carrier).Carry(t.Context(), roundTripFunc(nil))
+	require.ErrorContains(t, err, "must be an *http.Transport")
 	by, err := session.(authretry.Carrier).Carry(t.Context(), &http.Transport{})
 	require.NoError(t, err)
 	resp, err := by.RoundTrip(newRequest(t, "GET", l.URL, nil))

@@ -1,6 +1,10 @@
 package ntlm
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+)
 
 // ChannelBindings are what a login by a TLS connection is bound to.
 func ChannelBindings(state *tls.ConnectionState) []byte { return channelBindings(state) }
@@ -21,3 +25,11 @@ func (s *Scheme) Pools() (places, conns int) {
 	}
 	return len(s.pools), conns
 }
+
+// A HeldBody is the body of a request, for one try or two.
+type HeldBody struct{ h *heldBody }
+
+func HoldBody(req *http.Request) HeldBody { return HeldBody{holdBody(req)} }
+func (h HeldBody) Take() io.ReadCloser    { return h.h.take() }
+func (h HeldBody) Renew() bool            { return h.h.renew() }
+func (h HeldBody) End(failed bool)        { h.h.end(failed) }

@@ -273,10 +273,10 @@ func (t *tunnel) refused(resp *http.Response, reason authretry.Reason, cause err
 }
 
 // Format keeps the password out of everything that package fmt prints.
-func (d *ProxyDialer) Format(f fmt.State, _ rune) { io.WriteString(f, "ntlm.ProxyDialer{}") }
+func (d ProxyDialer) Format(f fmt.State, _ rune) { io.WriteString(f, "ntlm.ProxyDialer{}") }
 
 // MarshalJSON keeps the password out of JSON.
-func (d *ProxyDialer) MarshalJSON() ([]byte, error) { return []byte("{}"), nil }
+func (d ProxyDialer) MarshalJSON() ([]byte, error) { return []byte("{}"), nil }
 
 // A readAhead is a connection of which something was read already.
 type readAhead struct {

@@ -205,10 +205,15 @@ func TestProxyDialerWithoutLogin(t *testing.T) {
 	conn, err := p.dialer().DialContext(t.Context(), "tcp", "mail.test:25")
 	require.NoError(t, err)
 	defer conn.Close()
-	line, err := bufio.NewReader(conn).ReadString('\n')
+	r := bufio.NewReader(conn)
+	line, err := r.ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "220 ready\r\n", line)
 	require.Equal(t, []string{"CONNECT mail.test:25 1"}, p.take())
+	io.WriteString(conn, "HELP / HTTP/1.1\r\nHost: mail.test\r\n\r\n") // to which the lab says the same
+	line, err = r.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 200 OK\r\n", line)
 }
 
 func TestProxyDialerRefused(t *testing.T) {

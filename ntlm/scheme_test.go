@@ -108,8 +108,15 @@ func TestFirstMessageDoesNothing(t *testing.T) {
 func TestBodyFromAReaderIsSentOnce(t *testing.T) {
 	const size = 10 << 20
 	l := newLab(t, nil)
-	client := newClient(t, nil, func(_ *authretry.Transport, base *http.Transport) { base.ExpectContinueTimeout = 10 * time.Second })
+	var transport *authretry.Transport
+	client := newClient(t, nil, func(tr *authretry.Transport, base *http.Transport) {
+		base.ExpectContinueTimeout = 10 * time.Second
+		transport = tr
+	})
 	for i := range 3 {
+		if i == 2 {
+			transport.CloseIdleConnections()
+		}
 		req := newRequest(t, "POST", l.URL+"/a", struct{ io.Reader }{bytes.NewReader(make([]byte, size))})
 		req.ContentLength = []int64{size, -1, size}[i]
 		status, body := do(t, client, req)
@@ -117,7 +124,7 @@ func TestBodyFromAReaderIsSentOnce(t *testing.T) {
 		require.Equal(t, fmt.Sprintf("hello mufasa, %d bytes", size), body)
 	}
 	require.EqualValues(t, 3*size, l.bodies)
-	require.EqualValues(t, 1, l.handshake.Load())
+	require.Equal(t, []string{"POST /a", "POST /a 1", "POST /a 3", "POST /a", "HEAD /a 1", "POST /a 3"}, l.take())
 }
 
 func TestWrongPassword(t *testing.T) {
@@ -254,7 +261,7 @@ func TestWhatCannotBeUsed(t *testing.T) {
 	}{
 		"no user":        {&ntlm.Scheme{Password: secret}, nil, l.URL, "the user name is empty"},
 		"a long user":    {&ntlm.Scheme{Username: strings.Repeat("u", 1025)}, nil, l.URL, "more than 1024 bytes"},
-		"ProxyTransport": {nil, authretry.NewProxyTransport(&http.Transport{}, &authretry.Basic{}), l.URL, "for https URLs only"},
+		"ProxyTransport": {nil, authretry.NewProxyTransport(nil, &authretry.Basic{}), l.URL, "for https URLs only"},
 		"another Base":   {nil, roundTripFunc(http.DefaultTransport.RoundTrip), l.URL, "must be an *http.Transport"},
 	} {
 		client := newClient(t, c.scheme, func(tr *authretry.Transport, _ *http.Transport) {

@@ -26,5 +26,5 @@ func TestNoTypePrintsASecret(t *testing.T) {
 	require.ErrorIs(t, refused, authretry.ErrCredentialsRefused)
 	_, bad := (&ntlm.Scheme{Password: showtest.Secret}).Answer(t.Context(), &authretry.Challenge{Scheme: "NTLM"}, refusal)
 	require.Error(t, bad)
-	showtest.Types(t, ".", map[string]any{"Scheme": []any{used, session, by, bad}, "ProxyDialer": []any{dialer, refused}})
+	showtest.Types(t, ".", map[string]any{"Scheme": []any{used, session, by, bad}, "ProxyDialer": []any{dialer, *dialer, refused}})
 }
