@@ -84,13 +84,16 @@ func TestContextEndsInEachPhase(t *testing.T) {
 			scheme := &ntlm.Scheme{Username: "mufasa", Password: secret, MaxConns: 1}
 			client := newClient(t, scheme, nil)
 			ctx, cancel := context.WithCancelCause(t.Context())
-			go func() {
-				<-reached
-				cancel(errCause)
-			}()
+			if phase != "body" {
+				go func() {
+					<-reached
+					cancel(errCause)
+				}()
+			}
 			resp, err := client.Do(newRequest(t, "POST", l.URL+"/a", strings.NewReader("body")).WithContext(ctx))
 			if phase == "body" {
 				require.NoError(t, err)
+				cancel(errCause)
 				_, err = io.ReadAll(resp.Body)
 				resp.Body.Close()
 			}
