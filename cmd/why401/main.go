@@ -372,8 +372,8 @@ func parseURL(raw string, schemes ...string) (*url.URL, error) {
 	return nil, fmt.Errorf("the URL must begin with %s://", strings.Join(schemes, ":// or "))
 }
 
-// body returns the body to send, or nil.
-func (q *question) body() io.Reader {
+// payload returns the body to send, or nil.
+func (q *question) payload() io.Reader {
 	if q.data == nil {
 		return nil
 	}

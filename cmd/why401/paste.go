@@ -53,7 +53,7 @@ func pastedCauses(r *report, status string, asks, proxy bool, clean *cleaner) []
 	if asks {
 		resp.Header.Set(challengeHeader(resp), "") // what it says has been read
 	}
-	in := &inquiry{report: r, resp: resp, question: question{clean: *clean}}
+	in := &inquiry{report: r, attempt: attempt{resp: resp}, question: question{clean: *clean}}
 	return in.find(in.insufficientScope, in.serverSays, in.malformed, in.noChallenge)
 }
 

@@ -81,6 +81,10 @@ func (p *printer) report(r *report) {
 	case outcomeRefused, outcomeFailed:
 		colour = red
 	}
+	if len(r.Causes) > 0 {
+		p.brief(r.Causes[0], colour)
+		colour = ""
+	}
 	p.line(0, 0, colour, r.Summary)
 	if r.Error != "" {
 		p.line(2, 0, "", r.Error)
@@ -91,8 +95,32 @@ func (p *printer) report(r *report) {
 		p.heading("What became of the credentials")
 		p.line(2, 0, "", strings.TrimPrefix(r.Explanation, "authretry: ")+" (authretry: "+r.Reason+")")
 	}
-	p.causes("Likely causes", r.Causes, true)
-	p.causes("Also", r.Notes, false)
+	if len(r.Causes) > 1 || len(r.Causes) == 1 && r.Causes[0].hasMore() {
+		p.causes("Causes", r.Causes)
+	}
+	p.causes("Also", r.Notes)
+}
+
+// brief prints the likeliest cause and what to do: in a line each, where the screen is as wide as most are.
+func (p *printer) brief(c cause, colour string) {
+	why, do := c.brief()
+	label := "Cause: "
+	if c.Sure != certain && c.Sure != "" {
+		label = strings.ToUpper(c.Sure[:1]) + c.Sure[1:] + " cause: "
+	}
+	p.line(0, 2, colour, p.cut(label+why))
+	if do != "" {
+		p.line(0, 2, bold, p.cut("What to do: "+do))
+	}
+	fmt.Fprintln(p.w)
+}
+
+// cut shortens what has too much of a server's words in it to a line of a usual screen. A narrow one gets all of it.
+func (p *printer) cut(s string) string {
+	if r := []rune(s); len(r) > p.width && p.width >= 80 {
+		return string(r[:p.width-1]) + "…"
+	}
+	return s
 }
 
 func (p *printer) exchanges(r *report) {
@@ -160,6 +188,9 @@ func with(e exchange) string {
 	if e.Redirected {
 		s = "redirected, " + s
 	}
+	if e.Trial != "" {
+		s = "tried again " + e.Trial + ", " + s
+	}
 	return s
 }
 
@@ -204,15 +235,16 @@ func (p *printer) challenges(r *report) {
 
 func quote(s string) string { return `"` + s + `"` }
 
-func (p *printer) causes(heading string, list []cause, numbered bool) {
+func (p *printer) causes(heading string, list []cause) {
 	if len(list) == 0 {
 		return
 	}
 	p.heading(heading)
 	for i, c := range list {
 		mark := "- "
-		if numbered && len(list) > 1 {
+		if c.Sure != "" {
 			mark = fmt.Sprintf("%d. ", i+1)
+			c.Text = "(" + c.Sure + ") " + c.Text
 		}
 		p.line(2, len(mark), "", mark+c.Text)
 		if c.Fix != "" {

@@ -26,7 +26,7 @@ type report struct {
 // The outcomes of a report.
 const (
 	outcomePassed    = "passed"    // there was an answer, and it is not a refusal
-	outcomeRefused   = "refused"   // 401, 403 or 407
+	outcomeRefused   = "refused"   // 401, 403 or 407, or another response that means one of them
 	outcomeFailed    = "failed"    // there was no answer, or credentials could not be sent
 	outcomeExplained = "explained" // header lines from standard input
 )
@@ -36,6 +36,7 @@ type exchange struct {
 	Method           string        `json:"method"`
 	URL              string        `json:"url"`
 	Redirected       bool          `json:"redirected,omitempty"`       // it follows the Location of the exchange before
+	Trial            string        `json:"trial,omitempty"`            // how it was asked again, to find out more: "without cookies"
 	Credentials      string        `json:"credentials,omitempty"`      // what kind of them, never which
 	ProxyCredentials string        `json:"proxyCredentials,omitempty"` // the same, for the proxy
 	Own              []string      `json:"own,omitempty"`              // the names of the headers given with -H that it carried
@@ -70,11 +71,45 @@ type parameter struct {
 	Meaning string `json:"meaning"`
 }
 
-// A cause is something that may be wrong, and what to do about it. The name is for programs.
+// A cause is something that may be wrong, and what to do about it. The name is for programs. The first sentences of Text
+// and Fix say the most important, in one line each; they come first in what is printed.
 type cause struct {
 	Name string `json:"name"`
+	Sure string `json:"sure,omitempty"` // certain, likely or possible; empty for a note
 	Text string `json:"text"`
 	Fix  string `json:"fix,omitempty"`
+}
+
+// How sure a cause is.
+const (
+	certain  = "certain"  // the server says so, or it was tried
+	likely   = "likely"   // it usually is the matter where this is seen
+	possible = "possible" // it is worth a look
+)
+
+// brief returns the first sentences of Text and Fix.
+func (c cause) brief() (why, do string) { return firstSentence(c.Text), firstSentence(c.Fix) }
+
+// hasMore reports whether there is more to say than the brief.
+func (c cause) hasMore() bool {
+	why, do := c.brief()
+	return why != c.Text || do != c.Fix
+}
+
+// firstSentence returns what comes before the first full stop that is not within “quotes”.
+func firstSentence(s string) string {
+	quotes := 0
+	for i, r := range s {
+		switch {
+		case r == '“':
+			quotes++
+		case r == '”':
+			quotes--
+		case r == '.' && quotes <= 0 && (i+1 == len(s) || s[i+1] == ' '):
+			return s[:i+1]
+		}
+	}
+	return s
 }
 
 // challenges explains the challenges in the values of a header.

@@ -39,6 +39,7 @@ type world struct {
 	t      *testing.T
 	hosts  map[string]http.Handler
 	env    map[string]string // besides the secrets of the tests
+	at     map[string]string // addresses of hosts that have a server of their own
 	plain  *httptest.Server
 	secure *httptest.Server
 }
@@ -69,6 +70,8 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 	host, port, _ := net.SplitHostPort(address)
 	var d net.Dialer
 	switch {
+	case w.at[host] != "":
+		return d.DialContext(ctx, network, w.at[host])
 	case w.hosts[host] == nil:
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
 	case port == "443":
@@ -85,7 +88,7 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 
 // run runs the command in the world.
 func (w *world) run(args []string, stdin string, trust bool) (out string, status int) {
-	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust}}
+	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust}, ForceAttemptHTTP2: true}
 	w.t.Cleanup(base.CloseIdleConnections)
 	var stdout, stderr bytes.Buffer
 	c := command{
