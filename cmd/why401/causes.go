@@ -223,6 +223,10 @@ func (in *inquiry) noneGiven() *cause {
 	switch {
 	case in.has("Basic") != nil || in.has("Digest") != nil:
 		fix = "Run it again with -u and the user name."
+	case in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
+		fix = "Get a token from the realm's URL; package registry does that."
+	case in.param("resource_metadata") != "":
+		fix = "Run it again with -login, or with -token-env and a token."
 	case in.has("Bearer") != nil:
 		fix = "Run it again with -token-env and a variable that has a token."
 	}

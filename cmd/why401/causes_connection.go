@@ -99,6 +99,9 @@ func (in *inquiry) clientCertificate() *cause {
 	if in.certificate == nil || in.err == nil && !in.refused() || in.rejected != nil && in.resp == nil {
 		return nil
 	}
+	if in.disguise != nil && strings.HasPrefix(in.disguise.Name, "client-certificate") {
+		return nil // it is said already
+	}
 	c := &cause{Name: "client-certificate", Sure: certain, Text: "The server wants a client certificate (mutual TLS). It says nothing without one.",
 		Fix: "Get one from whoever runs the server, and try it with curl. The command is: curl --cert FILE --key FILE " + in.clean.url(in.url) +
 			" and in a program, it is set as Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."}

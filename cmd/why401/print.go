@@ -217,13 +217,10 @@ func (p *printer) challenges(r *report) {
 		}
 		p.line(4, 4, "", "To satisfy it: "+c.Needs+".")
 		if c.Snippet != "" {
-			constructor := "authretry.New("
-			if c.Proxy {
-				constructor = "authretry.NewProxyTransport(nil,"
+			for line := range strings.Lines(c.Snippet) {
+				fmt.Fprint(p.w, "      "+line)
 			}
-			p.line(6, 4, "", "client := &http.Client{Transport: "+constructor)
-			p.line(10, 4, "", c.Snippet+",")
-			p.line(6, 0, "", ")}")
+			fmt.Fprintln(p.w)
 		} else {
 			p.line(4, 4, "", "authretry has no such scheme; implement authretry.Scheme for it, or use a library that has it.")
 		}

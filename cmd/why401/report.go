@@ -123,8 +123,8 @@ func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, dam
 		for i, q := range p.Params[:min(len(p.Params), mostParams)] {
 			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), meaningOf(p, q)})
 		}
-		needs, snippet := needsOf(shown)
-		ch.Needs, ch.Snippet = printable(needs, 500), printable(snippet, 200)
+		needs, recipe := needsOf(shown)
+		ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)
 		list = append(list, ch)
 	}
 	if err != nil {

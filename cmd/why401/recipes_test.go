@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/authretry/authretry/authtest"
+	"github.com/stretchr/testify/require"
+)
+
+// TestRecipes compiles each recipe as it is printed, and runs it against a server that wants just that.
+func TestRecipes(t *testing.T) {
+	_, err := exec.LookPath("go")
+	require.NoError(t, err)
+	bearer := &authtest.Bearer{ClientID: "c", ClientSecret: password, Scope: "treasure:read"}
+	proof := &authtest.DPoP{}
+	servers := map[string]*authtest.Server{
+		"Basic":              authtest.NewServer(&authtest.Basic{Username: "Aladdin", Password: password}),
+		"Digest":             authtest.NewServer(&authtest.Digest{Username: "Aladdin", Password: password}),
+		"Bearer":             authtest.NewServer(&authtest.APIKey{Prefix: "Bearer", Key: token}),
+		"insufficient_scope": authtest.NewServer(bearer),
+		"DPoP":               authtest.NewServer(proof),
+		"ApiKey":             authtest.NewServer(&authtest.APIKey{Prefix: "ApiKey", Key: apiKey}),
+		"Token":              authtest.NewServer(&authtest.APIKey{Prefix: "Token", Key: apiKey}),
+		"Sesame":             authtest.NewServer(&authtest.APIKey{Prefix: "Sesame", Key: apiKey}),
+		"registry":           authtest.NewServer(&authtest.Registry{Username: "Aladdin", Password: password}),
+		"proxy":              nil, // of which authtest has none
+		"metadata":           nil, // it asks a person
+	}
+	challenges := map[string]string{
+		"insufficient_scope": `Bearer error="insufficient_scope", scope="treasure:read"`,
+		"registry":           `Bearer realm="https://auth.test/token", service="s", scope="repository:a:pull"`,
+		"metadata":           `Bearer resource_metadata="https://api.test/.well-known/oauth-protected-resource"`,
+		"proxy":              "Basic realm=x",
+	}
+	var code strings.Builder
+	for name := range servers {
+		challenge := challenges[name]
+		if challenge == "" {
+			challenge = name
+		}
+		var clean cleaner
+		list, _ := clean.challenges([]string{challenge}, name == "proxy")
+		for line := range strings.Lines(list[0].Snippet) {
+			require.LessOrEqual(t, len(line), 75, "it fits on a screen: %s", line)
+		}
+		fmt.Fprintf(&code, "\nfunc recipe%s() *http.Client {\n%s\nreturn client\n}\n", strings.ReplaceAll(name, "_", ""), list[0].Snippet)
+	}
+	for _, s := range schemes { // those that are as others, too
+		fmt.Fprintf(&code, "\nfunc scheme%s() *http.Client {\n%s\n}\n", strings.ReplaceAll(s.name, "-", ""), orElse(s.recipe.code(false), "var client *http.Client")+"\nreturn client")
+	}
+	program := build(t, code.String(), servers)
+
+	dir := t.TempDir()
+	for name, server := range servers {
+		if server == nil {
+			continue
+		}
+		t.Cleanup(server.Close)
+		t.Run(name, func(t *testing.T) {
+			at := "/"
+			env := []string{"API_USER=Aladdin", "API_PASSWORD=" + password, "API_TOKEN=" + token, "API_KEY=" + apiKey, "CLIENT_ID=c", "CLIENT_SECRET=" + password,
+				"KEY_FILE=" + filepath.Join(dir, "dpop.pem"), "DOCKER_CONFIG=" + dir, "HOME=" + dir}
+			switch name {
+			case "insufficient_scope":
+				env = append(env, "TOKEN_URL="+bearer.TokenURL())
+			case "DPoP":
+				env = append(env, "TOKEN_URL="+proof.TokenURL())
+			case "registry":
+				at = "/v2/cave/manifests/latest"
+				config, err := json.Marshal(map[string]any{"auths": map[string]any{strings.TrimPrefix(server.URL, "http://"): map[string]string{"username": "Aladdin", "password": password}}})
+				require.NoError(t, err)
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600))
+			}
+			cmd := exec.Command(program, name, server.URL+at)
+			cmd.Env = append(os.Environ(), env...)
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, string(out))
+			require.Equal(t, "200 OK\n", string(out))
+		})
+	}
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// build makes a program of the recipes, which asks a URL with the client of the one that it is told.
+func build(t *testing.T, code string, servers map[string]*authtest.Server) (program string) {
+	imports := "\"net/http\"\n\"fmt\"\n\"os\"\n"
+	for name, path := range map[string]string{"log.": "log", "authretry.": "github.com/authretry/authretry", "oauth2.": "golang.org/x/oauth2", "dpop.": "github.com/authretry/authretry/dpop",
+		"registry.": "github.com/authretry/authretry/registry", "discover.": "github.com/authretry/authretry/discover", "login.": "github.com/authretry/authretry/login"} {
+		require.Contains(t, code, name)
+		imports += fmt.Sprintf("%q\n", path)
+	}
+	main := "func main() {\nclient := map[string]func() *http.Client{\n"
+	for name := range servers {
+		main += fmt.Sprintf("%q: recipe%s,\n", name, strings.ReplaceAll(name, "_", ""))
+	}
+	main += "}[os.Args[1]]()\nresp, err := client.Get(os.Args[2])\nif err != nil {\nfmt.Println(err)\nos.Exit(1)\n}\nresp.Body.Close()\nfmt.Println(resp.Status)\n}\n"
+
+	// By an overlay it is a package of this module that is not there.
+	dir := t.TempDir()
+	source, overlay, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "recipes")
+	require.NoError(t, os.WriteFile(source, []byte("package main\n\nimport (\n"+imports+")\n"+code+main), 0o600))
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(here, "recipes", "main.go"): source}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(overlay, replace, 0o600))
+	out, err := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./recipes").CombinedOutput()
+	require.NoError(t, err, "%s\n%s", out, code)
+	return program
+}
