@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/login"
 	"golang.org/x/oauth2"
 )
 
@@ -20,6 +21,8 @@ import (
 type asker struct {
 	base *http.Transport
 	now  func() time.Time
+	flow login.Flow // of -login; nil: login.Auto
+	out  io.Writer  // where a person reads what to do for -login
 }
 
 // dial opens a connection as the transport does.
@@ -44,6 +47,7 @@ type inquiry struct {
 	proxies  func(*http.Request) (*url.URL, error)
 	rejected *authretry.Rejection // why there are no credentials, or why they were refused
 	now      time.Time            // when the last response came
+	trial    *loginTrial          // of -login; nil: it was not given
 	words    string               // what words are looked for in: the body, in lower case, without secrets
 	disguise *cause               // why a response is a refusal that does not look like one; nil: it is none
 	trials   trials
@@ -84,6 +88,9 @@ func (a *asker) ask(ctx context.Context, q question) *report {
 		defer cancel()
 	}
 	in := &inquiry{question: q, asker: a, report: &report{URL: q.clean.url(q.url)}}
+	if q.login.wanted {
+		in.trial = in.startLogin()
+	}
 	in.attempt = in.send(ctx, manner{})
 	in.overHTTP1(ctx)
 	in.now = a.now()
@@ -134,6 +141,9 @@ func (in *inquiry) client(recorder http.RoundTripper, m manner) *http.Client {
 func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
 	if in.token != "" {
 		list = append(list, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
+	}
+	if in.trial != nil {
+		list = append(list, &authretry.Bearer{Source: in.trial.tokens})
 	}
 	if in.user.given {
 		name, password := in.user.name, in.user.password

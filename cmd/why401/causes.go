@@ -13,9 +13,9 @@ import (
 // finders: what is known of the exchange, then what the server says, then what usually is the matter.
 func (in *inquiry) causes() []cause {
 	list := in.find(
-		in.notSent, in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
+		in.notSent, in.noLogin, in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.ownAuthorization, in.redirected,
-		in.tokenTimes, in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
+		in.tokenTimes, in.proof, in.boundToken, in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
 		in.forbidden, in.noneGiven, in.wrongScheme, in.malformed,
 		in.shouldBe403, in.notASCII, in.headerLost, in.skewed, in.wrongPassword, in.wrongToken, in.noChallenge, in.hidden, in.tooMany,
 	)

@@ -17,6 +17,7 @@ import (
 // fill makes the report of what was recorded.
 func (in *inquiry) fill(ctx context.Context) {
 	r, clean := in.report, &in.clean
+	in.hideLogin()
 	for _, h := range in.hops {
 		clean.hideExchange(h)
 	}
@@ -28,6 +29,7 @@ func (in *inquiry) fill(ctx context.Context) {
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	in.settle()
 	in.tryAgain(ctx)
+	r.Login = in.foundLogin(ctx)
 	for _, h := range slices.Concat(in.hops, in.trials.hops) {
 		r.Exchanges = append(r.Exchanges, in.exchange(h))
 	}
@@ -171,6 +173,8 @@ func (in *inquiry) errorText(err error, most int) string {
 	case errors.As(err, &host):
 	case errors.As(err, &dns):
 		return printable(strings.ReplaceAll(text, dns.Name, in.clean.host(dns.Name)), most) // a redirect may have made up the name
+	case isHTTP2(err):
+		return printable(in.clean.quotes(text), most) // what the server has sent is in quotes
 	case errors.As(err, &op), isTLS(err), isTimeout(err), errors.Is(err, errTooManyRedirects):
 		return printable(text, most)
 	}

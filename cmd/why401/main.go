@@ -103,7 +103,7 @@ func main() {
 		stdout: os.Stdout,
 		stderr: os.Stderr,
 		getenv: os.Getenv,
-		asker:  asker{base: http.DefaultTransport.(*http.Transport).Clone(), now: time.Now},
+		asker:  asker{base: http.DefaultTransport.(*http.Transport).Clone(), now: time.Now, out: os.Stderr},
 	}
 	os.Exit(c.run(context.Background(), os.Args[1:]))
 }
@@ -192,6 +192,7 @@ type question struct {
 	tokenNotes     []cause // what is odd about the secrets as they were given
 	ahead          bool
 	allowPlaintext bool
+	login          loginQuestion
 
 	clean cleaner
 }
@@ -211,8 +212,12 @@ explains the WWW-Authenticate lines given on standard input.
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
   -data FILE           the body to send
+  -login               find out who gives out tokens for the URL, log in there, and try the token
+  -client-id ID        the client to log in as
+  -issuer URL          the authorization server to log in at, if there are several
+  -register            let the authorization server register this program as a client, if need be
   -proxy URL           the proxy, instead of what the environment says
-  -timeout DURATION    how long all of it may take (30s)
+  -timeout DURATION    how long all of it may take (30s; 5m with -login)
   -proxy-user USER     user name for the proxy; the password is asked for
   -proxy-password-env VAR, -proxy-password-file FILE
                        read the proxy's password from there
@@ -244,7 +249,11 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 	flags.Func("H", "", q.addHeader)
 	flags.StringVar(&dataFile, "data", "", "")
 	flags.StringVar(&rawProxy, "proxy", "", "")
-	flags.DurationVar(&q.timeout, "timeout", 30*time.Second, "")
+	flags.DurationVar(&q.timeout, "timeout", 0, "")
+	flags.BoolVar(&q.login.wanted, "login", false, "")
+	flags.StringVar(&q.login.clientID, "client-id", "", "")
+	flags.StringVar(&q.login.issuer, "issuer", "", "")
+	flags.BoolVar(&q.login.register, "register", false, "")
 	flags.BoolVar(&asJSON, "json", false, "")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -261,6 +270,9 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 		return q, false, usagef("one URL is enough, and flags go before it; see why401 -h")
 	}
 	if err := q.setURL(flags.Arg(0)); err != nil {
+		return q, false, err
+	}
+	if err := q.checkLogin(secrets.given("token")); err != nil {
 		return q, false, err
 	}
 	if rawProxy != "" {
@@ -286,6 +298,29 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 		return q, false, usagef("-X takes a method, such as GET")
 	}
 	return q, asJSON, c.readSecrets(ctx, &q, secrets)
+}
+
+// checkLogin checks the flags of -login, and gives a person the time for it.
+func (q *question) checkLogin(hasToken bool) error {
+	l := q.login
+	if l.wanted && hasToken {
+		return usagef("-login gets a token: use it, or -token-env or -token-file")
+	}
+	if !l.wanted && (l.clientID != "" || l.issuer != "" || l.register) {
+		return usagef("-client-id, -issuer and -register are for -login")
+	}
+	if l.issuer != "" {
+		if _, err := parseURL(l.issuer, "https", "http"); err != nil {
+			return usagef("-issuer: %v", err)
+		}
+	}
+	if q.timeout == 0 {
+		q.timeout = 30 * time.Second
+		if l.wanted {
+			q.timeout = 5 * time.Minute
+		}
+	}
+	return nil
 }
 
 // plainFlagError returns what a flag's own func said, without the flag's value, which package flag puts before it and

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/require"
@@ -80,6 +81,45 @@ func TestMisses(t *testing.T) {
 			w.golden(c.name, append(c.args, c.url), c.status, true)
 		})
 	}
+}
+
+// TestBriefFits has the most likely cause and what to do in the first two lines of each report, whole, on a screen of 80
+// columns; and in the signs, and on a narrow screen in more lines.
+func TestBriefFits(t *testing.T) {
+	fits := func(c cause) {
+		t.Helper()
+		why, do := c.brief()
+		require.LessOrEqual(t, utf8.RuneCountInString("Possible cause: "+why), 80, why)
+		require.LessOrEqual(t, utf8.RuneCountInString("What to do: "+do), 80, do)
+		require.NotEmpty(t, do)
+	}
+	for _, s := range knownSigns {
+		fits(cause{s.name, s.sure, s.text, s.fix})
+	}
+	files, err := filepath.Glob("testdata/*.txt")
+	require.NoError(t, err)
+	n := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		lines := strings.Split(string(text), "\n")
+		if !strings.Contains(lines[0], "ause: ") {
+			continue
+		}
+		n++
+		require.Regexp(t, `^(Cause|Likely cause|Possible cause): `, lines[0], file)
+		require.Regexp(t, `^What to do: `, lines[1], file)
+		require.Empty(t, lines[2], file)
+		require.NotContains(t, lines[0]+lines[1], "…", file)
+	}
+	require.Greater(t, n, 80)
+
+	var out strings.Builder
+	newPrinter(&out, func(string) string { return "40" }).brief(cause{"x", likely, strings.Repeat("why ", 20) + ".", "Do."}, "")
+	require.NotContains(t, out.String(), "…")
+	out.Reset()
+	newPrinter(&out, func(string) string { return "" }).brief(cause{"x", likely, "“" + strings.Repeat("the server's words. ", 20) + "”.", "Do."}, "")
+	require.Equal(t, 3, strings.Count(out.String(), "\n"))
 }
 
 // golden runs the command, and compares what a person sees with the file in testdata.

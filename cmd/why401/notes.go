@@ -11,8 +11,8 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"basic-plain-http", "", "The server asks for Basic over plain http: whoever is on the way can read the password (RFC 7617 §4).",
 			"Use https, if the server has it."})
 	}
-	if c := claimsOf(in.sentToken()); in.refused() && c != nil && c.about() != "" {
-		list = append(list, cause{"token-claims", "", "The token is a JWT that says of itself: " + in.clean.text(c.about(), 400) + ". (Read, but not verified.)",
+	if t := decodeJWT(in.sentToken()); in.refused() && t != nil {
+		list = append(list, cause{"token-claims", "", "The token is a JWT that says of itself: " + in.clean.text(t.about(), 600) + ". (Read, but its signature was not checked, so anybody may have written that.)",
 			"Compare that with what the server expects."})
 	}
 	if in.header.Get("Authorization") != "" && in.schemes == nil {

@@ -18,13 +18,24 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer, getenv func(string) string) *printer {
+	f, ok := w.(*os.File)
 	p := &printer{w: w, width: 80}
-	if columns, err := strconv.Atoi(getenv("COLUMNS")); err == nil && columns > 0 {
+	if columns := columns(f, getenv); columns > 0 {
 		p.width = min(max(columns, 40), 120)
 	}
-	f, ok := w.(*os.File)
 	p.colour = ok && isTerminal(f) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && getenv("TERM") != ""
 	return p
+}
+
+// columns returns how wide lines may be: as the terminal says, or else COLUMNS; 0 if neither does. F may be nil.
+func columns(f *os.File, getenv func(string) string) int {
+	if f != nil {
+		if n := terminalWidth(f); n > 0 {
+			return n
+		}
+	}
+	n, _ := strconv.Atoi(getenv("COLUMNS"))
+	return n
 }
 
 // The colours, as SGR sequences.
@@ -91,6 +102,7 @@ func (p *printer) report(r *report) {
 	}
 	p.exchanges(r)
 	p.challenges(r)
+	p.login(r.Login)
 	if r.Explanation != "" {
 		p.heading("What became of the credentials")
 		p.line(2, 0, "", strings.TrimPrefix(r.Explanation, "authretry: ")+" (authretry: "+r.Reason+")")
@@ -228,6 +240,44 @@ func (p *printer) challenges(r *report) {
 	for _, d := range r.Damage {
 		p.line(2, 2, yellow, "The header is damaged: "+strings.TrimPrefix(d, "damaged challenge: ")+".")
 	}
+}
+
+// login says what -login has found out.
+func (p *printer) login(f *loginFinding) {
+	if f == nil {
+		return
+	}
+	p.heading("Who gives out tokens")
+	p.line(2, 4, "", "The resource calls itself "+f.Resource+", and trusts "+strings.Join(f.Issuers, ", ")+".")
+	if len(f.Scopes) > 0 {
+		p.line(2, 4, "", "It knows the scopes "+strings.Join(f.Scopes, ", ")+".")
+	}
+	if f.Bound {
+		p.line(2, 4, "", "It takes only tokens that are bound to a key (RFC 9449).")
+	}
+	p.line(2, 4, "", "Asked was "+f.Issuer+". "+f.ways())
+	if f.Tried == "" {
+		p.line(2, 4, "", "Nobody was asked to log in.")
+	} else {
+		p.line(2, 4, bold, "Tried: "+f.Tried+".")
+	}
+}
+
+// ways says how people log in at an authorization server.
+func (f *loginFinding) ways() string {
+	s := "It has no login for people"
+	switch {
+	case f.Browser && f.Device:
+		s = "People log in there by a browser, or by another device"
+	case f.Browser:
+		s = "People log in there by a browser"
+	case f.Device:
+		s = "People log in there by another device"
+	}
+	if f.Registers {
+		return s + "; it registers programs on demand (RFC 7591)."
+	}
+	return s + "; it registers no programs on demand."
 }
 
 func quote(s string) string { return `"` + s + `"` }

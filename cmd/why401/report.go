@@ -8,19 +8,20 @@ import (
 
 // A report is all that this program finds out. Its JSON is what -json prints.
 type report struct {
-	Outcome     string      `json:"outcome"`
-	URL         string      `json:"url,omitempty"`
-	Status      int         `json:"status,omitempty"`
-	Summary     string      `json:"summary"`
-	Exchanges   []exchange  `json:"exchanges"`
-	Challenges  []challenge `json:"challenges"`
-	Damage      []string    `json:"damage"`
-	Reason      string      `json:"reason,omitempty"`
-	Explanation string      `json:"explanation,omitempty"`
-	Error       string      `json:"error,omitempty"`
-	Body        string      `json:"body,omitempty"`
-	Causes      []cause     `json:"causes"`
-	Notes       []cause     `json:"notes"`
+	Outcome     string        `json:"outcome"`
+	URL         string        `json:"url,omitempty"`
+	Status      int           `json:"status,omitempty"`
+	Summary     string        `json:"summary"`
+	Exchanges   []exchange    `json:"exchanges"`
+	Challenges  []challenge   `json:"challenges"`
+	Damage      []string      `json:"damage"`
+	Reason      string        `json:"reason,omitempty"`
+	Explanation string        `json:"explanation,omitempty"`
+	Error       string        `json:"error,omitempty"`
+	Body        string        `json:"body,omitempty"`
+	Login       *loginFinding `json:"login,omitempty"`
+	Causes      []cause       `json:"causes"`
+	Notes       []cause       `json:"notes"`
 }
 
 // The outcomes of a report.
@@ -120,8 +121,8 @@ func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, dam
 		shown := c.challenge(p)
 		words, known := schemeNamed(shown.Scheme)
 		ch := challenge{Scheme: shown.Scheme, Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
-		for i, q := range p.Params[:min(len(p.Params), mostParams)] {
-			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), meaningOf(p, q)})
+		for i := range p.Params[:min(len(p.Params), mostParams)] {
+			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), printable(meaningOf(shown, shown.Params[i]), 300)})
 		}
 		needs, recipe := needsOf(shown)
 		ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)

@@ -142,6 +142,9 @@ func meaningOf(c authretry.Challenge, p authretry.Param) string {
 	if strings.EqualFold(p.Name, "realm") && isRegistry(c) {
 		return "where tokens are to be had (container registries)"
 	}
+	if meaning := registryScope(p.Value); strings.EqualFold(p.Name, "scope") && isRegistry(c) && meaning != "" {
+		return meaning
+	}
 	for _, w := range params {
 		if !strings.EqualFold(w.name, p.Name) || w.scheme != "" && !strings.EqualFold(w.scheme, c.Scheme) {
 			continue
@@ -153,4 +156,22 @@ func meaningOf(c authretry.Challenge, p authretry.Param) string {
 		return w.meaning
 	}
 	return "an extension that this program does not know"
+}
+
+// registryScope says what a scope of a container registry allows, such as "repository:cave/lamp:pull,push"; empty if it is none.
+func registryScope(scope string) string {
+	const most = 3
+	var list []string
+	for one := range strings.FieldsSeq(scope) {
+		kind, rest, _ := strings.Cut(one, ":")
+		colon := strings.LastIndexByte(rest, ':')
+		if colon < 0 || len(list) == most {
+			return ""
+		}
+		list = append(list, "to "+strings.ReplaceAll(rest[colon+1:], ",", " and ")+" in the "+kind+" "+rest[:colon])
+	}
+	if list == nil {
+		return ""
+	}
+	return "what the token must allow: " + strings.Join(list, ", ")
 }

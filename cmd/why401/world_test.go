@@ -110,16 +110,16 @@ func (w *world) getenv(name string) string {
 		"EXPIRED": expired, "UNREVOKED": fresh, "EARLY": early}[name]
 }
 
-// jwt makes a token. Nobody verifies it, so anything will do for a signature.
-func jwt(claims string) string {
+// newJWT makes a token. Nobody verifies it, so anything will do for a signature.
+func newJWT(claims string) string {
 	e := base64.RawURLEncoding
 	return e.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + e.EncodeToString([]byte(claims)) + "." + e.EncodeToString([]byte("signature-of-the-test-itself"))
 }
 
 var (
-	expired = jwt(fmt.Sprintf(`{"sub":"Ali","exp":%d}`, noon.Add(-3*time.Hour).Unix()))
-	fresh   = jwt(fmt.Sprintf(`{"sub":"Ali","iss":"https://login.example.com","aud":["treasury"],"scope":"read","exp":%d}`, noon.Add(time.Hour).Unix()))
-	early   = jwt(fmt.Sprintf(`{"sub":"Ali","nbf":%d}`, noon.Add(10*time.Minute).Unix()))
+	expired = newJWT(fmt.Sprintf(`{"sub":"Ali","exp":%d}`, noon.Add(-3*time.Hour).Unix()))
+	fresh   = newJWT(fmt.Sprintf(`{"sub":"Ali","iss":"https://login.example.com","aud":["treasury"],"scope":"read","exp":%d}`, noon.Add(time.Hour).Unix()))
+	early   = newJWT(fmt.Sprintf(`{"sub":"Ali","nbf":%d}`, noon.Add(10*time.Minute).Unix()))
 )
 
 // guarded returns a server of package authtest.
