@@ -33,7 +33,7 @@ func (in *inquiry) boundToken() *cause {
 			"Send it with a proof. In a program, use package dpop, with the key that it was issued for."}
 	case t.Confirms.Certificate != "" && in.certificate == nil:
 		return &cause{"token-bound", certain, "The token is bound to a client certificate, and none was sent. Its cnf has x5t#S256 (RFC 8705), and the server has not asked for one here.",
-			"Ask the host that wants client certificates; it often has another name."}
+			"Ask the host that wants client certificates. It often has another name."}
 	case t.Confirms.Certificate != "":
 		return &cause{"token-bound", certain, "The token is bound to a client certificate, and none was sent. Its cnf has x5t#S256 (RFC 8705).", "Send it with the certificate that it was issued for."}
 	}
