@@ -119,6 +119,9 @@ func (in *inquiry) exchange(h hop) exchange {
 	if h.connect {
 		e.URL = clean.host(h.req.Host)
 	}
+	if in.header.Get("Cookie") == "" && !h.connect {
+		e.Cookies = len(h.req.Cookies())
+	}
 	for name := range in.header {
 		if h.req.Header.Get(name) != "" && !harmless[http.CanonicalHeaderKey(name)] && name != "Authorization" {
 			e.Own = append(e.Own, printable(name, 60))

@@ -139,7 +139,7 @@ func (e usageError) Error() string { return string(e) }
 func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
 func (c *command) run(ctx context.Context, args []string) int {
-	q, asJSON, err := c.parse(ctx, args)
+	q, out, err := c.parse(ctx, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return exitPassed
 	}
@@ -160,7 +160,13 @@ func (c *command) run(ctx context.Context, args []string) int {
 	} else {
 		r = c.asker.ask(ctx, q)
 	}
-	if asJSON {
+	if out.html != "" {
+		if err := saveHTML(out.html, r); err != nil {
+			fmt.Fprintf(c.stderr, "why401: %v\n", err)
+			return exitUsage
+		}
+	}
+	if out.asJSON {
 		encoder := json.NewEncoder(c.stdout)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
@@ -175,6 +181,12 @@ func (c *command) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	return exitPassed
+}
+
+// An output is how the report is put out.
+type output struct {
+	asJSON bool
+	html   string // the file for a page; empty: none
 }
 
 // A question is what the command line asks for.
@@ -222,11 +234,12 @@ explains the WWW-Authenticate lines given on standard input.
   -proxy-password-env VAR, -proxy-password-file FILE
                        read the proxy's password from there
   -json                print the report as JSON
+  -html FILE           write it as a page for a browser, too
 
 Exit status: 0 not refused, 1 refused, 2 wrong usage, 3 no answer.
 `
 
-func (c *command) parse(ctx context.Context, args []string) (q question, asJSON bool, err error) {
+func (c *command) parse(ctx context.Context, args []string) (q question, out output, err error) {
 	q = question{header: http.Header{}}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		q.clean.hide(userinfoOf(c.getenv(name))...) // errors of http.Transport may quote it
@@ -254,38 +267,39 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 	flags.StringVar(&q.login.clientID, "client-id", "", "")
 	flags.StringVar(&q.login.issuer, "issuer", "", "")
 	flags.BoolVar(&q.login.register, "register", false, "")
-	flags.BoolVar(&asJSON, "json", false, "")
+	flags.BoolVar(&out.asJSON, "json", false, "")
+	flags.StringVar(&out.html, "html", "", "")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Fprint(c.stdout, usage)
-			return q, false, err
+			return q, out, err
 		}
-		return q, false, usagef("%s; see why401 -h", plainFlagError(err))
+		return q, out, usagef("%s; see why401 -h", plainFlagError(err))
 	}
 	switch flags.NArg() {
 	case 0:
-		return q, asJSON, nil
+		return q, out, nil
 	case 1:
 	default:
-		return q, false, usagef("one URL is enough, and flags go before it; see why401 -h")
+		return q, out, usagef("one URL is enough, and flags go before it; see why401 -h")
 	}
 	if err := q.setURL(flags.Arg(0)); err != nil {
-		return q, false, err
+		return q, out, err
 	}
 	if err := q.checkLogin(secrets.given("token")); err != nil {
-		return q, false, err
+		return q, out, err
 	}
 	if rawProxy != "" {
 		if q.proxy, err = parseURL(rawProxy, "http", "https", "socks5"); err != nil {
-			return q, false, usagef("-proxy: %v", err)
+			return q, out, usagef("-proxy: %v", err)
 		}
 		if q.proxy.User != nil {
-			return q, false, usagef("-proxy takes no user name and password, which every user of the machine could read; use -proxy-user")
+			return q, out, usagef("-proxy takes no user name and password, which every user of the machine could read; use -proxy-user")
 		}
 	}
 	if dataFile != "" {
 		if q.data, err = os.ReadFile(dataFile); err != nil {
-			return q, false, usagef("-data: %v", err)
+			return q, out, usagef("-data: %v", err)
 		}
 	}
 	if q.method == "" {
@@ -295,9 +309,9 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 		}
 	}
 	if _, err := http.NewRequest(q.method, "http://localhost/", nil); err != nil {
-		return q, false, usagef("-X takes a method, such as GET")
+		return q, out, usagef("-X takes a method, such as GET")
 	}
-	return q, asJSON, c.readSecrets(ctx, &q, secrets)
+	return q, out, c.readSecrets(ctx, &q, secrets)
 }
 
 // checkLogin checks the flags of -login, and gives a person the time for it.

@@ -197,6 +197,12 @@ func with(e exchange) string {
 	} else if e.ProxyCredentials != "" {
 		s += ", and " + e.ProxyCredentials + " credentials for the proxy"
 	}
+	switch {
+	case e.Cookies > 0 && s == "without credentials":
+		s = "with " + e.cookies()
+	case e.Cookies > 0:
+		s += ", and " + e.cookies()
+	}
 	if e.Redirected {
 		s = "redirected, " + s
 	}
@@ -242,6 +248,14 @@ func (p *printer) challenges(r *report) {
 	}
 }
 
+// cookies says how many there are.
+func (e *exchange) cookies() string {
+	if e.Cookies == 1 {
+		return "a cookie"
+	}
+	return strconv.Itoa(e.Cookies) + " cookies"
+}
+
 // login says what -login has found out.
 func (p *printer) login(f *loginFinding) {
 	if f == nil {
@@ -255,7 +269,7 @@ func (p *printer) login(f *loginFinding) {
 	if f.Bound {
 		p.line(2, 4, "", "It takes only tokens that are bound to a key (RFC 9449).")
 	}
-	p.line(2, 4, "", "Asked was "+f.Issuer+". "+f.ways())
+	p.line(2, 4, "", "Asked was "+f.Issuer+". "+f.Ways())
 	if f.Tried == "" {
 		p.line(2, 4, "", "Nobody was asked to log in.")
 	} else {
@@ -263,8 +277,8 @@ func (p *printer) login(f *loginFinding) {
 	}
 }
 
-// ways says how people log in at an authorization server.
-func (f *loginFinding) ways() string {
+// Ways says how people log in at an authorization server.
+func (f *loginFinding) Ways() string {
 	s := "It has no login for people"
 	switch {
 	case f.Browser && f.Device:

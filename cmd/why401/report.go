@@ -40,6 +40,7 @@ type exchange struct {
 	Trial            string        `json:"trial,omitempty"`            // how it was asked again, to find out more: "without cookies"
 	Credentials      string        `json:"credentials,omitempty"`      // what kind of them, never which
 	ProxyCredentials string        `json:"proxyCredentials,omitempty"` // the same, for the proxy
+	Cookies          int           `json:"cookies,omitempty"`          // how many the server had set before, and got back
 	Own              []string      `json:"own,omitempty"`              // the names of the headers given with -H that it carried
 	Status           int           `json:"status,omitempty"`
 	Phrase           string        `json:"phrase,omitempty"`
