@@ -64,6 +64,8 @@ func (in *inquiry) settle() {
 			r.Summary = fmt.Sprintf("The proxy refused to connect to %s: 407 Proxy Authentication Required.", clean.host(in.url.Host))
 		case in.resp != nil:
 			r.Summary = fmt.Sprintf("The proxy answered CONNECT to %s with %d.", clean.host(in.url.Host), in.resp.StatusCode)
+		case in.is(authretry.ReasonNoCredentials):
+			r.Summary = fmt.Sprintf("%s wants credentials, and there are none.", r.URL)
 		case in.rejected != nil:
 			r.Summary = fmt.Sprintf("%s was not given the credentials.", r.URL)
 		case len(in.hops) > 0 && in.hops[len(in.hops)-1].resp != nil:

@@ -105,7 +105,7 @@ func (p *printer) report(r *report) {
 	p.login(r.Login)
 	if r.Explanation != "" {
 		p.heading("What became of the credentials")
-		p.line(2, 0, "", strings.TrimPrefix(r.Explanation, "authretry: ")+" (authretry: "+r.Reason+")")
+		p.line(2, 0, "", r.Explained()+" (authretry: "+r.Reason+")")
 	}
 	if len(r.Causes) > 1 || len(r.Causes) == 1 && r.Causes[0].hasMore() {
 		p.causes("Causes", r.Causes)

@@ -32,6 +32,9 @@ const (
 	outcomeExplained = "explained" // header lines from standard input
 )
 
+// Explained returns the explanation without the name of who says it.
+func (r *report) Explained() string { return strings.TrimPrefix(r.Explanation, "authretry: ") }
+
 // An exchange is one request on the wire and its response.
 type exchange struct {
 	Method           string        `json:"method"`
