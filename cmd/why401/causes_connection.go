@@ -64,6 +64,9 @@ func (in *inquiry) noAnswer() *cause {
 	return &cause{"broken", certain, "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
 }
 
+// overHTTP1 is a transport that speaks HTTP/1.1 only. It is no clone of http.DefaultTransport, which would go on to offer HTTP/2.
+const overHTTP1 = "base := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: new(http.Protocols)}; base.Protocols.SetHTTP1(true)"
+
 // brokenHTTP2 is for a server whose answer over HTTP/2 is none, such as lighttpd's with two challenges in one field.
 func (in *inquiry) brokenHTTP2() *cause {
 	if in.trials.brokenHTTP2 == "" && !isHTTP2(in.err) {
@@ -82,7 +85,7 @@ func (in *inquiry) brokenHTTP2() *cause {
 		text += " lighttpd sends two Digest challenges in one field, with a line break between them, which HTTP/2 forbids (RFC 9113 §8.2.1)."
 	}
 	return &cause{"http2", certain, text,
-		"Use HTTP/1.1. In a program: t := http.DefaultTransport.(*http.Transport).Clone(); t.Protocols = new(http.Protocols); t.Protocols.SetHTTP1(true). In lighttpd, offer one algorithm of Digest, or set server.feature-flags += ( \"server.h2proto\" => \"disable\" )."}
+		"Use HTTP/1.1. In a program, it is Base, or the client's Transport: " + overHTTP1 + ". In lighttpd, offer one algorithm of Digest, or set server.feature-flags += ( \"server.h2proto\" => \"disable\" )."}
 }
 
 // refusesHandshake reports whether the server broke off, after it had asked for a client certificate and got none.

@@ -2,10 +2,16 @@ package main
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,7 +60,32 @@ func TestRecipes(t *testing.T) {
 	for _, s := range schemes { // those that are as others, too
 		fmt.Fprintf(&code, "\nfunc scheme%s() *http.Client {\n%s\n}\n", strings.ReplaceAll(s.name, "-", ""), orElse(s.recipe.code(false), "var client *http.Client")+"\nreturn client")
 	}
+	for i, expression := range codeInTexts(t) {
+		fmt.Fprintf(&code, "\nvar expression%d = %s\n", i, expression)
+	}
+	code.WriteString("\nfunc recipehttp2() *http.Client {\n" + overHTTP1 + "\nreturn &http.Client{Transport: base}\n}\n")
 	program := build(t, code.String(), servers)
+
+	t.Run("http2", func(t *testing.T) { // the base offers HTTP/1.1 alone to a server that would take either
+		if runtime.GOOS != "linux" {
+			t.Skip("SSL_CERT_FILE is not looked at here")
+		}
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ProtoMajor != 1 {
+				w.WriteHeader(http.StatusHTTPVersionNotSupported)
+			}
+		}))
+		server.EnableHTTP2 = true
+		server.StartTLS()
+		defer server.Close()
+		authority := filepath.Join(t.TempDir(), "ca.pem")
+		require.NoError(t, os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+		cmd := exec.Command(program, "http2", server.URL)
+		cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+authority)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.Equal(t, "200 OK\n", string(out))
+	})
 
 	dir := t.TempDir()
 	for name, server := range servers {
@@ -86,6 +117,22 @@ func TestRecipes(t *testing.T) {
 	}
 }
 
+// codeInTexts returns the Go expressions that are within the sentences of the reports.
+func codeInTexts(t *testing.T) (list []string) {
+	files, err := filepath.Glob("testdata/*.txt")
+	require.NoError(t, err)
+	expression := regexp.MustCompile(`func\(r \*http\.Response\) bool \{[^}]*\}|&authretry\.APIKey\{Header[^}]*\}`)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		list = append(list, expression.FindAllString(strings.Join(strings.Fields(string(text)), " "), -1)...)
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	require.Greater(t, len(list), 3)
+	return list
+}
+
 func orElse(s, other string) string {
 	if s == "" {
 		return other
@@ -95,13 +142,13 @@ func orElse(s, other string) string {
 
 // build makes a program of the recipes, which asks a URL with the client of the one that it is told.
 func build(t *testing.T, code string, servers map[string]*authtest.Server) (program string) {
-	imports := "\"net/http\"\n\"fmt\"\n\"os\"\n"
+	imports := "\"strings\"\n\"net/http\"\n\"fmt\"\n\"os\"\n"
 	for name, path := range map[string]string{"log.": "log", "authretry.": "github.com/authretry/authretry", "oauth2.": "golang.org/x/oauth2", "dpop.": "github.com/authretry/authretry/dpop",
 		"registry.": "github.com/authretry/authretry/registry", "discover.": "github.com/authretry/authretry/discover", "login.": "github.com/authretry/authretry/login"} {
 		require.Contains(t, code, name)
 		imports += fmt.Sprintf("%q\n", path)
 	}
-	main := "func main() {\nclient := map[string]func() *http.Client{\n"
+	main := "func main() {\nclient := map[string]func() *http.Client{\n\"http2\": recipehttp2,\n"
 	for name := range servers {
 		main += fmt.Sprintf("%q: recipe%s,\n", name, strings.ReplaceAll(name, "_", ""))
 	}

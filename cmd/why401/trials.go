@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -54,10 +55,19 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 	case in.report.Outcome == outcomePassed && in.resp.StatusCode < 300 && in.sentCookie():
 		again := in.send(ctx, manner{trial: "without cookies", noCookies: true})
 		in.addTrial(again)
-		if again.err != nil || again.resp.StatusCode >= 400 || isLoginPage(again.resp, strings.ToLower(again.body)) {
+		if again.isRefused() {
 			in.trials.withoutCookie = &again
 		}
 	}
+}
+
+// isRefused reports whether an attempt has been refused, rather than failed for reasons of its own.
+func (a *attempt) isRefused() bool {
+	if a.err != nil {
+		return errors.Is(a.err, errTooManyRedirects)
+	}
+	status := a.resp.StatusCode
+	return status >= 400 && status < 500 && status != http.StatusTooManyRequests || isLoginPage(a.resp, strings.ToLower(a.body))
 }
 
 func (in *inquiry) addTrial(a attempt) {
