@@ -191,6 +191,10 @@ func TestPaste(t *testing.T) {
 		{"paste-proxy", "Proxy-Authenticate: Basic realm=\"way out\"\n", 0},
 		{"paste-401-without", "HTTP/1.1 401 Unauthorized\nContent-Length: 0\n\n", 0},
 		{"paste-nothing", "", 3},
+		{"paste-cloudflare", "HTTP/2 403 \nserver: cloudflare\ncf-mitigated: challenge\ncontent-type: text/html\n\n<title>Just a moment...</title>\n", 0},
+		{"paste-graphql", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{\"errors\":[{\"message\":\"no\",\r\n\"extensions\":{\"code\":\"UNAUTHENTICATED\"}}]}\r\n", 0},
+		{"paste-login-page", "HTTP/1.1 200 OK\nContent-Type: text/html\n\n<form><input type=\"password\"></form>", 0},
+		{"paste-verbose", "* Connected\n> GET / HTTP/1.1\n>\n< HTTP/1.1 401 Unauthorized\n< WWW-Authenticate: Basic realm=\"cave\"\n<\n{\"WWW-Authenticate\": 1}\n", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, status := newWorld(t, nil).run(nil, c.in, true)
