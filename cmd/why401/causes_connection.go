@@ -47,6 +47,9 @@ func (in *inquiry) noAnswer() *cause {
 		return nil // clientCertificate knows why
 	case tlsProblem(err):
 		return in.badCertificate(err)
+	case in.proxyIsUnreachable(err):
+		return &cause{"proxy-unreachable", certain, "The proxy cannot be reached, so the server was not asked. The proxy is " + in.clean.host(in.proxyURL().Host) + ".",
+			"Check the proxy's host and port (-proxy, HTTP_PROXY, HTTPS_PROXY). Or go without one: set NO_PROXY for the host."}
 	case errors.As(err, &dns):
 		return &cause{"dns", certain, "The host's name is not known to the DNS that was asked. The name is " + host + ".", "Check the spelling, and whether it is seen from here (VPN?)."}
 	case isTimeout(err):
@@ -62,6 +65,12 @@ func (in *inquiry) noAnswer() *cause {
 		return &cause{"connection", certain, "Nothing accepts connections at this host and port. They are " + net.JoinHostPort(host, port) + ".", "Check host and port, and whether the server runs."}
 	}
 	return &cause{"broken", certain, "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
+}
+
+// proxyIsUnreachable reports whether there was no connection to the proxy.
+func (in *inquiry) proxyIsUnreachable(err error) bool {
+	var op *net.OpError
+	return in.proxyURL() != nil && errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
 // overHTTP1 is a transport that speaks HTTP/1.1 only. It is no clone of http.DefaultTransport, which would go on to offer HTTP/2.

@@ -19,12 +19,14 @@ func (r recipe) code(proxy bool) string {
 	if r.scheme == "" {
 		return ""
 	}
-	constructor := "authretry.New("
-	if proxy {
-		constructor = "authretry.NewProxyTransport(nil,"
+	if !proxy {
+		return indented(r.setup + "client := &http.Client{Transport: authretry.New(\n" + r.scheme + ",\n)}")
 	}
-	code := r.setup + "client := &http.Client{Transport: " + constructor + "\n" + r.scheme + ",\n)}"
-	return indented(code)
+	code := r.setup + "proxied := authretry.NewProxyTransport(nil,\n" + r.scheme + ",\n)\n"
+	if r.scheme != digest.scheme {
+		code += "// For an http:// URL, where the network up to the proxy can be trusted:\nproxied.AllowPlaintext = true\n"
+	}
+	return indented(code + "client := &http.Client{Transport: proxied}")
 }
 
 // indented indents what is within brackets that are open at the end of a line.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -35,7 +36,7 @@ func TestRecipes(t *testing.T) {
 		"Token":              authtest.NewServer(&authtest.APIKey{Prefix: "Token", Key: apiKey}),
 		"Sesame":             authtest.NewServer(&authtest.APIKey{Prefix: "Sesame", Key: apiKey}),
 		"registry":           authtest.NewServer(&authtest.Registry{Username: "Aladdin", Password: password}),
-		"proxy":              nil, // of which authtest has none
+		"proxy":              nil, // authtest has none; see below
 		"metadata":           nil, // it asks a person
 	}
 	challenges := map[string]string{
@@ -66,6 +67,20 @@ func TestRecipes(t *testing.T) {
 	code.WriteString("\nfunc recipehttp2() *http.Client {\n" + overHTTP1 + "\nreturn &http.Client{Transport: base}\n}\n")
 	program := build(t, code.String(), servers)
 
+	t.Run("proxy", func(t *testing.T) {
+		want := "Basic " + base64.StdEncoding.EncodeToString([]byte("Aladdin:"+password))
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Proxy-Authorization") != want {
+				says(407, `Proxy-Authenticate: Basic realm="way out"`)(w, r)
+			}
+		}))
+		defer proxy.Close()
+		cmd := exec.Command(program, "proxy", "http://api.example.com/")
+		cmd.Env = append(os.Environ(), "HTTP_PROXY="+proxy.URL, "API_USER=Aladdin", "API_PASSWORD="+password)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.Equal(t, "200 OK\n", string(out))
+	})
 	t.Run("http2", func(t *testing.T) { // the base offers HTTP/1.1 alone to a server that would take either
 		if runtime.GOOS != "linux" {
 			t.Skip("SSL_CERT_FILE is not looked at here")

@@ -115,6 +115,8 @@ func TestAsk(t *testing.T) {
 			"proxy.example.com": says(407, `Proxy-Authenticate: Digest realm="way out", nonce="5ccc", qop="auth"`)}, 1},
 		{"proxy-unreachable-target", []string{"-proxy", "http://proxy.example.com:3128"}, "https://api.example.com/", hosts{
 			"proxy.example.com": says(503, "")}, 3},
+		{"proxy-unreachable", []string{"-proxy", "http://proxy.example.com:1"}, "https://api.example.com/", hosts{api: says(200, "")}, 3},
+		{"proxy-unknown", []string{"-proxy", "http://proxy.example.org:3128"}, "http://api.example.com/", hosts{api: says(200, "")}, 3},
 		{"proxy-right", proxyUser("PASSWORD", "-allow-plaintext"), "https://api.example.com/", hosts{api: says(200, "")}, 0},
 		{"proxy-wrong-password", proxyUser("WRONG", "-allow-plaintext"), "https://api.example.com/", hosts{api: says(200, "")}, 1},
 		{"proxy-plain-http", proxyUser("PASSWORD"), "https://api.example.com/", hosts{api: says(200, "")}, 1},
