@@ -13,7 +13,7 @@ import (
 // finders: what is known of the exchange, then what the server says, then what usually is the matter.
 func (in *inquiry) causes() []cause {
 	list := in.find(
-		in.notSent, in.noLogin, in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
+		in.notSent, in.noLogin, in.unsendable, in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.ownAuthorization, in.redirected,
 		in.tokenTimes, in.proof, in.boundToken, in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
 		in.forbidden, in.noneGiven, in.wrongScheme, in.malformed,
@@ -256,6 +256,8 @@ func (in *inquiry) wrongScheme() *cause {
 		fix = "Give a user name and a password, with -u."
 	case in.has("Bearer") != nil:
 		fix = "Give a token, with -token-env or -token-file. A user name and a password are not accepted here, but the authorization server may give out a token for them."
+	case in.has("Token") != nil || in.has("ApiKey") != nil:
+		fix = "Give the key with the scheme's name, as a header. For instance -H 'Authorization: " + in.asks() + " …', which other users of the machine can read."
 	case in.has("DPoP") != nil:
 		fix = "Use package dpop, with a token that is bound to a key. A token alone is not accepted (RFC 9449)."
 	case in.has("Negotiate") != nil || in.has("NTLM") != nil:

@@ -73,11 +73,18 @@ func TestMisses(t *testing.T) {
 		{"aws-api-key", withKey, home, always(says(403, "X-Amzn-Errortype: ForbiddenException\nContent-Type: application/json\n\n"+`{"message":"Forbidden"}`)), 1},
 		{"aws-s3", nil, home, always(says(403, "Content-Type: application/xml\n\n"+`<?xml version="1.0"?><Error><Code>SignatureDoesNotMatch</Code><Message>The request signature we calculated does not match the signature you provided.</Message></Error>`)), 1},
 		{"forbidden-key", withKey, home, always(says(403, "Content-Type: application/json\n\n"+`{"error":"forbidden"}`)), 1},
+		{"token-space", []string{"-token-env", "SPACE"}, home, always(says(401, "WWW-Authenticate: Bearer")), 3},
+		{"token-bom", []string{"-token-env", "BOM"}, home, always(says(200, "")), 0},
+		{"token-not-ascii", []string{"-token-env", "LATIN"}, home, always(says(401, "WWW-Authenticate: Bearer")), 3},
+		{"token-control", []string{"-token-env", "CONTROL"}, home, always(says(401, "WWW-Authenticate: Bearer")), 3},
+		{"token-scheme", []string{"-token-env", "SCHEME"}, home, always(says(401, "WWW-Authenticate: Bearer")), 3},
+		{"token-for-token", withToken, home, always(says(401, "WWW-Authenticate: Token")), 1},
+		{"password-control", []string{"-u", "Aladdin", "-password-env", "CONTROL"}, home, always(says(401, "WWW-Authenticate: Basic realm=\"cave\"")), 3},
 		{"basic-after-cookie", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, func(t *testing.T) http.Handler { return guarded(t, basic) }, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{api: c.server(t)})
-			w.env = map[string]string{"LATIN": latin}
+			w.env = map[string]string{"LATIN": latin, "SPACE": "tok-3f9a1c 77e2", "BOM": "\ufeff" + token, "CONTROL": password + "\x01x", "SCHEME": "Token " + token}
 			w.golden(c.name, append(c.args, c.url), c.status, true)
 		})
 	}

@@ -95,6 +95,11 @@ func (q *question) tidyToken() {
 	}
 	q.clean.hide(q.token)
 	tidy := strings.TrimSpace(q.token)
+	if whole, ok := strings.CutPrefix(tidy, "\ufeff"); ok {
+		tidy = strings.TrimSpace(whole)
+		q.tokenNotes = append(q.tokenNotes, cause{"token-bom", "", "The token begins with a byte order mark, as some editors put it into files. It was sent without.",
+			"If your program reads the token from the same file, save that as UTF-8 without BOM."})
+	}
 	if unquoted := strings.Trim(tidy, `"'`); unquoted != tidy {
 		tidy = unquoted
 		q.tokenNotes = append(q.tokenNotes, cause{"token-quotes", "", "The token is in quotes. They are not part of it, so it was sent without them.",
