@@ -326,6 +326,7 @@ func reasonOf(err error) Reason {
 // if there is none.
 func (x *exchange) fail(resp *http.Response, err error) error {
 	r := x.rejection(resp, err)
+	r.nameless = x.side == originSide
 	x.done(0, r, r)
 	return r
 }
