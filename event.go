@@ -52,8 +52,8 @@ func (k EventKind) String() string {
 // LogEvents returns a function for [Transport.OnEvent] that logs each event to l, or to slog.Default() if l is nil: what
 // happens with every request at level Debug, a new token at Info, and refusals and failures at Warn.
 //
-// The attributes are origin, scheme, realm, reason, attempt, status, duration, waited and error, those that the event has. A realm is
-// the server's word, so it is cut to 100 bytes, and left to the handler to quote; an error is cut to 2 KiB.
+// The attributes are origin, scheme, realm, reason, attempt, status, duration, waited (from a millisecond on) and error, those that
+// the event has. A realm is the server's word, so it is cut to 100 bytes, and left to the handler to quote; an error is cut to 2 KiB.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		logger := l
@@ -92,7 +92,7 @@ func (e Event) attrs() []slog.Attr {
 	if e.Duration != 0 {
 		attrs = append(attrs, slog.Duration("duration", e.Duration))
 	}
-	if e.Waited != 0 {
+	if e.Waited >= time.Millisecond {
 		attrs = append(attrs, slog.Duration("waited", e.Waited))
 	}
 	if e.Err != nil {

@@ -28,10 +28,14 @@ func TestLogEventsLogsWhatThereIs(t *testing.T) {
 	listen := LogEvents(logger)
 	listen(t.Context(), Event{Kind: EventChallenged, Origin: "https://a.test", Scheme: "Digest", Realm: "x \"y\"\x1b[31m", Attempt: 1, Status: 401})
 	listen(t.Context(), Event{Kind: EventRefreshed, Scheme: "Bearer", Duration: time.Second})
+	listen(t.Context(), Event{Kind: EventDone, Duration: time.Second, Waited: time.Millisecond})
+	listen(t.Context(), Event{Kind: EventDone, Duration: time.Second, Waited: time.Microsecond})
 	listen(t.Context(), Event{Kind: EventRefreshed, Err: errors.New("no")})
 	listen(t.Context(), Event{Kind: EventRefused, Status: 401, Realm: strings.Repeat("r", 1000)})
 	require.Equal(t, `level=DEBUG msg="authretry: challenged" origin=https://a.test scheme=Digest realm="x \"y\"\x1b[31m" attempt=1 status=401
 level=INFO msg="authretry: refreshed" scheme=Bearer duration=1s
+level=DEBUG msg="authretry: done" duration=1s waited=1ms
+level=DEBUG msg="authretry: done" duration=1s
 level=WARN msg="authretry: refreshed" error=no
 level=WARN msg="authretry: refused" realm=`+strings.Repeat("r", 100)+` status=401
 `, out.String())
