@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -75,16 +76,16 @@ func TestDoneTellsHowLongTheCredentialsTook(t *testing.T) {
 		})
 		transport := &Transport{Base: base, Schemes: []Scheme{&Bearer{Source: &TokenSource{Fetch: fetch}}}, OnEvent: func(_ context.Context, e Event) {
 			if e.Kind == EventDone {
-				require.Equal(t, e.Waited+time.Second, e.Duration)
+				assert.Equal(t, e.Waited+time.Second, e.Duration)
 				waited <- e.Waited
 			} else {
-				require.Zero(t, e.Waited)
+				assert.Zero(t, e.Waited)
 			}
 		}}
 		get := func() {
-			resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil))
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
+			if resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil)); assert.NoError(t, err) {
+				assert.NoError(t, resp.Body.Close())
+			}
 		}
 		var together sync.WaitGroup
 		together.Go(get)
@@ -92,7 +93,7 @@ func TestDoneTellsHowLongTheCredentialsTook(t *testing.T) {
 		together.Go(get)
 		together.Wait()
 		get()
-		require.Equal(t, []time.Duration{3 * time.Second, 2 * time.Second, 0}, []time.Duration{<-waited, <-waited, <-waited})
+		require.ElementsMatch(t, []time.Duration{3 * time.Second, 2 * time.Second, 0}, []time.Duration{<-waited, <-waited, <-waited})
 	})
 }
 
