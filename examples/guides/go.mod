@@ -3,7 +3,7 @@ module github.com/authretry/authretry/examples/guides
 go 1.26.0
 
 require (
-	github.com/authretry/authretry v0.0.0
+	github.com/authretry/authretry v0.1.0
 	github.com/coder/websocket v1.8.15
 	github.com/icholy/digest v1.2.0
 	golang.org/x/oauth2 v0.37.0

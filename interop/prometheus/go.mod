@@ -3,8 +3,8 @@ module github.com/authretry/authretry/interop/prometheus
 go 1.26.7
 
 require (
-	github.com/authretry/authretry v0.0.0
-	github.com/authretry/authretry/otelauthretry v0.0.0
+	github.com/authretry/authretry v0.1.0
+	github.com/authretry/authretry/otelauthretry v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/prometheus v0.316.0
 	github.com/stretchr/testify v1.12.1
