@@ -27,7 +27,8 @@ import (
 	"github.com/prometheus/prometheus/model/textparse"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/util/teststorage"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/exporters/prometheus"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -137,28 +138,14 @@ func (w *world) live(t *testing.T, d time.Duration) {
 
 // query returns what the query has for the end of the scrapes, by error_type.
 func (w *world) query(t *testing.T, query string) map[string]float64 {
-	storage := teststorage.New(t)
-	defer storage.Close()
-	app := storage.Appender(t.Context())
-	for _, s := range w.scrapes {
-		p, err := textparse.New(s.text, "text/plain; version=0.0.4", labels.NewSymbolTable(), textparse.ParserOptions{})
-		require.NoError(t, err)
-		for {
-			entry, err := p.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			require.NoError(t, err)
-			if entry == textparse.EntrySeries {
-				var set labels.Labels
-				p.Labels(&set)
-				_, _, value := p.Series()
-				_, err := app.Append(0, set, s.at.UnixMilli(), value)
-				require.NoError(t, err)
-			}
-		}
-	}
-	require.NoError(t, app.Commit())
+	series := w.series(t)
+	storage := &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
+		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+			return &seriesSet{left: slices.DeleteFunc(slices.Clone(series), func(s *promql.Series) bool {
+				return slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(s.Metric.Get(m.Name)) })
+			})}
+		},
+	}}
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler), Parser: parser.NewParser(parser.Options{})})
 	defer engine.Close()
 	q, err := engine.NewInstantQuery(t.Context(), storage, nil, query, w.scrapes[len(w.scrapes)-1].at)
@@ -176,6 +163,53 @@ func (w *world) query(t *testing.T, query string) map[string]float64 {
 	}
 	return values
 }
+
+// series returns the time series that the scrapes have, each with its samples in order.
+func (w *world) series(t *testing.T) (all []*promql.Series) {
+	known := make(map[uint64]*promql.Series)
+	for _, s := range w.scrapes {
+		p, err := textparse.New(s.text, "text/plain; version=0.0.4", labels.NewSymbolTable(), textparse.ParserOptions{})
+		require.NoError(t, err)
+		for {
+			entry, err := p.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			require.NoError(t, err)
+			if entry != textparse.EntrySeries {
+				continue
+			}
+			var set labels.Labels
+			p.Labels(&set)
+			_, _, value := p.Series()
+			if known[set.Hash()] == nil {
+				known[set.Hash()] = &promql.Series{Metric: set}
+				all = append(all, known[set.Hash()])
+			}
+			one := known[set.Hash()]
+			one.Floats = append(one.Floats, promql.FPoint{T: s.at.UnixMilli(), F: value})
+		}
+	}
+	return all
+}
+
+// A seriesSet hands out series one after the other.
+type seriesSet struct {
+	left []*promql.Series
+	at   storage.Series
+}
+
+func (s *seriesSet) Next() bool {
+	if len(s.left) == 0 {
+		return false
+	}
+	s.at, s.left = promql.NewStorageSeries(*s.left[0]), s.left[1:]
+	return true
+}
+
+func (s *seriesSet) At() storage.Series                { return s.at }
+func (s *seriesSet) Err() error                        { return nil }
+func (s *seriesSet) Warnings() annotations.Annotations { return nil }
 
 // queriesOf returns the queries in README.md.
 func queriesOf(t *testing.T) (queries []string) {
