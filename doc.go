@@ -170,4 +170,6 @@
 //
 // From code that says "if resp.StatusCode == 401, refresh and try again": delete it, and move what gets the token into
 // TokenSource.Fetch.
+//
+// Whole programs for these, and for gRPC, WebSocket, a reverse proxy and others, are in examples/guides.
 package authretry
