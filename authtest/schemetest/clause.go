@@ -33,7 +33,7 @@ var (
 	clauseFollows   = clause{"Carrier.Carry", "must not follow redirects"}
 
 	clauseTwice  = clause{"Transport", "A request goes to Base at most twice."}
-	clauseOrigin = clause{"Transport", "Credentials stay with the origin that the caller addressed"}
+	clauseOrigin = clause{"Transport", "Credentials are sent only to the origin that the caller addressed"}
 	clauseForget = clause{"Transport.Forget", "Forget forgets all that is remembered for an account."}
 
 	clausePanic   = clause{"schemetest", "No method panics."}
