@@ -13,8 +13,8 @@ import (
 // answers as a 401, or whatever [Transport.Refused] calls one. It returns nil for any other response, and otherwise a
 // [*Rejection], also for a response that did not come through a [Transport]: then the Rejection says just that.
 //
-// Where Transports are nested, the one that has sent credentials has the word: the innermost, if several have. If none
-// has, it is the outermost that looked for an answer, else the outermost.
+// Where Transports are nested, the explanation is that of the one that has sent credentials: of the innermost, if several
+// have. If none has, it is that of the outermost one that has looked for an answer, or else of the outermost.
 //
 // The response's body is not touched, and Explain may be called more than once, until somebody replaces
 // resp.Request.

@@ -90,6 +90,7 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 //
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
 func (x *exchange) lend() (lease, error) {
+	defer x.waitedSince(x.now())
 	known, exact := x.spaces.lend(x.remembered(), x.at)
 	if known.Session != nil && x.hasCallers(known.scheme) {
 		known.visit.end(false)
@@ -147,6 +148,7 @@ func readChallenges(values []string) []Challenge {
 //
 // An *unanswered error means that the refusal goes to the caller, any other that the request fails.
 func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *http.Request, refused lease) (lease, error) {
+	defer x.waitedSince(x.now())
 	u := &unanswered{}
 	own := false
 	for i, s := range x.schemes {

@@ -62,7 +62,8 @@ type exchange struct {
 	seenHeader http.Header
 	hook       error // what the caller's OnProxyConnectResponse says of a refused CONNECT
 
-	start time.Time // if anybody listens
+	start  time.Time     // if anybody listens
+	waited time.Duration // for credentials, if anybody listens
 }
 
 // A way is how the requests of an exchange are sent.
@@ -313,6 +314,7 @@ func (x *exchange) copy(into *http.Request) *http.Request {
 // authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
 // what it puts into Authorization is the proxy's: nobody but the proxy may see it.
 func (x *exchange) authorize(req *http.Request, l lease) error {
+	defer x.waitedSince(x.now())
 	scratch := req
 	if x.side == proxySide {
 		scratch = new(http.Request)

@@ -114,8 +114,8 @@ type Learner interface {
 type Covers interface {
 	Session
 
-	// Covers reports whether the space includes u, which is of the same origin as the challenged request. Its word is
-	// final, also for the path that was challenged. It is asked for most requests, under a lock, so it must return at once.
+	// Covers reports whether the space includes u, which is of the same origin as the challenged request. What it
+	// says is final, also for the path that was challenged. It is asked for most requests, under a lock, so it must return at once.
 	Covers(u *url.URL) bool
 }
 

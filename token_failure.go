@@ -243,7 +243,7 @@ func waitError(ctx context.Context, what string) error {
 
 // notSaved is the error for a token that the Store failed to save.
 func notSaved(err error, t *oauth2.Token) error {
-	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, t), causes: []error{err}}
+	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, t), causes: []error{ErrNotSaved, err}}
 }
 
 // storeFailed is the error for a Store that could not be read or locked.
