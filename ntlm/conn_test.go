@@ -84,6 +84,7 @@ func TestContextEndsInEachPhase(t *testing.T) {
 			scheme := &ntlm.Scheme{Username: "mufasa", Password: secret, MaxConns: 1}
 			client := newClient(t, scheme, nil)
 			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
 			if phase != "body" {
 				go func() {
 					<-reached
