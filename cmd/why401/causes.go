@@ -203,11 +203,8 @@ func (in *inquiry) notASCII() *cause {
 	if len(in.trials.hops) > 0 {
 		text += " In Latin-1, it was not let in either."
 	}
-	if server := in.resp.Header.Get("Server"); strings.EqualFold(in.last(), "Digest") {
+	if strings.EqualFold(in.last(), "Digest") {
 		text += " With Digest, Tomcat refuses such names even if they are right, because it reads headers as Latin-1."
-		if strings.Contains(strings.ToLower(server), "cherrypy") {
-			text += " CherryPy answers 400 to those that are sent as username*."
-		}
 	}
 	return &cause{"not-ascii", sure, text, "Try a user whose name and password are ASCII. If that gets in, have the user renamed, or Basic over https configured with UTF-8."}
 }

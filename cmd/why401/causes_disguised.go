@@ -112,7 +112,7 @@ func (in *inquiry) graphQL() *cause {
 
 // loginPage is for a form where a program wants data.
 func (in *inquiry) loginPage() *cause {
-	if in.resp.StatusCode >= 300 || !isLoginPage(in.resp, in.words) {
+	if in.resp.StatusCode >= 300 || !isLoginPage(in.resp, strings.ToLower(in.body)) {
 		return nil
 	}
 	sure, text := likely, "The answer is a login page for people, in place of a refusal."

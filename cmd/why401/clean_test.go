@@ -93,6 +93,17 @@ func TestOwnSentencesStay(t *testing.T) {
 				conn.Close()
 			})
 		},
+		"graphql": func() http.Handler {
+			return says(200, "Content-Type: application/json\n\n"+`{"errors":[{"message":"no","extensions":{"code":"FORBIDDEN"}}]}`)
+		},
+		"grpc":       func() http.Handler { return says(200, "Content-Type: application/grpc\nGrpc-Status: 16") },
+		"login page": func() http.Handler { return says(200, "Content-Type: text/html\n\n<input type=password>") },
+		"invalid token": func() http.Handler {
+			return says(400, "Content-Type: application/json\n\n"+`{"error":"invalid_token"}`)
+		},
+		"not found":  func() http.Handler { return says(404, "") },
+		"cookie":     func() http.Handler { return checksCookie(401) },
+		"cloudflare": func() http.Handler { return says(403, "Cf-Mitigated: challenge") },
 		"scope": func() http.Handler {
 			return says(401, `WWW-Authenticate: Bearer error="insufficient_scope", scope="x"`)
 		},
@@ -107,7 +118,8 @@ func TestOwnSentencesStay(t *testing.T) {
 			}
 			want := report("qqqq-zzzz-qqqq")
 			for _, word := range []string{"wrong", "password", "user", "Aladdin", "GET", "api", "example", "https", "reports", "server", "refused",
-				"credentials", "Unauthorized", "authretry", "Basic", "realm", "nonce", "the", "lookup", "such", "malformed", "response", "HTTP", "Transport"} {
+				"credentials", "Unauthorized", "authretry", "Basic", "realm", "nonce", "the", "lookup", "such", "malformed", "response", "HTTP", "Transport",
+				"certain", "likely", "token", "login", "page", "status", "cookies", "GraphQL", "gRPC", "Cloudflare", "browser", "Found", "OK"} {
 				require.Equal(t, want, report(word), "password %q", word)
 			}
 		})

@@ -220,6 +220,9 @@ func TestUsage(t *testing.T) {
 		"-X takes a method":              {"-X", "GET IT", "https://api.example.com/"},
 		"one URL is enough":              {"https://api.example.com/", "-u", "Aladdin"},
 		"flag provided but not defined":  {"-k", "https://api.example.com/"},
+		"-register are for -login":       {"-register", "https://api.example.com/"},
+		"-login gets a token":            {"-login", "-token-env", "TOKEN", "https://api.example.com/"},
+		"-issuer: the URL must begin":    {"-login", "-issuer", "ftp://Aladdin:" + password + "@x", "https://api.example.com/"},
 		"either -token-env or":           {"-token-env", "TOKEN", "-token-file", "x", "https://api.example.com/"},
 		"-password-file: open no-such-f": {"-u", "Aladdin", "-password-file", "no-such-file", "https://api.example.com/"},
 	} {

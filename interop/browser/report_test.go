@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry/authtest"
 	"github.com/chromedp/cdproto/emulation"
@@ -83,7 +85,7 @@ func reports(t *testing.T) map[string]string {
 func TestReportOfWhy401(t *testing.T) {
 	tab := newTab(t)
 	pages := reports(t)
-	ctx, cancel := limited(tab)
+	ctx, cancel := context.WithTimeout(tab, 10*time.Minute) // for many pages, on a machine that may be busy
 	defer cancel()
 	var mu sync.Mutex
 	var loaded, complaints []string
