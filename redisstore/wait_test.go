@@ -35,7 +35,7 @@ func withLock(t *testing.T, s *Store, waiters int, wait func() error, release fu
 		for range waiters {
 			all.Go(func() { done <- wait() })
 		}
-		require.Eventually(t, func() bool { return waiting(s) == waiters }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return waiting(s) == waiters }, 30*time.Second, time.Millisecond)
 		since = time.Now()
 		return release(current)
 	})
@@ -43,7 +43,7 @@ func withLock(t *testing.T, s *Store, waiters int, wait func() error, release fu
 	for range waiters {
 		require.NoError(t, <-done)
 	}
-	require.Eventually(t, func() bool { return waiting(s) == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return waiting(s) == 0 }, 30*time.Second, time.Millisecond)
 	n, _ := crowds.Look(s.loginKey())
 	require.Zero(t, n, "nothing is left")
 	return since
@@ -111,9 +111,9 @@ func TestThoseWhoCannotBeWokenAsk(t *testing.T) {
 					})
 			}()
 			if strings.HasSuffix(name, "cut") {
-				require.Eventually(t, func() bool { return waiting(s) == 1 }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return waiting(s) == 1 }, 30*time.Second, time.Millisecond)
 				require.NoError(t, clientOf(r.addr).ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err())
-				require.Eventually(t, func() bool { return waiting(s) == 0 }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return waiting(s) == 0 }, 30*time.Second, time.Millisecond)
 			}
 			require.Eventually(t, func() bool { n, _ := crowds.Look(s.loginKey()); return n == 1 }, 10*time.Second, time.Millisecond)
 			close(leave)
