@@ -16,8 +16,8 @@ replace github.com/authretry/authretry/keyringstore => ../../keyringstore
 
 require (
 	github.com/authretry/authretry v0.0.0
-	github.com/authretry/authretry/interop v0.0.0-00010101000000-000000000000
-	github.com/authretry/authretry/negotiate v0.0.0-00010101000000-000000000000
+	github.com/authretry/authretry/interop v0.0.0
+	github.com/authretry/authretry/negotiate v0.0.0
 	github.com/jcmturner/gokrb5/v8 v8.4.4
 	github.com/stretchr/testify v1.12.1
 )

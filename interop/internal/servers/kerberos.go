@@ -33,7 +33,8 @@ func Kerberos(t testing.TB, clock string) *KerberosKDC {
 	r := &KerberosKDC{Dir: dir, local: local}
 	r.Config = write(t, dir, "krb5.conf", fill(krb5Conf, "port", port))
 	profile := write(t, dir, "kdc.conf", fill(kdcConf, "dir", dir, "port", port))
-	r.Env = append(os.Environ(), "KRB5_CONFIG="+r.Config, "KRB5_KDC_PROFILE="+profile, "KRB5CCNAME=FILE:"+filepath.Join(dir, "nobody's"))
+	r.Env = append(os.Environ(), "KRB5_CONFIG="+r.Config, "KRB5_KDC_PROFILE="+profile, "KRB5CCNAME=FILE:"+filepath.Join(dir, "nobody's"),
+		"KRB5RCACHENAME=file2:"+filepath.Join(dir, "replays"))
 	r.log = filepath.Join(dir, "kdc.log")
 	r.run(t, util, "create", "-s", "-P", "the master's", "-r", KerberosRealm)
 	r.Add(t, strings.ToLower(Username), Password)
@@ -266,7 +267,7 @@ func SquidKerberos(t testing.TB, r *KerberosKDC) *Server {
 	port := freePort(t)
 	auth := "auth_param negotiate program " + helper + " -k " + filepath.Join(r.Dir, "http.keytab") + " -s HTTP/localhost@" + KerberosRealm + "\nauth_param negotiate children 4 startup=1\n"
 	conf := write(t, dir, "squid.conf", fill(auth+squidConf, "dir", dir, "port", port))
-	cmd := exec.Command(squid, "-N", "-f", conf)
+	cmd := squidCommand(squid, conf, port)
 	cmd.Env = r.Env
 	run(t, dir, []int{port}, cmd)
 	return &Server{URL: strings.Replace(url("http", port), "127.0.0.1", "localhost", 1), Dir: dir, accessLog: filepath.Join(dir, "access.log")}
