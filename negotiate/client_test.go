@@ -18,6 +18,7 @@ import (
 	"github.com/jcmturner/gofork/encoding/asn1"
 	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
 	"github.com/jcmturner/gokrb5/v8/keytab"
+	"github.com/jcmturner/gokrb5/v8/messages"
 	"github.com/jcmturner/gokrb5/v8/types"
 	"github.com/stretchr/testify/require"
 )
@@ -54,6 +55,29 @@ func TestTicketThatEndsUnderLoad(t *testing.T) {
 		require.EqualValues(t, 3, k.tickets.Load())
 		require.EqualValues(t, 3, k.logins.Load())
 		require.Equal(t, srv.requests.Load(), srv.accepted.Load())
+	})
+}
+
+// A login that fails does no harm as long as the one before lasts, and is not tried for each request.
+func TestLoginThatCannotBeRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTestKDC(t, testSPN, "HTTP/a.test", "HTTP/b.test")
+		c := k.client("alice")
+		_, err := c.Token(t.Context(), testSPN)
+		require.NoError(t, err)
+		k.lie = func(kind string, answer []byte) []byte {
+			return changed(kind == "preauth", answer, k.refuse(errorcode.KDC_ERR_CLIENT_REVOKED, nil))
+		}
+		time.Sleep(8*time.Hour + 30*time.Minute)
+		asked := k.asked.Load()
+		for _, spn := range []string{"HTTP/a.test", "HTTP/b.test"} {
+			_, err := c.Token(t.Context(), spn)
+			require.NoError(t, err)
+		}
+		require.EqualValues(t, 3, k.asked.Load()-asked, "one for the login, and two for tickets")
+		time.Sleep(2 * time.Hour)
+		_, err = c.Token(t.Context(), testSPN)
+		require.ErrorContains(t, err, "KDC_ERR_CLIENT_REVOKED")
 	})
 }
 
@@ -166,6 +190,30 @@ func TestKDCThatLies(t *testing.T) {
 		"a weak proof": {func(k *testKDC, kind string, b []byte) []byte {
 			return changed(kind == "preauth", b, preauth(k, etypeInfo(t, 23, "x", 4096)))
 		}, "too weak"},
+		"iterations afterwards": {func(k *testKDC, kind string, b []byte) []byte {
+			var rep messages.ASRep
+			if kind != "AS" || rep.Unmarshal(b) != nil {
+				return b
+			}
+			rep.PAData = types.PADataSequence{etypeInfo(t, aes256, "x", 1<<31)}
+			return must(rep.Marshal())
+		}, "hashed more often"},
+		"another name on the ticket": {func(k *testKDC, kind string, b []byte) []byte {
+			var rep messages.TGSRep
+			if kind != "TGS" || rep.Unmarshal(b) != nil {
+				return b
+			}
+			rep.Ticket.SName = types.NewPrincipalName(1, "krbtgt/"+testRealm)
+			return must(rep.Marshal())
+		}, "cannot be read"},
+		"no name on the ticket": {func(k *testKDC, kind string, b []byte) []byte {
+			var rep messages.TGSRep
+			if kind != "TGS" || rep.Unmarshal(b) != nil {
+				return b
+			}
+			rep.Ticket.SName.NameString = nil
+			return must(rep.Marshal())
+		}, "cannot be read"},
 		"no kind of proof": {func(k *testKDC, kind string, b []byte) []byte {
 			return changed(kind == "preauth", b, k.refuse(errorcode.KDC_ERR_PREAUTH_REQUIRED, []byte("x")))
 		}, "cannot be read"},

@@ -148,6 +148,21 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+// A service of another realm is reached by way of the user's own, as curl does.
+func TestOtherRealm(t *testing.T) {
+	users, services := servers.KerberosTrusting(t)
+	s := servers.ApacheKerberos(t, services, "")
+	cache := users.Login(t, user, servers.Password)
+	require.Equal(t, "200", curl(t, users, cache, "--negotiate", "--user", ":", s.URL+"/plain/"))
+	for _, k := range []*negotiate.Client{{Cache: users.Login(t, user, servers.Password)}, {Principal: user, Password: servers.Password}} {
+		k.Config = users.Config
+		resp := newClient(t, s, &negotiate.Scheme{Kerberos: k, Mutual: true}).get(t, s.URL+"/plain/")
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, full, resp.Header.Get("X-User"))
+	}
+	require.Equal(t, 3, services.Issued(t, service))
+}
+
 // Who is known and not let in is told so, and so is who has no ticket for the host.
 func TestApacheRefusals(t *testing.T) {
 	r := servers.Kerberos(t, "")
