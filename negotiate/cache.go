@@ -86,10 +86,7 @@ func loadCache(path string) (l *login, err error) {
 	l = newLogin(nil)
 	l.stored = make(map[string]*ticket)
 	for _, entry := range cache.GetEntries() {
-		t := &ticket{key: entry.Key, cname: cache.DefaultPrincipal.PrincipalName, crealm: realm, start: entry.StartTime, end: entry.EndTime, got: time.Now()}
-		if entry.StartTime.Unix() == 0 {
-			t.start = entry.AuthTime
-		}
+		t := &ticket{key: entry.Key, cname: cache.DefaultPrincipal.PrincipalName, crealm: realm, got: time.Now(), end: entry.EndTime}
 		isOwn := entry.Client.Realm == realm && entry.Client.PrincipalName.Equal(cache.DefaultPrincipal.PrincipalName)
 		if !isOwn || entry.IsSKey || contained(func() error { return t.Ticket.Unmarshal(entry.Ticket) }) != nil {
 			continue

@@ -71,26 +71,21 @@ const (
 // A ticket is what the user has for a service, or for the ticket-granting service of a realm.
 type ticket struct {
 	messages.Ticket
-	key        types.EncryptionKey
-	cname      types.PrincipalName // whose it is
-	crealm     string
-	realm      string // of whose ticket-granting service it is; "" for any other service
-	start, end time.Time
-	got        time.Time
+	key      types.EncryptionKey
+	cname    types.PrincipalName // whose it is
+	crealm   string
+	realm    string // of whose ticket-granting service it is; "" for any other service
+	got, end time.Time
 }
 
 // isUsable reports whether a server will take it.
 func (t *ticket) isUsable(now time.Time) bool {
-	return t != nil && now.Before(t.end.Add(-min(spareTime, t.end.Sub(t.start)/10)))
+	return t != nil && now.Before(t.end.Add(-min(spareTime, t.end.Sub(t.got)/10)))
 }
 
 // isOld reports whether it is time to replace it.
 func (t *ticket) isOld(now time.Time) bool {
-	start := t.start
-	if t.got.After(start) { // its time began before we had it
-		start = t.got
-	}
-	return !t.isUsable(now) || now.After(start.Add(t.end.Sub(start)/6*5))
+	return !t.isUsable(now) || now.After(t.got.Add(t.end.Sub(t.got)/6*5))
 }
 
 // Token implements [Kerberos].

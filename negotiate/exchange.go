@@ -290,10 +290,5 @@ func (c *Client) unverified(part messages.EncKDCRepPart, err error) error {
 // newTicket returns the ticket in a KDC's answer.
 func newTicket(rep messages.KDCRepFields) *ticket {
 	part := rep.DecryptedEncPart
-	t := &ticket{Ticket: rep.Ticket, key: part.Key, cname: rep.CName, crealm: rep.CRealm,
-		start: part.StartTime, end: part.EndTime, got: time.Now()}
-	if t.start.IsZero() {
-		t.start = part.AuthTime
-	}
-	return t
+	return &ticket{Ticket: rep.Ticket, key: part.Key, cname: rep.CName, crealm: rep.CRealm, got: time.Now(), end: part.EndTime}
 }
