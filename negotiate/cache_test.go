@@ -2,6 +2,7 @@ package negotiate
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -163,6 +164,7 @@ func TestCachesThatCannotBeRead(t *testing.T) {
 		srv := newTestService(k)
 		_, err := to(srv, &Scheme{Kerberos: &Client{Cache: cache, Config: k.config("x"), dial: k.dial}}).RoundTrip(newRequest(t, testURL))
 		require.ErrorContains(t, err, text, cache)
+		require.Equal(t, strings.Contains(text, "kinit") || strings.Contains(text, "ended"), errors.Is(err, authretry.ErrLoginRequired), cache)
 		require.EqualValues(t, 1, srv.requests.Load())
 	}
 }

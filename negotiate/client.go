@@ -23,7 +23,8 @@ import (
 // There is one ticket for each service, with one exchange with the KDC however many requests want it; those wait under their own
 // contexts. It is replaced in the background when a sixth of its time is left. Exchanges go by TCP, and 8 at most are under way at once.
 // What a KDC has refused is not asked again for 30 seconds, so that a wrong password is not tried until the account is locked.
-// A failure that may pass holds back the next exchange for a second.
+// A failure that may pass holds back the next exchange for a second. Where only a new login helps, because a cache is empty or its ticket
+// has ended, or because the KDC does not take the password, errors wrap authretry.ErrLoginRequired.
 //
 // A Client is safe for concurrent use. It must not be copied, nor its fields changed, after its first use.
 type Client struct {
@@ -56,8 +57,9 @@ type Client struct {
 
 	mu       sync.Mutex // guards what follows
 	login    *login
-	previous *login // whose tokens may be out yet
-	lastTime int64  // of an authenticator, in microseconds
+	previous *login            // whose tokens may be out yet
+	lastTime int64             // of an authenticator, in microseconds
+	good     map[string]string // by realm, the KDC that has answered last
 }
 
 const (

@@ -146,6 +146,32 @@ func TestKDCThatHangs(t *testing.T) {
 	})
 }
 
+// When one KDC of a realm hangs or is down, another is asked.
+func TestSecondKDC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTestKDC(t, testSPN)
+		c := k.client("alice")
+		c.Config = k.config("hangs.test\n  kdc = down.test:88\n  kdc = good.test:88")
+		c.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			switch address {
+			case "good.test:88":
+				return k.dial(ctx, network, address)
+			case "hangs.test:88":
+				ours, theirs := net.Pipe()
+				return &closing{ours, func() { theirs.Close() }}, nil
+			}
+			return nil, errUnreachable
+		}
+		begin := time.Now()
+		for range 20 { // the order is that of chance, but for the one that has answered
+			_, err := c.Token(t.Context(), testSPN)
+			require.NoError(t, err)
+			require.LessOrEqual(t, time.Since(begin), 5*time.Second)
+			c.login = nil
+		}
+	})
+}
+
 // A closing is a connection that says when it is closed.
 type closing struct {
 	net.Conn
@@ -293,6 +319,7 @@ func TestWrongPasswordIsTriedOnce(t *testing.T) {
 		time.Sleep(31 * time.Second)
 		_, err := c.Token(t.Context(), testSPN)
 		require.ErrorContains(t, err, "wrong")
+		require.ErrorIs(t, err, authretry.ErrLoginRequired)
 		require.EqualValues(t, 4, k.asked.Load())
 	})
 }

@@ -30,7 +30,7 @@ const (
 func (c *Client) ticketGranting(ctx context.Context, l *login) (*ticket, error) {
 	if l.file != nil {
 		if !l.tgt.isUsable(time.Now()) {
-			return nil, fmt.Errorf("the ticket in %s has ended at %v: run kinit", l.file.Name(), l.tgt.end.Format(time.RFC3339))
+			return nil, loginRequired("the ticket in %s has ended at %v: run kinit", l.file.Name(), l.tgt.end.Format(time.RFC3339))
 		}
 		return l.tgt, nil
 	}
