@@ -118,7 +118,7 @@ func (c *Client) ticket(ctx context.Context, spn string) (*ticket, error) {
 			t, err := c.obtain(ctx, l, spn)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return t, l.service(spn).got(t, err)
+			return t, l.got(spn, t, err)
 		})
 	})
 	c.mu.Unlock()
