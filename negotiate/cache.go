@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authretry/authretry"
 	"github.com/jcmturner/gokrb5/v8/credentials"
 )
 
@@ -26,7 +27,7 @@ func readCache(name string, known *login) (*login, error) {
 	}
 	file, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("negotiate: there is no credential cache %s: run kinit; if klist shows another one, run kinit -c FILE:/some/path, and set KRB5CCNAME or Client.Cache to that", path)
+		return nil, loginRequired("negotiate: there is no credential cache %s: run kinit; if klist shows another one, run kinit -c FILE:/some/path, and set KRB5CCNAME or Client.Cache to that", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("negotiate: the credential cache cannot be read: %w", err)
@@ -86,10 +87,7 @@ func loadCache(path string) (l *login, err error) {
 	l = newLogin(nil)
 	l.stored = make(map[string]*ticket)
 	for _, entry := range cache.GetEntries() {
-		t := &ticket{key: entry.Key, cname: cache.DefaultPrincipal.PrincipalName, crealm: realm, start: entry.StartTime, end: entry.EndTime, got: time.Now()}
-		if entry.StartTime.Unix() == 0 {
-			t.start = entry.AuthTime
-		}
+		t := &ticket{key: entry.Key, cname: cache.DefaultPrincipal.PrincipalName, crealm: realm, got: time.Now(), end: entry.EndTime}
 		isOwn := entry.Client.Realm == realm && entry.Client.PrincipalName.Equal(cache.DefaultPrincipal.PrincipalName)
 		if !isOwn || entry.IsSKey || contained(func() error { return t.Ticket.Unmarshal(entry.Ticket) }) != nil {
 			continue
@@ -105,7 +103,18 @@ func loadCache(path string) (l *login, err error) {
 		}
 	}
 	if l.tgt == nil {
-		return nil, fmt.Errorf("negotiate: the credential cache %s has no ticket-granting ticket: run kinit", path)
+		return nil, loginRequired("negotiate: the credential cache %s has no ticket-granting ticket: run kinit", path)
 	}
 	return l, nil
 }
+
+// A loginError says that somebody has to log in.
+type loginError string
+
+// loginRequired is fmt.Errorf for that.
+func loginRequired(format string, args ...any) error { return loginError(fmt.Sprintf(format, args...)) }
+
+func (e loginError) Error() string { return string(e) }
+
+// Unwrap returns authretry.ErrLoginRequired.
+func (e loginError) Unwrap() error { return authretry.ErrLoginRequired }

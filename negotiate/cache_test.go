@@ -2,6 +2,7 @@ package negotiate
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -42,7 +43,7 @@ func (c *testCache) entry(t testing.TB, user, service, realm string, of *ticket)
 	c.principal(service, realm)
 	*c = binary.BigEndian.AppendUint16(*c, uint16(of.key.KeyType))
 	c.data(of.key.KeyValue)
-	c.uint32s(int(of.start.Unix()), int(of.start.Unix()), int(of.end.Unix()), 0)
+	c.uint32s(int(of.got.Unix()), int(of.got.Unix()), int(of.end.Unix()), 0)
 	*c = append(*c, 0)
 	c.uint32s(0, 0, 0)
 	b, err := of.Ticket.Marshal()
@@ -163,6 +164,7 @@ func TestCachesThatCannotBeRead(t *testing.T) {
 		srv := newTestService(k)
 		_, err := to(srv, &Scheme{Kerberos: &Client{Cache: cache, Config: k.config("x"), dial: k.dial}}).RoundTrip(newRequest(t, testURL))
 		require.ErrorContains(t, err, text, cache)
+		require.Equal(t, strings.Contains(text, "kinit") || strings.Contains(text, "ended"), errors.Is(err, authretry.ErrLoginRequired), cache)
 		require.EqualValues(t, 1, srv.requests.Load())
 	}
 }

@@ -23,7 +23,8 @@ import (
 // There is one ticket for each service, with one exchange with the KDC however many requests want it; those wait under their own
 // contexts. It is replaced in the background when a sixth of its time is left. Exchanges go by TCP, and 8 at most are under way at once.
 // What a KDC has refused is not asked again for 30 seconds, so that a wrong password is not tried until the account is locked.
-// A failure that may pass holds back the next exchange for a second.
+// A failure that may pass holds back the next exchange for a second. Where only a new login helps, because a cache is empty or its ticket
+// has ended, or because the KDC does not take the password, errors wrap authretry.ErrLoginRequired.
 //
 // A Client is safe for concurrent use. It must not be copied, nor its fields changed, after its first use.
 type Client struct {
@@ -56,8 +57,9 @@ type Client struct {
 
 	mu       sync.Mutex // guards what follows
 	login    *login
-	previous *login // whose tokens may be out yet
-	lastTime int64  // of an authenticator, in microseconds
+	previous *login            // whose tokens may be out yet
+	lastTime int64             // of an authenticator, in microseconds
+	good     map[string]string // by realm, the KDC that has answered last
 }
 
 const (
@@ -71,26 +73,21 @@ const (
 // A ticket is what the user has for a service, or for the ticket-granting service of a realm.
 type ticket struct {
 	messages.Ticket
-	key        types.EncryptionKey
-	cname      types.PrincipalName // whose it is
-	crealm     string
-	realm      string // of whose ticket-granting service it is; "" for any other service
-	start, end time.Time
-	got        time.Time
+	key      types.EncryptionKey
+	cname    types.PrincipalName // whose it is
+	crealm   string
+	realm    string // of whose ticket-granting service it is; "" for any other service
+	got, end time.Time
 }
 
 // isUsable reports whether a server will take it.
 func (t *ticket) isUsable(now time.Time) bool {
-	return t != nil && now.Before(t.end.Add(-min(spareTime, t.end.Sub(t.start)/10)))
+	return t != nil && now.Before(t.end.Add(-min(spareTime, t.end.Sub(t.got)/10)))
 }
 
 // isOld reports whether it is time to replace it.
 func (t *ticket) isOld(now time.Time) bool {
-	start := t.start
-	if t.got.After(start) { // its time began before we had it
-		start = t.got
-	}
-	return !t.isUsable(now) || now.After(start.Add(t.end.Sub(start)/6*5))
+	return !t.isUsable(now) || now.After(t.got.Add(t.end.Sub(t.got)/6*5))
 }
 
 // Token implements [Kerberos].
@@ -121,7 +118,7 @@ func (c *Client) ticket(ctx context.Context, spn string) (*ticket, error) {
 			t, err := c.obtain(ctx, l, spn)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return t, l.service(spn).got(t, err)
+			return t, l.got(spn, t, err)
 		})
 	})
 	c.mu.Unlock()

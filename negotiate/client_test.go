@@ -18,6 +18,7 @@ import (
 	"github.com/jcmturner/gofork/encoding/asn1"
 	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
 	"github.com/jcmturner/gokrb5/v8/keytab"
+	"github.com/jcmturner/gokrb5/v8/messages"
 	"github.com/jcmturner/gokrb5/v8/types"
 	"github.com/stretchr/testify/require"
 )
@@ -54,6 +55,29 @@ func TestTicketThatEndsUnderLoad(t *testing.T) {
 		require.EqualValues(t, 3, k.tickets.Load())
 		require.EqualValues(t, 3, k.logins.Load())
 		require.Equal(t, srv.requests.Load(), srv.accepted.Load())
+	})
+}
+
+// A login that fails does no harm as long as the one before lasts, and is not tried for each request.
+func TestLoginThatCannotBeRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTestKDC(t, testSPN, "HTTP/a.test", "HTTP/b.test")
+		c := k.client("alice")
+		_, err := c.Token(t.Context(), testSPN)
+		require.NoError(t, err)
+		k.lie = func(kind string, answer []byte) []byte {
+			return changed(kind == "preauth", answer, k.refuse(errorcode.KDC_ERR_CLIENT_REVOKED, nil))
+		}
+		time.Sleep(8*time.Hour + 30*time.Minute)
+		asked := k.asked.Load()
+		for _, spn := range []string{"HTTP/a.test", "HTTP/b.test"} {
+			_, err := c.Token(t.Context(), spn)
+			require.NoError(t, err)
+		}
+		require.EqualValues(t, 3, k.asked.Load()-asked, "one for the login, and two for tickets")
+		time.Sleep(2 * time.Hour)
+		_, err = c.Token(t.Context(), testSPN)
+		require.ErrorContains(t, err, "KDC_ERR_CLIENT_REVOKED")
 	})
 }
 
@@ -122,6 +146,32 @@ func TestKDCThatHangs(t *testing.T) {
 	})
 }
 
+// When one KDC of a realm hangs or is down, another is asked.
+func TestSecondKDC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTestKDC(t, testSPN)
+		c := k.client("alice")
+		c.Config = k.config("hangs.test\n  kdc = down.test:88\n  kdc = good.test:88")
+		c.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			switch address {
+			case "good.test:88":
+				return k.dial(ctx, network, address)
+			case "hangs.test:88":
+				ours, theirs := net.Pipe()
+				return &closing{ours, func() { theirs.Close() }}, nil
+			}
+			return nil, errUnreachable
+		}
+		begin := time.Now()
+		for range 20 { // the order is that of chance, but for the one that has answered
+			_, err := c.Token(t.Context(), testSPN)
+			require.NoError(t, err)
+			require.LessOrEqual(t, time.Since(begin), 5*time.Second)
+			c.login = nil
+		}
+	})
+}
+
 // A closing is a connection that says when it is closed.
 type closing struct {
 	net.Conn
@@ -166,6 +216,30 @@ func TestKDCThatLies(t *testing.T) {
 		"a weak proof": {func(k *testKDC, kind string, b []byte) []byte {
 			return changed(kind == "preauth", b, preauth(k, etypeInfo(t, 23, "x", 4096)))
 		}, "too weak"},
+		"iterations afterwards": {func(k *testKDC, kind string, b []byte) []byte {
+			var rep messages.ASRep
+			if kind != "AS" || rep.Unmarshal(b) != nil {
+				return b
+			}
+			rep.PAData = types.PADataSequence{etypeInfo(t, aes256, "x", 1<<31)}
+			return must(rep.Marshal())
+		}, "hashed more often"},
+		"another name on the ticket": {func(k *testKDC, kind string, b []byte) []byte {
+			var rep messages.TGSRep
+			if kind != "TGS" || rep.Unmarshal(b) != nil {
+				return b
+			}
+			rep.Ticket.SName = types.NewPrincipalName(1, "krbtgt/"+testRealm)
+			return must(rep.Marshal())
+		}, "cannot be read"},
+		"no name on the ticket": {func(k *testKDC, kind string, b []byte) []byte {
+			var rep messages.TGSRep
+			if kind != "TGS" || rep.Unmarshal(b) != nil {
+				return b
+			}
+			rep.Ticket.SName.NameString = nil
+			return must(rep.Marshal())
+		}, "cannot be read"},
 		"no kind of proof": {func(k *testKDC, kind string, b []byte) []byte {
 			return changed(kind == "preauth", b, k.refuse(errorcode.KDC_ERR_PREAUTH_REQUIRED, []byte("x")))
 		}, "cannot be read"},
@@ -242,9 +316,14 @@ func TestWrongPasswordIsTriedOnce(t *testing.T) {
 		}
 		callers.Wait()
 		require.EqualValues(t, 2, k.asked.Load(), "one without a proof, which says how it is wanted")
-		time.Sleep(31 * time.Second)
+		time.Sleep(29 * time.Second)
 		_, err := c.Token(t.Context(), testSPN)
 		require.ErrorContains(t, err, "wrong")
+		require.EqualValues(t, 2, k.asked.Load())
+		time.Sleep(2 * time.Second)
+		_, err = c.Token(t.Context(), testSPN)
+		require.ErrorContains(t, err, "wrong")
+		require.ErrorIs(t, err, authretry.ErrLoginRequired)
 		require.EqualValues(t, 4, k.asked.Load())
 	})
 }

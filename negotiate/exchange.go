@@ -30,7 +30,7 @@ const (
 func (c *Client) ticketGranting(ctx context.Context, l *login) (*ticket, error) {
 	if l.file != nil {
 		if !l.tgt.isUsable(time.Now()) {
-			return nil, fmt.Errorf("the ticket in %s has ended at %v: run kinit", l.file.Name(), l.tgt.end.Format(time.RFC3339))
+			return nil, loginRequired("the ticket in %s has ended at %v: run kinit", l.file.Name(), l.tgt.end.Format(time.RFC3339))
 		}
 		return l.tgt, nil
 	}
@@ -290,10 +290,5 @@ func (c *Client) unverified(part messages.EncKDCRepPart, err error) error {
 // newTicket returns the ticket in a KDC's answer.
 func newTicket(rep messages.KDCRepFields) *ticket {
 	part := rep.DecryptedEncPart
-	t := &ticket{Ticket: rep.Ticket, key: part.Key, cname: rep.CName, crealm: rep.CRealm,
-		start: part.StartTime, end: part.EndTime, got: time.Now()}
-	if t.start.IsZero() {
-		t.start = part.AuthTime
-	}
-	return t
+	return &ticket{Ticket: rep.Ticket, key: part.Key, cname: rep.CName, crealm: rep.CRealm, got: time.Now(), end: part.EndTime}
 }

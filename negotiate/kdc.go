@@ -90,10 +90,14 @@ func (c *Client) send(ctx context.Context, realm string, message []byte) ([]byte
 	if err != nil {
 		return nil, err
 	}
+	if i := slices.Index(addresses, c.goodKDC(realm)); i > 0 {
+		addresses[0], addresses[i] = addresses[i], addresses[0]
+	}
 	var failures []error
 	for _, address := range addresses {
 		answer, err := c.ask(ctx, address, message)
 		if err == nil {
+			c.noteGoodKDC(realm, address)
 			if said, err := readError(answer); err == nil {
 				return nil, saidBy(said)
 			}
@@ -102,6 +106,25 @@ func (c *Client) send(ctx context.Context, realm string, message []byte) ([]byte
 		failures = append(failures, err)
 	}
 	return nil, fmt.Errorf("no KDC of the realm %s answers: %w", realm, errors.Join(failures...))
+}
+
+// goodKDC returns the address of the KDC of a realm that has answered last; "" if none has.
+func (c *Client) goodKDC(realm string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.good[realm]
+}
+
+func (c *Client) noteGoodKDC(realm, address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.good[realm]; !ok && len(c.good) >= maxServices { // which KDCs may name
+		clear(c.good)
+	}
+	if c.good == nil {
+		c.good = make(map[string]string)
+	}
+	c.good[realm] = address
 }
 
 // ask sends a message to a KDC by TCP (RFC 4120 §7.2.2), and returns the answer.
@@ -148,10 +171,15 @@ type saidError struct {
 
 func (e *saidError) Error() string { return e.text }
 
-// Unwrap says of a service that is not known that a request can be sent without a token for it.
+// Unwrap says of a service that is not known that a request can be sent without a token for it; and of a user that only a new login,
+// with something else, can help.
 func (e *saidError) Unwrap() error {
-	if e.code == errorcode.KDC_ERR_S_PRINCIPAL_UNKNOWN {
+	switch e.code {
+	case errorcode.KDC_ERR_S_PRINCIPAL_UNKNOWN:
 		return authretry.ErrChallengeRequired
+	case errorcode.KDC_ERR_PREAUTH_FAILED, errorcode.KDC_ERR_C_PRINCIPAL_UNKNOWN, errorcode.KDC_ERR_CLIENT_REVOKED, errorcode.KDC_ERR_KEY_EXPIRED,
+		errorcode.KDC_ERR_NAME_EXP:
+		return authretry.ErrLoginRequired
 	}
 	return nil
 }

@@ -84,12 +84,15 @@ func (s *service) want(now time.Time, begin func() *pending[*ticket]) (*ticket, 
 	return nil, nil, s.failed
 }
 
-// got ends an exchange.
-func (s *service) got(t *ticket, err error) error {
+// got ends an exchange for a service.
+func (l *login) got(spn string, t *ticket, err error) error {
+	s, now := l.service(spn), time.Now()
 	s.renewal = nil
-	now := time.Now()
 	if err != nil {
 		s.failed, s.until = err, now.Add(heldBack(err))
+		if l.failed != nil && errors.Is(err, l.failed) {
+			s.until = l.isUntil // it is the login that has failed
+		}
 		return err
 	}
 	s.failed, s.until = nil, time.Time{}

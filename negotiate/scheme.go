@@ -45,7 +45,7 @@ type Scheme struct {
 	// Mutual demands that the server proves that it has the service's key (RFC 4559 §5): a response without a valid proof fails
 	// the request, but for a refusal and for a 407 from a proxy on the way, which are returned as they are and prove nothing. By then
 	// the server has got the request. By default proofs are not looked at. It needs a server that sends a proof with every response, as
-	// Apache's mod_auth_gssapi does and, for a proxy, Squid does not.
+	// Apache's mod_auth_gssapi does and, for a proxy, Squid does not; and with Ahead, one that asks for Negotiate on every path.
 	Mutual bool
 
 	// SharedConnections sends all requests by Transport.Base. By default those with a token go by connections of the account's own,

@@ -85,6 +85,33 @@ func TestApache(t *testing.T) {
 	require.Len(t, s.AccessLog(t), sent)
 }
 
+// The proof comes with responses of every kind, so Mutual is of use with them all.
+func TestApacheProvesItselfAlways(t *testing.T) {
+	r := servers.Kerberos(t, "")
+	s := servers.ApacheKerberos(t, r, "")
+	c := newClient(t, s, &negotiate.Scheme{Kerberos: &negotiate.Client{Cache: r.Login(t, user, servers.Password), Config: r.Config}, Ahead: true, Mutual: true})
+	etag := c.get(t, s.URL+"/plain/index.html").Header.Get("Etag")
+	for _, base := range []string{s.URL, s.TLS} {
+		for _, q := range []struct {
+			method, path, match string
+			status              int
+		}{
+			{"GET", "/plain/not-here", "", 404}, {"HEAD", "/plain/index.html", "", 200},
+			{"GET", "/plain/index.html", etag, 304}, {"DELETE", "/plain/index.html", "", 405}, {"OPTIONS", "/plain/", "", 200},
+		} {
+			req, err := http.NewRequestWithContext(t.Context(), q.method, base+q.path, nil)
+			require.NoError(t, err)
+			if q.match != "" {
+				req.Header.Set("If-None-Match", q.match)
+			}
+			resp, err := c.RoundTrip(req)
+			require.NoError(t, err, "%+v", q)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, q.status, resp.StatusCode, "%+v", q)
+		}
+	}
+}
+
 // 16 at once that send 10 each: at most 1.1 sends for each, and one ticket.
 func TestApacheManyAtOnce(t *testing.T) {
 	r := servers.Kerberos(t, "")
@@ -146,6 +173,21 @@ func TestCredentials(t *testing.T) {
 			require.ErrorContains(t, err, "answered 401")
 		}
 	}
+}
+
+// A service of another realm is reached by way of the user's own, as curl does.
+func TestOtherRealm(t *testing.T) {
+	users, services := servers.KerberosTrusting(t)
+	s := servers.ApacheKerberos(t, services, "")
+	cache := users.Login(t, user, servers.Password)
+	require.Equal(t, "200", curl(t, users, cache, "--negotiate", "--user", ":", s.URL+"/plain/"))
+	for _, k := range []*negotiate.Client{{Cache: users.Login(t, user, servers.Password)}, {Principal: user, Password: servers.Password}} {
+		k.Config = users.Config
+		resp := newClient(t, s, &negotiate.Scheme{Kerberos: k, Mutual: true}).get(t, s.URL+"/plain/")
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, full, resp.Header.Get("X-User"))
+	}
+	require.Equal(t, 3, services.Issued(t, service))
 }
 
 // Who is known and not let in is told so, and so is who has no ticket for the host.

@@ -11,18 +11,48 @@ import (
 // A KerberosKDC is a realm of Kerberos, with a KDC of MIT krb5.
 type KerberosKDC struct {
 	Dir    string
+	Realm  string
 	Config string   // the path of its krb5.conf
 	Env    []string // for programs that are to use it
 
 	local, log string // kadmin.local, and where the KDC says what it does
 }
 
-// KerberosRealm is the name of the realm.
+// KerberosRealm is the name of the realm, unless it is another.
 const KerberosRealm = "EXAMPLE.TEST"
 
 // Kerberos starts a KDC with the user Mufasa, and the services HTTP/localhost and HTTP/proxy.test, whose keytab is http.keytab.
 // Clock, such as "+10m", is by how much its clock is ahead; "" for right.
 func Kerberos(t testing.TB, clock string) *KerberosKDC {
+	t.Helper()
+	return kerberos(t, KerberosRealm, clock)
+}
+
+// KerberosTrusting starts KDCs of two realms, of which the second has services that users of the first may use. The krb5.conf of the
+// first says that they are there.
+func KerberosTrusting(t testing.TB) (users, services *KerberosKDC) {
+	t.Helper()
+	users, services = kerberos(t, KerberosRealm, ""), kerberos(t, "AWAY.TEST", "")
+	for _, r := range []*KerberosKDC{users, services} {
+		r.Add(t, "krbtgt/"+services.Realm+"@"+users.Realm, "between the two")
+	}
+	theirs, err := os.ReadFile(services.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := os.ReadFile(users.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, realm, _ := strings.Cut(string(theirs), "[realms]\n")
+	text := string(ours) + realm + "\n[domain_realm]\n\tlocalhost = " + services.Realm + "\n"
+	if err := os.WriteFile(users.Config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return users, services
+}
+
+func kerberos(t testing.TB, realm, clock string) *KerberosKDC {
 	t.Helper()
 	kdc := program(t, "krb5-kdc", "krb5kdc")
 	util := program(t, "krb5-kdc", "kdb5_util")
@@ -30,12 +60,13 @@ func Kerberos(t testing.TB, clock string) *KerberosKDC {
 	program(t, "krb5-user", "kinit")
 	dir := folder(t)
 	port := freePort(t)
-	r := &KerberosKDC{Dir: dir, local: local}
-	r.Config = write(t, dir, "krb5.conf", fill(krb5Conf, "port", port))
-	profile := write(t, dir, "kdc.conf", fill(kdcConf, "dir", dir, "port", port))
-	r.Env = append(os.Environ(), "KRB5_CONFIG="+r.Config, "KRB5_KDC_PROFILE="+profile, "KRB5CCNAME=FILE:"+filepath.Join(dir, "nobody's"))
+	r := &KerberosKDC{Dir: dir, Realm: realm, local: local}
+	r.Config = write(t, dir, "krb5.conf", fill(krb5Conf, "port", port, "realm", realm))
+	profile := write(t, dir, "kdc.conf", fill(kdcConf, "dir", dir, "port", port, "realm", realm))
+	r.Env = append(os.Environ(), "KRB5_CONFIG="+r.Config, "KRB5_KDC_PROFILE="+profile, "KRB5CCNAME=FILE:"+filepath.Join(dir, "nobody's"),
+		"KRB5RCACHENAME=file2:"+filepath.Join(dir, "replays"))
 	r.log = filepath.Join(dir, "kdc.log")
-	r.run(t, util, "create", "-s", "-P", "the master's", "-r", KerberosRealm)
+	r.run(t, util, "create", "-s", "-P", "the master's", "-r", realm)
 	r.Add(t, strings.ToLower(Username), Password)
 	for _, service := range []string{"HTTP/localhost", "HTTP/proxy.test"} {
 		r.Rekey(t, service)
@@ -121,14 +152,14 @@ func (r *KerberosKDC) run(t testing.TB, name string, args ...string) {
 
 const krb5Conf = `
 [libdefaults]
-	default_realm = ` + KerberosRealm + `
+	default_realm = {realm}
 	dns_lookup_kdc = false
 	dns_canonicalize_hostname = false
 	rdns = false
 	udp_preference_limit = 1
 
 [realms]
-	` + KerberosRealm + ` = {
+	{realm} = {
 		kdc = 127.0.0.1:{port}
 	}
 `
@@ -142,7 +173,7 @@ const kdcConf = `
 	kdc = FILE:{dir}/kdc.log
 
 [realms]
-	` + KerberosRealm + ` = {
+	{realm} = {
 		database_name = {dir}/principal
 		key_stash_file = {dir}/stash
 		acl_file = {dir}/acl
@@ -266,7 +297,7 @@ func SquidKerberos(t testing.TB, r *KerberosKDC) *Server {
 	port := freePort(t)
 	auth := "auth_param negotiate program " + helper + " -k " + filepath.Join(r.Dir, "http.keytab") + " -s HTTP/localhost@" + KerberosRealm + "\nauth_param negotiate children 4 startup=1\n"
 	conf := write(t, dir, "squid.conf", fill(auth+squidConf, "dir", dir, "port", port))
-	cmd := exec.Command(squid, "-N", "-f", conf)
+	cmd := squidCommand(squid, conf, port)
 	cmd.Env = r.Env
 	run(t, dir, []int{port}, cmd)
 	return &Server{URL: strings.Replace(url("http", port), "127.0.0.1", "localhost", 1), Dir: dir, accessLog: filepath.Join(dir, "access.log")}
