@@ -76,14 +76,8 @@ func (c *conn) setDetach(detach func()) (before func()) {
 func (c *conn) send(req *http.Request, body *heldBody, authorization string) (*http.Response, error) {
 	var began atomic.Bool
 	trace := &httptrace.ClientTrace{WroteHeaders: func() { began.Store(true) }}
-	own := req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
-	own.Body = body.take()
-	own.Header = req.Header.Clone()
-	delete(own.Header, "Authorization") // the mark
-	if authorization != "" {
-		own.Header["Authorization"] = []string{authorization}
-	}
-	resp, err := c.roundTrip(req.Context(), own)
+	own := withAuthorization(req, body, authorization)
+	resp, err := c.roundTrip(req.Context(), own.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err != nil {
 		if !began.Load() || mayArriveTwice(req) {
 			err = &goneError{err}
@@ -140,7 +134,7 @@ func (c *conn) settle() {
 		return
 	}
 	var detach func()
-	if isDead || !c.isProved || c.losses != p.losses || p.users == 0 || p.retired {
+	if isDead || !c.isProved || c.losses != p.losses || p.users == 0 {
 		detach = c.endLocked()
 	} else {
 		c.state, detach, c.detach = idle, c.detach, nil
@@ -196,10 +190,10 @@ func (c *conn) endLocked() (end func()) {
 }
 
 // handshake sends the first message, and returns what authenticates the request that comes next. It is "" if the server does not
-// ask for it.
+// ask for it: then the connection is closed.
 //
 // The first message goes without the caller's body, and where the request was challenged (isFirst) with its method, since a server
-// may ask for one method and not for another. Then what comes in place of the server's message is the response to the request. At
+// may ask for one method and not for another. Then a refusal without a message of the server's is the response to the request. At
 // other times it goes with HEAD, by which nothing is done at a place that is open to all.
 func (c *conn) handshake(req *http.Request, isFirst bool) (authorization string, refusal *http.Response, err error) {
 	method := http.MethodHead
@@ -216,25 +210,29 @@ func (c *conn) handshake(req *http.Request, isFirst bool) (authorization string,
 	if err != nil {
 		return "", nil, &goneError{err}
 	}
-	if resp.StatusCode != http.StatusUnauthorized {
-		return "", nil, c.next(resp)
+	err = errNoToken
+	if resp.StatusCode == http.StatusUnauthorized {
+		authorization, err = c.pool.user.authenticate(resp, resp.Header["Www-Authenticate"], req.URL.Hostname())
+		if err == errNoToken && isFirst {
+			resp.Request = req
+			c.give()
+			return "", resp, nil
+		}
 	}
-	authorization, err = c.pool.user.authenticate(resp, resp.Header["Www-Authenticate"], req.URL.Hostname())
-	if errors.Is(err, errNoToken) && isFirst {
-		resp.Request = req
-		c.give()
-		return "", resp, nil
-	}
-	if err != nil && !errors.Is(err, errNoToken) {
+	switch {
+	case err == errNoToken:
+		c.end()
+		return "", nil, nil
+	case err != nil:
 		c.end()
 		return "", nil, &handshakeError{err}
 	}
 	return authorization, nil, c.next(resp)
 }
 
-// next ends a response, so that the connection can have the next request.
+// next ends a refusal, so that the connection can have the next request.
 func (c *conn) next(resp *http.Response) error {
-	if resp.Close && resp.StatusCode == http.StatusUnauthorized {
+	if resp.Close {
 		c.end()
 		return &goneError{&handshakeError{errors.New("ntlm: the server closes the connection between NTLM's messages")}}
 	}

@@ -147,6 +147,107 @@ func TestPlacesAreBounded(t *testing.T) {
 	require.Equal(t, 4096, places)
 }
 
+// Of connections that the server has forgotten, one that is refused tells of all that are as old.
+func TestConnectionsThatAreNotAuthenticatedAnyMore(t *testing.T) {
+	l := newLab(t, nil)
+	client := newClient(t, nil, nil)
+	for range 3 {
+		var held []*http.Response
+		for range 4 {
+			resp, err := client.Get(l.URL + "/a")
+			require.NoError(t, err)
+			require.Equal(t, 200, resp.StatusCode)
+			held = append(held, resp)
+		}
+		for _, resp := range held {
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		l.forgetConns()
+		l.take()
+		getOK(t, client, l.URL+"/a")
+		require.Equal(t, []string{"GET /a", "GET /a 1", "GET /a 3"}, l.take())
+		getOK(t, client, l.URL+"/a")
+		require.Equal(t, []string{"GET /a"}, l.take())
+	}
+}
+
+// That credentials were refused is held against nobody but whose request it was.
+func TestRefusalIsNotRemembered(t *testing.T) {
+	l := newLab(t, nil)
+	scheme := &ntlm.Scheme{Username: "mufasa", Password: secret}
+	base := &http.Transport{}
+	defer base.CloseIdleConnections()
+	share := func(tr *authretry.Transport, _ *http.Transport) { tr.Base = base }
+	one, other := newClient(t, scheme, share), newClient(t, scheme, share)
+	held, err := one.Get(l.URL + "/a") // so that the connections are in use
+	require.NoError(t, err)
+	setPassword := func(password string) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.passwords["mufasa"] = password
+	}
+	setPassword("another")
+	status, _ := do(t, other, newRequest(t, "GET", l.URL+"/a", nil))
+	require.Equal(t, 401, status)
+	setPassword(secret)
+	getOK(t, other, l.URL+"/a")
+	held.Body.Close()
+}
+
+// Connections that are in use when their account is forgotten are closed after that, and nothing is known of a place without users.
+func TestForgottenWhileInUse(t *testing.T) {
+	l := newLab(t, nil)
+	scheme := &ntlm.Scheme{Username: "mufasa", Password: secret}
+	var transport *authretry.Transport
+	client := newClient(t, scheme, func(tr *authretry.Transport, _ *http.Transport) { transport = tr })
+	for _, forget := range []func(){func() { transport.Forget("") }, func() { transport.CloseIdleConnections() }} {
+		resp, err := client.Get(l.URL + "/a")
+		require.NoError(t, err)
+		forget()
+		places, _ := scheme.Pools()
+		require.Zero(t, places)
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		client.CloseIdleConnections()
+		require.Eventually(t, func() bool { return l.open.Load() == 0 }, 30*time.Second, time.Millisecond)
+	}
+}
+
+// A Scheme around this one that mixes up accounts is stopped by the connections.
+func TestConnectionsKnowTheirAccount(t *testing.T) {
+	l := newLab(t, nil)
+	mixing := &mixingUp{Scheme: &ntlm.Scheme{Username: "mufasa", Password: secret}}
+	client := &http.Client{Transport: &authretry.Transport{
+		Base: &http.Transport{}, Schemes: []authretry.Scheme{mixing},
+		Account: func(req *http.Request) string { return req.Header.Get("X-User") },
+	}}
+	for _, user := range []string{"alice", "bob"} {
+		req := newRequest(t, "GET", l.URL+"/a", nil)
+		req.Header.Set("X-User", user)
+		resp, err := client.Do(req)
+		if user == "alice" {
+			require.NoError(t, err)
+			resp.Body.Close()
+		} else {
+			require.ErrorContains(t, err, "of another account")
+		}
+	}
+}
+
+// mixingUp asks for everybody's Session as if it were the first one's.
+type mixingUp struct {
+	authretry.Scheme
+	ctx context.Context
+}
+
+func (m *mixingUp) Answer(ctx context.Context, c *authretry.Challenge, refusal *http.Response) (authretry.Session, error) {
+	if m.ctx == nil {
+		m.ctx = ctx
+	}
+	return m.Scheme.Answer(m.ctx, c, refusal)
+}
+
 // Of which origin credentials are asked for, and where they do not go.
 func TestOriginOfCredentials(t *testing.T) {
 	l := newLab(t, nil)
@@ -168,10 +269,11 @@ func TestOriginOfCredentials(t *testing.T) {
 
 // A body that nobody has read is there for another try, and is closed once, when that is over.
 func TestHeldBody(t *testing.T) {
-	for name, c := range map[string]struct{ reads, hasGetBody, renews bool }{
-		"not read":           {false, false, true},
-		"read":               {true, false, false},
-		"read, with GetBody": {true, true, true},
+	for name, c := range map[string]struct{ reads, hasGetBody, renews, closes bool }{
+		"not read":           {false, false, true, true},
+		"read":               {true, false, false, true},
+		"read, not closed":   {true, false, false, false},
+		"read, with GetBody": {true, true, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first, second := &countingBody{Reader: strings.NewReader("body")}, &countingBody{Reader: strings.NewReader("body")}
@@ -184,7 +286,9 @@ func TestHeldBody(t *testing.T) {
 			if c.reads {
 				lent.Read(make([]byte, 2))
 			}
-			lent.Close()
+			if c.closes {
+				lent.Close()
+			}
 			require.Zero(t, first.closes)
 			require.Equal(t, c.renews, held.Renew())
 			if c.renews {

@@ -188,6 +188,7 @@ type lab struct {
 	handshake atomic.Int32 // third messages that were right
 	firsts    atomic.Int32
 	mistakes  []string
+	marks     []string // what was in Authorization, and is no NTLM
 }
 
 type labConn struct {
@@ -227,7 +228,7 @@ func newLab(t testing.TB, change func(*lab)) *lab {
 	t.Cleanup(func() {
 		l.CloseClientConnections()
 		l.Close()
-		for _, m := range l.mistakes {
+		for _, m := range append(l.mistakes, l.marks...) {
 			t.Error(m)
 		}
 	})
@@ -238,6 +239,9 @@ func (l *lab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	word, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	l.requests = append(l.requests, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+kindOf(word, token)))
+	if r.Header["Authorization"] != nil && !strings.Contains("13", kindOf(word, token)) {
+		l.marks = append(l.marks, r.Header.Get("Authorization"))
+	}
 	netConn := r.Context().Value(labKey{}).(net.Conn)
 	c := l.conns[netConn]
 	if c == nil {

@@ -41,7 +41,6 @@ type pool struct {
 	users   int        // carriers that are in use; without any, no connection is kept
 	losses  int        // how often a connection was not authenticated any more; none is used that is older than the last time
 	refused bool       // the server has refused the user, who had not been let in since
-	retired bool       // the account was forgotten
 }
 
 // A dialer opens connections: an *http.Transport, or an *authretry.ProxyTransport.
@@ -111,46 +110,33 @@ func (p *pool) isUsed() bool {
 	return p.users > 0
 }
 
-func (p *pool) isRetired() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.retired
-}
-
 func (p *pool) isRefused() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.refused
 }
 
-// leave says that a carrier is not in use any more. What no carrier uses is closed.
+// leave says that a carrier is not in use any more.
 func (p *pool) leave() {
 	p.mu.Lock()
 	p.users--
 	p.mu.Unlock()
-	p.closeUnused()
 }
 
 // closeUnused closes the idle connections, if no carrier is in use.
 func (p *pool) closeUnused() {
-	p.mu.Lock()
-	if p.users > 0 && !p.retired {
-		p.mu.Unlock()
-		return
+	if !p.isUsed() {
+		p.closeIdle()
+		p.owner.left(p)
 	}
+}
+
+func (p *pool) closeIdle() {
+	p.mu.Lock()
 	list := p.idle
 	p.idle = nil
 	p.mu.Unlock()
 	closeAll(list)
-	p.owner.left(p)
-}
-
-// retire says that nothing is to be kept any more.
-func (p *pool) retire() {
-	p.mu.Lock()
-	p.retired = true
-	p.mu.Unlock()
-	p.closeUnused()
 }
 
 // takeIdle returns an authenticated connection by that proxy, reserved for one request; nil if there is none.
@@ -243,9 +229,8 @@ type carrier struct {
 func (c *carrier) CloseIdleConnections() {
 	if c.isLeft.CompareAndSwap(false, true) {
 		c.leave()
-	} else {
-		c.closeUnused()
 	}
+	c.closeUnused()
 }
 
 // RoundTrip sends a request by a connection that is authenticated, or that it authenticates first. If the connection turns out to be
@@ -286,7 +271,8 @@ func (p *pool) mayCarry(req *http.Request) error {
 	return nil
 }
 
-// try sends the request once. With an error, the connection is closed.
+// try sends the request once. With an error, the connection is closed. Where the server does not ask for a login, the request goes
+// as others do, by Base.
 func (c *carrier) try(req *http.Request, body *heldBody, isFirst bool) (*http.Response, error) {
 	proxy, err := c.proxyFor(req)
 	if err != nil {
@@ -307,7 +293,30 @@ func (c *carrier) try(req *http.Request, body *heldBody, isFirst bool) (*http.Re
 	if refusal != nil || err != nil {
 		return refusal, err
 	}
-	return conn.send(req, body, authorization)
+	if authorization != "" {
+		return conn.send(req, body, authorization)
+	}
+	own := withAuthorization(req, body, "")
+	resp, err := c.base.RoundTrip(own)
+	if err == nil {
+		<-c.slots
+		if resp.Request == own {
+			resp.Request = req
+		}
+	}
+	return resp, err
+}
+
+// withAuthorization returns a copy of a request, with the body for one try. The session's mark is not in it.
+func withAuthorization(req *http.Request, body *heldBody, authorization string) *http.Request {
+	own := req.WithContext(req.Context())
+	own.Body = body.take()
+	own.Header = req.Header.Clone()
+	delete(own.Header, "Authorization")
+	if authorization != "" {
+		own.Header["Authorization"] = []string{authorization}
+	}
+	return own
 }
 
 // explain makes a Rejection of what is wrong with the server's message: there are no credentials for it.

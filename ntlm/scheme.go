@@ -141,7 +141,7 @@ func (s *Scheme) pool(at place, who user, base http.RoundTripper) (*pool, error)
 func (s *Scheme) entered(p *pool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pools[p.place] == nil && !p.isRetired() {
+	if s.pools[p.place] == nil {
 		s.pools[p.place] = p
 	}
 	p.enter()
@@ -156,8 +156,8 @@ func (s *Scheme) left(p *pool) {
 	}
 }
 
-// Forget has the account's next requests authenticated anew. Transport.Forget calls it. Connections that are in use at present
-// are closed when their responses end.
+// Forget closes the account's idle connections, and has what is challenged from now on get others. Transport.Forget calls it, which
+// has the account's next requests challenged. Connections that are in use by then are closed when their responses end.
 func (s *Scheme) Forget(account string) {
 	s.mu.Lock()
 	var forgotten []*pool
@@ -169,7 +169,7 @@ func (s *Scheme) Forget(account string) {
 	}
 	s.mu.Unlock()
 	for _, p := range forgotten {
-		p.retire()
+		p.closeIdle()
 	}
 }
 

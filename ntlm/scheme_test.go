@@ -102,6 +102,10 @@ func TestFirstMessageDoesNothing(t *testing.T) {
 	status, _ = do(t, client, newRequest(t, "DELETE", l.URL+"/a/b", nil))
 	require.Equal(t, 200, status)
 	require.Equal(t, []string{"HEAD /a/b 1", "DELETE /a/b 3"}, l.take(), "a connection that is not authenticated is not kept")
+	status, _ = do(t, client, newRequest(t, "DELETE", l.URL+"/a/public", nil))
+	require.Equal(t, 200, status)
+	require.Equal(t, []string{"DELETE /a/public"}, l.take())
+	require.Empty(t, l.marks, "nothing but NTLM's messages is in Authorization")
 }
 
 // A body is sent once, by the connection that was authenticated, whatever its size, and though it cannot be had twice.
