@@ -178,6 +178,8 @@ func (b *Bearer) check() error {
 		return errTwoSources
 	case b.Sources == nil && isNilSource(b.Source):
 		return errNoSource
+	case b.Header == "" && b.Prefix == "": // as almost always
+		return nil
 	}
 	return b.place().check("Bearer")
 }

@@ -108,14 +108,14 @@ func (d *Digest) credentials(ctx context.Context, origin string, c *Challenge) (
 	if d.Credentials != nil {
 		username, password, err = d.Credentials(ctx, CredentialsRequest{Account: AccountOf(ctx), Origin: origin, Challenge: c})
 		if err != nil {
-			return "", "", fmt.Errorf("authretry: no Digest credentials for %s: %w", origin, err)
+			return "", "", fmt.Errorf("authretry: no Digest credentials could be obtained: %w", err)
 		}
 	}
 	if username == "" && password == "" {
-		return "", "", fmt.Errorf("authretry: no Digest user name for %s: set Digest.Username or Digest.Credentials", origin)
+		return "", "", errors.New("authretry: there is no Digest user name; set Digest.Username or Digest.Credentials")
 	}
 	if hasControl(username) || strings.Contains(username, "\t") {
-		return "", "", fmt.Errorf("authretry: the Digest user name for %s has a control character in it", origin)
+		return "", "", errors.New("authretry: the Digest user name has a control character in it")
 	}
 	return username, password, nil
 }

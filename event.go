@@ -128,7 +128,7 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	if x.onEvent == nil {
 		return
 	}
-	e := Event{Kind: EventChallenged, Attempt: x.attempts, Status: status}
+	e := Event{Kind: EventChallenged, Attempt: int(x.attempts), Status: status}
 	var names []string
 	for i := range challenges {
 		if name := cut(challenges[i].Scheme); !slices.Contains(names, name) && len(names) < 4 {
@@ -163,7 +163,7 @@ func (x *exchange) done(status int, r *Rejection, err error) {
 		return
 	}
 	x.ended = true
-	e := Event{Kind: EventDone, Attempt: x.attempts, Status: status, Waited: x.waited, Err: err}
+	e := Event{Kind: EventDone, Attempt: int(x.attempts), Status: status, Waited: x.waited, Err: err}
 	if r != nil {
 		e.Reason = r.Reason
 	}

@@ -292,7 +292,7 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 		r.Ahead = true
 		r.Tried = append(r.Tried, r.Schemes[x.ahead.scheme])
 	}
-	if x.answer.Session != nil && x.attempts > 1 {
+	if x.answer != nil && x.attempts > 1 {
 		r.Refreshed = r.Ahead && x.answer.scheme == x.ahead.scheme
 		r.Tried = append(r.Tried, r.Schemes[x.answer.scheme])
 	}
@@ -326,6 +326,7 @@ func reasonOf(err error) Reason {
 // if there is none.
 func (x *exchange) fail(resp *http.Response, err error) error {
 	r := x.rejection(resp, err)
+	r.nameless = x.side == originSide
 	x.done(0, r, r)
 	return r
 }
@@ -336,7 +337,7 @@ func (x *exchange) failTunnel(resp *http.Response, u *unanswered) error {
 	if x.hook != nil {
 		r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, x.hook)
 	}
-	x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: r.Status, Reason: r.Reason}, lease{})
+	x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: r.Status, Reason: r.Reason}, lease{})
 	x.done(0, r, r)
 	return r
 }

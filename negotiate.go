@@ -211,37 +211,6 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 	return lease{}, nil
 }
 
-// carry has a Carrier's Session say by which RoundTripper its requests go.
-func (x *exchange) carry(l *lease) error {
-	c, ok := l.Session.(Carrier)
-	if !ok {
-		return nil
-	}
-	if l.by != nil {
-		if isExclusive(l.Session) { // lent, and so ours to close
-			x.carried = append(x.carried, l.held)
-			l.carried = len(x.carried)
-		}
-		return nil
-	}
-	base, err := x.way.carrying()
-	if err == nil {
-		l.by, err = c.Carry(&x.calls, base)
-	}
-	if err == nil && l.by == nil {
-		err = errors.New("neither a RoundTripper nor an error was returned")
-	}
-	if err == nil {
-		x.carried = append(x.carried, l.held)
-		l.carried = len(x.carried)
-	}
-	if err != nil {
-		err = withoutSecrets(err, unknownSecrets)
-		return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)
-	}
-	return nil
-}
-
 // An unanswered says why a refusal is returned to the caller: what each Scheme that was asked had to say.
 type unanswered struct {
 	refused     error // wraps ErrCredentialsRefused

@@ -174,7 +174,10 @@ var (
 
 // failed is the error for a Fetch of a successor of previous that failed with err.
 func failed(err error, previous *oauth2.Token) *tokenError {
-	e := &tokenError{text: "no new token could be obtained: " + describeCause(err, previous), causes: []error{err}, grant: grantOf(previous)}
+	e := &tokenError{text: "no new token could be obtained", causes: []error{err}, grant: grantOf(previous)}
+	if cause := withoutLogin(describeCause(err, previous)); cause != "" {
+		e.text += ": " + cause
+	}
 	permanent := errors.Is(err, ErrLoginRequired)
 	r, isRefusal := errors.AsType[*oauth2.RetrieveError](err)
 	if isRefusal {
@@ -202,6 +205,15 @@ func failed(err error, previous *oauth2.Token) *tokenError {
 		e.text += "; log in again and call TokenSource.Set"
 	}
 	return e
+}
+
+// withoutLogin leaves out of a cause what failed says at the end.
+func withoutLogin(cause string) string {
+	needed := strings.TrimPrefix(ErrLoginRequired.Error(), "authretry: ")
+	if cause == needed {
+		return ""
+	}
+	return strings.TrimPrefix(cause, needed+": ")
 }
 
 // sourceFailed is the error for a Bearer.Source, other than a TokenSource, that failed.

@@ -156,14 +156,21 @@ func (t *Transport) Forget(account string) {
 	}
 }
 
-// CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
+// CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made. Schemes are told, if
+// they have a method CloseIdleConnections().
 func (t *Transport) CloseIdleConnections() {
-	t.init()
+	err := t.init()
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-	if t != nil {
-		t.auth.spaces.closeIdle()
+	if err != nil {
+		return
+	}
+	t.auth.spaces.closeIdle()
+	for _, s := range t.Schemes {
+		if c, ok := s.(interface{ CloseIdleConnections() }); ok {
+			c.CloseIdleConnections()
+		}
 	}
 }
 
@@ -226,10 +233,10 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 // goesTo returns where the bytes of a request go. To a proxy, plain http says in one line both where to send the request and
 // for which host it is: there req.Host counts rather than the URL, as net/http has it; but not with SOCKS.
 func (t *Transport) goesTo(req *http.Request) origin {
-	o := originOf(req.URL)
-	if o.scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
-		return o
+	if req.URL.Scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
+		return originOf(req.URL)
 	}
+	o := originOf(req.URL)
 	proxy, known := proxyOf(t.base(), req)
 	if known && (proxy == nil || proxy.Scheme != "http" && proxy.Scheme != "https") || !known && o.isLoopback() {
 		return o
@@ -281,7 +288,7 @@ func hasOwnAuthorization(h http.Header) bool {
 func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Response, error) {
 	base := t.base()
 	if l.by != nil {
-		base = l.by
+		base = l.by.RoundTripper
 	}
 	if l.Session != nil && t.follows.Load() {
 		return nil, &followsRedirects{base}
