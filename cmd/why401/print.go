@@ -231,7 +231,7 @@ func (p *printer) challenges(r *report) {
 			p.line(8, 0, dim, q.Meaning)
 		}
 		if c.Token68 > 0 {
-			p.line(4, 4, "", fmt.Sprintf("%d characters of data that belong to the scheme", c.Token68))
+			p.line(4, 4, "", c.Data())
 		}
 		p.line(4, 4, "", "To satisfy it: "+c.Needs+".")
 		if c.Snippet != "" {
@@ -312,4 +312,13 @@ func (p *printer) causes(heading string, list []cause) {
 			p.line(2+len(mark), 0, bold, "What to do: "+c.Fix)
 		}
 	}
+}
+
+// Data says what the data after the scheme's name are.
+func (c challenge) Data() string {
+	isWindows := strings.EqualFold(c.Scheme, "Negotiate") || strings.EqualFold(c.Scheme, "NTLM")
+	if isWindows && strings.HasPrefix(c.raw.Token68, "TlRMTVNTUA") { // "NTLMSSP" in base64
+		return fmt.Sprintf("%d characters of a message of NTLM: the server goes on without Kerberos", c.Token68)
+	}
+	return fmt.Sprintf("%d characters of data that belong to the scheme", c.Token68)
 }

@@ -12,6 +12,7 @@ import (
 type recipe struct {
 	setup  string // statements before
 	scheme string // the authretry.Scheme
+	proxy  string // all of it for a proxy, if that is another; the test finds it, as scheme, in the examples of its module
 }
 
 // code returns the statements; empty if there is no recipe.
@@ -19,11 +20,14 @@ func (r recipe) code(proxy bool) string {
 	if r.scheme == "" {
 		return ""
 	}
+	if proxy && r.proxy != "" {
+		return indented(r.proxy)
+	}
 	if !proxy {
 		return indented(r.setup + "client := &http.Client{Transport: authretry.New(\n" + r.scheme + ",\n)}")
 	}
 	code := r.setup + "proxied := authretry.NewProxyTransport(nil,\n" + r.scheme + ",\n)\n"
-	if r.scheme != digest.scheme {
+	if r.scheme != digest.scheme && r.scheme != kerberos.scheme {
 		code += "// For an http:// URL, where the network up to the proxy can be trusted:\nproxied.AllowPlaintext = true\n"
 	}
 	return indented(code + "client := &http.Client{Transport: proxied}")
@@ -70,6 +74,19 @@ var (
 			"endpoint := &authretry.TokenEndpoint{\nURL: os.Getenv(\"TOKEN_URL\"), ClientID: os.Getenv(\"CLIENT_ID\"),\nProof: key,\n}\n" +
 			"tokens := &authretry.TokenSource{Fetch: endpoint.ClientCredentials()}\n",
 		scheme: "&dpop.Scheme{Source: tokens, Key: key}",
+	}
+	kerberos = recipe{
+		setup:  "// go get github.com/authretry/authretry/negotiate, and kinit\n",
+		scheme: "&negotiate.Scheme{}",
+	}
+	windows = recipe{
+		setup:  "// go get github.com/authretry/authretry/ntlm; a user is DOMAIN\\name\n",
+		scheme: "&ntlm.Scheme{\nUsername: os.Getenv(\"API_USER\"),\nPassword: os.Getenv(\"API_PASSWORD\"),\n}",
+		proxy: "// go get github.com/authretry/authretry/ntlm; a user is DOMAIN\\name\n" +
+			"dialer := &ntlm.ProxyDialer{\nProxy: &url.URL{Scheme: \"http\", Host: \"proxy.example.com:3128\"},\n" +
+			"Username: os.Getenv(\"API_USER\"),\nPassword: os.Getenv(\"API_PASSWORD\"),\n" +
+			"AllowPlaintext: true, // most such proxies have no TLS\n}\n" +
+			"base := &http.Transport{DialContext: dialer.DialContext}\nclient := &http.Client{Transport: base}",
 	}
 	fromRegistry = recipe{
 		setup:  "credentials := registry.DockerConfig(\"\") // as docker login leaves them\n",

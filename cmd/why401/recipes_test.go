@@ -59,6 +59,13 @@ func TestRecipes(t *testing.T) {
 		fmt.Fprintf(&code, "\nfunc recipe%s() *http.Client {\n%s\nreturn client\n}\n", strings.ReplaceAll(name, "_", ""), list[0].Snippet)
 	}
 	for _, s := range schemes { // those that are as others, too
+		if elsewhere := moduleOf(s.recipe); elsewhere != "" {
+			text, err := os.ReadFile("../../" + elsewhere + "/example_test.go")
+			require.NoError(t, err)
+			require.Contains(t, withoutSpace(string(text)), withoutSpace(s.recipe.scheme), "its module compiles it")
+			require.Contains(t, withoutSpace(string(text)), withoutSpace(dialerOf(s.recipe.proxy)))
+			continue
+		}
 		fmt.Fprintf(&code, "\nfunc scheme%s() *http.Client {\n%s\n}\n", strings.ReplaceAll(s.name, "-", ""), orElse(s.recipe.code(false), "var client *http.Client")+"\nreturn client")
 	}
 	for i, expression := range codeInTexts(t) {
@@ -146,6 +153,28 @@ func codeInTexts(t *testing.T) (list []string) {
 	list = slices.Compact(list)
 	require.Greater(t, len(list), 3)
 	return list
+}
+
+// moduleOf returns the folder of the module that a recipe needs besides the root; "": none.
+func moduleOf(r recipe) string {
+	for _, m := range []string{"negotiate", "ntlm"} {
+		if strings.Contains(r.scheme, m+".") {
+			return m
+		}
+	}
+	return ""
+}
+
+// dialerOf returns the literal of a dialer in code.
+func dialerOf(code string) string {
+	_, rest, _ := strings.Cut(code, "&ntlm.ProxyDialer{")
+	literal, _, _ := strings.Cut(rest, "\n}")
+	return literal
+}
+
+// withoutSpace returns code without what gofmt may change, and without comments.
+func withoutSpace(code string) string {
+	return strings.Join(strings.Fields(regexp.MustCompile(`(?m) // .*$`).ReplaceAllString(strings.ReplaceAll(code, ",\n}", "}"), "")), "")
 }
 
 func orElse(s, other string) string {

@@ -189,6 +189,7 @@ func TestPaste(t *testing.T) {
 	}{
 		{"paste-line", "WWW-Authenticate: Bearer realm=\"cave\", error=\"invalid_token\", x-new=1\r\n", 0},
 		{"paste-value", "  Negotiate YIIBhgYGKwYBBQ==\n", 0},
+		{"paste-ntlm", "Proxy-Authenticate: Negotiate TlRMTVNTUAACAAAADAAMADAAAAABAoEA\nProxy-Authenticate: NTLM\n", 0},
 		{"paste-head", head, 0},
 		{"paste-proxy", "Proxy-Authenticate: Basic realm=\"way out\"\n", 0},
 		{"paste-401-without", "HTTP/1.1 401 Unauthorized\nContent-Length: 0\n\n", 0},
