@@ -141,7 +141,7 @@ func TestSPN(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, spn, got)
 	}
-	for _, host := range []string{"", "bücher.test", "a b", "x@EVIL.TEST", strings.Repeat("a", 2000)} {
+	for _, host := range []string{"", "bücher.test", "\u212aerberos.test", "a b", "x@EVIL.TEST", strings.Repeat("a", 2000)} {
 		_, err := new(Scheme).spn(&url.URL{Scheme: "http", Host: host})
 		require.ErrorContains(t, err, "set Scheme.SPN", host)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // A Scheme is the Negotiate authentication of RFC 4559, with Kerberos. It answers a challenge of Negotiate, from an origin or
@@ -130,7 +131,7 @@ func (s *Scheme) spn(u *url.URL) (string, error) {
 		}
 		return spn, nil
 	}
-	spn := "HTTP/" + strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	spn := "HTTP/" + strings.TrimSuffix(guarded.Lower(u.Hostname()), ".")
 	if len(spn) > maxSPN || !isServiceName(spn) {
 		return "", fmt.Errorf("negotiate: no name of a service follows from the host %.100q: set Scheme.SPN", u.Hostname())
 	}
