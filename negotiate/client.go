@@ -169,7 +169,7 @@ func (c *Client) obtain(ctx context.Context, l *login, spn string) (t *ticket, e
 // drop drops a ticket-granting ticket that the KDC does not take, as after its key was changed, and reports whether there can be
 // another.
 func (c *Client) drop(l *login, tgt *ticket) bool {
-	if l.file != nil || time.Since(tgt.got) < renewAfter {
+	if l.cache != "" || time.Since(tgt.got) < renewAfter {
 		return false
 	}
 	c.mu.Lock()

@@ -15,9 +15,10 @@ const (
 	renewAfter  = time.Minute // a ticket that was got so lately is not replaced because a service refuses it
 )
 
-// A login is what one user has got since logging in. It is guarded by Client.mu.
+// A login is what one user has got since logging in. It is guarded by Client.mu, but for what is never changed.
 type login struct {
-	file     os.FileInfo        // of the cache that it comes from; nil: none
+	cache    string             // the path of the cache that it comes from; "": none; never changed
+	file     os.FileInfo        // of that, when it was looked at last
 	stored   map[string]*ticket // from that cache, by service
 	tgt      *ticket
 	services *simplelru.LRU[string, *service]
