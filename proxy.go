@@ -88,12 +88,16 @@ func (t *ProxyTransport) NewClientConn(ctx context.Context, scheme, address stri
 		return nil, err
 	}
 	way := &proxyWay{t: t, opens: address}
-	if _, err := t.roundTrip(req, way); err != nil {
-		if way.opened != nil {
+	isOurs := true // also if what is called ends the goroutine
+	defer func() {
+		if isOurs && way.opened != nil {
 			way.opened.Close()
 		}
+	}()
+	if _, err := t.roundTrip(req, way); err != nil {
 		return nil, err
 	}
+	isOurs = false
 	return way.opened, nil
 }
 

@@ -1524,3 +1524,30 @@ func TestProxyTunnelsAreNoCrowd(t *testing.T) {
 		require.Zero(t, known.here)
 	}
 }
+
+// A connection that nobody gets, as a callback has ended the goroutine that asked for it, is closed.
+func TestProxyConnectionThatNobodyGets(t *testing.T) {
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	closed := make(chan struct{}, 1)
+	secure.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	base := secure.Client().Transport.(*http.Transport).Clone()
+	base.Proxy = nil
+	transport := NewProxyTransport(base, proxySchemes(goodPassword)...)
+	transport.OnEvent = func(_ context.Context, e Event) {
+		if e.Kind == EventDone {
+			runtime.Goexit()
+		}
+	}
+	go transport.NewClientConn(t.Context(), "https", secure.Listener.Addr().String())
+	select {
+	case <-closed:
+	case <-time.After(time.Minute):
+		t.Fatal("it is still open")
+	}
+}
