@@ -92,8 +92,9 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 func (x *exchange) lend() (lease, error) {
 	defer x.waitedSince(x.now())
 	known, exact := x.spaces.lend(x.remembered(), x.at)
+	x.visit = known.visit // which ends with the exchange, also if a Starter panics
 	if known.Session != nil && x.hasCallers(known.scheme) {
-		known.visit.end(false)
+		x.leave()
 		known, exact = lease{}, false
 	}
 	for _, s := range x.starters {
@@ -107,11 +108,17 @@ func (x *exchange) lend() (lease, error) {
 		}
 		if err != nil || session != nil {
 			x.keep(known)
-			known.visit.end(false)
+			x.leave()
 			return lease{held: held{Session: session}, scheme: s.scheme, started: true}, err
 		}
 	}
 	return known, nil
+}
+
+// leave says that the exchange is none of those that are out to the origin.
+func (x *exchange) leave() {
+	x.visit.end(false)
+	x.visit = visit{}
 }
 
 // hasCallers reports whether the caller has set the header of a scheme, other than Authorization, and so has its own credentials.

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -276,4 +277,33 @@ func TestPanicApartSaysWhatItWas(t *testing.T) {
 	require.NotContains(t, err.Error(), secret)
 	require.Equal(t, errEnded, apart(nil, func() error { runtime.Goexit(); return nil }))
 	require.Equal(t, "Base, a Scheme or a callback panicked with a value of type string", panicText(secret), "nothing panics here")
+}
+
+// A Starter that panics, or ends the goroutine, leaves no request in the crowd of those that are out.
+func TestStarterThatPanicsIsNotOut(t *testing.T) {
+	srv := authtest.NewServer(&authtest.Digest{Username: "u", Password: "p"})
+	defer srv.Close()
+	bad := func() {}
+	starter := &puppet{name: "Other", start: func(context.Context, *http.Request) (Session, error) { bad(); return nil, nil }}
+	transport := New(&Digest{Username: "u", Password: "p"}, starter)
+	client := &http.Client{Transport: transport}
+	get := func(path string) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if resp, err := client.Get(srv.URL + path); err == nil {
+				resp.Body.Close()
+			}
+		}()
+		<-done
+	}
+	get("/a/")
+	for _, bad = range []func(){func() { panic("x") }, runtime.Goexit} {
+		get("/b/") // which the server's word covers, but was not challenged
+	}
+	require.Len(t, transport.auth.spaces.known, 1)
+	for _, known := range transport.auth.spaces.known {
+		require.True(t, known.counts)
+		require.Zero(t, known.here)
+	}
 }

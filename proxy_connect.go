@@ -76,11 +76,12 @@ func (t *ProxyTransport) makeConnectHeader(ctx context.Context, proxyURL *url.UR
 func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value string, err error) {
 	x := s.x.connecting(ctx, target)
 	defer x.caught(&err)
+	defer x.leave()
 	l := s.takeAnswer()
 	if l.Session == nil {
 		var err error
 		if l, err = x.lend(); err == nil {
-			l.visit.end(false)
+			x.leave()
 			err = x.carry(&l)
 		}
 		if err != nil {
