@@ -24,65 +24,123 @@ func (c *carried) Carry(ctx context.Context, base http.RoundTripper) (http.Round
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	return c.carriers.get(carrierKey{c.account, base})
+	by, err := c.carriers.get(carrierKey{c.account, base})
+	if err != nil {
+		return nil, err
+	}
+	return choice{c.session, by}, nil
+}
+
+// A choice is what requests of a session go by: the clone of the user whose token they have. That may change, as in a credential cache,
+// and a server may take what comes by the other's connections for the other's. It hides CloseIdleConnections: that is called when one
+// session ends, and others use the clones as well.
+type choice struct {
+	session *session
+	by      *carrier
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c choice) RoundTrip(req *http.Request) (*http.Response, error) {
+	user := ""
+	if k, ok := c.session.kerberos.(interface {
+		userOf(spn string, token []byte) string
+	}); ok {
+		user = k.userOf(c.session.spn, tokenIn(req.Header))
+	}
+	return c.by.of(user).RoundTrip(req)
 }
 
 const (
-	maxCarriers = 1 << 10          // clones that are kept
+	maxCarriers = 1 << 10          // that are kept
+	maxUsers    = 4                // of one account, whose clones are kept
 	idleTimeout = 90 * time.Second // of the connections of a clone, if Base's are kept for ever
 )
 
-// carriers are the clones by which the requests of accounts go. The zero value is ready for use.
+// carriers are what the requests of accounts go by. The zero value is ready for use.
 type carriers struct {
 	mu  sync.Mutex // guards all, for no longer than a look
 	all *simplelru.LRU[carrierKey, *carrier]
 }
 
-// A carrierKey says for whom a clone is, and of what. The types that base has can be compared.
+// A carrierKey says for whom clones are, and of what. The types that base has can be compared.
 type carrierKey struct {
 	account string
 	base    http.RoundTripper
 }
 
-// A carrier is a clone. It hides CloseIdleConnections: that is called when one session ends, and others use the clone as well.
+// A carrier has the clones of one account, which is one user's as a rule.
 type carrier struct {
-	clone interface {
-		http.RoundTripper
-		CloseIdleConnections()
+	base http.RoundTripper
+
+	mu    sync.Mutex // guards users, for no longer than a look
+	users *simplelru.LRU[string, cloned]
+}
+
+// A cloned is an *http.Transport or an *authretry.ProxyTransport.
+type cloned interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
+// of returns the clone of a user, which it makes if need be.
+func (c *carrier) of(user string) cloned {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, ok := c.users.Get(user); ok {
+		return known
+	}
+	made := cloneOf(c.base)
+	c.users.Add(user, made)
+	return made
+}
+
+// closeIdle closes the connections that nobody uses at present.
+func (c *carrier) closeIdle() {
+	c.mu.Lock()
+	all := c.users.Values()
+	c.mu.Unlock()
+	for _, one := range all {
+		one.CloseIdleConnections()
 	}
 }
 
-// RoundTrip implements http.RoundTripper.
-func (c *carrier) RoundTrip(req *http.Request) (*http.Response, error) { return c.clone.RoundTrip(req) }
-
-// get returns the clone for a key, which it makes if need be.
+// get returns the carrier for a key, which it makes if need be.
 func (c *carriers) get(key carrierKey) (*carrier, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.all == nil {
 		c.all, _ = simplelru.NewLRU(maxCarriers, func(_ carrierKey, old *carrier) {
-			go old.clone.CloseIdleConnections() // not under the lock
+			go old.closeIdle() // not under the lock
 		})
 	}
 	if known, ok := c.all.Get(key); ok {
 		return known, nil
 	}
-	made := new(carrier)
-	switch base := key.base.(type) {
-	case *http.Transport:
-		made.clone = clone(base)
-	case *authretry.ProxyTransport:
-		proxied := base.Base
-		if proxied != nil {
-			proxied = clone(proxied)
-		}
-		made.clone = &authretry.ProxyTransport{Base: proxied, Schemes: base.Schemes, AllowPlaintext: base.AllowPlaintext,
-			ReplayLimit: base.ReplayLimit, OnEvent: base.OnEvent}
+	switch key.base.(type) {
+	case *http.Transport, *authretry.ProxyTransport:
 	default:
-		return nil, fmt.Errorf("negotiate: a %T cannot be cloned: set Scheme.SharedConnections", base)
+		return nil, fmt.Errorf("negotiate: a %T cannot be cloned: set Scheme.SharedConnections", key.base)
 	}
+	made := &carrier{base: key.base}
+	made.users, _ = simplelru.NewLRU(maxUsers, func(_ string, old cloned) {
+		go old.CloseIdleConnections() // not under the lock
+	})
 	c.all.Add(key, made)
 	return made, nil
+}
+
+// cloneOf returns a clone of a base, whose type get has looked at.
+func cloneOf(base http.RoundTripper) cloned {
+	proxy, ok := base.(*authretry.ProxyTransport)
+	if !ok {
+		return clone(base.(*http.Transport))
+	}
+	proxied := proxy.Base
+	if proxied != nil {
+		proxied = clone(proxied)
+	}
+	return &authretry.ProxyTransport{Base: proxied, Schemes: proxy.Schemes, AllowPlaintext: proxy.AllowPlaintext,
+		ReplayLimit: proxy.ReplayLimit, OnEvent: proxy.OnEvent}
 }
 
 // clone returns a copy of base with connections of its own, which speaks HTTP/2 if base does.
@@ -106,7 +164,7 @@ func (c *carriers) closeIdle() {
 	}
 	c.mu.Unlock()
 	for _, carrier := range all {
-		carrier.clone.CloseIdleConnections()
+		carrier.closeIdle()
 	}
 }
 

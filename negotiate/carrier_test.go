@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -193,6 +194,34 @@ func TestClonesAreBounded(t *testing.T) {
 	again, err := c.get(carrierKey{"x", base})
 	require.NoError(t, err)
 	require.Same(t, first, again)
-	require.Equal(t, idleTimeout, first.clone.(*http.Transport).IdleConnTimeout)
+	for i := range 100 {
+		require.Equal(t, idleTimeout, first.of(string(rune(i))).(*http.Transport).IdleConnTimeout)
+	}
+	require.Equal(t, maxUsers, first.users.Len())
 	require.Zero(t, base.IdleConnTimeout)
+}
+
+// Where another user takes the place of the one in a credential cache, requests do not go by the connections of that one.
+func TestConnectionsOfWhoWasInTheCache(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		k := newTestKDC(t, loopbackSPN, testSPN)
+		srv := newBoundServer(t, k, http2)
+		path := filepath.Join(t.TempDir(), "cc")
+		rt := &authretry.Transport{Base: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: srv.tlsConfig()},
+			Schemes: []authretry.Scheme{&Scheme{Kerberos: &Client{Cache: path, Config: k.config("x"), dial: k.dial}}}}
+		t.Cleanup(rt.CloseIdleConnections)
+		for _, user := range []string{"alice", "bob", "alice"} {
+			put(t, path, cacheOf(t, k, user))
+			before := srv.conns.Load()
+			for range 3 {
+				resp, err := rt.RoundTrip(newRequest(t, srv.URL+"/x"))
+				require.NoError(t, err)
+				body, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				require.Equal(t, user, string(body))
+			}
+			require.LessOrEqual(t, srv.conns.Load()-before, int32(2), "a challenge, and a connection of the user's own")
+		}
+	}
 }

@@ -3,6 +3,7 @@ package negotiate
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -197,6 +198,24 @@ func (c *Client) Verify(spn string, token, reply []byte) error {
 	}
 	c.mu.Unlock()
 	return contained(func() error { return verify(tickets, token, reply) })
+}
+
+// userOf returns whose ticket is in a token: by another user's connections it must not go, as a server may authenticate these.
+func (c *Client) userOf(spn string, token []byte) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range []*login{c.login, c.previous} {
+		if l == nil {
+			continue
+		}
+		for _, t := range l.service(spn).tickets {
+			if t.isIn(token) {
+				return t.cname.PrincipalNameString() + "@" + t.crealm
+			}
+		}
+	}
+	sum := sha256.Sum256(token) // its ticket is not known any more, so it goes by no connection of others
+	return string(sum[:])
 }
 
 // Renew implements [Renewer]: it drops a ticket that was got more than a minute ago.
