@@ -300,7 +300,11 @@ func (c *Client) newToken(t *ticket) (token []byte, err error) {
 func (c *Client) uniqueTime() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastTime = max(c.lastTime+1, time.Now().UnixMicro())
+	now := time.Now().UnixMicro()
+	if c.lastTime > now+time.Second.Microseconds() {
+		c.lastTime = now // the clock was set back
+	}
+	c.lastTime = max(c.lastTime+1, now)
 	return time.UnixMicro(c.lastTime).UTC()
 }
 

@@ -496,3 +496,17 @@ func TestKeytab(t *testing.T) {
 	_, err = (&Client{Principal: "alice", Keytab: path, Config: config}).Token(t.Context(), testSPN)
 	require.Error(t, err)
 }
+
+// After the clock of this machine was set back, tokens have the time that it is, and not one that servers refuse.
+func TestClockThatIsSetBack(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	c := k.client("alice")
+	c.lastTime = time.Now().Add(time.Hour).UnixMicro()
+	var last time.Time
+	for range 1000 {
+		now := c.uniqueTime()
+		require.Less(t, time.Until(now), 10*time.Second)
+		require.True(t, now.After(last))
+		last = now
+	}
+}

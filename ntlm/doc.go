@@ -13,8 +13,9 @@
 //
 // NTLM authenticates a connection, so connections must be kept apart: the Scheme has its own, for each account and origin, up to
 // Scheme.MaxConns. They are dialled as Transport.Base would, by its proxy too, but always speak HTTP/1.1, since NTLM does not work over
-// HTTP/2. Transport.Base must be an *http.Transport; or for https, where a proxy wants credentials, an *authretry.ProxyTransport. Idle ones are closed after its IdleConnTimeout, or 90 seconds; and all of an
-// account that are idle when it is forgotten, or not let in any more.
+// HTTP/2. Transport.Base must be an *http.Transport; or for https, where a proxy wants credentials, an *authretry.ProxyTransport.
+// Connections that are idle are closed after its IdleConnTimeout, or 90 seconds; and those of an account when it is forgotten, or not let
+// in any more.
 //
 // Through a proxy, a request for an http URL goes by the proxy's connection to the server, and the login with it. So the proxy must
 // keep the two together, as Squid does. With https there is a tunnel.
