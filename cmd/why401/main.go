@@ -46,7 +46,7 @@
 // line or several, and cut short. Two kinds of secret can be printed: one of less than 4 characters as a part of a longer
 // word, and one that is itself a word of HTTP authentication, such as "realm".
 //
-// JWTs and proofs of possession (RFC 9449) that were sent are read, and said to be so: no signature is checked.
+// JWTs and proofs of possession (RFC 9449) that were sent are decoded for the report, and never printed. No signature is checked.
 //
 // # Trials
 //
