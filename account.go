@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync/atomic"
 )
 
@@ -26,9 +27,18 @@ func ForProxy(ctx context.Context) bool {
 	return s == proxySide
 }
 
+// HasScheme reports whether the [Transport] or [ProxyTransport] that asks a [Scheme] has one with that name, compared without
+// case. Ctx is as in [AccountOf]. By it a weak Scheme can stand back where the program has a stronger one, which a server
+// need not offer if somebody on the way has taken that offer out. Only those who implement a Scheme need it.
+func HasScheme(ctx context.Context, name string) bool {
+	schemes, _ := ctx.Value(schemesKey{}).([]Scheme)
+	return slices.ContainsFunc(schemes, func(s Scheme) bool { return equalFoldASCII(s.Name(), name) })
+}
+
 // Our own keys in a context have a method ours. The functions that a program gives us see those, whatever else they see.
 type (
 	accountKey struct{} // has the account
+	schemesKey struct{} // has the Schemes
 	requestKey struct{} // has the context of the caller's request
 	originKey  struct{} // has the origin that the request is for
 	refusalKey struct{} // has where the refusal came from that is being answered
@@ -36,6 +46,7 @@ type (
 )
 
 func (accountKey) ours()   {}
+func (schemesKey) ours()   {}
 func (requestKey) ours()   {}
 func (originKey) ours()    {}
 func (refusalKey) ours()   {}
@@ -168,6 +179,8 @@ func (c *callContext) Value(key any) any {
 	switch key.(type) {
 	case accountKey:
 		return c.x.account
+	case schemesKey:
+		return c.x.schemes
 	case originKey:
 		return c.x.origin
 	case refusalKey:

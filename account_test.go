@@ -689,3 +689,38 @@ func TestRedirectOfABaseThatSendsAnother(t *testing.T) {
 	resp := roundTrip(t, transport, "https://api.example.com/")
 	require.Equal(t, http.Header{"X-Trace": {"1"}}, resp.Request.Header)
 }
+
+// A Scheme learns which others there are beside it, and nobody else does.
+func TestHasScheme(t *testing.T) {
+	var asked []string
+	ask := func(ctx context.Context, where string) {
+		for _, name := range []string{"Weak", "sTRONG", "Basic"} {
+			if HasScheme(ctx, name) {
+				asked = append(asked, where+" "+name)
+			}
+		}
+	}
+	weak := &puppet{name: "Weak",
+		start: func(ctx context.Context, req *http.Request) (Session, error) { ask(ctx, "start"); return nil, nil },
+		answer: func(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
+			ask(ctx, "answer")
+			derived, cancel := context.WithCancel(refusal.Request.Context())
+			defer cancel()
+			ask(derived, "derived")
+			return nil, ErrUnsupportedChallenge
+		}}
+	strong := &puppet{name: "Strong", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+		return nil, ErrUnsupportedChallenge
+	}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ask(r.Context(), "outside")
+		w.Header().Set("WWW-Authenticate", "Weak")
+		w.WriteHeader(401)
+	}))
+	defer server.Close()
+	resp, err := (&http.Client{Transport: New(strong, weak)}).Get(server.URL)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, []string{"start Weak", "start sTRONG", "answer Weak", "answer sTRONG", "derived Weak", "derived sTRONG"}, asked)
+	require.False(t, HasScheme(context.Background(), "Weak"))
+}

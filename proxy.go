@@ -73,12 +73,36 @@ func NewProxyTransport(base *http.Transport, schemes ...Scheme) *ProxyTransport 
 
 // RoundTrip implements http.RoundTripper. See [ProxyTransport].
 func (t *ProxyTransport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	return t.roundTrip(req, &proxyWay{t: t})
+}
+
+// NewClientConn returns a connection to a server that no other request uses, as [http.Transport.NewClientConn] does, by a tunnel
+// through the proxy if there is one, with credentials for it. The scheme must be https, since other requests do not go by
+// tunnels. It is for what a [Carrier] returns.
+func (t *ProxyTransport) NewClientConn(ctx context.Context, scheme, address string) (*http.ClientConn, error) {
+	if scheme != "https" {
+		return nil, errors.New("authretry: a ProxyTransport has connections of their own for https URLs only")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Scheme: scheme, Host: address, Path: "/"}).String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	way := &proxyWay{t: t, opens: address}
+	if _, err := t.roundTrip(req, way); err != nil {
+		if way.opened != nil {
+			way.opened.Close()
+		}
+		return nil, err
+	}
+	return way.opened, nil
+}
+
+func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http.Response, err error) {
 	err = t.init()
 	if t == nil {
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	way := &proxyWay{t: t}
 	x := &exchange{authenticator: t.auth, way: way, ctx: req.Context(), req: withoutExplanation(req)}
 	defer x.contain(&resp, &err)
 	if err != nil {
@@ -160,6 +184,8 @@ type proxyWay struct {
 	proxy   *url.URL // nil: none
 	tunnel  bool
 	refused string // the Proxy-Authorization of a CONNECT that the proxy has just refused
+	opens   string // the address to which a connection is opened, in place of sending a request; "" if none is
+	opened  *http.ClientConn
 }
 
 // A proxySend is one of the sends of an exchange. It travels in the context of its request, and of the dials that
@@ -194,12 +220,12 @@ func (w *proxyWay) carrying() (http.RoundTripper, error) {
 
 // send implements way. A proxy's refusal of a CONNECT is an error to http.Transport; here it is a response.
 func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Response, error) {
-	s := &proxySend{x: x, proxy: w.proxy, attempt: x.attempts, refused: w.refused}
+	s := &proxySend{x: x, proxy: w.proxy, attempt: int(x.attempts), refused: w.refused}
 	if w.tunnel {
 		s.answer, *l = *l, lease{}
 	}
 	x.foreign = w.tunnel // what comes through a tunnel is not from the proxy
-	resp, err := w.t.transport.RoundTrip(req.WithContext(context.WithValue(req.Context(), proxySendKey{}, s)))
+	resp, err := w.roundTrip(req.WithContext(context.WithValue(req.Context(), proxySendKey{}, s)))
 	if unused := s.takeAnswer(); unused.Session != nil {
 		x.keep(unused) // another request's connection was free by then
 	}
@@ -218,6 +244,17 @@ func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Respons
 		asked.Header["Proxy-Authorization"] = []string{refusal.sent}
 	}
 	return &http.Response{StatusCode: http.StatusProxyAuthRequired, Header: refusal.header, Body: http.NoBody, Request: asked.WithContext(x.ctx)}, nil
+}
+
+// roundTrip sends a request, or opens a connection, which is then as good as a response.
+func (w *proxyWay) roundTrip(req *http.Request) (resp *http.Response, err error) {
+	if w.opens == "" {
+		return w.t.transport.RoundTrip(req)
+	}
+	if w.opened, err = w.t.transport.NewClientConn(req.Context(), req.URL.Scheme, w.opens); err != nil {
+		return nil, err
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, nil
 }
 
 // secrets returns what has gone with CONNECTs.

@@ -866,7 +866,7 @@ func (c *closeCounter) Close() error { c.closed.Add(1); return nil }
 // requireClosedOnce waits until body is closed, which http.Transport may do after RoundTrip has returned.
 func requireClosedOnce(t *testing.T, body *closeCounter) {
 	t.Helper()
-	require.Eventually(t, func() bool { return body.closed.Load() > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return body.closed.Load() > 0 }, 30*time.Second, time.Millisecond)
 	require.Equal(t, int32(1), body.closed.Load())
 }
 
@@ -1409,6 +1409,50 @@ func TestProxyCarrierOfATunnelIsAnError(t *testing.T) {
 	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://origin.test/", nil))
 	require.ErrorContains(t, err, "Handshake authenticates connections, and got none")
 	require.Empty(t, proxy.requests())
+}
+
+// A connection of its own goes by a tunnel of its own, with the proxy's credentials.
+func TestProxyConnectionOfItsOwn(t *testing.T) {
+	for _, scheme := range []string{"Basic", "Digest"} {
+		proxy := newTestProxy(t, &testProxy{schemes: []string{scheme}})
+		secure := newTestOrigin(t, startTLS)
+		transport := NewProxyTransport(via(proxy, secure), proxySchemes(goodPassword)...)
+		for range 2 {
+			conn, err := transport.NewClientConn(t.Context(), "https", secure.Listener.Addr().String())
+			require.NoError(t, err)
+			for range 2 {
+				resp, err := conn.RoundTrip(httptest.NewRequest("GET", secure.URL, nil))
+				require.NoError(t, err)
+				body, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.Equal(t, "HTTP/1.1 GET 0", string(body))
+			}
+			require.NoError(t, conn.Close())
+		}
+		require.Equal(t, []string{"407 CONNECT -", "200 CONNECT " + scheme, "200 CONNECT " + scheme}, proxy.requests())
+
+		proxy.setPassword("another")
+		_, err := transport.NewClientConn(t.Context(), "https", secure.Listener.Addr().String())
+		var r *Rejection
+		require.ErrorAs(t, err, &r)
+		require.Equal(t, ReasonProxyAuthentication, r.Reason)
+		require.Equal(t, 407, r.Status)
+	}
+
+	// What has no tunnel, and what needs none.
+	plain, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
+	transport := NewProxyTransport(via(newTestProxy(t, &testProxy{schemes: []string{"Basic"}}), secure), proxySchemes(goodPassword)...)
+	_, err := transport.NewClientConn(t.Context(), "http", plain.Listener.Addr().String())
+	require.ErrorContains(t, err, "for https URLs only")
+	_, err = transport.NewClientConn(t.Context(), "https", "an address\n")
+	require.Error(t, err)
+	transport = NewProxyTransport(via(newTestProxy(t, &testProxy{}), secure), proxySchemes(goodPassword)...)
+	transport.Base.Proxy = nil
+	conn, err := transport.NewClientConn(t.Context(), "https", secure.Listener.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	_, err = (&ProxyTransport{}).NewClientConn(t.Context(), "https", secure.Listener.Addr().String())
+	require.ErrorContains(t, err, "ProxyTransport.Schemes is empty")
 }
 
 func TestProxyRequestThatCannotBeSent(t *testing.T) {

@@ -114,8 +114,8 @@ type Learner interface {
 type Covers interface {
 	Session
 
-	// Covers reports whether the space includes u, which is of the same origin as the challenged request. Its word is
-	// final, also for the path that was challenged. It is asked for most requests, under a lock, so it must return at once.
+	// Covers reports whether the space includes u, which is of the same origin as the challenged request. What it
+	// says is final, also for the path that was challenged. It is asked for most requests, under a lock, so it must return at once.
 	Covers(u *url.URL) bool
 }
 
@@ -131,8 +131,8 @@ type Carrier interface {
 	// Base is what the requests would go by otherwise: an *http.Transport or a *ProxyTransport. It must not be changed, but
 	// can be cloned. With any other [Transport.Base], and for a proxy's credentials, a Carrier fails the request.
 	//
-	// If what Carry returns has a method CloseIdleConnections, that is called when the Session is not used any more, which for
-	// one that Start has returned is after its request, and by [Transport.CloseIdleConnections].
+	// If what Carry returns is not base itself, and has a method CloseIdleConnections, that is called when no request uses the
+	// Session any more, which for one that Start has returned is after its request, and by [Transport.CloseIdleConnections].
 	Carry(ctx context.Context, base http.RoundTripper) (http.RoundTripper, error)
 }
 

@@ -90,7 +90,9 @@ func TestExplainSaysWhatLearnHasFound(t *testing.T) {
 		said bool
 	}{{fmt.Errorf("%w: the moon is full", ErrCredentialsRefused), true}, {fmt.Errorf("the moon is full"), false}} {
 		transport := &Transport{Base: &saying{right: "never", challenge: "Puppet"}, Schemes: []Scheme{&puppet{name: "Puppet",
-			answer: func(context.Context, *Challenge, *http.Response) (Session, error) { return word{text: "Puppet x", err: c.err}, nil }}}}
+			answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+				return word{text: "Puppet x", err: c.err}, nil
+			}}}}
 		r := rejectionFor(t, transport, "https://api.test/")
 		require.Equal(t, ReasonCredentialsRefused, r.Reason)
 		require.Equal(t, 401, r.Status)

@@ -142,6 +142,10 @@ var (
 	// ErrTokenRefused means that a server refuses a token although it is fresh from the token endpoint, so that
 	// another refresh would not help now. It wraps [ErrCredentialsRefused].
 	ErrTokenRefused error = &refusedError{text: "the server refuses a token fresh from the token endpoint"}
+
+	// ErrNotSaved means that a token is in use that the Store has not saved. It is saved again until that succeeds: until then, a
+	// process that ends takes the login with it.
+	ErrNotSaved = errors.New("authretry: the token could not be saved")
 )
 
 const (

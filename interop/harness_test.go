@@ -1,7 +1,7 @@
 // Package interop tests authretry against servers and a client that others wrote, and by the tests of net/http.
 // "go test ./..." in this folder runs the tests of those servers that are installed; with AUTHRETRY_INTEROP=require in
 // the environment, all of them. The Debian packages are listed in .ci/run, those of npm, Node itself among them, in
-// testdata/node/package.json; the folders browser, mcp, registries and zitadel are modules of their own.
+// testdata/node/package.json; the folders browser, mcp, ntlm, registries and zitadel are modules of their own.
 package interop
 
 import (

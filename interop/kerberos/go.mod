@@ -15,9 +15,9 @@ replace github.com/authretry/authretry/sqlstore => ../../sqlstore
 replace github.com/authretry/authretry/keyringstore => ../../keyringstore
 
 require (
-	github.com/authretry/authretry v0.0.0
-	github.com/authretry/authretry/interop v0.0.0
-	github.com/authretry/authretry/negotiate v0.0.0
+	github.com/authretry/authretry v0.1.0
+	github.com/authretry/authretry/interop v0.1.0
+	github.com/authretry/authretry/negotiate v0.1.0
 	github.com/jcmturner/gokrb5/v8 v8.4.4
 	github.com/stretchr/testify v1.12.1
 )

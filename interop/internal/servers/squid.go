@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Squid starts Squid as a forward proxy that demands the schemes named: "Basic", "Digest" or both, in Squid's order.
+// Squid starts Squid as a forward proxy that demands the schemes named: some of "Basic", "Digest" and "NTLM", in Squid's order. With
+// NTLM it lets in whoever answers its challenge, whatever the password.
 //
 // The access log has a line for each request: status, method, target and the auth-scheme of Proxy-Authorization.
 func Squid(t testing.TB, schemes ...string) *Server {
@@ -26,6 +27,8 @@ func Squid(t testing.TB, schemes ...string) *Server {
 			auth += "auth_param basic program " + basic + " {dir}/htpasswd\nauth_param basic realm {realm}\nauth_param basic casesensitive on\n"
 		case "Digest":
 			auth += "auth_param digest program " + digest + " -c {dir}/htdigest\nauth_param digest realm {realm}\n"
+		case "NTLM":
+			auth += "auth_param ntlm program " + program(t, "squid", "/usr/lib/squid/ntlm_fake_auth") + " -S\nauth_param ntlm children 16 startup=1\n"
 		default:
 			t.Fatalf("squid has no scheme %q here", scheme)
 		}
