@@ -261,7 +261,7 @@ func (in *inquiry) wrongScheme() *cause {
 	case in.has("DPoP") != nil:
 		fix = "Use package dpop, with a token that is bound to a key. A token alone is not accepted (RFC 9449)."
 	case in.has("Negotiate") != nil || in.has("NTLM") != nil:
-		fix = "See whether curl --negotiate -u : gets in (after kinit). In a program, implement authretry.Scheme with a library that has Kerberos or NTLM, or ask whether the server has another way in for programs."
+		fix = "See whether curl --negotiate -u : gets in (after kinit). In a program, use the modules negotiate, for Kerberos, or ntlm. Or ask whether the server has another way in for programs."
 	case in.has("AWS4-HMAC-SHA256") != nil:
 		fix = "Sign the request with the AWS SDK (its signer package). Or use an endpoint that takes tokens."
 	}

@@ -239,6 +239,8 @@ func (p *printer) challenges(r *report) {
 				fmt.Fprint(p.w, "      "+line)
 			}
 			fmt.Fprintln(p.w)
+		} else if c.Module != "" {
+			p.line(4, 4, "", "authretry has it in a module of its own: put a Scheme of "+c.Module+" where other schemes are.")
 		} else {
 			p.line(4, 4, "", "authretry has no such scheme; implement authretry.Scheme for it, or use a library that has it.")
 		}

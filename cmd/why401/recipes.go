@@ -101,6 +101,16 @@ func needsOf(c authretry.Challenge) (needs string, r recipe) {
 	return s.needs, s.recipe
 }
 
+// moduleOf returns the module that has the scheme of c; "" if it is no module of its own.
+func moduleOf(c authretry.Challenge) string {
+	for _, name := range []string{"negotiate", "ntlm"} {
+		if strings.EqualFold(c.Scheme, name) {
+			return "github.com/authretry/authretry/" + name
+		}
+	}
+	return ""
+}
+
 // isRegistry reports whether c is of the kind that container registries send.
 func isRegistry(c authretry.Challenge) bool {
 	realm := c.Params.Get("realm")

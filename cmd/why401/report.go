@@ -66,6 +66,7 @@ type challenge struct {
 	Params  []parameter `json:"params,omitempty"`
 	Needs   string      `json:"needs"`
 	Snippet string      `json:"snippet,omitempty"`
+	Module  string      `json:"module,omitempty"` // of ours that has the scheme
 
 	raw authretry.Challenge
 }
@@ -129,7 +130,7 @@ func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, dam
 			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), printable(meaningOf(shown, shown.Params[i]), 300)})
 		}
 		needs, recipe := needsOf(shown)
-		ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)
+		ch.Needs, ch.Snippet, ch.Module = printable(needs, 500), recipe.code(proxy), moduleOf(shown)
 		list = append(list, ch)
 	}
 	if err != nil {

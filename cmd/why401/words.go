@@ -30,7 +30,7 @@ var schemes = []schemeWords{
 	{"DPoP", "RFC 9449", "an access token that is bound to a key of the client",
 		"a DPoP-bound access token, and for each request a fresh DPoP header, signed with the key", bound},
 	{"Negotiate", "RFC 4559", "Kerberos, or NTLM in its place, as Windows domains have it (SPNEGO)",
-		"a Kerberos ticket (see klist) or a domain login, and a library that speaks SPNEGO", recipe{}},
+		"a Kerberos ticket (see klist), a keytab or a password in the realm, or a domain login", recipe{}},
 	{"NTLM", "[MS-NTHT]", "a Windows login that authenticates a connection rather than a request",
 		"a domain, a user name and a password, and a library that speaks NTLM over one connection", recipe{}},
 	{"AWS4-HMAC-SHA256", "AWS Signature Version 4", "a signature over the request, made with an access key",
