@@ -114,6 +114,25 @@ func TestCacheIsReadAgain(t *testing.T) {
 	require.ErrorContains(t, err, "there is no credential cache "+path+": run kinit")
 }
 
+// What a cache has of somebody else than its principal is not sent.
+func TestCacheWithTicketsOfOthers(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	srv := newTestService(k)
+	path := filepath.Join(t.TempDir(), "cc")
+	alices := cacheOf(t, k, "alice")
+	bob := k.client("bob")
+	bobs, err := bob.ticket(t.Context(), testSPN)
+	require.NoError(t, err)
+	alices.entry(t, "bob", testSPN, testRealm, bobs)
+	alices.entry(t, "bob", "krbtgt/"+testRealm, testRealm, bob.login.tgt)
+	put(t, path, alices)
+	before := k.tickets.Load()
+	status, user := get(t, to(srv, &Scheme{Kerberos: &Client{Cache: path, Config: k.config("x"), dial: k.dial}}), testURL)
+	require.Equal(t, 200, status)
+	require.Equal(t, "alice", user)
+	require.EqualValues(t, 1, k.tickets.Load()-before)
+}
+
 // A reply to a token of the login before is verified, too.
 func TestReplyThatComesAfterANewLogin(t *testing.T) {
 	k := newTestKDC(t, testSPN)
