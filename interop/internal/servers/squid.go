@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -33,7 +34,8 @@ func Squid(t testing.TB, schemes ...string) *Server {
 		}
 	}
 	conf := write(t, dir, "squid.conf", fill(auth+squidConf, "dir", dir, "port", port, "realm", Realm))
-	run(t, dir, []int{port}, exec.Command(squid, "-N", "-f", conf))
+	// By its name it has shared memory of its own, beside a Squid that is running, or has died and left some behind.
+	run(t, dir, []int{port}, exec.Command(squid, "-N", "-n", fmt.Sprint("squid", port), "-f", conf))
 	return &Server{URL: url("http", port), Dir: dir, accessLog: filepath.Join(dir, "access.log")}
 }
 
