@@ -20,6 +20,13 @@ func AccountOf(ctx context.Context) string {
 	return account
 }
 
+// ForProxy reports whether the credentials that a [Scheme] is asked for are a proxy's. Ctx is as for [AccountOf]. It matters for
+// a Session that is a [Carrier], which a proxy's cannot be. Only those who implement a Scheme need it.
+func ForProxy(ctx context.Context) bool {
+	s, _ := ctx.Value(sideKey{}).(*side)
+	return s == proxySide
+}
+
 // HasScheme reports whether the [Transport] or [ProxyTransport] that asks a [Scheme] has one with that name, compared without
 // case. Ctx is as in [AccountOf]. By it a weak Scheme can stand back where the program has a stronger one, which a server
 // need not offer if somebody on the way has taken that offer out. Only those who implement a Scheme need it.
@@ -35,6 +42,7 @@ type (
 	requestKey struct{} // has the context of the caller's request
 	originKey  struct{} // has the origin that the request is for
 	refusalKey struct{} // has where the refusal came from that is being answered
+	sideKey    struct{} // has the side that asks for credentials
 )
 
 func (accountKey) ours()   {}
@@ -42,6 +50,7 @@ func (schemesKey) ours()   {}
 func (requestKey) ours()   {}
 func (originKey) ours()    {}
 func (refusalKey) ours()   {}
+func (sideKey) ours()      {}
 func (listenerKey) ours()  {}
 func (noncesKey) ours()    {}
 func (refreshKey) ours()   {}
@@ -176,6 +185,8 @@ func (c *callContext) Value(key any) any {
 		return c.x.origin
 	case refusalKey:
 		return c.x.refusedAt()
+	case sideKey:
+		return c.x.side
 	case noncesKey:
 		return &c.x.nonces
 	case requestKey:

@@ -709,7 +709,9 @@ func TestHasScheme(t *testing.T) {
 			ask(derived, "derived")
 			return nil, ErrUnsupportedChallenge
 		}}
-	strong := &puppet{name: "Strong", answer: func(context.Context, *Challenge, *http.Response) (Session, error) { return nil, ErrUnsupportedChallenge }}
+	strong := &puppet{name: "Strong", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+		return nil, ErrUnsupportedChallenge
+	}}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ask(r.Context(), "outside")
 		w.Header().Set("WWW-Authenticate", "Weak")

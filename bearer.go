@@ -14,10 +14,10 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Bearer is the Bearer authentication scheme (RFC 6750). The token is sent with the first request already, unless the source has
-// to see first what the server asks for ([ErrChallengeRequired]). When a
-// server refuses it, with whatever challenge or with none, it is refreshed, and the request is sent again. A challenge
-// that asks for more than another token of the same kind, such as insufficient_scope, is not answered unless StepUp is set.
+// Bearer is the Bearer authentication scheme (RFC 6750). The token is sent ahead, with the first request, unless the source has
+// to see first what the server asks for ([ErrChallengeRequired]). If a server refuses the token, with any challenge or with
+// none, it is refreshed, and the request is sent again. A challenge that asks for more than another token of the same kind, such
+// as insufficient_scope, is not answered unless StepUp is set.
 //
 // Source should be a [TokenSource]. Others work, too:
 //
@@ -38,8 +38,8 @@ type Bearer struct {
 
 	// Sources returns the source of an account's token instead, for a [Transport] whose Account tells users apart. It is
 	// asked once for each account, however many requests wait, and again after an error, after [Transport.Forget], and after
-	// an account that has not been used for long has made room for others: some 100,000 are remembered. A TokenSource
-	// that is refreshing, or that has a refresh token and no Store, is the only one to have its login: it does not make room.
+	// an account that has not been used for long has been forgotten, which happens if there are more than some 100,000. A
+	// TokenSource that is refreshing, or that has a refresh token and no Store, is not forgotten, since nobody else has its login.
 	//
 	// Its context belongs to no request: it ends after 30 seconds, and has no values but the account. It may return one
 	// source for several accounts, which then share its token.
@@ -178,6 +178,8 @@ func (b *Bearer) check() error {
 		return errTwoSources
 	case b.Sources == nil && isNilSource(b.Source):
 		return errNoSource
+	case b.Header == "" && b.Prefix == "": // as almost always
+		return nil
 	}
 	return b.place().check("Bearer")
 }

@@ -302,18 +302,20 @@ func TestContextEndsAReadOfACopyThatIsHashed(t *testing.T) {
 
 // A server that does not like Expect is not asked again if the body cannot be sent again; the response is the caller's request's.
 func TestResponseToOurExpectBelongsToTheCallersRequest(t *testing.T) {
-	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		require.NotEmpty(t, req.Header.Get("Expect"))
-		io.ReadFull(req.Body, make([]byte, 2000))
-		return &http.Response{StatusCode: 417, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+	synctest.Test(t, func(t *testing.T) {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			require.NotEmpty(t, req.Header.Get("Expect"))
+			io.ReadFull(req.Body, make([]byte, 2000))
+			return &http.Response{StatusCode: 417, Request: req, Body: http.NoBody, Header: http.Header{}}, nil
+		})
+		req, err := http.NewRequest("PUT", "https://api.example.com/", io.MultiReader(bytes.NewReader(make([]byte, 5000))))
+		require.NoError(t, err)
+		req.ContentLength = 5000
+		resp, err := (&Transport{Base: base, ReplayLimit: 1000, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.NoError(t, err)
+		require.Empty(t, resp.Request.Header.Get("Expect"))
+		require.True(t, resp.Request.Body == req.Body)
 	})
-	req, err := http.NewRequest("PUT", "https://api.example.com/", io.MultiReader(bytes.NewReader(make([]byte, 5000))))
-	require.NoError(t, err)
-	req.ContentLength = 5000
-	resp, err := (&Transport{Base: base, ReplayLimit: 1000, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
-	require.NoError(t, err)
-	require.Empty(t, resp.Request.Header.Get("Expect"))
-	require.True(t, resp.Request.Body == req.Body)
 }
 
 // putting returns a PUT of a body that is not in memory, but of which there are copies.

@@ -85,6 +85,8 @@ type connectionServer struct {
 	proved map[net.Conn]bool
 	bodies int // of requests that were let in, or not
 	open   atomic.Int32
+
+	accepted atomic.Int32 // connections, all in all
 }
 
 func newConnectionServer(t *testing.T) *connectionServer {
@@ -110,6 +112,7 @@ func newConnectionServer(t *testing.T) *connectionServer {
 		switch state {
 		case http.StateNew:
 			s.open.Add(1)
+			s.accepted.Add(1)
 		case http.StateClosed:
 			s.open.Add(-1)
 		}
@@ -157,7 +160,7 @@ func TestCarrierKeepsWhatItsConnectionHasProved(t *testing.T) {
 			require.LessOrEqual(t, h.carried.Load(), map[bool]int32{false: 1, true: 16}[exclusive])
 
 			transport.CloseIdleConnections()
-			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 30*time.Second, time.Millisecond)
 			require.Positive(t, h.idle.Load())
 
 			// A connection that was closed has proved nothing to the next one: there is another handshake.
@@ -166,7 +169,7 @@ func TestCarrierKeepsWhatItsConnectionHasProved(t *testing.T) {
 			resp.Body.Close()
 			require.Equal(t, 200, resp.StatusCode)
 			transport.CloseIdleConnections()
-			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 30*time.Second, time.Millisecond)
 		})
 	}
 }
@@ -244,10 +247,90 @@ func TestEveryCarrierIsClosedInTheEnd(t *testing.T) {
 	}
 }
 
+// What requests go by that are still under way is closed after the last of them, whoever forgets the Session meanwhile.
+func TestCarrierIsNotClosedUnderItsRequests(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Counted") == "" {
+			w.Header().Set("WWW-Authenticate", "Counted")
+			w.WriteHeader(401)
+		}
+	}))
+	defer srv.Close()
+	var open atomic.Int32
+	held, release := make(chan bool), make(chan bool)
+	scheme := &puppet{name: "Counted", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+		return &countedCarrier{open: &open, via: func(req *http.Request) {
+			if req.URL.Path == "/held" {
+				held <- true
+				<-release
+			}
+		}}, nil
+	}}
+	transport := &Transport{Base: &http.Transport{}, Schemes: []Scheme{scheme}, Account: func(*http.Request) string { return "a" }}
+	client := &http.Client{Transport: transport}
+	status := func(path string) int {
+		resp, err := client.Get(srv.URL + path)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	require.Equal(t, 200, status("/"))
+	var requests sync.WaitGroup
+	for range 2 {
+		requests.Go(func() {
+			if got := status("/held"); got != 200 {
+				t.Error(got)
+			}
+		})
+		<-held
+	}
+	transport.Forget("a")
+	require.EqualValues(t, 1, open.Load(), "two requests go by it")
+	release <- true
+	require.Equal(t, 200, status("/"))
+	require.EqualValues(t, 2, open.Load(), "one goes by it, and there is a new one")
+	release <- true
+	requests.Wait()
+	require.EqualValues(t, 1, open.Load(), "the new one")
+	transport.Forget("a")
+	require.Zero(t, open.Load())
+}
+
+// The connections of the Transport's Base are everybody's, also if a Carrier says that its requests go by Base.
+func TestCarrierDoesNotCloseBase(t *testing.T) {
+	srv := newConnectionServer(t)
+	scheme := &puppet{name: "Handshake", answer: func(context.Context, *Challenge, *http.Response) (Session, error) { return goesByBase{}, nil }}
+	transport := &Transport{Base: &http.Transport{}, Schemes: []Scheme{scheme}, Account: func(*http.Request) string { return "a" }, AllowPlaintext: true}
+	for range 3 {
+		resp, err := (&http.Client{Transport: transport}).Get(srv.URL)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		transport.Forget("a")
+	}
+	require.EqualValues(t, 1, srv.accepted.Load(), "connections")
+	transport.CloseIdleConnections()
+	require.Eventually(t, func() bool { return srv.open.Load() == 0 }, 30*time.Second, time.Millisecond)
+}
+
+type goesByBase struct{}
+
+func (goesByBase) Authorize(req *http.Request) error {
+	req.Header.Set("Authorization", "Handshake "+secret)
+	return nil
+}
+func (goesByBase) Carry(_ context.Context, base http.RoundTripper) (http.RoundTripper, error) {
+	return base, nil
+}
+
 // A countedCarrier counts those that nobody has closed yet.
 type countedCarrier struct {
 	open *atomic.Int32
 	err  error
+	via  func(*http.Request) // sees each request; nil: nothing
 }
 
 func (s *countedCarrier) Authorize(req *http.Request) error {
@@ -257,7 +340,7 @@ func (s *countedCarrier) Authorize(req *http.Request) error {
 func (s *countedCarrier) Learn(*http.Response, bool) (bool, error) { return false, s.err }
 func (s *countedCarrier) Carry(_ context.Context, base http.RoundTripper) (http.RoundTripper, error) {
 	s.open.Add(1)
-	return &closedOnce{Transport: base.(*http.Transport).Clone(), open: s.open}, nil
+	return &closedOnce{Transport: base.(*http.Transport).Clone(), open: s.open, via: s.via}, nil
 }
 
 type exclusiveCounted struct{ *countedCarrier }
@@ -268,6 +351,14 @@ type closedOnce struct {
 	*http.Transport
 	open *atomic.Int32
 	once sync.Once
+	via  func(*http.Request)
+}
+
+func (c *closedOnce) RoundTrip(req *http.Request) (*http.Response, error) {
+	if c.via != nil {
+		c.via(req)
+	}
+	return c.Transport.RoundTrip(req)
 }
 
 func (c *closedOnce) CloseIdleConnections() {

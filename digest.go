@@ -17,10 +17,10 @@ import (
 // RFC 7616 §4 wants UTF-8, in normalization form C.
 //
 // A nonce is used by one request at a time, so that nonce counts arrive in order, unless the server gives the same one to
-// several requests; no count is used twice even so. Where a server forgets nonces that it has just
-// given away, since it keeps but few, fewer requests at once are sent to it: the others wait for one of those, up to 100 ms.
+// several requests. Even then, no count is used twice. If a server keeps only a few nonces, and so forgets some that it has
+// just given, fewer requests are sent to it at once: the others wait for one of those to end, up to 100 ms.
 //
-// Digest protects the password on the way, but nothing else of a request: prefer https, where it is to be had.
+// Digest protects the password on the way, but nothing else of a request. Prefer https, where the server has it.
 //
 // A Digest must not be changed once it is in use. It is safe for concurrent use.
 type Digest struct {
@@ -108,14 +108,14 @@ func (d *Digest) credentials(ctx context.Context, origin string, c *Challenge) (
 	if d.Credentials != nil {
 		username, password, err = d.Credentials(ctx, CredentialsRequest{Account: AccountOf(ctx), Origin: origin, Challenge: c})
 		if err != nil {
-			return "", "", fmt.Errorf("authretry: no Digest credentials for %s: %w", origin, err)
+			return "", "", fmt.Errorf("authretry: no Digest credentials could be obtained: %w", err)
 		}
 	}
 	if username == "" && password == "" {
-		return "", "", fmt.Errorf("authretry: no Digest user name for %s: set Digest.Username or Digest.Credentials", origin)
+		return "", "", errors.New("authretry: there is no Digest user name; set Digest.Username or Digest.Credentials")
 	}
 	if hasControl(username) || strings.Contains(username, "\t") {
-		return "", "", fmt.Errorf("authretry: the Digest user name for %s has a control character in it", origin)
+		return "", "", errors.New("authretry: the Digest user name has a control character in it")
 	}
 	return username, password, nil
 }

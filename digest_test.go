@@ -286,7 +286,7 @@ func TestDigestConfiguration(t *testing.T) {
 		"CR LF in the user name":      {&Digest{Username: "Mufasa\r\nX-Evil: 1", Password: "Circle of Life"}, "control character"},
 		"a tab in the user name":      {&Digest{Username: "Mu\tfasa", Password: "Circle of Life"}, "control character"},
 		"an algorithm nobody knows":   {&Digest{Username: "Mufasa", Password: "Circle of Life", MinAlgorithm: "SHA-3"}, `MinAlgorithm "SHA-3"`},
-		"Credentials that are empty":  {&Digest{Credentials: credentials("", "", nil)}, "https://example.com"},
+		"Credentials that are empty":  {&Digest{Credentials: credentials("", "", nil)}, "there is no Digest user name"},
 		"Credentials with a bad name": {&Digest{Credentials: credentials("a\x00", "Circle of Life", nil)}, "control character"},
 		"Credentials that fail":       {&Digest{Credentials: credentials("", "", errors.New("vault is sealed"))}, "vault is sealed"},
 	}

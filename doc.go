@@ -10,21 +10,20 @@
 //		&authretry.Basic{Username: "Mufasa", Password: secret},  // RFC 7617
 //	)}
 //
-// From then on, requests to servers that ask for credentials carry them, and a response that still refuses comes with an answer
-// to "why?": [Explain].
+// From then on, requests to servers that ask for credentials carry them. If a server still refuses, [Explain] says why.
 //
 // # Choosing schemes
 //
-// List the schemes you have credentials for, the strongest first. [Bearer] and [APIKey] send theirs ahead with each
-// request, unless the server has asked for those of another scheme there; [Digest] and [Basic] wait for a challenge, and from
-// then on send ahead to what the server calls the same protection space. The first scheme in your order for which the refusal
-// has a challenge that it can answer is taken;
-// among several challenges of that scheme it is the server's order that counts (RFC 7616 §3.7). A scheme whose
-// credentials cannot be obtained, say because the token endpoint is down, fails the request: it is never replaced by a
-// weaker one.
+// List the schemes you have credentials for, the strongest first. [Bearer] and [APIKey] send theirs ahead: with the first request,
+// before the server asks, unless it has asked for those of another scheme there. [Digest] and [Basic] wait for a challenge. From
+// then on they send ahead, too, to what belongs to the same protection space (RFC 9110 §11.5).
+//
+// A refusal is answered by the first scheme of your list that can answer one of its challenges. Among several challenges of that
+// scheme, the first one that it can answer counts (RFC 7616 §3.7). If the credentials of that scheme cannot be obtained, as when
+// the token endpoint is down, the request fails. No weaker scheme takes its place.
 //
 // For tokens that are bound to a key (DPoP, RFC 9449), take package dpop, whose Scheme takes the place of Bearer. It is built on
-// what this package exports.
+// what this package exports. So is module negotiate, for Kerberos (RFC 4559).
 //
 // For a scheme that is not here, implement [Scheme]: it sees the response that refused, may send ahead ([Starter]), learn
 // from each response ([Learner]), and authenticate connections instead of requests ([Carrier]). It gets OAuth 2.0 tokens by
@@ -50,9 +49,9 @@
 //
 // # Logging in and out
 //
-// Where nothing but a new login helps, the error wraps [ErrLoginRequired], unless [TokenSource.Login] is set: a func that asks a
-// person, in a browser for instance, while those who need the token wait under their own contexts. That person is asked once,
-// however many wait. Without it, let the user log in whenever your program sees fit, and call [TokenSource.Set].
+// Where only a new login helps, the error wraps [ErrLoginRequired]. Let the user log in, and give the token to [TokenSource.Set],
+// which saves it in the Store. Or set [TokenSource.Login], a func that asks the user, in a browser for instance. It is called
+// once, however many requests need the token; each waits under its own context.
 //
 //	tokens := &authretry.TokenSource{
 //		Fetch: endpoint.Refresh(),
@@ -65,8 +64,8 @@
 // Package login has such funcs, for a browser and for another device, and package discover finds out by the first 401 where that is
 // to be: then no more than a URL has to be known.
 //
-// [TokenSource.Logout] ends the login, for all processes that share the Store: they notice when they next look there, which is
-// when the token that they have is due for a refresh or is refused, and none brings it back.
+// [TokenSource.Logout] ends the login, for all processes that share the Store. The others notice when they next look there, which is
+// when their token is due for a refresh or is refused. None of them saves it again.
 //
 // # Token endpoints
 //
@@ -112,31 +111,31 @@
 // A httputil.ReverseProxy passes on the Authorization and Cookie headers of the outside client. Its Rewrite must delete
 // them: they are for your server, and a request that has its own Authorization is left as it is.
 //
-// Or one Transport for each user, over a shared Base: some 2 KiB each, and nothing that could be mixed up. Take it
-// where there are few users, or where each has a client of its own anyway, and keep it with the user's session. So it is
-// with a [ProxyTransport], which has no accounts: http.Transport keeps tunnels for everybody.
+// Or one Transport for each user, over a shared Base: some 2 KiB each. Take it where there are few users, or where each has a client
+// of its own anyway, and keep it with the user's session. A [ProxyTransport] has no accounts, since http.Transport shares tunnels
+// among all requests: make one for each user of the proxy.
 //
-// A Jar is one user's, too: an http.Client with a Jar must not be shared by users, whatever its Transport does.
+// A Jar belongs to one user: an http.Client with a Jar must not be shared by users, whatever its Transport does.
 //
 // # Redirects and origins
 //
-// An origin is scheme, host and port of a URL. Credentials go to the origin that the caller addressed, and to no other: a
-// request that comes out of a redirect which left that origin passes without, even where it comes back. An upgrade
-// from http to https of the same host, from port 80 to port 443, is not leaving. Set [Transport.Origins] to fix which origins
-// may have the credentials, in an SDK for instance; requests to others pass untouched.
+// An origin is scheme, host and port of a URL. Credentials go to the origin that the caller addressed, and to no other. After a
+// redirect to another origin, requests are sent without credentials, also if a further redirect leads back. A redirect from http
+// to https of the same host, from port 80 to port 443, does not count as one to another origin. Set [Transport.Origins] to fix
+// which origins may have the credentials, in an SDK for instance. Requests to others are sent as they are.
 //
 // Over plain http, Basic, Bearer and API keys go to loopback only, unless [Transport.AllowPlaintext] is set.
 //
-// A request with an Authorization header of its own passes untouched. Setting req.Header["Authorization"] = nil sends
-// it without any.
+// A request with an Authorization header of its own is sent as it is. With req.Header["Authorization"] = nil it is sent without
+// any.
 //
 // # Bodies
 //
 // A retry needs the request's body a second time. Request.GetBody is used where there is one, as for all bodies that
 // http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]. Where a challenge may come, a
 // larger body, and one of more than 1 MiB that has a GetBody, is announced with "Expect: 100-continue", so that the server can
-// refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned untouched, and what it taught
-// is used for the next request.
+// refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned as it is, and the next request
+// carries the credentials that it asked for.
 //
 // # Retries
 //
@@ -171,4 +170,6 @@
 //
 // From code that says "if resp.StatusCode == 401, refresh and try again": delete it, and move what gets the token into
 // TokenSource.Fetch.
+//
+// Whole programs for these, and for gRPC, WebSocket, a reverse proxy and others, are in examples/guides.
 package authretry

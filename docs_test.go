@@ -146,3 +146,50 @@ func TestSECURITYNamesTestsThatExist(t *testing.T) {
 		}
 	}
 }
+
+var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// What the project's pages link to, in the project, is there.
+func TestLinksLeadSomewhere(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	more, err := filepath.Glob("*/*.md")
+	require.NoError(t, err)
+	links := 0
+	for _, page := range append(pages, more...) {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			links++
+			path, heading, _ := strings.Cut(m[1], "#")
+			target := page
+			if path != "" {
+				target = filepath.Join(filepath.Dir(page), path)
+				require.True(t, exists(target), "%s links to %s", page, m[1])
+			}
+			if heading != "" {
+				require.Contains(t, headingsOf(t, target), heading, "%s links to %s", page, m[1])
+			}
+		}
+	}
+	require.Greater(t, links, 30)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// headingsOf returns the anchors of a page's headings, as GitHub makes them.
+func headingsOf(t *testing.T, page string) (anchors []string) {
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(string(text), -1) {
+		anchor := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		anchors = append(anchors, strings.ReplaceAll(anchor, " ", "-"))
+	}
+	return anchors
+}

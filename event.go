@@ -20,6 +20,7 @@ type Event struct {
 	Status   int           // of the response, for EventChallenged, EventRefused and EventDone
 	Reason   Reason        // why the request was refused or not sent, for EventRefused and EventDone; 0 if it was not
 	Duration time.Duration // EventRefreshed: of the refresh; EventDone: until RoundTrip has the response's headers, or an error
+	Waited   time.Duration // EventDone: how much of Duration Schemes took to give credentials, as while a token is fetched; without those of a CONNECT
 	Err      error         // what went wrong, if anything did; its text carries no secret of ours
 }
 
@@ -31,7 +32,7 @@ const (
 	EventAuthorized EventKind = iota + 1 // credentials were put on a request: ahead (Attempt 1) or for the retry (Attempt 2)
 	EventChallenged                      // the server refused; Scheme and Realm are what it asks for
 	EventRefreshing                      // another token is wanted: by Fetch, or from the Store if it has a newer one
-	EventRefreshed                       // that has ended, with a token or with Err; or with both, if the token could not be saved
+	EventRefreshed                       // that has ended, with a token or with Err; or with both, if the token could not be saved (ErrNotSaved)
 	EventNotSaved                        // a token is in use that TokenSource.Store has not saved yet; Err says why
 	EventRefused                         // the caller gets a refusal, as a response (Explain says why) or as the error of a CONNECT
 	EventUnverified                      // the server's rspauth is wrong or missing (RFC 7616 §3.5)
@@ -51,8 +52,8 @@ func (k EventKind) String() string {
 // LogEvents returns a function for [Transport.OnEvent] that logs each event to l, or to slog.Default() if l is nil: what
 // happens with every request at level Debug, a new token at Info, and refusals and failures at Warn.
 //
-// The attributes are origin, scheme, realm, reason, attempt, status, duration and error, those that the event has. A realm is
-// the server's word, so it is cut to 100 bytes, and left to the handler to quote; an error is cut to 2 KiB.
+// The attributes are origin, scheme, realm, reason, attempt, status, duration, waited (from a millisecond on) and error, those that
+// the event has. A realm is the server's word, so it is cut to 100 bytes, and left to the handler to quote; an error is cut to 2 KiB.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		logger := l
@@ -91,6 +92,9 @@ func (e Event) attrs() []slog.Attr {
 	if e.Duration != 0 {
 		attrs = append(attrs, slog.Duration("duration", e.Duration))
 	}
+	if e.Waited >= time.Millisecond {
+		attrs = append(attrs, slog.Duration("waited", e.Waited))
+	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", cutTo(maxLogged, e.Err.Error())))
 	}
@@ -124,7 +128,7 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	if x.onEvent == nil {
 		return
 	}
-	e := Event{Kind: EventChallenged, Attempt: x.attempts, Status: status}
+	e := Event{Kind: EventChallenged, Attempt: int(x.attempts), Status: status}
 	var names []string
 	for i := range challenges {
 		if name := cut(challenges[i].Scheme); !slices.Contains(names, name) && len(names) < 4 {
@@ -138,13 +142,28 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	x.report(e, lease{})
 }
 
+// now is when a Scheme is asked for credentials; the zero time if nobody listens.
+func (x *exchange) now() (t time.Time) {
+	if x.onEvent != nil {
+		t = time.Now()
+	}
+	return t
+}
+
+// waitedSince notes that a Scheme was asked for credentials at begin, and has ended.
+func (x *exchange) waitedSince(begin time.Time) {
+	if x.onEvent != nil {
+		x.waited += time.Since(begin)
+	}
+}
+
 // done tells how the request ended: with a response of that status, or with an error. There is one for each request.
 func (x *exchange) done(status int, r *Rejection, err error) {
 	if x.onEvent == nil || x.ended {
 		return
 	}
 	x.ended = true
-	e := Event{Kind: EventDone, Attempt: x.attempts, Status: status, Err: err}
+	e := Event{Kind: EventDone, Attempt: int(x.attempts), Status: status, Waited: x.waited, Err: err}
 	if r != nil {
 		e.Reason = r.Reason
 	}

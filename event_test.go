@@ -1,14 +1,21 @@
 package authretry
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 func TestLogEventsLogsWhatThereIs(t *testing.T) {
@@ -22,10 +29,14 @@ func TestLogEventsLogsWhatThereIs(t *testing.T) {
 	listen := LogEvents(logger)
 	listen(t.Context(), Event{Kind: EventChallenged, Origin: "https://a.test", Scheme: "Digest", Realm: "x \"y\"\x1b[31m", Attempt: 1, Status: 401})
 	listen(t.Context(), Event{Kind: EventRefreshed, Scheme: "Bearer", Duration: time.Second})
+	listen(t.Context(), Event{Kind: EventDone, Duration: time.Second, Waited: time.Millisecond})
+	listen(t.Context(), Event{Kind: EventDone, Duration: time.Second, Waited: time.Microsecond})
 	listen(t.Context(), Event{Kind: EventRefreshed, Err: errors.New("no")})
 	listen(t.Context(), Event{Kind: EventRefused, Status: 401, Realm: strings.Repeat("r", 1000)})
 	require.Equal(t, `level=DEBUG msg="authretry: challenged" origin=https://a.test scheme=Digest realm="x \"y\"\x1b[31m" attempt=1 status=401
 level=INFO msg="authretry: refreshed" scheme=Bearer duration=1s
+level=DEBUG msg="authretry: done" duration=1s waited=1ms
+level=DEBUG msg="authretry: done" duration=1s
 level=WARN msg="authretry: refreshed" error=no
 level=WARN msg="authretry: refused" realm=`+strings.Repeat("r", 100)+` status=401
 `, out.String())
@@ -35,7 +46,7 @@ level=WARN msg="authretry: refused" realm=`+strings.Repeat("r", 100)+` status=40
 // An Event cannot hold a secret, for it has no field for headers, queries or bodies.
 func TestEventHasNoPlaceForSecrets(t *testing.T) {
 	for f := range reflect.TypeFor[Event]().Fields() {
-		require.Contains(t, []string{"Kind", "Origin", "Scheme", "Realm", "Attempt", "Status", "Reason", "Duration", "Err"}, f.Name,
+		require.Contains(t, []string{"Kind", "Origin", "Scheme", "Realm", "Attempt", "Status", "Reason", "Duration", "Waited", "Err"}, f.Name,
 			"a new field needs a look at what it can hold")
 	}
 }
@@ -49,4 +60,62 @@ func TestEveryKindAndReasonHasAName(t *testing.T) {
 	}
 	require.Equal(t, "unknown", EventKind(-1).String())
 	require.Equal(t, "unknown", Reason(1000).String())
+}
+
+// Who waits for somebody else's refresh has waited just as who has started it. Who needs none has not.
+func TestDoneTellsHowLongTheCredentialsTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fetch := func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			time.Sleep(3 * time.Second)
+			return &oauth2.Token{AccessToken: "t"}, nil
+		}
+		waited := make(chan time.Duration, 100)
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second) // is not for credentials
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{&Bearer{Source: &TokenSource{Fetch: fetch}}}, OnEvent: func(_ context.Context, e Event) {
+			if e.Kind == EventDone {
+				assert.Equal(t, e.Waited+time.Second, e.Duration)
+				waited <- e.Waited
+			} else {
+				assert.Zero(t, e.Waited)
+			}
+		}}
+		get := func() {
+			if resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil)); assert.NoError(t, err) {
+				assert.NoError(t, resp.Body.Close())
+			}
+		}
+		var together sync.WaitGroup
+		together.Go(get)
+		time.Sleep(time.Second)
+		together.Go(get)
+		together.Wait()
+		get()
+		require.ElementsMatch(t, []time.Duration{3 * time.Second, 2 * time.Second, 0}, []time.Duration{<-waited, <-waited, <-waited})
+	})
+}
+
+// The time for an answer to a challenge counts, also if none comes of it.
+func TestDoneTellsHowLongAnAnswerTookThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fetch := func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			time.Sleep(3 * time.Second)
+			return nil, errors.New("no")
+		}
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {"Bearer"}}, Body: http.NoBody, Request: req}, nil
+		})
+		var done []Event
+		transport := &Transport{Base: base, Schemes: []Scheme{&Bearer{Source: &TokenSource{Fetch: fetch}, NotAhead: true}}, OnEvent: func(_ context.Context, e Event) {
+			if e.Kind == EventDone {
+				done = append(done, e)
+			}
+		}}
+		_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil))
+		require.Error(t, err)
+		require.Len(t, done, 1)
+		require.Equal(t, 3*time.Second, done[0].Waited)
+	})
 }

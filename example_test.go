@@ -97,7 +97,7 @@ func ExampleRejection() {
 	if rejection, ok := errors.AsType[*authretry.Rejection](err); ok {
 		fmt.Println(rejection)
 	}
-	// Output: authretry: http://api.example.com: ApiKey credentials are not sent over plain http to another host than loopback: use https, or set Transport.AllowPlaintext
+	// Output: authretry: ApiKey credentials are not sent over plain http to another host than loopback: use https, or set Transport.AllowPlaintext
 }
 
 func ExampleLogEvents() {

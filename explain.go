@@ -13,8 +13,8 @@ import (
 // answers as a 401, or whatever [Transport.Refused] calls one. It returns nil for any other response, and otherwise a
 // [*Rejection], also for a response that did not come through a [Transport]: then the Rejection says just that.
 //
-// Where Transports are nested, the one that has sent credentials has the word: the innermost, if several have. If none
-// has, it is the outermost that looked for an answer, else the outermost.
+// Where Transports are nested, the explanation is that of the one that has sent credentials: of the innermost, if several
+// have. If none has, it is that of the outermost one that has looked for an answer, or else of the outermost.
 //
 // The response's body is not touched, and Explain may be called more than once, until somebody replaces
 // resp.Request.
@@ -292,7 +292,7 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 		r.Ahead = true
 		r.Tried = append(r.Tried, r.Schemes[x.ahead.scheme])
 	}
-	if x.answer.Session != nil && x.attempts > 1 {
+	if x.answer != nil && x.attempts > 1 {
 		r.Refreshed = r.Ahead && x.answer.scheme == x.ahead.scheme
 		r.Tried = append(r.Tried, r.Schemes[x.answer.scheme])
 	}
@@ -326,6 +326,7 @@ func reasonOf(err error) Reason {
 // if there is none.
 func (x *exchange) fail(resp *http.Response, err error) error {
 	r := x.rejection(resp, err)
+	r.nameless = x.side == originSide
 	x.done(0, r, r)
 	return r
 }
@@ -336,7 +337,7 @@ func (x *exchange) failTunnel(resp *http.Response, u *unanswered) error {
 	if x.hook != nil {
 		r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, x.hook)
 	}
-	x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: r.Status, Reason: r.Reason}, lease{})
+	x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: r.Status, Reason: r.Reason}, lease{})
 	x.done(0, r, r)
 	return r
 }

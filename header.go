@@ -20,7 +20,7 @@ func placeOf(header, prefix, word string) headerPlace {
 	if header == "" {
 		p.header = "Authorization"
 	}
-	if prefix == "" && p.isAuthorization() {
+	if prefix == "" && (header == "" || p.isAuthorization()) {
 		p.prefix = word
 	}
 	return p
@@ -65,7 +65,7 @@ func (p headerPlace) secret(h http.Header) string {
 // isCallers reports whether the header of that name is the caller's own, and so not to be set. Of Authorization it says
 // no: a request that has one does not come as far as a Session.
 func isCallers(h http.Header, name string) bool {
-	return !equalFoldASCII(name, "Authorization") && hasField(h, name)
+	return name != "Authorization" && !equalFoldASCII(name, "Authorization") && hasField(h, name)
 }
 
 // A headerSession puts the same header on every request, but for those that have it already.

@@ -90,6 +90,7 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 //
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
 func (x *exchange) lend() (lease, error) {
+	defer x.waitedSince(x.now())
 	known, exact := x.spaces.lend(x.remembered(), x.at)
 	if known.Session != nil && x.hasCallers(known.scheme) {
 		known.visit.end(false)
@@ -147,6 +148,7 @@ func readChallenges(values []string) []Challenge {
 //
 // An *unanswered error means that the refusal goes to the caller, any other that the request fails.
 func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *http.Request, refused lease) (lease, error) {
+	defer x.waitedSince(x.now())
 	u := &unanswered{}
 	own := false
 	for i, s := range x.schemes {
@@ -207,37 +209,6 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 		x.spaces.forget(x.remembered(), refused) // the server does not want these credentials
 	}
 	return lease{}, nil
-}
-
-// carry has a Carrier's Session say by which RoundTripper its requests go.
-func (x *exchange) carry(l *lease) error {
-	c, ok := l.Session.(Carrier)
-	if !ok {
-		return nil
-	}
-	if l.by != nil {
-		if isExclusive(l.Session) { // lent, and so ours to close
-			x.carried = append(x.carried, l.held)
-			l.carried = len(x.carried)
-		}
-		return nil
-	}
-	base, err := x.way.carrying()
-	if err == nil {
-		l.by, err = c.Carry(&x.calls, base)
-	}
-	if err == nil && l.by == nil {
-		err = errors.New("neither a RoundTripper nor an error was returned")
-	}
-	if err == nil {
-		x.carried = append(x.carried, l.held)
-		l.carried = len(x.carried)
-	}
-	if err != nil {
-		err = withoutSecrets(err, unknownSecrets)
-		return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)
-	}
-	return nil
 }
 
 // An unanswered says why a refusal is returned to the caller: what each Scheme that was asked had to say.

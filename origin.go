@@ -27,11 +27,11 @@ func originOf(u *url.URL) origin {
 	if strings.Contains(host, ":") {
 		host, port = u.Hostname(), u.Port()
 	}
-	o := origin{scheme: lowerASCII(u.Scheme), host: lowerASCII(host), port: port}
-	if o.port == "" {
-		o.port = defaultPort(o.scheme)
+	scheme := lowerASCII(u.Scheme)
+	if port == "" {
+		port = defaultPort(scheme)
 	}
-	return o
+	return origin{scheme, lowerASCII(host), port}
 }
 
 // clone returns o without a hold on the URL that it is a part of.

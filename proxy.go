@@ -220,7 +220,7 @@ func (w *proxyWay) carrying() (http.RoundTripper, error) {
 
 // send implements way. A proxy's refusal of a CONNECT is an error to http.Transport; here it is a response.
 func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Response, error) {
-	s := &proxySend{x: x, proxy: w.proxy, attempt: x.attempts, refused: w.refused}
+	s := &proxySend{x: x, proxy: w.proxy, attempt: int(x.attempts), refused: w.refused}
 	if w.tunnel {
 		s.answer, *l = *l, lease{}
 	}

@@ -866,7 +866,7 @@ func (c *closeCounter) Close() error { c.closed.Add(1); return nil }
 // requireClosedOnce waits until body is closed, which http.Transport may do after RoundTrip has returned.
 func requireClosedOnce(t *testing.T, body *closeCounter) {
 	t.Helper()
-	require.Eventually(t, func() bool { return body.closed.Load() > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return body.closed.Load() > 0 }, 30*time.Second, time.Millisecond)
 	require.Equal(t, int32(1), body.closed.Load())
 }
 

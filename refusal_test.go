@@ -279,7 +279,7 @@ func TestFailureAfterARefusalKeepsWhatTheRefusalSaid(t *testing.T) {
 	require.Equal(t, ReasonNoCredentials, r.Reason)
 	require.Equal(t, 401, r.Status)
 	require.Equal(t, "x", r.Challenges[0].Params.Get("realm"))
-	require.ErrorContains(t, r, "answered 401: credentials could not be obtained: no new token could be obtained: the network is down")
+	require.ErrorContains(t, r, "the server answered 401: no new token could be obtained: the network is down")
 }
 
 // A Scheme that is its own Session, an Exclusive that is a Starter, all at once.

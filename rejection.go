@@ -21,6 +21,8 @@ type Rejection struct {
 	Refreshed  bool        // credentials that were refused were replaced by new ones of the same Scheme
 	Retried    bool        // the request was sent twice
 	Err        error       // the cause, if there is one: what a Scheme or a token endpoint said
+
+	nameless bool // it is RoundTrip's error, before which http.Client puts the URL, so that Error leaves out the origin
 }
 
 // Unwrap returns the cause.
@@ -79,14 +81,19 @@ func (r Reason) name() string {
 	return reasonNames[r]
 }
 
-// Error returns one or two sentences that say what happened and what to change.
+// Error returns one or two sentences that say what happened and what to change. They name the origin, but for an error of
+// [Transport.RoundTrip]: to that, http.Client adds the URL.
 func (r *Rejection) Error() string {
 	var s strings.Builder
 	s.WriteString("authretry: ")
+	origin := r.Origin
+	if r.nameless {
+		origin = ""
+	}
 	if r.Status != 0 {
-		fmt.Fprintf(&s, "%s answered %d: ", orUnknown(r.Origin), r.Status)
-	} else if r.Origin != "" {
-		fmt.Fprintf(&s, "%s: ", r.Origin)
+		fmt.Fprintf(&s, "%s answered %d: ", orUnknown(origin), r.Status)
+	} else if origin != "" {
+		fmt.Fprintf(&s, "%s: ", origin)
 	}
 	s.WriteString(r.sentence())
 	return s.String()
@@ -167,12 +174,13 @@ func (r *Rejection) sentence() string {
 		if r.Err != nil {
 			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
 		}
-	case ReasonNoCredentials, ReasonUntrustedServer:
-		s := "credentials could not be obtained"
-		if r.Reason == ReasonUntrustedServer {
-			s = "the response was discarded"
+	case ReasonNoCredentials:
+		if isSentence(r.Err) {
+			return strings.TrimPrefix(because(r.Err), ": ")
 		}
-		return s + because(r.Err)
+		return "credentials could not be obtained" + because(r.Err)
+	case ReasonUntrustedServer:
+		return "the response was discarded" + because(r.Err)
 	}
 	return "the request was refused" + because(r.Err)
 }
@@ -190,6 +198,17 @@ func because(err error) string {
 		text = strings.TrimPrefix(text, prefix)
 	}
 	return ": " + text
+}
+
+// isSentence reports whether err is an error of this module, which says that there are no credentials, and why.
+func isSentence(err error) bool {
+	if err == nil {
+		return false
+	}
+	text := err.Error()
+	return slices.ContainsFunc([]string{"authretry: ", "dpop: ", "registry: ", "discover: ", "login: "}, func(of string) bool {
+		return strings.HasPrefix(text, of) && len(text) > len(of)
+	})
 }
 
 func orUnknown(origin string) string {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -39,30 +38,32 @@ type exchange struct {
 	at     *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
 	body   *body         // nil: none
 
-	account    string // for whom it is; "" if there is one user
-	hasAccount bool   // Account was asked
-	changes    uint32 // how often such an account had been forgotten when it began
+	account string // for whom it is; "" if there is one user
+	changes uint32 // how often such an account had been forgotten when it began
+
+	attempts   uint8 // sends
+	hasAccount bool  // Account was asked
+	passed     bool  // its credentials were accepted
+	expects    bool  // we had the first send ask for 100 Continue
+	foreign    bool  // resp does not come from the side that we authenticate to
+	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
+	ended      bool  // EventDone was reported
 
 	copied   http.Request // the first send, which is a part of the exchange to save an allocation
 	visit    visit        // among those that are out to the origin
-	passed   bool         // its credentials were accepted
 	ahead    lease        // what went with the first send
-	answer   lease        // what went with the second
-	attempts int          // sends
-	expects  bool         // we had the first send ask for 100 Continue
+	answer   *lease       // what went with the second; nil: there was none
 	noReplay error        // why the Session that was to go ahead could not have the body
 
-	carried    []held         // what Carriers have made for this exchange; empty where it was kept
+	carried    []carriedUse   // what Carriers have made, and this exchange uses
 	resp       *http.Response // the latest
 	remote     string         // from which address that came; "" if it is not known, or nobody asks
 	seen       *http.Response // which Schemes have been shown, with this header
 	seenHeader http.Header
-	foreign    bool  // it does not come from the side that we authenticate to
-	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
-	hook       error // what the caller's OnProxyConnectResponse says of that refusal
+	hook       error // what the caller's OnProxyConnectResponse says of a refused CONNECT
 
-	start time.Time // if anybody listens
-	ended bool      // EventDone was reported
+	start  time.Time     // if anybody listens
+	waited time.Duration // for credentials, if anybody listens
 }
 
 // A way is how the requests of an exchange are sent.
@@ -84,9 +85,8 @@ type way interface {
 // errRefusedBefore ends a dial that would send what the proxy has just refused.
 var errRefusedBefore = errors.New("authretry: the proxy has refused these credentials before")
 
-// run sends the request, and once more with an answer if it is refused.
+// run runs the exchange, which [exchange.contain] contains.
 func (x *exchange) run() (resp *http.Response, err error) {
-	defer x.contain(&resp, &err)
 	if err := x.begin(); err != nil {
 		closeBody(x.req)
 		return nil, x.fail(nil, err)
@@ -94,16 +94,27 @@ func (x *exchange) run() (resp *http.Response, err error) {
 	if x.accountFunc != nil && x.account == "" {
 		return x.pass(ReasonNoAccount)
 	}
-	defer func() { x.endCarriers(resp) }()
 	limit := x.replayLimit
 	if x.way.isTunnel() {
 		limit = -1 // a CONNECT is refused before anything of the body is read
 	}
+	var stop func() bool
 	if x.body = newBody(x.req, limit); x.body != nil && !x.body.inMemory {
 		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
-		defer context.AfterFunc(x.ctx, x.body.abandon)()
+		stop = context.AfterFunc(x.ctx, x.body.abandon)
 	}
-	defer func() { x.visit.end(x.passed) }()
+	defer func() {
+		x.visit.end(x.passed)
+		if stop != nil {
+			stop()
+		}
+		x.endCarriers(resp)
+	}()
+	return x.converse()
+}
+
+// converse sends the request, and once more with an answer if it is refused.
+func (x *exchange) converse() (resp *http.Response, err error) {
 	first, err := x.first()
 	if err != nil {
 		x.body.abandon()
@@ -123,7 +134,7 @@ func (x *exchange) run() (resp *http.Response, err error) {
 		return x.refuse(resp, first, err)
 	}
 	discard(resp)
-	again, err := x.send(second, &x.answer)
+	again, err := x.send(second, x.answer)
 	if errors.Is(err, errRefusedBefore) {
 		x.attempts--
 		return x.refuse(resp, second, &unanswered{refused: ErrCredentialsRefused})
@@ -132,7 +143,7 @@ func (x *exchange) run() (resp *http.Response, err error) {
 		return nil, x.broken(err)
 	}
 	if !x.isRefusal(again) {
-		return x.accept(again, second, x.answer)
+		return x.accept(again, second, *x.answer)
 	}
 	return x.refuse(again, second, x.learnRefusal(again, second))
 }
@@ -156,10 +167,10 @@ func (x *exchange) begin() error {
 }
 
 // pass sends the request as it is, without credentials of ours, for the reason given; 0 if it cannot be sent anyway.
-func (x *exchange) pass(reason Reason) (resp *http.Response, err error) {
-	defer x.contain(&resp, &err)
+func (x *exchange) pass(reason Reason) (*http.Response, error) {
 	x.listen()
-	if resp, err = x.send(x.req, &lease{}); err != nil {
+	resp, err := x.send(x.req, &lease{})
+	if err != nil {
 		return nil, x.lost(err)
 	}
 	return x.release(resp, x.req, x.explainPassed(resp, reason)), nil
@@ -252,7 +263,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		return nil, &unanswered{body: err}
 	}
 	x.addCookies(req, resp)
-	x.answer = answer
+	x.answer = &answer
 	if !x.way.isTunnel() {
 		x.report(Event{Kind: EventAuthorized, Attempt: 2}, answer)
 	}
@@ -287,9 +298,10 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 // copy makes into a copy of the caller's request, with headers of its own. Their values are shared, which our own
 // Schemes and http.Transport leave alone; those of others get their own values, too.
 func (x *exchange) copy(into *http.Request) *http.Request {
-	*into = *x.req
 	if x.onEvent != nil || x.accountFunc != nil || x.asksAccount {
 		*into = *x.req.WithContext(x.ctx)
+	} else {
+		*into = *x.req
 	}
 	if x.hasOthers {
 		into.Header = x.req.Header.Clone()
@@ -302,6 +314,7 @@ func (x *exchange) copy(into *http.Request) *http.Request {
 // authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
 // what it puts into Authorization is the proxy's: nobody but the proxy may see it.
 func (x *exchange) authorize(req *http.Request, l lease) error {
+	defer x.waitedSince(x.now())
 	scratch := req
 	if x.side == proxySide {
 		scratch = new(http.Request)
@@ -412,7 +425,7 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 	x.noteAccount(resp)
 	if r != nil {
 		x.attach(resp, r)
-		x.report(Event{Kind: EventRefused, Attempt: x.attempts, Status: resp.StatusCode, Reason: r.Reason}, lease{})
+		x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: resp.StatusCode, Reason: r.Reason}, lease{})
 	}
 	x.done(resp.StatusCode, r, nil)
 	return resp
@@ -449,18 +462,21 @@ func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Reques
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
 	u := &unanswered{refused: ErrCredentialsRefused}
-	keep, _ := x.learn(resp, sent, x.answer, true)
-	if hint := forgotten(x.answer); hint != nil {
+	keep, err := x.learn(resp, sent, *x.answer, true)
+	if errors.Is(err, ErrCredentialsRefused) {
+		u.refused = err
+	}
+	if hint := forgotten(*x.answer); hint != nil {
 		u.refused = hint
 	}
 	right := x.visit.crowded() // a nonce that was given a moment ago is not known any more, or called stale
 	switch {
 	case keep:
-		x.keep(x.answer)
+		x.keep(*x.answer)
 	case right:
 		u.refused = errNonceForgotten
 	default:
-		x.spaces.forget(x.remembered(), x.answer)
+		x.spaces.forget(x.remembered(), *x.answer)
 	}
 	return u
 }
@@ -497,31 +513,8 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 // keep remembers the lease's Session for requests like this one.
 func (x *exchange) keep(l lease) {
 	if x.spaces.keep(x.remembered(), x.at, l, x.changes) && l.carried > 0 {
-		x.carried[l.carried-1] = held{}
+		x.carried[l.carried-1].kept = true
 	}
-}
-
-// endCarriers closes what Carriers have made for this exchange, and nobody else is going to use. If the caller is still to
-// read from such a connection, it is closed after that.
-func (x *exchange) endCarriers(resp *http.Response) {
-	if len(x.carried) == 0 {
-		return
-	}
-	closeIdle(x.carried)
-	if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-		resp.Body = &lastBody{resp.Body, x.carried}
-	}
-}
-
-// lastBody is the body of the last response that comes by what a Carrier has made.
-type lastBody struct {
-	io.ReadCloser
-	carried []held
-}
-
-func (b *lastBody) Close() error {
-	defer closeIdle(b.carried)
-	return b.ReadCloser.Close()
 }
 
 // withoutCredentials returns a copy of req without the headers that are in sent, but not in callers.

@@ -47,34 +47,36 @@ func TestAnswerThatCannotBeSentServesTheNextRequest(t *testing.T) {
 			offer: challenge + `"auth-int"`, want: errBodyNotHashable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var sent []string
-			transport := &Transport{Schemes: []Scheme{c.scheme}, ReplayLimit: c.limit}
-			transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				sent = append(sent, req.Header.Get("Authorization"))
-				if req.Body != nil {
-					io.ReadFull(req.Body, make([]byte, c.reads))
-					defer req.Body.Close()
+			synctest.Test(t, func(t *testing.T) {
+				var sent []string
+				transport := &Transport{Schemes: []Scheme{c.scheme}, ReplayLimit: c.limit}
+				transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					sent = append(sent, req.Header.Get("Authorization"))
+					if req.Body != nil {
+						io.ReadFull(req.Body, make([]byte, c.reads))
+						defer req.Body.Close()
+					}
+					if sent[len(sent)-1] != "" {
+						return responseTo(req, 200), nil
+					}
+					return responseTo(req, 401, "Www-Authenticate", c.offer), nil
+				})
+				body := &tracked{Reader: strings.NewReader(strings.Repeat("x", 200))}
+				req, err := http.NewRequest("PUT", "https://api.test/", body)
+				require.NoError(t, err)
+				if c.edit != nil {
+					c.edit(req)
 				}
-				if sent[len(sent)-1] != "" {
-					return responseTo(req, 200), nil
-				}
-				return responseTo(req, 401, "Www-Authenticate", c.offer), nil
+				resp, err := transport.RoundTrip(req)
+				require.NoError(t, err)
+				require.Equal(t, 401, resp.StatusCode)
+				require.ErrorIs(t, Explain(resp), c.want)
+				require.Len(t, sent, 1)
+				body.requireGoodUse(t)
+				require.Equal(t, 200, roundTrip(t, transport, "https://api.test/").StatusCode)
+				require.Len(t, sent, 2)
+				require.NotEmpty(t, sent[1], "it goes ahead")
 			})
-			body := &tracked{Reader: strings.NewReader(strings.Repeat("x", 200))}
-			req, err := http.NewRequest("PUT", "https://api.test/", body)
-			require.NoError(t, err)
-			if c.edit != nil {
-				c.edit(req)
-			}
-			resp, err := transport.RoundTrip(req)
-			require.NoError(t, err)
-			require.Equal(t, 401, resp.StatusCode)
-			require.ErrorIs(t, Explain(resp), c.want)
-			require.Len(t, sent, 1)
-			body.requireGoodUse(t)
-			require.Equal(t, 200, roundTrip(t, transport, "https://api.test/").StatusCode)
-			require.Len(t, sent, 2)
-			require.NotEmpty(t, sent[1], "it goes ahead")
 		})
 	}
 }

@@ -98,7 +98,7 @@ func (b *tracked) Close() error {
 
 func (b *tracked) requireGoodUse(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool { return b.closed.Load() > 0 }, 5*time.Second, time.Millisecond, "the body must be closed")
+	require.Eventually(t, func() bool { return b.closed.Load() > 0 }, 30*time.Second, time.Millisecond, "the body must be closed")
 	require.Nil(t, b.misuse.Load())
 }
 
@@ -515,7 +515,7 @@ func TestCancelClosesABodyThatBlocks(t *testing.T) {
 			}()
 			_, err = srv.transport().RoundTrip(req)
 			require.ErrorIs(t, err, context.Canceled)
-			require.Eventually(t, func() bool { return body.closed.Load() == 1 }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return body.closed.Load() == 1 }, 30*time.Second, time.Millisecond)
 		})
 	}
 }

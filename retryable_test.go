@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/authretry/authretry/authtest"
@@ -142,16 +143,18 @@ func TestRetryableClientLeavesPermanentErrorsAlone(t *testing.T) {
 		"some error":     {errors.New("vault is sealed"), 4},
 	} {
 		t.Run(name, func(t *testing.T) {
-			calls := 0
-			tokens := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
-				calls++
-				return nil, c.err
-			}}
-			client := quickRetries(New(&Bearer{Source: tokens}))
-			client.RetryWaitMin, client.RetryWaitMax = time.Second, time.Second // longer than the first back-offs of the source
-			_, err := client.Get("http://localhost:1/")
-			require.ErrorIs(t, err, c.err)
-			require.Equal(t, c.calls, calls)
+			synctest.Test(t, func(t *testing.T) {
+				calls := 0
+				tokens := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+					calls++
+					return nil, c.err
+				}}
+				client := quickRetries(New(&Bearer{Source: tokens}))
+				client.RetryWaitMin, client.RetryWaitMax = time.Second, time.Second // longer than the first back-offs of the source
+				_, err := client.Get("http://localhost:1/")
+				require.ErrorIs(t, err, c.err)
+				require.Equal(t, c.calls, calls)
+			})
 		})
 	}
 	hits := 0

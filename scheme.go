@@ -13,9 +13,10 @@ import (
 //
 // A Scheme must be safe for concurrent use. It must not change the requests, responses and challenges that it is shown,
 // but for what Authorize is there for. The texts of its errors, and of itself in package fmt, must not show a secret. It may
-// implement [Starter], [PlaintextSafe] and [WantsRemoteAddr] besides. It may have a method
-// Forget(account string), which [Transport.Forget] calls; and a method AnswersForbidden(c *Challenge) bool, which says of a
-// challenge with its name that comes with 403 (Forbidden) whether it is to be answered as if it had come with 401.
+// implement [Starter], [PlaintextSafe] and [WantsRemoteAddr] besides. It may have the methods
+// Forget(account string), which [Transport.Forget] calls, and CloseIdleConnections(), which [Transport.CloseIdleConnections]
+// calls; and a method AnswersForbidden(c *Challenge) bool, which says of a challenge with its name that comes with
+// 403 (Forbidden) whether it is to be answered as if it had come with 401.
 //
 // The contexts that it gets have the values of the request's context only if [Transport.Account] is set, since a Session
 // serves every request of its account: path, method and origin may decide what it sends, but never whose credentials. By
@@ -103,7 +104,8 @@ type Learner interface {
 	// After the second refusal of one request, keep decides whether the Session is remembered for the next one, as a
 	// Digest is that has just been given a nonce in place of a stale one. Otherwise keep is ignored.
 	//
-	// An error discards the response and fails the request. For a refusal it is ignored.
+	// An error discards the response and fails the request. For a refusal it is ignored; but after the second one, an error
+	// that wraps [ErrCredentialsRefused] is what [Explain] says.
 	Learn(resp *http.Response, refused bool) (keep bool, err error)
 }
 
@@ -112,8 +114,8 @@ type Learner interface {
 type Covers interface {
 	Session
 
-	// Covers reports whether the space includes u, which is of the same origin as the challenged request. Its word is
-	// final, also for the path that was challenged. It is asked for most requests, under a lock, so it must return at once.
+	// Covers reports whether the space includes u, which is of the same origin as the challenged request. What it
+	// says is final, also for the path that was challenged. It is asked for most requests, under a lock, so it must return at once.
 	Covers(u *url.URL) bool
 }
 
@@ -129,8 +131,8 @@ type Carrier interface {
 	// Base is what the requests would go by otherwise: an *http.Transport or a *ProxyTransport. It must not be changed, but
 	// can be cloned. With any other [Transport.Base], and for a proxy's credentials, a Carrier fails the request.
 	//
-	// If what Carry returns has a method CloseIdleConnections, that is called when the Session is not used any more, which for
-	// one that Start has returned is after its request, and by [Transport.CloseIdleConnections].
+	// If what Carry returns is not base itself, and has a method CloseIdleConnections, that is called when no request uses the
+	// Session any more, which for one that Start has returned is after its request, and by [Transport.CloseIdleConnections].
 	Carry(ctx context.Context, base http.RoundTripper) (http.RoundTripper, error)
 }
 

@@ -89,6 +89,7 @@ func TestOwnSchemesKeepTheContract(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := authtest.NewServer(c.guard)
 			defer server.Close()
 			schemetest.Run(t, c.scheme, schemetest.Options{
@@ -142,6 +143,7 @@ func TestOwnSchemesKeepAccountsApart(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l := &logins{change: map[string]func(string){}}
 			accounts := map[string]http.Handler{}
 			for _, account := range []string{"Mufasa", "Scar", "Nala"} {

@@ -2,9 +2,7 @@ package authretry
 
 import (
 	"cmp"
-	"net/http"
 	"net/url"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,12 +84,7 @@ type protectionSpace struct {
 // held is a Session, and what its requests go by.
 type held struct {
 	Session
-	by http.RoundTripper // of a Carrier; nil: as all others
-}
-
-// goesBy reports whether by is what the Session's requests go by. Values of some types cannot be compared.
-func (h held) goesBy(by http.RoundTripper) bool {
-	return h.by == nil || reflect.ValueOf(h.by).Comparable() && h.by == by
+	by *carried // of a Carrier; nil: as all others
 }
 
 // size returns how many bytes the Session takes.
@@ -106,15 +99,6 @@ func (h held) size() int {
 	return n
 }
 
-// closeIdle closes the connections of Carriers that nobody uses at present. It must not be called under a lock.
-func closeIdle(list []held) {
-	for _, h := range list {
-		if c, ok := h.by.(interface{ CloseIdleConnections() }); ok {
-			quietly(c.CloseIdleConnections)
-		}
-	}
-}
-
 // A lease is a Session in the hands of one request.
 type lease struct {
 	held
@@ -122,7 +106,7 @@ type lease struct {
 	realm   string
 	started bool // by a Starter, ahead of any challenge: there is nothing to remember
 	visit   visit
-	carried int // index in exchange.carried, plus 1, of what a Carrier has made for it; 0 if nothing
+	carried int // index in exchange.carried, plus 1, of what the Session's requests go by; 0 if nothing
 
 	// Where a remembered Session came from; nil for one that has just answered a challenge.
 	known *originSpaces
@@ -185,7 +169,7 @@ func (s *spaces) keep(key spacesKey, u *url.URL, l lease, changes uint32) (kept 
 		}
 	}
 	kept, carried := known.keep(u, l)
-	closeIdle(carried)
+	endAll(carried)
 	s.shrink()
 	return kept
 }
@@ -227,7 +211,7 @@ func (s *spaces) takesBodies(key spacesKey) bool {
 // forget drops the whole space of a lease whose credentials the server has refused for good.
 func (s *spaces) forget(key spacesKey, l lease) {
 	if known := s.of(key); known != nil {
-		closeIdle(known.forget(l))
+		endAll(known.forget(l))
 	}
 }
 
@@ -250,7 +234,7 @@ func (s *spaces) forgetAccount(account string) {
 	s.count.Store(int32(len(s.known)))
 	s.mu.Unlock()
 	for ; known != nil; known = known.next {
-		closeIdle(known.drop())
+		endAll(known.drop())
 	}
 }
 
@@ -338,7 +322,7 @@ func (s *spaces) shrink() {
 		if oldest == nil {
 			return // others have dropped it all
 		}
-		closeIdle(oldest.drop())
+		endAll(oldest.drop())
 	}
 }
 
@@ -354,7 +338,9 @@ func (s *spaces) closeIdle() {
 		known.mu.Lock()
 		carried := known.carried()
 		known.mu.Unlock()
-		closeIdle(carried)
+		for _, h := range carried {
+			h.by.closeIdle()
+		}
 	}
 }
 
@@ -398,7 +384,7 @@ func (k *originSpaces) keep(u *url.URL, l lease) (kept bool, carried []held) {
 		// A shared Session is in its space as the latest, an exclusive one among the idle.
 		if old := sp.latest; old.Session != nil && !isExclusive(old.Session) {
 			k.grow(-old.size())
-			if old.by != nil && (exclusive || !old.goesBy(l.by)) {
+			if old.by != nil && (exclusive || !old.by.isSame(l.by)) {
 				carried = append(carried, old)
 			}
 		}

@@ -76,7 +76,7 @@ func TestWhatIsInUseOutlivesWhatIsNot(t *testing.T) {
 func TestCarrierCountsForItsConnections(t *testing.T) {
 	h := held{Session: word{}}
 	plain := h.size()
-	h.by = http.DefaultTransport
+	h.by = &carried{RoundTripper: http.DefaultTransport}
 	require.GreaterOrEqual(t, h.size()-plain, 16<<10)
 }
 

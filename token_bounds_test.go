@@ -138,7 +138,7 @@ func TestGrantsWithoutWhatTheyNeed(t *testing.T) {
 	}
 	_, err := endpoint.ClientCredentials()(t.Context(), TokenRequest{Claims: "{"})
 	require.ErrorContains(t, err, "not a JSON object")
-	require.Empty(t, e.forms)
+	require.Empty(t, e.forms())
 }
 
 // Retry-After may be a date (RFC 9110 §10.2.3), and the wait is never longer than is bearable.

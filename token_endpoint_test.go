@@ -117,12 +117,12 @@ func TestTokenEndpointGrants(t *testing.T) {
 			url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {"d"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e.forms = nil
+			e.reset()
 			got, err := c.fetch(t.Context(), c.r)
 			require.NoError(t, err)
 			require.Equal(t, "a-1", got.AccessToken)
 			c.want["client_id"], c.want["client_secret"], c.want["resource"] = []string{"i d"}, []string{"s+t"}, []string{"https://api.example.com/v1"}
-			require.Equal(t, []url.Values{c.want}, e.forms)
+			require.Equal(t, []url.Values{c.want}, e.forms())
 			known := RecordOf(got)
 			require.Equal(t, []string{e.URL, "i d", "https://api.example.com/v1"}, []string{known.TokenURL, known.ClientID, known.Resource})
 		})
@@ -196,17 +196,17 @@ func TestTokenEndpointOnPlainHTTP(t *testing.T) {
 		if c.proxy {
 			endpoint.HTTPClient = &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(u)}}
 		}
-		e.forms = nil
+		e.reset()
 		_, err := endpoint.Refresh()(t.Context(), refreshRequest)
 		if c.ok {
 			require.NoError(t, err)
-			require.Len(t, e.forms, 1)
+			require.Len(t, e.forms(), 1)
 			continue
 		}
 		rejection, ok := errors.AsType[*Rejection](err)
 		require.True(t, ok, "%v", err)
 		require.Equal(t, ReasonPlaintext, rejection.Reason)
-		require.Empty(t, e.forms)
+		require.Empty(t, e.forms())
 	}
 }
 
@@ -236,18 +236,18 @@ func TestRefreshTokenStaysWhereItBelongs(t *testing.T) {
 		for _, stored := range []*Record{saved, byHand} {
 			store := newSharedStore(nil)
 			store.putRecord(stored)
-			e.forms = nil
+			e.reset()
 			endpoint := &TokenEndpoint{URL: e.URL, ClientID: "c", Proof: c.proof, FormerURLs: []string{"https://former.test/token"}}
 			src := &TokenSource{Fetch: endpoint.Refresh(), Store: store}
 			_, err = src.Refresh(t.Context(), stored.Token)
 			if c.ok {
 				require.NoError(t, err)
-				require.Len(t, e.forms, 1)
+				require.Len(t, e.forms(), 1)
 				require.Equal(t, e.URL, store.record().TokenURL)
 				continue
 			}
 			require.ErrorIs(t, err, ErrLoginRequired)
-			require.Empty(t, e.forms)
+			require.Empty(t, e.forms())
 			require.True(t, stored.isSame(store.record()), "nothing is lost")
 			if c.known.KeyThumbprint != "" {
 				rejection, ok := errors.AsType[*Rejection](err)
@@ -365,7 +365,7 @@ func TestRefreshForMore(t *testing.T) {
 	more := TokenRequest{Scopes: []string{"write"}}
 	_, err := (&TokenSource{Fetch: (&TokenEndpoint{URL: e.URL}).Refresh(), Initial: initial}).Obtain(t.Context(), more)
 	require.ErrorIs(t, err, ErrLoginRequired)
-	require.Empty(t, e.forms)
+	require.Empty(t, e.forms())
 	got, err := (&TokenSource{Fetch: (&TokenEndpoint{URL: e.URL, WidensOnRefresh: true}).Refresh(), Initial: initial}).Obtain(t.Context(), more)
 	require.NoError(t, err)
 	require.Equal(t, "a-10", got.AccessToken)
@@ -449,7 +449,7 @@ func TestRetryIsConfirmed(t *testing.T) {
 	_, err := (&TokenEndpoint{URL: e.URL}).Refresh()(ctx, refreshRequest)
 	require.ErrorIs(t, err, lost)
 	require.Equal(t, 1, calls)
-	require.Len(t, e.forms, 1)
+	require.Len(t, e.forms(), 1)
 }
 
 // A proof that there is not fails the request before it is sent.
@@ -458,7 +458,7 @@ func TestProofThatFails(t *testing.T) {
 	_, err := (&TokenEndpoint{URL: e.URL, Proof: failingProver{}}).Refresh()(t.Context(), refreshRequest)
 	require.ErrorIs(t, err, errNoProof)
 	require.ErrorContains(t, err, "TokenEndpoint.Proof has failed")
-	require.Empty(t, e.forms)
+	require.Empty(t, e.forms())
 }
 
 var errNoProof = errors.New("the key is locked")

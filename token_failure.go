@@ -174,7 +174,10 @@ var (
 
 // failed is the error for a Fetch of a successor of previous that failed with err.
 func failed(err error, previous *oauth2.Token) *tokenError {
-	e := &tokenError{text: "no new token could be obtained: " + describeCause(err, previous), causes: []error{err}, grant: grantOf(previous)}
+	e := &tokenError{text: "no new token could be obtained", causes: []error{err}, grant: grantOf(previous)}
+	if cause := withoutLogin(describeCause(err, previous)); cause != "" {
+		e.text += ": " + cause
+	}
 	permanent := errors.Is(err, ErrLoginRequired)
 	r, isRefusal := errors.AsType[*oauth2.RetrieveError](err)
 	if isRefusal {
@@ -204,6 +207,15 @@ func failed(err error, previous *oauth2.Token) *tokenError {
 	return e
 }
 
+// withoutLogin leaves out of a cause what failed says at the end.
+func withoutLogin(cause string) string {
+	needed := strings.TrimPrefix(ErrLoginRequired.Error(), "authretry: ")
+	if cause == needed {
+		return ""
+	}
+	return strings.TrimPrefix(cause, needed+": ")
+}
+
 // sourceFailed is the error for a Bearer.Source, other than a TokenSource, that failed.
 func sourceFailed(err error) error {
 	e := &tokenError{text: "Bearer.Source has no token: " + describeCause(err, nil), causes: []error{err}}
@@ -231,7 +243,7 @@ func waitError(ctx context.Context, what string) error {
 
 // notSaved is the error for a token that the Store failed to save.
 func notSaved(err error, t *oauth2.Token) error {
-	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, t), causes: []error{err}}
+	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, t), causes: []error{ErrNotSaved, err}}
 }
 
 // storeFailed is the error for a Store that could not be read or locked.

@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -21,9 +23,9 @@ import (
 // A tokenEndpoint is a real one on loopback that answers as its test says, and keeps what it was sent.
 type tokenEndpoint struct {
 	*httptest.Server
-	mu    sync.Mutex
-	forms []url.Values
-	auths []string
+	mu       sync.Mutex // guards the rest: the end of a connection does not say that the handler has returned
+	received []url.Values
+	headers  []string
 }
 
 func newTokenEndpoint(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request)) *tokenEndpoint {
@@ -31,9 +33,9 @@ func newTokenEndpoint(t *testing.T, answer func(n int, w http.ResponseWriter, r 
 	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.ParseForm()
 		e.mu.Lock()
-		e.forms = append(e.forms, r.PostForm)
-		e.auths = append(e.auths, r.Header.Get("Authorization"))
-		n := len(e.forms)
+		e.received = append(e.received, r.PostForm)
+		e.headers = append(e.headers, r.Header.Get("Authorization"))
+		n := len(e.received)
 		e.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		answer(n, w, r)
@@ -42,11 +44,38 @@ func newTokenEndpoint(t *testing.T, answer func(n int, w http.ResponseWriter, r 
 	return e
 }
 
+// forms returns what it was sent since the last reset.
+func (e *tokenEndpoint) forms() []url.Values {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.received)
+}
+
+// auths returns the Authorization of each of them.
+func (e *tokenEndpoint) auths() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.headers)
+}
+
+func (e *tokenEndpoint) reset() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.received, e.headers = nil, nil
+}
+
 func (e *tokenEndpoint) config() *oauth2.Config {
 	return &oauth2.Config{ClientID: "i d", ClientSecret: "s+t", Endpoint: oauth2.Endpoint{TokenURL: e.URL}}
 }
 
 var refreshRequest = TokenRequest{Previous: &oauth2.Token{AccessToken: "a-0", RefreshToken: "r-0"}}
+
+// requireBetween compares whole seconds.
+func requireBetween(t *testing.T, from, got, to time.Time) {
+	t.Helper()
+	require.LessOrEqual(t, from.Unix(), got.Unix())
+	require.LessOrEqual(t, got.Unix(), to.Unix())
+}
 
 func issue(w http.ResponseWriter) { fmt.Fprint(w, `{"access_token":"a-1","token_type":"bearer"}`) }
 
@@ -54,18 +83,19 @@ func TestRefreshGrant(t *testing.T) {
 	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"access_token":"a-1","token_type":"bearer","expires_in":2,"scope":"read"}`)
 	})
+	start := time.Now()
 	got, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
 	require.NoError(t, err)
 	require.Equal(t, "a-1", got.AccessToken)
 	require.Equal(t, "r-0", got.RefreshToken, "the old one is kept")
 	require.Equal(t, "read", got.Extra("scope"))
-	require.WithinDuration(t, time.Now().Add(2*time.Second), got.Expiry, time.Second)
-	require.Equal(t, []url.Values{{"grant_type": {"refresh_token"}, "refresh_token": {"r-0"}}}, e.forms)
-	require.Equal(t, []string{"Basic aStkOnMlMkJ0"}, e.auths, "form-encoded (RFC 6749 §2.3.1)")
+	requireBetween(t, start.Add(2*time.Second), got.Expiry, time.Now().Add(2*time.Second))
+	require.Equal(t, []url.Values{{"grant_type": {"refresh_token"}, "refresh_token": {"r-0"}}}, e.forms())
+	require.Equal(t, []string{"Basic aStkOnMlMkJ0"}, e.auths(), "form-encoded (RFC 6749 §2.3.1)")
 
 	_, err = RefreshGrant(e.config())(context.Background(), TokenRequest{Previous: &oauth2.Token{AccessToken: "a"}})
 	require.ErrorIs(t, err, ErrLoginRequired)
-	require.Len(t, e.forms, 1)
+	require.Len(t, e.forms(), 1)
 }
 
 func TestClientCredentialsGrant(t *testing.T) {
@@ -76,7 +106,7 @@ func TestClientCredentialsGrant(t *testing.T) {
 	got, err := src.Token()
 	require.NoError(t, err)
 	require.Equal(t, "a-1", got.AccessToken)
-	require.Equal(t, []url.Values{{"grant_type": {"client_credentials"}, "scope": {"a b"}, "audience": {"x"}}}, e.forms)
+	require.Equal(t, []url.Values{{"grant_type": {"client_credentials"}, "scope": {"a b"}, "audience": {"x"}}}, e.forms())
 }
 
 func TestFetchThatCachesIsCalledSeldom(t *testing.T) {
@@ -109,6 +139,7 @@ func TestGrantRetriesTransientFailures(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
 				if n < 3 {
 					fail(w)
@@ -119,13 +150,14 @@ func TestGrantRetriesTransientFailures(t *testing.T) {
 			got, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
 			require.NoError(t, err)
 			require.Equal(t, "a-1", got.AccessToken)
-			require.Len(t, e.forms, 3)
-			require.Equal(t, "r-0", e.forms[2].Get("refresh_token"))
+			require.Len(t, e.forms(), 3)
+			require.Equal(t, "r-0", e.forms()[2].Get("refresh_token"))
 		})
 	}
 }
 
 func TestGrantGivesUp(t *testing.T) {
+	t.Parallel()
 	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadGateway)
 		fmt.Fprint(w, "s3cret")
@@ -135,7 +167,7 @@ func TestGrantGivesUp(t *testing.T) {
 	require.NotErrorIs(t, err, ErrLoginRequired)
 	_, ok := errors.AsType[*oauth2.RetrieveError](err)
 	require.True(t, ok)
-	require.Len(t, e.forms, 4)
+	require.Len(t, e.forms(), 4)
 }
 
 func TestGrantLeavesALongRetryAfterToTheSource(t *testing.T) {
@@ -148,20 +180,22 @@ func TestGrantLeavesALongRetryAfterToTheSource(t *testing.T) {
 		_, err := src.Refresh(context.Background(), nil)
 		require.ErrorContains(t, err, "429")
 	}
-	require.Len(t, e.forms, 1)
+	require.Len(t, e.forms(), 1)
 	require.Greater(t, time.Until(src.failure.until), 50*time.Second)
 }
 
 func TestGrantUnreachableEndpoint(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	l.Close()
-	cfg := &oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: "http://" + l.Addr().String() + "/?key=s3cret"}}
-	src := &TokenSource{Fetch: RefreshGrant(cfg), Initial: refreshRequest.Previous}
-	_, err = src.Refresh(context.Background(), nil)
-	require.ErrorContains(t, err, "the token endpoint could not be reached: dial tcp")
-	require.NotContains(t, err.Error(), "s3cret")
-	require.NotErrorIs(t, err, ErrLoginRequired)
+	synctest.Test(t, func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		l.Close()
+		cfg := &oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: "http://" + l.Addr().String() + "/?key=s3cret"}}
+		src := &TokenSource{Fetch: RefreshGrant(cfg), Initial: refreshRequest.Previous}
+		_, err = src.Refresh(context.Background(), nil)
+		require.ErrorContains(t, err, "the token endpoint could not be reached: dial tcp")
+		require.NotContains(t, err.Error(), "s3cret")
+		require.NotErrorIs(t, err, ErrLoginRequired)
+	})
 }
 
 func TestGrantDoesNotFollowRedirects(t *testing.T) {
@@ -171,7 +205,7 @@ func TestGrantDoesNotFollowRedirects(t *testing.T) {
 	})
 	_, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
 	require.Error(t, err)
-	require.Empty(t, elsewhere.forms)
+	require.Empty(t, elsewhere.forms())
 }
 
 func TestGrantUsesTheClientInTheContext(t *testing.T) {
@@ -179,7 +213,7 @@ func TestGrantUsesTheClientInTheContext(t *testing.T) {
 	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, e.Client())
 	_, err := RefreshGrant(e.config())(ctx, refreshRequest)
 	require.Error(t, err)
-	require.Len(t, e.forms, 1, "which does not retry")
+	require.Len(t, e.forms(), 1, "which does not retry")
 }
 
 func TestGrantFindsTheAuthStyle(t *testing.T) {
@@ -191,7 +225,7 @@ func TestGrantFindsTheAuthStyle(t *testing.T) {
 		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { fail(w, 400, "invalid_grant") })
 		_, err := RefreshGrant(e.config())(context.Background(), refreshRequest)
 		require.Error(t, err)
-		require.Len(t, e.forms, 1)
+		require.Len(t, e.forms(), 1)
 	})
 	t.Run("a refused client is tried the other way, once", func(t *testing.T) {
 		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) {
@@ -206,7 +240,7 @@ func TestGrantFindsTheAuthStyle(t *testing.T) {
 			_, err := fetch(context.Background(), refreshRequest)
 			require.NoError(t, err)
 		}
-		require.Len(t, e.forms, 4)
+		require.Len(t, e.forms(), 4)
 	})
 	t.Run("a public client says its client_id", func(t *testing.T) {
 		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
@@ -214,8 +248,8 @@ func TestGrantFindsTheAuthStyle(t *testing.T) {
 		cfg.ClientSecret = ""
 		_, err := RefreshGrant(cfg)(context.Background(), refreshRequest)
 		require.NoError(t, err)
-		require.Equal(t, "i d", e.forms[0].Get("client_id"))
-		require.Equal(t, []string{""}, e.auths)
+		require.Equal(t, "i d", e.forms()[0].Get("client_id"))
+		require.Equal(t, []string{""}, e.auths())
 	})
 	t.Run("a configured one is used", func(t *testing.T) {
 		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { fail(w, 401, "invalid_client") })
@@ -223,7 +257,7 @@ func TestGrantFindsTheAuthStyle(t *testing.T) {
 		cfg.Endpoint.AuthStyle = oauth2.AuthStyleInParams
 		_, err := RefreshGrant(cfg)(context.Background(), refreshRequest)
 		require.Error(t, err)
-		require.Len(t, e.forms, 1)
+		require.Len(t, e.forms(), 1)
 	})
 }
 
@@ -275,7 +309,7 @@ func TestGrantsDoNotUsePlainHTTP(t *testing.T) {
 	retrying.Logger = nil
 	_, err := (&TokenSource{HTTPClient: retrying.StandardClient(), Initial: &oauth2.Token{RefreshToken: "refresh-0"}, Fetch: RefreshGrant(e.config())}).Token()
 	require.ErrorContains(t, err, "307")
-	require.Empty(t, elsewhere.forms)
+	require.Empty(t, elsewhere.forms())
 
 	// Through a proxy, localhost is the proxy's.
 	proxied := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.test:3128"})}}

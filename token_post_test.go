@@ -17,16 +17,16 @@ func TestCodesAreSentOnce(t *testing.T) {
 		e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 		endpoint := &TokenEndpoint{URL: e.URL, ClientID: "c"}
 		for name, fetch := range map[string]FetchFunc{"code": endpoint.AuthorizationCode("c", "v", ""), "device code": endpoint.DeviceCode("d")} {
-			e.forms = nil
+			e.reset()
 			_, err := fetch(t.Context(), TokenRequest{})
 			require.Error(t, err)
-			require.Len(t, e.forms, 1, "%s, %d", name, status)
+			require.Len(t, e.forms(), 1, "%s, %d", name, status)
 		}
 	}
 	lost := newTokenEndpoint(t, func(int, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	_, err := (&TokenEndpoint{URL: lost.URL}).AuthorizationCode("c", "v", "")(t.Context(), TokenRequest{})
 	require.Error(t, err)
-	require.Len(t, lost.forms, 1, "the server may have issued a token that was lost on the way")
+	require.Len(t, lost.forms(), 1, "the server may have issued a token that was lost on the way")
 }
 
 // Post speaks in the client's name, and its answer is decoded.
@@ -55,7 +55,7 @@ func TestTokenEndpointPost(t *testing.T) {
 	require.NoError(t, endpoint.Post(t.Context(), e.URL+"/busy", form, &answer))
 	require.Equal(t, "urn:x", answer.URI)
 	sent := url.Values{"scope": {"read"}, "client_id": {"i d"}, "client_secret": {"s+t"}}
-	require.Equal(t, []url.Values{sent, sent}, e.forms)
+	require.Equal(t, []url.Values{sent, sent}, e.forms())
 	require.Equal(t, url.Values{"scope": {"read"}}, form)
 
 	require.NoError(t, endpoint.Post(t.Context(), e.URL+"/none", nil, nil))
@@ -63,9 +63,9 @@ func TestTokenEndpointPost(t *testing.T) {
 	r, ok := errors.AsType[*oauth2.RetrieveError](endpoint.Post(t.Context(), e.URL+"/error", nil, &answer))
 	require.True(t, ok)
 	require.Equal(t, "invalid_request", r.ErrorCode)
-	e.forms = nil
+	e.reset()
 	require.Error(t, endpoint.Post(t.Context(), e.URL+"/elsewhere", nil, &answer))
-	require.Len(t, e.forms, 1, "the redirect is not followed")
+	require.Len(t, e.forms(), 1, "the redirect is not followed")
 	for to, says := range map[string]string{"http://auth.example.com/par": "plain http", "file:///etc/passwd": "not an http or https URL", "": "not an http or https URL"} {
 		require.ErrorContains(t, endpoint.Post(t.Context(), to, nil, nil), says)
 	}
@@ -104,14 +104,14 @@ func TestLogoutRevokes(t *testing.T) {
 		"nothing to lose": {nil, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e.forms = nil
+			e.reset()
 			src := &TokenSource{Initial: c.token, Revoke: endpoint.Revocation(e.URL + "/revoke")}
 			if c.token != nil && c.token.AccessToken != "" {
 				_, err := src.Token()
 				require.NoError(t, err)
 			}
 			err := src.Logout(t.Context())
-			require.Equal(t, c.sent, e.forms)
+			require.Equal(t, c.sent, e.forms())
 			if c.fails == "" {
 				require.NoError(t, err)
 			} else {

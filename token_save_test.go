@@ -109,6 +109,7 @@ func TestTokenIsSavedAgainUntilItIs(t *testing.T) {
 		require.Greater(t, len(notSaved), 10)
 		require.Less(t, len(notSaved), 60)
 		require.ErrorIs(t, notSaved[0], store.failing(&store.failSave))
+		require.ErrorIs(t, notSaved[0], ErrNotSaved)
 		require.ErrorContains(t, notSaved[0], "in use")
 		mu.Unlock()
 		require.Equal(t, "r0", store.get().RefreshToken)

@@ -17,8 +17,8 @@ import (
 // expires, and at once when a server has refused it, with one token request however many ask. Give it to a
 // [Bearer], or to gRPC or anything else that takes an oauth2.TokenSource.
 //
-// A refresh is not tied to the caller who caused it: neither to the values of that caller's context, nor to its end.
-// FetchTimeout bounds it, and what it obtains is kept. Every caller waits under its own context.
+// A refresh is not tied to the caller who caused it. It has no values of that caller's context, and goes on when that ends, for
+// FetchTimeout at most. What it obtains is kept. Every caller waits under its own context.
 //
 // The error of a failed refresh goes to all who waited for it. The token endpoint is then left alone for a time that
 // grows from 100 ms to 30 s (sooner where the token is about to expire), or for what Retry-After says, 5 min at most, during
@@ -42,10 +42,9 @@ type TokenSource struct {
 	// tokens come from Initial, Set, Store and Login alone.
 	Fetch FetchFunc
 
-	// Initial is the token to begin with, if the Store has none. One without AccessToken, but with a RefreshToken, is refreshed
-	// when first needed. If there is a Store, Initial is saved there when it comes into use, or else what it is refreshed to; and
-	// if the Store has a login already, or says that it was ended, Initial does not count. When a user has logged in again, call
-	// Set.
+	// Initial is the token to begin with, for a program that is given one at each start. After a login, call Set instead.
+	// A token without AccessToken, but with a RefreshToken, is refreshed when first needed. If there is a Store, Initial counts
+	// only if that has no login, and none that was ended; it is saved there when it comes into use, or else what it is refreshed to.
 	Initial *oauth2.Token
 
 	// Store keeps the token for other processes, and for later ones. If it is nil, the token is kept in memory only.
@@ -63,10 +62,10 @@ type TokenSource struct {
 	// LoginTimeout bounds a Login. 0 means 5 minutes.
 	LoginTimeout time.Duration
 
-	// HTTPClient is what [RefreshGrant], [ClientCredentialsGrant], and whatever else of package oauth2 Fetch calls, send their
-	// requests by: it is what the context of a refresh has under oauth2.HTTPClient. If it is nil, the grants have a client of
-	// their own. What the context of a caller has there does not count, since the token is for all callers. Its Transport
-	// must not be one that uses this TokenSource.
+	// HTTPClient sends the requests of [RefreshGrant] and [ClientCredentialsGrant], and of whatever else of package oauth2 Fetch
+	// calls: the context of a refresh has it under oauth2.HTTPClient. If it is nil, the grants have a client of their own. What
+	// the context of a caller has there does not count, since the token is for all callers. Its Transport must not be one that
+	// uses this TokenSource.
 	HTTPClient *http.Client
 
 	// Revoke is what Logout calls with the token, if it is not nil: it tells the authorization server that the token is not
@@ -92,9 +91,8 @@ type TokenSource struct {
 	// because its predecessor was refused, and is refused itself before any server has accepted it, is not replaced
 	// before it has this age; and an origin because of which a token was obtained does not cause another to be obtained for this
 	// time, unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32
-	// calls of Fetch from the first of them until this time is over, and those of one origin more than 8: the token is
-	// everybody's, and each replacement is, too. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative
-	// means no such bound.
+	// calls of Fetch from the first of them until this time is over, and those of one origin more than 8, since all requests share
+	// the token. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
 	MinRefreshInterval time.Duration
 
 	random func() float64 // nil: rand.Float64; some tests have one that can be foreseen
@@ -129,9 +127,9 @@ type TokenSource struct {
 
 // Errors of a [TokenSource].
 var (
-	// ErrLoginRequired means that no retry can help: the user has to log in again or, where the client's credentials are
-	// all that there is, those have to be put right. The way out is [TokenSource.Set], or another process that puts a new token
-	// into the Store.
+	// ErrLoginRequired means that no retry can help: the user has to log in again or, where there are no credentials but the
+	// client's, those have to be put right. It ends with [TokenSource.Set], or when another process has put a new token into the
+	// Store.
 	ErrLoginRequired = errors.New("authretry: a new login is required")
 
 	// ErrChallengeRequired is for a Fetch or a Login that cannot tell what token is wanted before a server has asked for one:
@@ -142,6 +140,10 @@ var (
 	// ErrTokenRefused means that a server refuses a token although it is fresh from the token endpoint, so that
 	// another refresh would not help now. It wraps [ErrCredentialsRefused].
 	ErrTokenRefused error = &refusedError{text: "the server refuses a token fresh from the token endpoint"}
+
+	// ErrNotSaved means that a token is in use that the Store has not saved. It is saved again until that succeeds: until then, a
+	// process that ends takes the login with it.
+	ErrNotSaved = errors.New("authretry: the token could not be saved")
 )
 
 const (

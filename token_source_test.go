@@ -76,6 +76,7 @@ func refusal(status int, code string) *oauth2.RetrieveError {
 type rotatingServer struct {
 	*httptest.Server
 	delay time.Duration
+	until chan struct{} // it answers when this is closed; nil: at once
 
 	mu       sync.Mutex
 	requests int
@@ -92,6 +93,9 @@ func newRotatingServer(t testing.TB) *rotatingServer {
 
 func (s *rotatingServer) token(w http.ResponseWriter, r *http.Request) {
 	time.Sleep(s.delay)
+	if s.until != nil {
+		<-s.until
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests++
@@ -171,20 +175,21 @@ func TestManyRefusalsAtOnce(t *testing.T) {
 	})
 	t.Run("leader cancelled", func(t *testing.T) {
 		s := newRotatingServer(t)
-		s.delay = 100 * time.Millisecond
+		s.until = make(chan struct{})
 		src := s.source()
 		rejected, err := src.Token()
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(context.Background())
 		leader := make(chan error)
 		go func() { _, err := src.Refresh(ctx, rejected); leader <- err }()
-		require.Eventually(t, func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.running != nil }, time.Second, time.Millisecond)
-		time.AfterFunc(10*time.Millisecond, cancel)
+		require.Eventually(t, func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.running != nil }, 30*time.Second, time.Millisecond)
+		time.AfterFunc(10*time.Millisecond, cancel) // the others have most likely joined by then
 		errs := make(chan error)
 		for i := range 99 {
 			go func() { errs <- refresh(src, s)(i, rejected) }()
 		}
 		require.ErrorIs(t, <-leader, context.Canceled)
+		close(s.until)
 		for range 99 {
 			require.NoError(t, <-errs)
 		}

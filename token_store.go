@@ -2,10 +2,10 @@ package authretry
 
 import "context"
 
-// A TokenStore keeps one login for several processes, such as the replicas of a service or the runs of a command, and
-// for later ones. It sees to it that one of them refreshes at a time. Package filestore has one for the processes of a
-// machine, modules sqlstore and redisstore those for many machines, and keyringstore one for a desktop. Implement it only for another
-// place, and check it with package storetest.
+// A TokenStore keeps one login for several processes, such as the replicas of a service or the runs of a command. It lets one of
+// them refresh at a time. Package filestore has one for the processes of a machine, modules sqlstore and redisstore for many
+// machines, and keyringstore for a desktop. Most programs take one of these; implement it only for another place, and check that
+// with package storetest.
 //
 // A store that many share should have a method
 //

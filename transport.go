@@ -23,12 +23,12 @@ import (
 // must not be sent, that the server did not prove what it had to ([Digest.RequireMutualAuth]), that a field makes no sense, or
 // that Base, a Scheme or a callback panicked.
 //
-// Credentials stay with the origin that the caller addressed: a request that comes from a redirect to another
-// origin passes without them. So does one that has an Authorization header (or URL userinfo, which http.Client
-// makes one of): it is the caller's, and stays. A request whose Authorization header is present but nil is sent without.
+// Credentials are sent only to the origin that the caller addressed: a request that comes from a redirect to another
+// origin is sent without them. A request that has an Authorization header (http.Client makes one of URL userinfo) is sent with
+// that, as it is. A request whose Authorization header is present but nil is sent without any.
 //
-// Any other error is that of Base, or the cause with which the request's context has ended. If the text of Base's has
-// credentials in it, or quotes what a server has sent, which may be what it got, another stands for it, without that.
+// Any other error comes from Base, or is the cause with which the request's context has ended. If the text of Base's error
+// contains credentials, or quotes what a server has sent, which may be what it was sent, the text is replaced by one without that.
 //
 // A Transport remembers what servers asked for, so make one and share it: it is safe for concurrent use by any
 // number of goroutines. It must not be copied, nor its fields changed, after its first use.
@@ -36,9 +36,9 @@ type Transport struct {
 	// Base sends the requests. If nil, http.DefaultTransport does.
 	//
 	// It must not follow redirects by itself, as a wrapped http.Client does, since that takes credentials along. A
-	// retryablehttp.RoundTripper is kept from it. Any other is found out by its first response from another origin, if the
-	// Request of that says how it was led there: if the request had credentials, it fails, but they have gone there; and from
-	// then on no credentials are sent by that Base.
+	// retryablehttp.RoundTripper is prevented from it. Any other Base that does is noticed by its first response from another
+	// origin, if the Request of that response says how it got there. A request that had credentials then fails, but they have been
+	// sent there already. From then on no credentials are sent by that Base.
 	//
 	// It may send requests elsewhere than their URL says, to one of several replicas for instance: credentials go by the URL that
 	// it is given.
@@ -49,7 +49,7 @@ type Transport struct {
 	Schemes []Scheme
 
 	// Origins are the origins that may have the credentials, such as "https://api.example.com". Requests to others
-	// pass untouched, so Transports for several APIs nest: the inner one is the outer one's Base. An element is scheme, host
+	// are sent as they are, so Transports for several APIs can be nested: the inner one is the outer one's Base. An element is scheme, host
 	// and, if it is not the default one, port: no path, and no pattern such as "https://*.example.com".
 	//
 	// To leave it empty is valid, but not secure: credentials then go to whatever origin the caller addresses, as far as the
@@ -101,7 +101,8 @@ type Transport struct {
 	Refused func(resp *http.Response) bool
 
 	// OnEvent is called with each step of each request, by the goroutine that takes it, so possibly by many at
-	// once; it should return soon. If nil, nothing is computed for it. [LogEvents] makes one for package log/slog.
+	// once; it should return soon. If nil, nothing is computed for it. [LogEvents] makes one for package log/slog, and module
+	// otelauthretry one for OpenTelemetry.
 	OnEvent func(context.Context, Event)
 
 	once      sync.Once
@@ -155,14 +156,21 @@ func (t *Transport) Forget(account string) {
 	}
 }
 
-// CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made.
+// CloseIdleConnections closes the idle connections of Base, if it can, and those that a [Carrier] has made. Schemes are told, if
+// they have a method CloseIdleConnections().
 func (t *Transport) CloseIdleConnections() {
-	t.init()
+	err := t.init()
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-	if t != nil {
-		t.auth.spaces.closeIdle()
+	if err != nil {
+		return
+	}
+	t.auth.spaces.closeIdle()
+	for _, s := range t.Schemes {
+		if c, ok := s.(interface{ CloseIdleConnections() }); ok {
+			c.CloseIdleConnections()
+		}
 	}
 }
 
@@ -225,10 +233,10 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 // goesTo returns where the bytes of a request go. To a proxy, plain http says in one line both where to send the request and
 // for which host it is: there req.Host counts rather than the URL, as net/http has it; but not with SOCKS.
 func (t *Transport) goesTo(req *http.Request) origin {
-	o := originOf(req.URL)
-	if o.scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
-		return o
+	if req.URL.Scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
+		return originOf(req.URL)
 	}
+	o := originOf(req.URL)
 	proxy, known := proxyOf(t.base(), req)
 	if known && (proxy == nil || proxy.Scheme != "http" && proxy.Scheme != "https") || !known && o.isLoopback() {
 		return o
@@ -280,7 +288,7 @@ func hasOwnAuthorization(h http.Header) bool {
 func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Response, error) {
 	base := t.base()
 	if l.by != nil {
-		base = l.by
+		base = l.by.RoundTripper
 	}
 	if l.Session != nil && t.follows.Load() {
 		return nil, &followsRedirects{base}

@@ -224,7 +224,8 @@ type digestServer struct {
 	hashing
 	ha1       string
 	protected bool
-	next      bool // each nonce is good once, and nextnonce brings another
+	next      bool   // each nonce is good once, and nextnonce brings another
+	bearer    string // what it wants instead of Digest; "": Digest
 	meter     *meter
 	hits      int
 
@@ -254,7 +255,7 @@ func (s *digestServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hits++
-	if s.protected && !s.accepts(w, r) {
+	if (s.protected || s.bearer != "") && !s.accepts(w, r) {
 		if r.Header.Get("Expect") == "" {
 			io.Copy(io.Discard, r.Body)
 		}
@@ -268,6 +269,9 @@ func (s *digestServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *digestServer) accepts(w http.ResponseWriter, r *http.Request) bool {
+	if s.bearer != "" {
+		return r.Header.Get("Authorization") == s.bearer
+	}
 	params, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Digest ")
 	if !ok {
 		return false

@@ -15,8 +15,8 @@ replace (
 require (
 	cloud.google.com/go/auth v0.24.3
 	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.24.0
-	github.com/authretry/authretry v0.0.0
-	github.com/authretry/authretry/redisstore v0.0.0-00010101000000-000000000000
+	github.com/authretry/authretry v0.1.0
+	github.com/authretry/authretry/redisstore v0.1.0
 	github.com/distribution/distribution v2.8.3+incompatible
 	github.com/google/go-containerregistry v0.22.1
 	github.com/icholy/digest v1.2.0
@@ -41,7 +41,7 @@ require (
 require (
 	cloud.google.com/go/compute/metadata v0.10.0 // indirect
 	github.com/Azure/azure-sdk-for-go/sdk/internal v1.13.0 // indirect
-	github.com/authretry/authretry/sqlstore v0.0.0
+	github.com/authretry/authretry/sqlstore v0.1.0
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.3 // indirect

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -37,45 +38,79 @@ func (c meteredConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// writesCounted is a client's connection whose writes are counted.
+type writesCounted struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c writesCounted) Write(p []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Write(p)
+}
+
 // A loopbackResult is what a peer needs over loopback.
 type loopbackResult struct {
-	name  string
-	wrong string
-	hits  float64 // a request
-	conns int64
-	ns    spread
-	ratio spread // to requests that need no credentials
+	name   string
+	wrong  string
+	hits   float64 // a request
+	conns  int64
+	writes float64 // of the client, a request
+	ns     spread
+	ratio  spread // to requests that need no credentials
 }
 
 // loopbackRow sends requests one after the other to servers on loopback, by turns to one without and one with Digest.
 func loopbackRow(e effort, next bool) ([]loopbackResult, error) {
-	type peer struct {
-		rt  http.RoundTripper
-		srv *digestServer
-		n   int
+	build := map[string]func(base http.RoundTripper) http.RoundTripper{
+		noAuth: func(base http.RoundTripper) http.RoundTripper { return base },
+		bound: func(base http.RoundTripper) http.RoundTripper {
+			return &boundDigest{base: base, hashing: md5Hashing, ha1: md5Hashing.of(username, realm, password)}
+		},
 	}
-	base := func() *http.Transport { return &http.Transport{MaxIdleConnsPerHost: 4} }
-	peers := map[string]*peer{}
-	add := func(name string, protected bool, build func(base http.RoundTripper) http.RoundTripper) {
-		peers[name] = &peer{rt: build(base()), srv: newDigestServer(md5Hashing, protected, next)}
-	}
-	add(noAuth, false, func(base http.RoundTripper) http.RoundTripper { return base })
 	for name := range digestPeers(nil) {
-		add(name, true, func(base http.RoundTripper) http.RoundTripper { return digestPeers(base)[name] })
+		build[name] = func(base http.RoundTripper) http.RoundTripper { return digestPeers(base)[name] }
 	}
-	least := &boundDigest{hashing: md5Hashing, ha1: md5Hashing.of(username, realm, password)}
-	add(bound, true, func(base http.RoundTripper) http.RoundTripper { least.base = base; return least })
-	if err := least.learn(peers[bound].srv.URL); err != nil {
-		return nil, err
+	return loopback(e, build, func(name string) *digestServer { return newDigestServer(md5Hashing, name != noAuth, next) }, func(url string) (*http.Request, error) {
+		return http.NewRequest("GET", url, nil)
+	})
+}
+
+// loopback sends requests one after the other, those of each peer to a server of its own, by turns.
+func loopback(e effort, build map[string]func(base http.RoundTripper) http.RoundTripper, serve func(name string) *digestServer,
+	request func(url string) (*http.Request, error),
+) ([]loopbackResult, error) {
+	type peer struct {
+		rt     http.RoundTripper
+		srv    *digestServer
+		n      int
+		writes atomic.Int64
 	}
+	peers := map[string]*peer{}
 	defer func() {
 		for _, p := range peers {
 			p.srv.Close()
 		}
 	}()
+	for name, build := range build {
+		p := &peer{srv: serve(name)}
+		peers[name] = p
+		p.rt = build(&http.Transport{MaxIdleConnsPerHost: 4, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return writesCounted{c, &p.writes}, nil
+		}})
+		if least, ok := p.rt.(*boundDigest); ok {
+			if err := least.learn(p.srv.URL); err != nil {
+				return nil, err
+			}
+		}
+	}
 	send := func(p *peer) error {
 		p.n++
-		req, err := http.NewRequest("GET", p.srv.URL+"/v1/things?limit=10", nil)
+		req, err := request(p.srv.URL + "/v1/things?limit=10")
 		if err != nil {
 			return err
 		}
@@ -101,6 +136,7 @@ func loopbackRow(e effort, next bool) ([]loopbackResult, error) {
 			}
 		}
 		p.srv.hits, p.n = 0, 0
+		p.writes.Store(0)
 	}
 	e.rounds *= 10 // as what the scheduler makes of it varies
 	for range e.rounds {
@@ -125,6 +161,7 @@ func loopbackRow(e effort, next bool) ([]loopbackResult, error) {
 		r.ns, r.ratio = spreadOf(samples[name]), spreadOf(ratios)
 		r.hits = float64(p.srv.hits) / float64(p.n)
 		r.conns = p.srv.meter.conns.Load()
+		r.writes = float64(p.writes.Load()) / float64(p.n)
 		all = append(all, *r)
 	}
 	return all, nil

@@ -53,10 +53,12 @@ func runAll(e effort, only string, progress func(row string)) (*report, error) {
 		run  func(*report, effort) error
 	}{
 		{"Bearer", bearerRows},
+		{"accounts, step-up and DPoP", variantRows},
 		{"Digest", digestRows},
 		{"parser", parserRows},
 		{"hostile headers", hostileRows},
 		{"loopback", loopbackRows},
+		{"POST", postRows},
 		{"storms", stormRows},
 		{"fleets", fleetRows},
 		{"upload", uploadRows},

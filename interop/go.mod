@@ -3,7 +3,7 @@ module github.com/authretry/authretry/interop
 go 1.26.0
 
 require (
-	github.com/authretry/authretry v0.0.0
+	github.com/authretry/authretry v0.1.0
 	github.com/ory/fosite v0.49.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
@@ -23,9 +23,9 @@ require (
 
 require (
 	github.com/asaskevich/govalidator v0.0.0-20230301143203-a9d515a09cc2 // indirect
-	github.com/authretry/authretry/keyringstore v0.0.0
-	github.com/authretry/authretry/redisstore v0.0.0
-	github.com/authretry/authretry/sqlstore v0.0.0
+	github.com/authretry/authretry/keyringstore v0.1.0
+	github.com/authretry/authretry/redisstore v0.1.0
+	github.com/authretry/authretry/sqlstore v0.1.0
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cristalhq/jwt/v4 v4.0.2 // indirect

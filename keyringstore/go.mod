@@ -3,7 +3,7 @@ module github.com/authretry/authretry/keyringstore
 go 1.26.0
 
 require (
-	github.com/authretry/authretry v0.0.0
+	github.com/authretry/authretry v0.1.0
 	github.com/stretchr/testify v1.12.1
 	github.com/zalando/go-keyring v0.2.8
 	golang.org/x/oauth2 v0.37.0

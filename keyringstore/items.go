@@ -99,7 +99,7 @@ var errReplaced = errors.New("the login was replaced")
 
 func (s *Store) partName(id string, i int) string { return fmt.Sprintf("%s %s %d", s.User, id, i) }
 
-// put puts data in the place of old; nil: it only looks whether old is still there.
+// put puts data in the place of old; nil: it only looks whether old is still there, and whether something can be written.
 func (s *Store) put(old contents, data []byte) error {
 	item, err := keyring.Get(s.Service, s.User)
 	if err != nil && !errors.Is(err, keyring.ErrNotFound) {
@@ -109,6 +109,11 @@ func (s *Store) put(old contents, data []byte) error {
 	case err == nil && item != old.item:
 		return ErrConflict
 	case data == nil:
+		probe := s.partName(rand.Text(), 0)
+		if err := keyring.Set(s.Service, probe, "probe"); err != nil {
+			return err
+		}
+		_ = keyring.Delete(s.Service, probe) // which nothing refers to
 		return nil
 	case bytes.Equal(data, old.data): // what is there
 		return keyring.Set(s.Service, s.User, old.item)
@@ -118,6 +123,7 @@ func (s *Store) put(old contents, data []byte) error {
 		id, parts := rand.Text(), (len(text)+size-1)/size
 		for i := range parts {
 			if err := keyring.Set(s.Service, s.partName(id, i), text[i*size:min(len(text), (i+1)*size)]); err != nil {
+				s.deleteParts(id, i)
 				return err
 			}
 		}
@@ -126,10 +132,15 @@ func (s *Store) put(old contents, data []byte) error {
 	if err := keyring.Set(s.Service, s.User, text); err != nil {
 		return err
 	}
-	for i := range old.parts {
-		_ = keyring.Delete(s.Service, s.partName(old.id, i)) // which nothing refers to any more
-	}
+	s.deleteParts(old.id, old.parts)
 	return nil
+}
+
+// deleteParts removes items that nothing refers to.
+func (s *Store) deleteParts(id string, n int) {
+	for i := range n {
+		_ = keyring.Delete(s.Service, s.partName(id, i))
+	}
 }
 
 // partSize returns how many bytes an item may have.

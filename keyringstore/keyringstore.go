@@ -11,7 +11,8 @@
 // A keyring has no locks, so one process at a time refreshes under that of a file, as with package filestore: [Store].LockFile. It has
 // no secrets. All programs that share a login must name the same one.
 //
-// Before a refresh token is spent, what is in the keyring is written once more. So a keyring that is locked, or has gone, is found
+// Before a refresh token is spent, what is in the keyring is written once more, or an item that is removed again if there is nothing.
+// So a keyring that is locked, or has gone, is found
 // out in time. A token is written only in place of the one that it was made from, as far as those go who use the lock: a keyring
 // cannot compare. If a keyring does not answer, the lock is not released before it does, since what was sent to it may arrive late. It ends
 // with the process all the same.
@@ -63,6 +64,7 @@ type Store struct {
 
 	// LockFile is the path of the lock, to which ".lock" and ".login.lock" are added. There must be no file with that name itself. Its folder
 	// is made if there is none. "" means one in the folder authretry of os.UserConfigDir, that goes by Service and User.
+	// A file of 16 KiB without secrets is beside it for a moment whenever a refresh token is about to be spent, as filestore makes one.
 	LockFile string
 
 	part int           // how many bytes an item has, at most; 0: what the system allows

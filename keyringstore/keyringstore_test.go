@@ -237,3 +237,18 @@ func TestLockIsInThePersonsFolder(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, files, 2)
 }
+
+// A keyring that gives no room for a first login is found out before anything is spent, and is left as it was.
+func TestKeyringThatCannotBeWritten(t *testing.T) {
+	keyringtest.Start(t, "CreateItem")
+	s := storeOf(filepath.Join(t.TempDir(), "lock") + "|first")
+	require.Eventually(t, func() bool {
+		_, err := s.Load(t.Context())
+		return err == nil
+	}, 20*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
+	err := s.Update(t.Context(), func(ctx context.Context, current *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
+		require.Nil(t, current)
+		return nil, confirm(ctx)
+	})
+	require.ErrorIs(t, err, ErrUnavailable)
+}

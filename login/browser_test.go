@@ -240,7 +240,7 @@ func TestPagesThatAreNotOpened(t *testing.T) {
 		require.Error(t, err, address)
 		requirePrintable(t, err.Error())
 		require.Empty(t, out.String())
-		require.Error(t, open(t.Context(), []string{"true"}, address), "nor by the command")
+		require.Error(t, open(t.Context(), []string{"true"}, address, time.Minute), "nor by the command")
 	}
 	require.Zero(t, s.tokenRequests())
 }

@@ -24,12 +24,12 @@ func openCommand(goos string) []string {
 
 // openByCommand opens a page by the command of this operating system.
 func openByCommand(ctx context.Context, address string) error {
-	return open(ctx, openCommand(runtime.GOOS), address)
+	return open(ctx, openCommand(runtime.GOOS), address, openWait)
 }
 
-// open runs a command with the URL as its last argument: no shell sees it. The command is not ended with ctx, nor by Ctrl-C
-// on the terminal of this program: a browser that it has started belongs to the person.
-func open(ctx context.Context, command []string, address string) error {
+// open runs a command with the URL as its last argument: no shell sees it. It waits for its end for so long. The command is not
+// ended with ctx, nor by Ctrl-C on the terminal of this program: a browser that it has started belongs to the person.
+func open(ctx context.Context, command []string, address string, wait time.Duration) error {
 	if _, err := checkOpenable("page", address); err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func open(ctx context.Context, command []string, address string) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	timer := time.NewTimer(openWait)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case err := <-ended:

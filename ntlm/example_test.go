@@ -15,7 +15,7 @@ import (
 // A program with one user name.
 func ExampleScheme() {
 	client := &http.Client{Transport: &authretry.Transport{
-		Schemes: []authretry.Scheme{&ntlm.Scheme{Username: `EXAMPLE\mufasa`, Password: os.Getenv("PASSWORD")}},
+		Schemes: []authretry.Scheme{&ntlm.Scheme{Username: os.Getenv("API_USER"), Password: os.Getenv("API_PASSWORD")}}, // EXAMPLE\mufasa
 		Origins: []string{"https://intranet.example.com"},
 	}}
 	resp, err := client.Get("https://intranet.example.com/reports")
@@ -63,8 +63,8 @@ func ExampleScheme_accounts() {
 func ExampleProxyDialer() {
 	dialer := &ntlm.ProxyDialer{
 		Proxy:          &url.URL{Scheme: "http", Host: "proxy.example.com:3128"},
-		Username:       `EXAMPLE\mufasa`,
-		Password:       os.Getenv("PASSWORD"),
+		Username:       os.Getenv("API_USER"), // EXAMPLE\mufasa
+		Password:       os.Getenv("API_PASSWORD"),
 		AllowPlaintext: true, // most such proxies have no TLS
 	}
 	client := &http.Client{Transport: &authretry.Transport{

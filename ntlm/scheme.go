@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/guarded"
 )
 
 // A Scheme is NTLM, by which Windows' servers authenticate a connection rather than a request. Where one is wanted, the Scheme opens
@@ -59,7 +60,7 @@ var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
 // placeOf returns the place of a request for an account.
 func placeOf(account string, u *url.URL) place {
-	return place{account, u.Scheme, strings.ToLower(u.Hostname()), cmp.Or(u.Port(), defaultPorts[u.Scheme])}
+	return place{account, u.Scheme, guarded.Lower(u.Hostname()), cmp.Or(u.Port(), defaultPorts[u.Scheme])}
 }
 
 // address returns what to dial.

@@ -11,8 +11,9 @@
 // One holder at a time refreshes, under a lock that is extended for as long as that takes. The lock of a holder that
 // has crashed, or cannot reach Redis any more, expires after LockTTL, 10 seconds unless set. Those who wait for it take
 // it in no particular order. Those who wait for a token, as a TokenSource does, go on without the lock when another one has
-// stored it. They are woken by Pub/Sub, on a channel named like the lock's key, for which each process that waits has a connection
-// besides; where that is not possible, they ask some ten times a second.
+// stored it. They are woken by Pub/Sub, on a channel named like the lock's key; where that is not possible, they ask some ten
+// times a second. In a process, one asks for all who wait for the same login with the same client. For each login that it waits for, a
+// process has one more connection.
 //
 // Before a refresh token is spent, one more script makes sure that the lock is still there, and that no other token has
 // been stored, and it writes the lock again: so a Redis that is read-only, out of memory, cannot save to its disk, lacks
@@ -65,9 +66,8 @@
 //
 //	ACL SETUSER myapp on >password ~myapp:login ~{myapp:login}:lock &{myapp:login}:lock +evalsha +eval +get +set +del +publish +subscribe
 //
-// Without PUBLISH, SUBSCRIBE and the channel, those who wait are not woken.
-// If one of these is missing, Update fails before anything is spent, with an error that names them all; but for EVAL, which
-// is needed only for a script that Redis does not know yet.
+// If one of the first five is missing, Update fails before anything is spent, with an error that names them all; but for EVAL, which
+// is needed only for a script that Redis does not know yet. Without PUBLISH, SUBSCRIBE and the channel, those who wait are not woken.
 //
 // # Security
 //

@@ -39,13 +39,13 @@ func TestWaiterSubscribesAndEndsThat(t *testing.T) {
 				return nil, nil
 			})
 	}()
-	require.Eventually(t, func() bool { return subscribers(t, s, r.addr) == 1 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return subscribers(t, s, r.addr) == 1 }, 30*time.Second, 5*time.Millisecond)
 	l := &lock{store: s}
 	data, err := record("new").Encode()
 	require.NoError(t, err)
 	require.NoError(t, l.write(t.Context(), data))
 	require.NoError(t, <-done)
-	require.Eventually(t, func() bool { return subscribers(t, s, r.addr) == 0 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return subscribers(t, s, r.addr) == 0 }, 30*time.Second, 5*time.Millisecond)
 }
 
 // A client that cannot subscribe asks for the lock again.

@@ -53,7 +53,7 @@ func TestCluster(t *testing.T) {
 	for _, addr := range addrs {
 		require.Eventually(t, func() bool {
 			return strings.HasPrefix(clientOf(addr).ClusterInfo(t.Context()).Val(), "cluster_state:ok")
-		}, 20*time.Second, 20*time.Millisecond, "each node knows that all are there")
+		}, 60*time.Second, 20*time.Millisecond, "each node knows that all are there")
 	}
 	nodes := map[string]bool{}
 	for i := range 9 {
@@ -81,7 +81,7 @@ func TestCluster(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { return waiting(s) == waiters }, 10*time.Second, time.Millisecond, "they are subscribed")
+			require.Eventually(t, func() bool { return waiting(s) == waiters }, 30*time.Second, time.Millisecond, "they are subscribed")
 			return record("new"), confirm(ctx)
 		})
 		require.NoError(t, err)
@@ -108,11 +108,8 @@ func startSentinels(t *testing.T) (primary, replica *server, sentinels []string)
 	require.NoError(t, err)
 	replica = start(t, "--replicaof", host+" "+port)
 	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		addr := l.Addr().String()
+		addr := freeAddr(t)
 		_, own, _ := net.SplitHostPort(addr)
-		l.Close()
 		dir := t.TempDir()
 		path := filepath.Join(dir, "sentinel.conf")
 		require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor login %s %s 2\n"+
@@ -151,7 +148,7 @@ func TestSentinelFailover(t *testing.T) {
 	set(t, s, expired)
 	require.Eventually(t, func() bool { // the lock, too, which Update has taken after the login was there
 		return clientOf(replica.addr).Exists(t.Context(), testKey).Val() == 1
-	}, 10*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 
 	var fetches atomic.Int32
 	fetch := func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
@@ -159,7 +156,7 @@ func TestSentinelFailover(t *testing.T) {
 		if n == 1 {
 			require.Eventually(t, func() bool {
 				return clientOf(replica.addr).Exists(t.Context(), s.lockKey()).Val() == 1
-			}, 5*time.Second, 5*time.Millisecond, "the replica knows of the lock")
+			}, 20*time.Second, 5*time.Millisecond, "the replica knows of the lock")
 			primary.kill()
 		}
 		return &oauth2.Token{AccessToken: fmt.Sprint("new", n), RefreshToken: fmt.Sprint("r", n), Expiry: time.Now().Add(time.Hour)}, nil

@@ -50,7 +50,7 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 			defer w.crowd.EndTurn(w.told)
 			l, err := w.ask(ctx)
 			if err != nil && ctx.Err() == nil {
-				w.crowd.Tell(news{err: err}) // so that others do not wait for the same, one after the other
+				w.crowd.Tell(w.crowd.Mark(), news{err: err}) // so that others do not wait for the same, one after the other
 			}
 			return l, err
 		case n.err != nil || w.isEnough(n):
@@ -67,6 +67,7 @@ func (w *waiter) ask(ctx context.Context) (*lock, error) {
 	w.subscribed = w.crowd.Last().subscribed
 	var why error
 	for {
+		at := w.crowd.Mark()
 		l, err := s.tryLock(ctx)
 		w.waited = w.waited || err != nil
 		switch {
@@ -84,7 +85,7 @@ func (w *waiter) ask(ctx context.Context) (*lock, error) {
 		w.crowd.Once.Do(func() { go s.listen(w.crowd) })
 		if l != nil {
 			n := news{login: l.value, exists: l.exists, locked: true}
-			w.crowd.TellUnless(func(last news) bool { return last.subscribed }, n) // who then hear of what comes later
+			w.crowd.TellUnless(func(last news) bool { return last.subscribed }, at, n) // who then hear of what comes later
 			if w.isEnough(n) {
 				return nil, nil
 			}

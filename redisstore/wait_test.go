@@ -35,7 +35,7 @@ func withLock(t *testing.T, s *Store, waiters int, wait func() error, release fu
 		for range waiters {
 			all.Go(func() { done <- wait() })
 		}
-		require.Eventually(t, func() bool { return waiting(s) == waiters }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return waiting(s) == waiters }, 30*time.Second, time.Millisecond)
 		since = time.Now()
 		return release(current)
 	})
@@ -43,7 +43,7 @@ func withLock(t *testing.T, s *Store, waiters int, wait func() error, release fu
 	for range waiters {
 		require.NoError(t, <-done)
 	}
-	require.Eventually(t, func() bool { return waiting(s) == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return waiting(s) == 0 }, 30*time.Second, time.Millisecond)
 	n, _ := crowds.Look(s.loginKey())
 	require.Zero(t, n, "nothing is left")
 	return since
@@ -111,11 +111,11 @@ func TestThoseWhoCannotBeWokenAsk(t *testing.T) {
 					})
 			}()
 			if strings.HasSuffix(name, "cut") {
-				require.Eventually(t, func() bool { return waiting(s) == 1 }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return waiting(s) == 1 }, 30*time.Second, time.Millisecond)
 				require.NoError(t, clientOf(r.addr).ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err())
-				require.Eventually(t, func() bool { return waiting(s) == 0 }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return waiting(s) == 0 }, 30*time.Second, time.Millisecond)
 			}
-			time.Sleep(50 * time.Millisecond)
+			require.Eventually(t, func() bool { n, _ := crowds.Look(s.loginKey()); return n == 1 }, 10*time.Second, time.Millisecond)
 			close(leave)
 			require.NoError(t, <-holder)
 			select {
@@ -126,4 +126,52 @@ func TestThoseWhoCannotBeWokenAsk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two logins may have one lock, as those under "a" and "{a}" have, but neither is shown the other's Record.
+func TestLoginsWithOneLockAreNotMixedUp(t *testing.T) {
+	r := start(t)
+	client := clientOf(r.addr)
+	mine, theirs := &Store{Client: client, Key: "a", LockTTL: time.Hour}, &Store{Client: client, Key: "{a}", LockTTL: time.Hour}
+	require.Equal(t, mine.lockKey(), theirs.lockKey())
+	set(t, mine, &oauth2.Token{AccessToken: "of alice"})
+	set(t, theirs, &oauth2.Token{AccessToken: "of bob"})
+	var all sync.WaitGroup
+	for range 50 {
+		for s, access := range map[*Store]string{mine: "of alice", theirs: "of bob"} {
+			all.Go(func() {
+				if r, err := s.Load(t.Context()); err != nil || r.Token.AccessToken != access {
+					t.Errorf("%v, %v", r, err)
+				}
+			})
+		}
+	}
+	all.Wait()
+
+	withLock(t, mine, 1, func() error {
+		defer all.Wait()
+		all.Go(func() {
+			err := theirs.UpdateUnless(t.Context(), func(r *authretry.Record) bool {
+				if r.Token.AccessToken != "of bob" {
+					t.Errorf("bob is shown %v", r)
+				}
+				return false
+			}, func(_ context.Context, r *authretry.Record, _ func(context.Context) error) (*authretry.Record, error) {
+				if r.Token.AccessToken != "of bob" {
+					t.Errorf("bob gets %v", r)
+				}
+				return nil, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		for waiting(theirs) == 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		return mine.UpdateUnless(t.Context(), func(r *authretry.Record) bool { return r.Token.AccessToken == "new" },
+			func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+				return nil, nil
+			})
+	}, func(*authretry.Record) (*authretry.Record, error) { return record("new"), nil })
 }

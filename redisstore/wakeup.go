@@ -33,11 +33,12 @@ var (
 	reads  crowd.Reads[loginKey, any]
 )
 
+// loginKey goes by Key: two may have one lock, as "a" and "{a}" have, but no login.
 func (s *Store) loginKey() loginKey {
-	if reflect.TypeOf(s.Client).Comparable() {
-		return loginKey{s.Client, s.lockKey()}
+	if reflect.ValueOf(s.Client).Comparable() {
+		return loginKey{s.Client, s.Key}
 	}
-	return loginKey{s, s.lockKey()}
+	return loginKey{s, s.Key}
 }
 
 // A subscriber is a client that can be woken, which all are but those within a transaction or a pipeline.
@@ -54,7 +55,7 @@ func (s *Store) listen(c *crowd.Crowd[loginKey, news]) {
 	ctx := c.Context
 	defer func() {
 		_ = recover() // of a client that cannot subscribe after all
-		c.Tell(news{lost: true})
+		c.Tell(c.Mark(), news{lost: true})
 	}()
 	p := client.Subscribe(ctx, s.lockKey())
 	defer context.AfterFunc(ctx, func() { p.Close() })()
@@ -64,11 +65,15 @@ func (s *Store) listen(c *crowd.Crowd[loginKey, news]) {
 			return
 		}
 		// It has subscribed now, or somebody has stored a login or released the lock.
-		n, err := s.look(ctx)
-		if err != nil {
-			return // who asks will find out
+		for more := true; more; {
+			at := c.Mark()
+			n, err := s.look(ctx)
+			if err != nil {
+				return // who asks will find out
+			}
+			c.Tell(at, n)
+			more = c.Mark() != at // somebody has come meanwhile, who is to hear of it too
 		}
-		c.Tell(n)
 	}
 }
 

@@ -3,7 +3,7 @@ module github.com/authretry/authretry/sqlstore
 go 1.26.0
 
 require (
-	github.com/authretry/authretry v0.0.0
+	github.com/authretry/authretry v0.1.0
 	github.com/jackc/pgx/v5 v5.13.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/oauth2 v0.37.0

@@ -67,7 +67,7 @@ func (s *Store) tryLock(ctx context.Context) (*holder, error) {
 	// The transaction outlasts ctx, but not before it has the lock.
 	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
 	tied := context.AfterFunc(limited, stop)
-	h, err := s.begin(lasting, " NOWAIT")
+	h, err := s.begin(lasting, stop, " NOWAIT")
 	if err == nil && !tied() {
 		h.roll()
 		err = limited.Err()
@@ -80,18 +80,17 @@ func (s *Store) tryLock(ctx context.Context) (*holder, error) {
 		}
 		return nil, s.failed(limited, "lock", err)
 	}
-	h.stop = stop
 	go h.keep(lasting)
 	return h, nil
 }
 
-// begin begins a transaction, and locks the row.
-func (s *Store) begin(ctx context.Context, how string) (*holder, error) {
+// begin begins a transaction, and locks the row. It ends with ctx, which stop ends.
+func (s *Store) begin(ctx context.Context, stop context.CancelFunc, how string) (*holder, error) {
 	tx, err := s.DB.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}) // where nobody else's commit is an error
 	if err != nil {
 		return nil, err
 	}
-	h := &holder{store: s, tx: tx}
+	h := &holder{store: s, stop: stop, tx: tx}
 	err = tx.QueryRowContext(ctx, "SELECT record FROM "+s.table()+" WHERE name = $1 FOR UPDATE"+how, s.Name).Scan(&h.old)
 	if err == nil { // who does not get the lock needs none of these
 		_, err = tx.ExecContext(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true),
@@ -160,8 +159,17 @@ func (h *holder) exec(ctx context.Context, what, statement string, args ...any) 
 }
 
 // confirm returns nil only if the lock still holds, and the row can be written. What it writes is as it was.
+// An answer that comes later than LockTTL counts for nothing, since another one may have the lock by then.
 func (h *holder) confirm(ctx context.Context) error {
-	return h.exec(ctx, "confirm", "UPDATE "+h.store.table()+" SET record = $2 WHERE name = $1", h.store.Name, h.old)
+	asked := time.Now()
+	err := h.exec(ctx, "confirm", "UPDATE "+h.store.table()+" SET record = $2 WHERE name = $1", h.store.Name, h.old)
+	if err == nil && time.Since(asked) >= h.store.lockTTL() {
+		err = h.store.failed(context.Background(), "confirm", errNoAnswer)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.lost = err
+	}
+	return err
 }
 
 // write stores data, and ends the transaction.
@@ -181,10 +189,10 @@ func (h *holder) write(ctx context.Context, data []byte) error {
 func (s *Store) writeAnyway(ctx context.Context, old, data []byte, cause error) error {
 	limited, cancel := s.limited(ctx)
 	defer cancel()
-	h, err := s.begin(limited, "")
+	h, err := s.begin(limited, cancel, "")
 	if errors.Is(err, errNoRow) {
 		if err = s.insert(limited); err == nil {
-			h, err = s.begin(limited, "")
+			h, err = s.begin(limited, cancel, "")
 		}
 	}
 	if err != nil {
@@ -210,17 +218,26 @@ func (h *holder) commit() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.over = true
-	if err := h.tx.Commit(); err != nil {
+	limit := h.limit()
+	err := h.tx.Commit()
+	if !limit.Stop() && err != nil {
+		err = errNoAnswer
+	}
+	if err != nil {
 		return h.store.failed(context.Background(), "commit", err)
 	}
 	return nil
 }
+
+// limit ends the transaction's context after Timeout, unless it is stopped, and with it a COMMIT or ROLLBACK without an answer.
+func (h *holder) limit() *time.Timer { return time.AfterFunc(h.store.timeout(), h.stop) }
 
 // roll ends the transaction, and with it the lock.
 func (h *holder) roll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.over = true
+	defer h.limit().Stop()
 	_ = h.tx.Rollback()
 }
 
@@ -235,6 +252,9 @@ var errNoAnswer = errors.New("there was no answer from PostgreSQL in time")
 
 // failed returns the error of a statement under the context ctx.
 func (s *Store) failed(ctx context.Context, what string, err error) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done() // which a timeout of the connection may precede by a moment
+	}
 	if ctx.Err() != nil {
 		if err = context.Cause(ctx); err != errNoAnswer {
 			err = ctx.Err()

@@ -25,10 +25,11 @@
 //
 // Reading takes no lock. Who waits does so without a connection. Of all who wait in one process with the same DB, one asks whether there
 // is another token, some 16 times a second, and tells the others: so a thousand who wait share a pool of twenty. If it gets an error, so
-// do they. A holder has a connection for as long as it takes to get a token. So DB needs two connections at least.
+// do they. A holder has a connection for as long as it takes to get a token. So DB needs one for each login that is refreshed at the
+// same time, and one more.
 //
-// Not prevented is that a connection is lost after the lock was confirmed and before the refresh token gets to the token
-// endpoint: then two may spend the same one. And a failover to a replica that lags behind loses what was committed, unless
+// Not prevented is that two spend the same refresh token if the holder loses its connection, or is suspended for LockTTL, after the
+// lock was confirmed and before the new token is stored. And a failover to a replica that lags behind loses what was committed, unless
 // synchronous_standby_names says that commits wait for it: an older token that comes back that way may hold a refresh token that has
 // been used.
 //
@@ -45,9 +46,9 @@
 //
 // # Security
 //
-// Without Seal, whoever can read the table, its backups or replicas can read the token. What is sent to the server is never part
-// of a statement's text, so that its log has it only with log_parameter_max_length, or log_min_duration_statement and the
-// like. Use TLS.
+// Without Seal, whoever can read the table, its backups or replicas can read the token. Nothing that is stored is part of a
+// statement's text, unless the driver puts it there (pgx does with default_query_exec_mode=simple_protocol): otherwise the
+// server's log has it only with log_parameter_max_length, or log_min_duration_statement and the like. Use TLS.
 package sqlstore
 
 import (
@@ -64,10 +65,13 @@ import (
 )
 
 // Schema makes the table that a Store uses unless Table is set. It may be run again, and at the same time by several.
-const Schema = `CREATE TABLE IF NOT EXISTS authretry_logins (
-	name text PRIMARY KEY,
-	record bytea
-)`
+const Schema = `DO $$ BEGIN
+	PERFORM pg_advisory_xact_lock(hashtext('authretry_logins')); -- since IF NOT EXISTS fails for one of two at the same time
+	CREATE TABLE IF NOT EXISTS authretry_logins (
+		name text PRIMARY KEY,
+		record bytea
+	);
+END $$`
 
 const (
 	defaultTable   = "authretry_logins"

@@ -68,7 +68,7 @@ func (s *Store) lock(ctx context.Context, enough func(*authretry.Record) bool) (
 			defer c.EndTurn(told)
 			h, err := w.ask(ctx)
 			if err != nil && ctx.Err() == nil {
-				c.Tell(news{err: err}) // so that others do not wait for the same, one after the other
+				c.Tell(c.Mark(), news{err: err}) // so that others do not wait for the same, one after the other
 			}
 			return h, err
 		case n.err != nil || w.isEnough(n.data):
@@ -95,11 +95,12 @@ func (w *waiter) ask(ctx context.Context) (*holder, error) {
 				return nil, err
 			}
 		}
+		at := w.crowd.Mark()
 		data, err := s.read(ctx)
 		if err != nil {
 			return nil, err
 		}
-		w.crowd.Tell(news{data: data})
+		w.crowd.Tell(at, news{data: data})
 		if w.isEnough(data) {
 			return nil, nil
 		}

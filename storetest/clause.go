@@ -9,7 +9,7 @@ type clause struct {
 }
 
 var (
-	clauseOnce       = clause{"TokenStore", "It sees to it that one of them refreshes at a time."}
+	clauseOnce       = clause{"TokenStore", "It lets one of them refresh at a time."}
 	clauseConcurrent = clause{"TokenStore", "It must be safe for concurrent use."}
 	clauseErrors     = clause{"TokenStore", "Its errors must not carry a token."}
 

@@ -213,10 +213,10 @@ func TestSoundCarrierWithAccounts(t *testing.T) {
 	var proved sync.Map
 	handler := func(account string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Authorization") == "Fake "+account {
-				proved.Store(r.RemoteAddr, account)
+			if key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Fake "); ok {
+				proved.Store(connectionOf(r), key)
 			}
-			if whose, _ := proved.Load(r.RemoteAddr); whose != account {
+			if whose, _ := proved.Load(connectionOf(r)); whose != account {
 				w.Header().Set("WWW-Authenticate", `Fake realm="x"`)
 				w.WriteHeader(401)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -279,7 +280,7 @@ func brokenSessions() []broken {
 				once.Do(func() { time.Sleep(220 * ms) })
 				return false, nil
 			})
-		}(), Options{limit: 1000 * ms}},
+		}(), Options{learnLimit: 200 * ms}},
 		{"changes the response", clauseShown, learnsBy(func(resp *http.Response, refused bool) (bool, error) {
 			resp.Header.Set("Learnt", "yes")
 			return false, nil
@@ -432,6 +433,23 @@ func brokenContexts() []broken {
 	}
 }
 
+// checkWithin returns the errors of Check, of which there must be some, all of them as expected. A limit that is shorter than the
+// default is for what hangs. Where this machine is too slow for it, so that other things take longer, too, a longer one decides.
+func checkWithin(t *testing.T, newScheme func() authretry.Scheme, o Options, isExpected func(error) bool) error {
+	t.Helper()
+	for {
+		err := Check(newScheme, o)
+		require.Error(t, err)
+		unexpected := slices.DeleteFunc(slices.Clone(err.(interface{ Unwrap() []error }).Unwrap()), isExpected)
+		if len(unexpected) > 0 && o.limit > 0 && o.limit < defaultLimit {
+			o.limit *= 10
+			continue
+		}
+		require.Empty(t, unexpected, "%v", err)
+		return err
+	}
+}
+
 // Each broken Scheme is found out, by the clause that it breaks and no other.
 func TestBrokenSchemes(t *testing.T) {
 	shown := map[clause]bool{}
@@ -447,13 +465,10 @@ func TestBrokenSchemes(t *testing.T) {
 					b.options.Server = server
 				}
 				b.options.Secrets = []string{secret}
-				err := Check(b.scheme, b.options)
-				require.Error(t, err)
-				for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
+				err := checkWithin(t, b.scheme, b.options, func(err error) bool {
 					breach, ok := errors.AsType[*breach](err)
-					require.True(t, ok, "%v", err)
-					require.Equal(t, b.clause, breach.clause, "%v", err)
-				}
+					return ok && breach.clause == b.clause
+				})
 				require.LessOrEqual(t, strings.Count(err.Error(), "\n"), 8, "it is said once: %v", err)
 			})
 		}

@@ -28,12 +28,12 @@ var (
 	clausePlaintext = clause{"PlaintextSafe", "a [Scheme] whose credentials prove knowledge of a secret without carrying it"}
 	clauseExclusive = clause{"Exclusive", "A Scheme must not return one that it has returned before."}
 	clauseLearn     = clause{"Learner.Learn", "It must not block, nor read resp.Body."}
-	clauseCovers    = clause{"Covers.Covers", "Its word is final"}
+	clauseCovers    = clause{"Covers.Covers", "What it says is final"}
 	clauseCarry     = clause{"Carrier.Carry", "It may send requests of its own first, without the caller's body, and obeys ctx."}
 	clauseFollows   = clause{"Carrier.Carry", "must not follow redirects"}
 
 	clauseTwice  = clause{"Transport", "A request goes to Base at most twice."}
-	clauseOrigin = clause{"Transport", "Credentials stay with the origin that the caller addressed"}
+	clauseOrigin = clause{"Transport", "Credentials are sent only to the origin that the caller addressed"}
 	clauseForget = clause{"Transport.Forget", "Forget forgets all that is remembered for an account."}
 
 	clausePanic   = clause{"schemetest", "No method panics."}

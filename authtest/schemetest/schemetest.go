@@ -1,6 +1,7 @@
 package schemetest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,8 @@ import (
 type Options struct {
 	// Server answers as a server of the Scheme does, whatever the path and the method: with a status below 400 if a
 	// request has the right credentials, otherwise with a 401 and what it asks for. It is also asked without
-	// credentials, to see how it refuses. It must not hijack connections. An authtest.Server can be one.
+	// credentials, to see how it refuses. It must not hijack connections. An authtest.Server can be one. One that authenticates
+	// connections can tell them apart by Request.RemoteAddr together with http.LocalAddrContextKey: ports are used again.
 	//
 	// If nil, it is a server that accepts whatever follows the Scheme's name in Authorization.
 	Server http.Handler
@@ -50,7 +52,8 @@ type Options struct {
 	// besides, check it with one that stays the same, too. If false, see Scheme.Answer.
 	AnswersAgain bool
 
-	limit time.Duration // how long anything may take; 0: defaultLimit
+	limit      time.Duration // how long anything may take; 0: defaultLimit
+	learnLimit time.Duration // how long Learn may take; 0: a fifth of limit
 }
 
 // Format writes how many secrets there are, and none of them, whatever the verb.
@@ -62,7 +65,7 @@ func (o Options) Format(f fmt.State, _ rune) {
 func (o Options) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(o)) }
 
 // defaultLimit is far more than anything takes on the loopback interface, also with -race on a busy machine.
-const defaultLimit = 5 * time.Second
+const defaultLimit = 30 * time.Second
 
 // Check checks the Schemes that newScheme returns: each time a new one, with its credentials at hand. It returns nil, or
 // an error for each thing that is wrong, all joined by [errors.Join].
@@ -112,6 +115,7 @@ func newCheck(newScheme func() authretry.Scheme, o Options) *check {
 	if k.limit == 0 {
 		k.limit = defaultLimit
 	}
+	k.learnLimit = cmp.Or(k.learnLimit, k.limit/5)
 	s := newScheme()
 	if s == nil {
 		k.misused("newScheme returned nil")

@@ -152,8 +152,8 @@ func (t *trial) enter(ctx context.Context, method string) (_ context.Context, le
 // took complains about a method that has taken too long.
 func (t *trial) took(method string, d time.Duration) {
 	switch {
-	case method == "Learn" && d > t.limit/5:
-		t.broken(clauseLearn, "Learn has taken more than %v", t.limit/5)
+	case method == "Learn" && d > t.learnLimit:
+		t.broken(clauseLearn, "Learn has taken more than %v", t.learnLimit)
 	case !t.waits && d > t.limit/2:
 		t.misused("%s has taken more than %v: newScheme should return a Scheme that has its credentials at hand, and Options.Slow one that has not", method, t.limit/2)
 	}

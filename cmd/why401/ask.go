@@ -3,20 +3,17 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/login"
 	"golang.org/x/oauth2"
 )
 
@@ -24,38 +21,54 @@ import (
 type asker struct {
 	base *http.Transport
 	now  func() time.Time
+	flow login.Flow // of -login; nil: login.Auto
+	out  io.Writer  // where a person reads what to do for -login
+}
+
+// dial opens a connection as the transport does.
+func (a *asker) dial(ctx context.Context, address string) (net.Conn, error) {
+	if a.base.DialContext != nil {
+		return a.base.DialContext(ctx, "tcp", address)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // mostBody is how much of the last response's body is looked at.
-const mostBody = 16 << 10
+const mostBody = 64 << 10
 
 // An inquiry is one question and what has been found out about it, for the causes to be found in.
 type inquiry struct {
 	question
+	attempt
+	asker    *asker
 	report   *report
-	resp     *http.Response // the last one; nil if there is none
-	body     string         // its beginning, as sent
-	hops     []hop
-	err      error
 	schemes  []authretry.Scheme
 	proxies  func(*http.Request) (*url.URL, error)
 	rejected *authretry.Rejection // why there are no credentials, or why they were refused
 	now      time.Time            // when the last response came
+	trial    *loginTrial          // of -login; nil: it was not given
+	words    string               // what words are looked for in: the body, in lower case, without secrets
+	disguise *cause               // why a response is a refusal that does not look like one; nil: it is none
+	trials   trials
 }
 
-// A hop is one request on the wire.
-type hop struct {
-	req  *http.Request
-	resp *http.Response // its body is not to be read
-	err  error
-	sent string // the kind of credentials that it carried
-
-	connect bool   // it is a CONNECT, to a proxy
-	proxy   string // the kind of credentials that it carried for a proxy
+// An attempt is what came of asking once.
+type attempt struct {
+	resp        *http.Response // the last one; nil if there is none
+	body        string         // its beginning, as sent
+	hops        []hop
+	err         error
+	certificate *tls.CertificateRequestInfo // what the server said when it asked for a client certificate; nil if it did not
 }
 
-// closed reports whether h is a CONNECT that has opened no tunnel.
-func (h hop) closed() bool { return h.connect && h.resp.StatusCode != http.StatusOK }
+// A manner is how the question is asked. The zero value is that of an ordinary program.
+type manner struct {
+	trial     string // what is different, in words
+	http1     bool
+	noCookies bool
+	latin1    bool // user name and password are sent in ISO 8859-1
+}
 
 // asked returns the URL that was asked last.
 func (in *inquiry) asked() *url.URL {
@@ -74,50 +87,73 @@ func (a *asker) ask(ctx context.Context, q question) *report {
 		ctx, cancel = context.WithTimeout(ctx, q.timeout)
 		defer cancel()
 	}
-	in := &inquiry{question: q, report: &report{URL: q.clean.url(q.url)}}
-	recorder := &recorder{}
-	recorder.base = in.transport(a.base, recorder)
-	client := in.client(recorder)
-	defer client.CloseIdleConnections()
-
-	req, err := http.NewRequestWithContext(ctx, q.method, "", q.body())
-	if err != nil {
-		panic(err) // the method has been checked
+	in := &inquiry{question: q, asker: a, report: &report{URL: q.clean.url(q.url)}}
+	if q.login.wanted {
+		in.trial = in.startLogin()
 	}
-	req.URL, req.Header = q.url, q.header.Clone()
-	req.Host = req.Header.Get("Host") // the URL's if empty
-	in.resp, in.err = client.Do(req)
+	in.attempt = in.send(ctx, manner{})
+	in.overHTTP1(ctx)
 	in.now = a.now()
-	in.hops = recorder.done()
-	if in.resp != nil {
-		if in.err == nil {
-			body, _ := io.ReadAll(io.LimitReader(in.resp.Body, mostBody))
-			in.body = string(body)
-		}
-		in.resp.Body.Close()
-	}
-	in.fill()
+	in.fill(ctx)
 	return in.report
 }
 
+// send asks once, with all the redirects and retries of a program.
+func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
+	recorder := &recorder{trial: m.trial}
+	recorder.base = in.transport(recorder, m)
+	client := in.client(recorder, m)
+	defer client.CloseIdleConnections()
+
+	req, err := http.NewRequestWithContext(ctx, in.method, "", in.payload())
+	if err != nil {
+		panic(err) // the method has been checked
+	}
+	req.URL, req.Header = in.url, in.header.Clone()
+	req.Host = req.Header.Get("Host") // the URL's if empty
+	at.resp, at.err = client.Do(req)
+	if at.resp != nil {
+		if at.err == nil {
+			body, _ := io.ReadAll(io.LimitReader(at.resp.Body, mostBody))
+			at.body = string(body)
+		}
+		at.resp.Body.Close()
+	}
+	at.hops, at.certificate = recorder.done()
+	return at
+}
+
 // client returns the client that a program would have, over the recorder.
-func (in *inquiry) client(recorder http.RoundTripper) *http.Client {
-	jar, _ := cookiejar.New(nil)
-	if in.token != "" {
-		in.schemes = append(in.schemes, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
+func (in *inquiry) client(recorder http.RoundTripper, m manner) *http.Client {
+	in.schemes = in.schemesFor(m)
+	client := &http.Client{Transport: recorder, CheckRedirect: in.checkRedirect}
+	if !m.noCookies {
+		client.Jar, _ = cookiejar.New(nil)
 	}
-	if in.user.given {
-		in.schemes = append(in.schemes,
-			&authretry.Digest{Username: in.user.name, Password: in.user.password},
-			&authretry.Basic{Username: in.user.name, Password: in.user.password, Ahead: in.ahead})
-	}
-	client := &http.Client{Transport: recorder, Jar: jar, CheckRedirect: in.checkRedirect}
 	if in.schemes != nil {
 		t := authretry.New(in.schemes...)
-		t.Base, t.Jar, t.AllowPlaintext = recorder, jar, in.allowPlaintext
+		t.Base, t.Jar, t.AllowPlaintext = recorder, client.Jar, in.allowPlaintext
 		client.Transport = t
 	}
 	return client
+}
+
+func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
+	if in.token != "" {
+		list = append(list, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
+	}
+	if in.trial != nil {
+		list = append(list, &authretry.Bearer{Source: in.trial.tokens})
+	}
+	if in.user.given {
+		name, password := in.user.name, in.user.password
+		if m.latin1 {
+			name, password = inLatin1(name), inLatin1(password)
+		}
+		list = append(list, &authretry.Digest{Username: name, Password: password},
+			&authretry.Basic{Username: name, Password: password, Ahead: in.ahead})
+	}
+	return list
 }
 
 var errTooManyRedirects = errors.New("stopped after 10 redirects")
@@ -154,11 +190,20 @@ func left(hops []*http.Request) bool {
 }
 
 // transport returns what sends requests by the proxy, if there is one, and has the recorder told of each CONNECT.
-func (in *inquiry) transport(base *http.Transport, r *recorder) http.RoundTripper {
-	t := base.Clone()
+func (in *inquiry) transport(r *recorder, m manner) http.RoundTripper {
+	t := in.asker.base.Clone()
 	if in.proxy != nil {
 		t.Proxy = http.ProxyURL(in.proxy)
 	}
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{}
+	}
+	if m.http1 {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetHTTP1(true)
+		t.TLSClientConfig.NextProtos = nil // what the other one has put there
+	}
+	t.TLSClientConfig.GetClientCertificate = r.asksForCertificate
 	t.OnProxyConnectResponse = r.connected
 	in.proxies = t.Proxy
 	if !in.proxyUser.given {
@@ -170,296 +215,4 @@ func (in *inquiry) transport(base *http.Transport, r *recorder) http.RoundTrippe
 	p.AllowPlaintext = in.allowPlaintext
 	p.OnEvent = r.event
 	return p
-}
-
-// A recorder notes what goes over the wire below the Transport.
-type recorder struct {
-	base http.RoundTripper
-
-	mu    sync.Mutex // guards what follows
-	hops  []hop
-	proxy string // the kind of credentials that the next request, or CONNECT, has for the proxy
-}
-
-func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := r.base.RoundTrip(req)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n := len(r.hops); err != nil && n > 0 && r.hops[n-1].closed() {
-		return resp, err // there was no tunnel to send it through
-	}
-	r.add(hop{req: req, resp: resp, err: err, sent: kindOf(req.Header.Get("Authorization"))})
-	return resp, err
-}
-
-// connected is an http.Transport's OnProxyConnectResponse.
-func (r *recorder) connected(_ context.Context, _ *url.URL, req *http.Request, resp *http.Response) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.add(hop{req: req, resp: resp, connect: true})
-	return nil // http.Transport fails by itself if there is no tunnel
-}
-
-// add notes a hop. The recorder is locked.
-func (r *recorder) add(h hop) {
-	h.proxy, r.proxy = r.proxy, ""
-	r.hops = append(r.hops, h)
-}
-
-// event is a ProxyTransport's OnEvent.
-func (r *recorder) event(_ context.Context, e authretry.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e.Kind == authretry.EventAuthorized {
-		r.proxy = e.Scheme
-	}
-}
-
-func (r *recorder) CloseIdleConnections() {
-	if c, ok := r.base.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-}
-
-func (r *recorder) done() []hop {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.hops)
-}
-
-// unreadable is what kindOf returns for what has no scheme.
-const unreadable = "unreadable"
-
-// kindOf returns the scheme of an Authorization header, if it looks like one.
-func kindOf(authorization string) string {
-	scheme, _, ok := strings.Cut(authorization, " ")
-	switch {
-	case authorization == "":
-		return ""
-	case !ok || len(scheme) > 30:
-		return unreadable
-	}
-	return scheme
-}
-
-// fill makes the report of what was recorded.
-func (in *inquiry) fill() {
-	r, clean := in.report, &in.clean
-	for _, h := range in.hops {
-		clean.hideExchange(h)
-	}
-	in.settle()
-	for _, h := range in.hops {
-		r.Exchanges = append(r.Exchanges, in.exchange(h))
-	}
-	r.Exchanges = orEmpty(r.Exchanges)
-	if resp := in.resp; resp != nil {
-		r.Status = resp.StatusCode
-		r.Body = in.excerpt()
-	}
-	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
-		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
-		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
-	}
-	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
-	if in.rejected != nil {
-		r.Reason, r.Explanation = in.rejected.Reason.String(), clean.rejection(*in.rejected)
-	}
-	r.Causes, r.Notes = orEmpty(in.causes()), orEmpty(in.notes())
-}
-
-// settle decides on the outcome.
-func (in *inquiry) settle() {
-	r, clean := in.report, &in.clean
-	if in.err != nil {
-		errors.As(in.err, &in.rejected)
-		in.resp = nil
-		if n := len(in.hops); n > 0 && in.hops[n-1].closed() {
-			in.resp = in.hops[n-1].resp
-		}
-		r.Outcome = outcomeFailed
-		if in.rejected == nil && in.resp == nil {
-			r.Error = in.errorText(in.err, 500)
-		}
-		r.Summary = fmt.Sprintf("%s gave no answer.", r.URL)
-		switch {
-		case in.resp != nil && in.resp.StatusCode == http.StatusProxyAuthRequired:
-			r.Outcome = outcomeRefused
-			r.Summary = fmt.Sprintf("The proxy refused to connect to %s: 407 Proxy Authentication Required.", clean.host(in.url.Host))
-		case in.resp != nil:
-			r.Summary = fmt.Sprintf("The proxy answered CONNECT to %s with %d.", clean.host(in.url.Host), in.resp.StatusCode)
-		case in.rejected != nil:
-			r.Summary = fmt.Sprintf("%s was not given the credentials.", r.URL)
-		case len(in.hops) > 0 && in.hops[len(in.hops)-1].resp != nil:
-			r.Summary = fmt.Sprintf("%s was not reached: a redirect could not be followed.", r.URL)
-		}
-		return
-	}
-	where := clean.url(in.resp.Request.URL)
-	if where != r.URL {
-		where = r.URL + " led to " + where + ", which"
-	}
-	status := strings.TrimSpace(fmt.Sprintf("%d %s", in.resp.StatusCode, http.StatusText(in.resp.StatusCode)))
-	switch {
-	case isRefusal(in.resp.StatusCode):
-		r.Outcome = outcomeRefused
-		r.Summary = fmt.Sprintf("%s refused: %s.", where, status)
-		if in.schemes != nil || in.proxyUser.given {
-			if errors.As(authretry.Explain(in.resp), &in.rejected) && in.token != "" && in.rejected.Reason == authretry.ReasonCredentialsRefused {
-				in.rejected.Err = nil // what else a Bearer needs than one token is for who writes a program
-			}
-		}
-	default:
-		r.Outcome = outcomePassed
-		r.Summary = fmt.Sprintf("%s did not refuse: %s.", where, status)
-	}
-}
-
-func challengeHeader(resp *http.Response) string {
-	if resp.StatusCode == http.StatusProxyAuthRequired {
-		return "Proxy-Authenticate"
-	}
-	return "WWW-Authenticate"
-}
-
-// orEmpty makes JSON of an empty list rather than of null.
-func orEmpty[T any](list []T) []T {
-	if list == nil {
-		return []T{}
-	}
-	return list
-}
-
-// matters are the response headers that help to understand a refusal.
-var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Location", "Date", "Server", "Via",
-	"Retry-After", "Content-Type", "DPoP-Nonce", "X-Request-Id"}
-
-func (in *inquiry) exchange(h hop) exchange {
-	clean := &in.clean
-	e := exchange{Method: printable(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Credentials: clean.name(h.sent, 40), ProxyCredentials: h.proxy}
-	if h.connect {
-		e.URL = clean.host(h.req.Host)
-	}
-	for name := range in.header {
-		if h.req.Header.Get(name) != "" && !harmless[http.CanonicalHeaderKey(name)] && name != "Authorization" {
-			e.Own = append(e.Own, printable(name, 60))
-		}
-	}
-	slices.Sort(e.Own)
-	if h.resp == nil && in.rejected != nil {
-		e.Error = "not sent"
-		return e
-	}
-	if h.resp == nil {
-		e.Error = in.errorText(h.err, 300)
-		return e
-	}
-	e.Status = h.resp.StatusCode
-	e.Phrase = clean.phrase(h.resp)
-	const mostLines = 12
-	for _, name := range matters {
-		for i, value := range h.resp.Header.Values(name) {
-			if i == mostLines {
-				break
-			}
-			switch _, err := http.ParseTime(value); {
-			case name == "Location":
-				value = printable(in.location(h, value), 400)
-			case name != "Date" || err != nil:
-				value = clean.text(value, 400)
-			}
-			e.Header = append(e.Header, headerField{name, value})
-		}
-	}
-	return e
-}
-
-// location returns a Location without what may be secret in it.
-func (in *inquiry) location(h hop, value string) string {
-	u, err := h.req.URL.Parse(value)
-	if err != nil {
-		return "(unreadable)"
-	}
-	return in.clean.url(u)
-}
-
-// errorText returns what went wrong for printing. What the network, DNS and TLS say is not from the server, but for the
-// names in its certificate.
-func (in *inquiry) errorText(err error, most int) string {
-	text := plainError(err)
-	var host x509.HostnameError
-	var dns *net.DNSError
-	var op *net.OpError
-	switch {
-	case errors.As(err, &host):
-	case errors.As(err, &dns):
-		return printable(strings.ReplaceAll(text, dns.Name, in.clean.host(dns.Name)), most) // a redirect may have made up the name
-	case errors.As(err, &op), isTLS(err), isTimeout(err), errors.Is(err, errTooManyRedirects):
-		return printable(text, most)
-	}
-	return in.clean.errorText(text, most)
-}
-
-// plainError returns what went wrong without the URL, which may have a key in its query.
-func plainError(err error) string {
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
-		err = urlErr.Err
-	}
-	if strings.Contains(err.Error(), "failed to parse Location header") {
-		return "the Location header cannot be read" // the error quotes it
-	}
-	return err.Error()
-}
-
-// excerpt returns the beginning of the body of a response that is not a success, if it is text.
-func (in *inquiry) excerpt() string {
-	if in.resp.StatusCode < 400 {
-		return ""
-	}
-	text := in.body
-	if strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
-		text = withoutTags(text)
-	}
-	return in.clean.text(strings.Join(strings.Fields(text), " "), 300)
-}
-
-// withoutTags leaves out what is between < and >.
-func withoutTags(html string) string {
-	var b strings.Builder
-	for {
-		before, rest, _ := strings.Cut(html, "<")
-		b.WriteString(before)
-		tag, after, ok := strings.Cut(rest, ">")
-		if !ok {
-			return b.String()
-		}
-		b.WriteByte(' ')
-		for _, element := range []string{"style", "script"} {
-			if strings.HasPrefix(strings.ToLower(tag), element) {
-				_, after, _ = strings.Cut(after, "</"+element+">")
-			}
-		}
-		html = after
-	}
-}
-
-// tlsProblem reports whether err is about the server's certificate or the handshake.
-func tlsProblem(err error) bool {
-	return isTLS(err) || strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
-}
-
-// isTLS reports whether err is an error of package tls or x509.
-func isTLS(err error) bool {
-	var verification *tls.CertificateVerificationError
-	var header tls.RecordHeaderError
-	var alert tls.AlertError
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	return errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &alert) || errors.As(err, &unknown) || errors.As(err, &host)
-}
-
-func isTimeout(err error) bool {
-	var netErr net.Error
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
 }

@@ -1,33 +1,29 @@
 package main
 
 import (
-	"encoding/base64"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
-	"net/url"
+	"slices"
 	"strings"
-	"time"
+
+	"net/http"
 
 	"github.com/authretry/authretry"
 )
 
-// mostSkew is how far clocks may differ before tokens and signatures are likely to suffer from it.
-const mostSkew = time.Minute
-
-// causes finds what is likely to be wrong, the likeliest first: what is certain, then what the server says, then what
-// usually is the matter.
+// causes finds what is likely to be wrong, the likeliest first. Those that are as sure as each other come in the order of the
+// finders: what is known of the exchange, then what the server says, then what usually is the matter.
 func (in *inquiry) causes() []cause {
-	return in.find(
-		in.notSent, in.noAnswer, in.proxyRefused,
+	list := in.find(
+		in.notSent, in.noLogin, in.unsendable, in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.ownAuthorization, in.redirected,
-		in.tokenTimes, in.insufficientScope, in.staleForEver, in.serverSays,
+		in.tokenTimes, in.proof, in.boundToken, in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
 		in.forbidden, in.noneGiven, in.wrongScheme, in.malformed,
-		in.shouldBe403, in.skewed, in.wrongPassword, in.wrongToken, in.noChallenge, in.tooMany,
+		in.shouldBe403, in.notASCII, in.headerLost, in.skewed, in.wrongPassword, in.wrongToken, in.noChallenge, in.hidden, in.tooMany,
 	)
+	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
+	return list
 }
+
+func sureness(c cause) int { return slices.Index([]string{possible, likely, certain}, c.Sure) }
 
 func (in *inquiry) find(finders ...func() *cause) []cause {
 	var list []cause
@@ -39,19 +35,22 @@ func (in *inquiry) find(finders ...func() *cause) []cause {
 	return list
 }
 
-func (in *inquiry) refused() bool { return in.resp != nil && isRefusal(in.resp.StatusCode) }
+// refused reports whether the response is a refusal, be it one that does not look like one.
+func (in *inquiry) refused() bool {
+	return in.resp != nil && (isRefusal(in.resp.StatusCode) || in.disguise != nil)
+}
+
+// is401 reports whether the response is a 401.
+func (in *inquiry) is401() bool {
+	return in.resp != nil && in.resp.StatusCode == http.StatusUnauthorized
+}
 
 func isRefusal(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusProxyAuthRequired
 }
 
 func (in *inquiry) is(reasons ...authretry.Reason) bool {
-	for _, r := range reasons {
-		if in.rejected != nil && in.rejected.Reason == r {
-			return true
-		}
-	}
-	return false
+	return in.rejected != nil && slices.Contains(reasons, in.rejected.Reason)
 }
 
 // has returns the first challenge of the scheme.
@@ -82,105 +81,51 @@ func (in *inquiry) last() string {
 	return in.hops[len(in.hops)-1].sent
 }
 
+// sentOther reports whether the last request had credentials of a scheme that the server does not ask for.
+func (in *inquiry) sentOther() bool {
+	last := in.last()
+	return last != "" && last != unreadable && len(in.report.Challenges) > 0 && in.has(last) == nil
+}
+
+// gave reports whether the last request carried anything that may be a credential.
+func (in *inquiry) gave() bool { return in.last() != "" || in.gaveKey() }
+
+// gaveKey reports whether the last request carried a header given with -H that may be a credential.
+func (in *inquiry) gaveKey() bool {
+	if len(in.hops) == 0 {
+		return false
+	}
+	for name := range in.header {
+		if name != "Authorization" && !harmless[name] && in.hops[len(in.hops)-1].req.Header.Get(name) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// ownKey reports whether a header given with -H may be an API key.
+func (in *inquiry) ownKey() bool {
+	for name := range in.header {
+		if !harmless[http.CanonicalHeaderKey(name)] {
+			return true
+		}
+	}
+	return false
+}
+
 func (in *inquiry) asks() string {
 	var names []string
 	for _, c := range in.report.Challenges {
 		names = append(names, c.Scheme)
 	}
-	return strings.Join(names, " or ")
+	return strings.Join(slices.Compact(names), " or ")
 }
 
-func (in *inquiry) notSent() *cause {
-	if !in.is(authretry.ReasonPlaintext) {
-		return nil
-	}
-	if p := in.proxyURL(); p != nil && in.rejected.Origin == p.Scheme+"://"+p.Host {
-		return &cause{"proxy-plain-http", "The credentials were not sent to the proxy: its URL is plain http, and everybody on the way could have read them (RFC 7617 §4).",
-			"Use a proxy with an https:// URL, or Digest. If the network up to the proxy can be trusted, say so: -allow-plaintext here, ProxyTransport.AllowPlaintext in a program."}
-	}
-	return &cause{"plain-http", "The credentials were not sent: the URL is plain http, and everybody on the way could have read them (RFC 6750 §5.3, RFC 7617 §4).",
-		"Use https. If the network can be trusted, say so: -allow-plaintext here, Transport.AllowPlaintext in a program."}
-}
+// says reports whether the response's text has any of the words, which are in lower case.
+func (in *inquiry) says(words ...string) bool { return hasAny(in.words, words...) }
 
-func (in *inquiry) noAnswer() *cause {
-	if in.report.Outcome != outcomeFailed || in.rejected != nil {
-		return nil
-	}
-	host, port := in.clean.host(in.asked().Hostname()), portOf(in.asked())
-	var dns *net.DNSError
-	var op *net.OpError
-	switch err := in.err; {
-	case in.resp != nil:
-		return &cause{"proxy-failed", "The proxy could not or would not connect to " + host + ". The server itself was not asked.",
-			"Ask whoever runs the proxy, or go without one: set NO_PROXY for the host."}
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return &cause{"http-not-https", "The server speaks plain http on this port.", "Use http://, or the port that has TLS (443 usually)."}
-	case strings.Contains(err.Error(), "certificate required"):
-		return &cause{"client-certificate", "The server wants a client certificate (mutual TLS) before it says anything.",
-			"Get one from whoever runs the server, and try: curl --cert FILE --key FILE " + in.clean.url(in.url) + ". In a program, set Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."}
-	case tlsProblem(err):
-		return &cause{"tls", "TLS failed, so nothing has been asked yet and no credentials were sent. Usually the certificate is self-signed, of a private authority, expired, or for another host name; or a device in between opens TLS.",
-			"Look at it with: openssl s_client -connect " + net.JoinHostPort(host, port) + " -servername " + host + ". For a private authority set SSL_CERT_FILE to its certificate."}
-	case errors.As(err, &dns):
-		return &cause{"dns", "The name " + host + " is not known to the DNS that was asked.", "Check the spelling, and whether the name is to be seen from this network (VPN?)."}
-	case isTimeout(err):
-		return &cause{"timeout", "There was no answer in time.", "Check host and port, firewalls, and whether a proxy is needed; or give it longer with -timeout."}
-	case errors.Is(err, errTooManyRedirects):
-		return &cause{"redirect-loop", "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
-			"See the exchange above for where the circle is, and ask its last URL directly."}
-	case len(in.hops) > 1 && strings.Contains(err.Error(), "unsupported protocol scheme"), len(in.hops) > 0 && in.hops[len(in.hops)-1].err == nil:
-		return &cause{"redirect", "A redirect leads to where no http client can go.", "Look at the Location above, and have the server repaired; or ask the right URL directly."}
-	case errors.As(err, &op) && op.Op == "dial":
-		return &cause{"connection", "Nothing accepts connections at " + net.JoinHostPort(host, port) + ".", "Check host and port, and whether the server runs."}
-	}
-	return &cause{"broken", "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
-}
-
-func portOf(u *url.URL) string {
-	switch {
-	case u.Port() != "":
-		return u.Port()
-	case u.Scheme == "http":
-		return "80"
-	}
-	return "443"
-}
-
-func (in *inquiry) proxyRefused() *cause {
-	if !in.refused() || in.resp.StatusCode != http.StatusProxyAuthRequired || in.is(authretry.ReasonPlaintext) {
-		return nil
-	}
-	if in.proxyURL() == nil {
-		return &cause{"proxy", "The status is 407, which only a proxy may send, and no proxy is configured. Either there is one in between that does not show itself, or the server says 407 where it means 401.",
-			"Ask whoever runs the server or the network."}
-	}
-	if in.proxyUser.given {
-		return &cause{"proxy-password", "The proxy does not accept the credentials. " + in.rejectedByProxy(),
-			"Type the password of -proxy-user anew. It is the user of the proxy, who need not be known to the server, and the other way round."}
-	}
-	return &cause{"proxy", "It is the proxy that refuses, not the server: it wants credentials of its own (RFC 9110 §15.5.8). Those of the server do not help.",
-		"Give it some with -proxy-user. In a program, use authretry.NewProxyTransport; Basic goes to a proxy with an http:// URL only if its AllowPlaintext is set."}
-}
-
-// proxyURL returns the proxy for the URL that was asked last, or nil.
-func (in *inquiry) proxyURL() *url.URL {
-	if in.proxies == nil {
-		return nil
-	}
-	proxy, err := in.proxies(&http.Request{URL: in.asked()})
-	if err != nil {
-		return nil
-	}
-	return proxy
-}
-
-func (in *inquiry) rejectedByProxy() string {
-	for i := range in.report.Challenges {
-		if s := in.report.Challenges[i].Scheme; strings.EqualFold(s, "Basic") || strings.EqualFold(s, "Digest") {
-			return "User name or password is wrong, or the user may not use it."
-		}
-	}
-	return "It asks for another kind of them: " + in.asks() + "."
+func hasAny(s string, words ...string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(s, w) })
 }
 
 func (in *inquiry) ownAuthorization() *cause {
@@ -188,14 +133,14 @@ func (in *inquiry) ownAuthorization() *cause {
 	if !in.refused() || in.last() == "" || in.header.Get("Authorization") == "" || word && in.schemes == nil {
 		return nil
 	}
-	text := "The Authorization header given with -H went out as it is, and was refused."
+	sure, text := likely, "The Authorization header given with -H was refused. It went out as it is."
+	if !word {
+		sure, text = certain, "The Authorization header given with -H has no scheme. There must be a word such as Basic or Bearer before the credentials (RFC 9110 §11.4)."
+	}
 	if in.schemes != nil {
 		text += " Because of it, the user name, password or token that were given as well were not used."
 	}
-	if !word {
-		text += " It has no scheme: there must be a word such as Basic or Bearer before the credentials (RFC 9110 §11.4)."
-	}
-	return &cause{"own-authorization", text, "Leave the header out, and use -u or -token-env instead; in a program, leave it to the Transport."}
+	return &cause{"own-authorization", sure, text, "Leave the header out, and use -u or -token-env instead. In a program, leave it to the Transport."}
 }
 
 func (in *inquiry) redirected() *cause {
@@ -212,116 +157,131 @@ func (in *inquiry) redirected() *cause {
 	if in.schemes == nil {
 		what = "what was given with -H was not sent there"
 	}
-	return &cause{"redirected", fmt.Sprintf("A redirect has led from %s to %s, another origin, and %s: otherwise any server could collect credentials by redirecting.", in.clean.url(originURL(in.url)), in.clean.url(originURL(in.asked())), what),
-		"If you trust where it leads, ask that URL directly: " + in.clean.url(in.asked())}
+	return &cause{"redirected", certain, "A redirect led to another origin, so no credentials went there. It led from " + in.clean.url(originURL(in.url)) + " to " + in.clean.url(originURL(in.asked())) +
+		", and " + what + ": otherwise any server could collect credentials by redirecting.",
+		"Ask where it leads directly, if you trust that. The URL is " + in.clean.url(in.asked())}
 }
 
-func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && isSameHost(a, b) && portOf(a) == portOf(b)
-}
-
-// isSameHost compares hosts as authretry does: byte by byte, but for the case of ASCII letters.
-func isSameHost(a, b *url.URL) bool { return lowerASCII(a.Hostname()) == lowerASCII(b.Hostname()) }
-
-func lowerASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
-}
-
-func originURL(u *url.URL) *url.URL { return &url.URL{Scheme: u.Scheme, Host: u.Host} }
-
-// claims are those of a JWT that help here (RFC 7519 §4.1).
-type claims struct {
-	Expires   *float64 `json:"exp"`
-	NotBefore *float64 `json:"nbf"`
-	Issuer    any      `json:"iss"`
-	Audience  any      `json:"aud"`   // a string or a list of them
-	Scope     any      `json:"scope"` // a string, with spaces (RFC 8693 §4.2)
-	Scp       any      `json:"scp"`   // the same, of Microsoft and Okta
-}
-
-// about returns what the token says of whom it is from and what for, such as `iss "https://…", aud "cave"`.
-func (c *claims) about() string {
-	var list []string
-	for _, claim := range []struct {
-		name  string
-		value any
-	}{{"iss", c.Issuer}, {"aud", c.Audience}, {"scope", c.Scope}, {"scp", c.Scp}} {
-		if text, err := json.Marshal(claim.value); err == nil && claim.value != nil {
-			list = append(list, claim.name+" "+string(text))
-		}
-	}
-	return strings.Join(list, ", ")
-}
-
-// claimsOf reads a JWT's claims, without verifying anything: they are believed no further than for advice.
-func claimsOf(token string) *claims {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
+// cookie is for who passes with a cookie, and would not without.
+func (in *inquiry) cookie() *cause {
+	if in.trials.withoutCookie == nil {
 		return nil
 	}
-	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil {
-		return nil
+	text := "It passes only with a cookie that the server sets first. Asked again without cookies, "
+	switch again := in.trials.withoutCookie; {
+	case again.err != nil:
+		text += "there was no answer: " + in.errorText(again.err, 200) + "."
+	case again.resp.StatusCode < 400:
+		text += "it answered with a login page."
+	default:
+		text += "it answered " + strings.TrimSpace(statusText(again.resp.StatusCode)) + "."
 	}
-	var c claims
-	if json.Unmarshal(data, &c) != nil {
-		return nil
-	}
-	return &c
+	return &cause{"cookie", certain, text + " This program keeps cookies; an http.Client does not by itself.",
+		"Give your http.Client a Jar, from package net/http/cookiejar. Where the cookie comes with a 401, give the same one to Transport.Jar."}
 }
 
-// sentToken returns the Bearer token, be it from a flag or in a header given with -H.
-func (in *inquiry) sentToken() string {
-	if scheme, token, ok := strings.Cut(in.header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(token)
-	}
-	return in.token
-}
-
-func (in *inquiry) tokenTimes() *cause {
-	c := claimsOf(in.sentToken())
-	if !in.refused() || c == nil {
+// latin1 is for who was let in with the same user name and password in another encoding.
+func (in *inquiry) latin1() *cause {
+	if !in.trials.latin1 {
 		return nil
 	}
-	now := in.now
-	if date, ok := in.date(); ok {
-		now = date // the server's clock decides
+	return &cause{"latin1", certain, "The server wants user name and password in Latin-1, not UTF-8. It has let them in when they were sent again in ISO 8859-1, which old servers use and browsers once did. RFC 7617 §2.1 has UTF-8 where the server says so, and it does not.",
+		"Encode both with charmap.ISO8859_1 of golang.org/x/text first. Basic and Digest send the bytes that they are given. Or choose a password of ASCII characters."}
+}
+
+// notASCII is for a user name that the server has probably read in another encoding than it was sent in.
+func (in *inquiry) notASCII() *cause {
+	ascii := isASCII(in.user.name + in.user.password)
+	if in.trials.latin1 || !in.refused() || !in.user.given || ascii || in.last() == "" || strings.EqualFold(in.last(), "Bearer") {
+		return nil
 	}
-	at := func(seconds float64) time.Time { return time.Unix(int64(seconds), 0).UTC() }
+	what, sure := "password", possible
+	if !isASCII(in.user.name) {
+		what, sure = "user name", likely
+	}
+	text := "The server may not read a " + what + " outside ASCII. It was sent in UTF-8 (RFC 7617 §2.1, RFC 7616 §4)."
+	if len(in.trials.hops) > 0 {
+		text += " In Latin-1, it was not let in either."
+	}
+	if strings.EqualFold(in.last(), "Digest") {
+		text += " With Digest, Tomcat refuses such names even if they are right, because it reads headers as Latin-1."
+	}
+	return &cause{"not-ascii", sure, text, "Try a user whose name and password are ASCII. If that gets in, have the user renamed, or Basic over https configured with UTF-8."}
+}
+
+func (in *inquiry) noneGiven() *cause {
+	if !in.is401() || in.schemes != nil || in.ownKey() {
+		return nil
+	}
+	if len(in.report.Challenges) == 0 {
+		return &cause{"no-credentials", certain, "No credentials were sent.", "Give some: -u for a password, -token-env for a token, -H for a key."}
+	}
+	fix := "Run it again with credentials that a challenge can use."
 	switch {
-	case c.Expires != nil && at(*c.Expires).Before(now):
-		t := at(*c.Expires)
-		return &cause{"token-expired", fmt.Sprintf("The token has expired: it is a JWT, and its exp says %s, which is %s ago by the server's clock.", t.Format(time.DateTime+" MST"), about(now.Sub(t))),
-			"Get a new token. In a program, give authretry.Bearer a TokenSource with a RefreshGrant or ClientCredentialsGrant: it refreshes in time."}
-	case c.NotBefore != nil && at(*c.NotBefore).After(now):
-		t := at(*c.NotBefore)
-		return &cause{"token-not-yet-valid", fmt.Sprintf("The token is not valid yet: it is a JWT, and its nbf says %s, which is %s from now by the server's clock.", t.Format(time.DateTime+" MST"), about(t.Sub(now))),
-			"Wait, or correct the clock of whoever issued it."}
+	case in.has("Basic") != nil || in.has("Digest") != nil:
+		fix = "Run it again with -u and the user name."
+	case in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
+		fix = "Get a token from the realm's URL; package registry does that."
+	case in.param("resource_metadata") != "":
+		fix = "Run it again with -login, or with -token-env and a token."
+	case in.has("Bearer") != nil:
+		fix = "Run it again with -token-env and a variable that has a token."
 	}
-	return nil
+	return &cause{"no-credentials", certain, "No credentials were sent, and the server wants some. It asks for " + in.asks() + ".", fix + " That shows whether they are accepted."}
 }
 
-// about returns a duration as a person would say it.
-func about(d time.Duration) string {
-	number := func(n int, unit string) string {
-		if n == 1 {
-			return "1 " + unit
+func (in *inquiry) wrongScheme() *cause {
+	unsupported := in.is(authretry.ReasonUnsupportedScheme)
+	if !in.is401() || !unsupported && !in.sentOther() {
+		return nil
+	}
+	if unsupported && in.rejected.Err != nil {
+		return &cause{"unsupported-challenge", certain, "The challenge has something that authretry does not know. The credentials are of the right kind, and nothing was sent. It says below what it is.",
+			"Let the server offer what is common as well. That is Digest with MD5 or SHA-256 and qop=auth, or Basic over https."}
+	}
+	has := in.clean.name(in.last(), 40)
+	if has == "" {
+		var names []string
+		for _, s := range in.schemes {
+			names = append(names, s.Name())
 		}
-		return fmt.Sprintf("%d %ss", n, unit)
+		has = strings.Join(names, " or ")
 	}
+	fix := "It takes other credentials. See below for what each challenge needs."
 	switch {
-	case d < 2*time.Minute:
-		return number(int(d.Seconds()), "second")
-	case d < 2*time.Hour:
-		return number(int(d.Minutes()), "minute")
-	case d < 48*time.Hour:
-		return number(int(d.Hours()), "hour")
+	case in.has("Basic") != nil || in.has("Digest") != nil:
+		fix = "Give a user name and a password, with -u."
+	case in.has("Bearer") != nil:
+		fix = "Give a token, with -token-env or -token-file. A user name and a password are not accepted here, but the authorization server may give out a token for them."
+	case in.has("Token") != nil || in.has("ApiKey") != nil:
+		fix = "Give the key with the scheme's name, as a header. For instance -H 'Authorization: " + in.asks() + " …', which other users of the machine can read."
+	case in.has("DPoP") != nil:
+		fix = "Use package dpop, with a token that is bound to a key. A token alone is not accepted (RFC 9449)."
+	case in.has("Negotiate") != nil || in.has("NTLM") != nil:
+		fix = "Run kinit, and see whether curl --negotiate -u : gets in. In a program, use module negotiate, or ntlm where there is no Kerberos."
+	case in.has("AWS4-HMAC-SHA256") != nil:
+		fix = "Sign the request with the AWS SDK (its signer package). Or use an endpoint that takes tokens."
 	}
-	return number(int(d.Hours()/24), "day")
+	return &cause{"wrong-scheme", certain, "The credentials are of another kind than the server wants. They are for " + has + ", and it asks for " + in.asks() + ".", fix}
+}
+
+func (in *inquiry) malformed() *cause {
+	if !in.refused() || len(in.report.Challenges) > 0 || len(in.report.Damage) == 0 {
+		return nil
+	}
+	return &cause{"malformed-challenge", certain, "The server's challenge cannot be read by any client. Its " + challengeHeader(in.resp) + " header does not follow the grammar (RFC 9110 §11.6.1), so it cannot be told what it wants.",
+		"Have the server repaired. If it is known what it wants, send that ahead: Bearer and APIKey do always, Basic with Ahead."}
+}
+
+// hidden is for a 404 that may mean 401.
+func (in *inquiry) hidden() *cause {
+	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || in.gave() {
+		return nil
+	}
+	const text = "The 404 may hide what exists from whom it does not know. Some servers answer so rather than 401 (RFC 9110 §15.5.5); GitHub does for private repositories."
+	if in.schemes != nil {
+		return &cause{"hidden", likely, text + " The user name and password given were not sent, because they wait for a challenge, which a 404 has not.",
+			"Send Basic ahead, with -ahead. In a program, set Basic.Ahead. Check the path, too."}
+	}
+	return &cause{"hidden", possible, text, "Check the path; if it is right, try with credentials."}
 }

@@ -9,7 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -90,6 +93,17 @@ func TestOwnSentencesStay(t *testing.T) {
 				conn.Close()
 			})
 		},
+		"graphql": func() http.Handler {
+			return says(200, "Content-Type: application/json\n\n"+`{"errors":[{"message":"no","extensions":{"code":"FORBIDDEN"}}]}`)
+		},
+		"grpc":       func() http.Handler { return says(200, "Content-Type: application/grpc\nGrpc-Status: 16") },
+		"login page": func() http.Handler { return says(200, "Content-Type: text/html\n\n<input type=password>") },
+		"invalid token": func() http.Handler {
+			return says(400, "Content-Type: application/json\n\n"+`{"error":"invalid_token"}`)
+		},
+		"not found":  func() http.Handler { return says(404, "") },
+		"cookie":     func() http.Handler { return checksCookie(401) },
+		"cloudflare": func() http.Handler { return says(403, "Cf-Mitigated: challenge") },
 		"scope": func() http.Handler {
 			return says(401, `WWW-Authenticate: Bearer error="insufficient_scope", scope="x"`)
 		},
@@ -104,7 +118,8 @@ func TestOwnSentencesStay(t *testing.T) {
 			}
 			want := report("qqqq-zzzz-qqqq")
 			for _, word := range []string{"wrong", "password", "user", "Aladdin", "GET", "api", "example", "https", "reports", "server", "refused",
-				"credentials", "Unauthorized", "authretry", "Basic", "realm", "nonce", "the", "lookup", "such", "malformed", "response", "HTTP", "Transport"} {
+				"credentials", "Unauthorized", "authretry", "Basic", "realm", "nonce", "the", "lookup", "such", "malformed", "response", "HTTP", "Transport",
+				"certain", "likely", "token", "login", "page", "status", "cookies", "GraphQL", "gRPC", "Cloudflare", "browser", "Found", "OK"} {
 				require.Equal(t, want, report(word), "password %q", word)
 			}
 		})
@@ -164,4 +179,57 @@ func TestErrorsAreCleaned(t *testing.T) {
 	} {
 		require.Equal(t, c.want, in.errorText(c.err, 500))
 	}
+}
+
+// TestForeignTextInSentences has servers repeat a token wherever what they say becomes part of a sentence.
+func TestForeignTextInSentences(t *testing.T) {
+	const said = "T0K"
+	for i, response := range []http.HandlerFunc{
+		says(401, `WWW-Authenticate: Bearer realm="T0K", error="T0K", error_description="because of T0K.", error_uri="https://x/T0K", scope="T0K"`),
+		says(401, `WWW-Authenticate: Bearer error="insufficient_scope", scope="a T0K"`),
+		says(401, `WWW-Authenticate: Bearer realm="https://x/T0K", service="T0K", scope="repository:T0K:pull"`),
+		says(401, `WWW-Authenticate: T0K x="T0K", T0K="y"`),
+		says(401, "WWW-Authenticate: Basic realm=\"T0K\", =T0K, T0K"),
+		says(400, "Content-Type: application/json\n\n"+`{"error":"invalid_token","error_description":"T0K"}`),
+		says(200, "Content-Type: application/json\n\n"+`{"errors":[{"message":"unauthorized T0K","extensions":{"code":"T0K"}}]}`),
+		says(200, "Content-Type: application/json\n\n"+`{"errors":[{"message":"T0K","type":"FORBIDDEN"}]}`),
+		says(200, "Content-Type: application/grpc\nGrpc-Status: 16\nGrpc-Message: T0K is expired"),
+		says(200, "Content-Type: text/html\n\nT0K<input type=password>"),
+		says(403, "Server: T0K\nX-Amzn-Errortype: AccessDeniedException T0K\nCf-Ray: T0K\nX-Csrf-Token: T0K\n\npermission for T0K"),
+		says(403, "Retry-After: T0K\nX-Request-Id: T0K\nVia: T0K\n\nT0K"),
+		says(302, "Location: https://other.test/T0K?T0K"),
+		says(302, "Location: https://api.example.com:T0K/"),
+	} {
+		for _, secret := range []string{token, newJWT(`{"iss":"x"}`)} {
+			w := newWorld(t, map[string]http.Handler{"api.example.com": repeating(response, said, secret)})
+			w.env = map[string]string{"SECRET": secret}
+			page := filepath.Join(t.TempDir(), "page.html")
+			for _, args := range [][]string{{"-token-env", "SECRET"}, {"-H", "Authorization: Bearer " + secret}, {"-H", "X-Api-Key: " + secret}, {"-json", "-token-env", "SECRET"}, {"-html", page, "-token-env", "SECRET"}} {
+				out, _ := w.run(append(args, "https://api.example.com/"), "", true)
+				if args[0] == "-html" {
+					text, err := os.ReadFile(page)
+					require.NoError(t, err)
+					out += string(text)
+				}
+				one := strings.Join(strings.Fields(out), "")
+				require.NotContains(t, one, secret, "response %d", i)
+				require.NotContains(t, one, secret[:12], "response %d", i)
+			}
+		}
+	}
+}
+
+// repeating has what next says with a secret in the place of a word.
+func repeating(next http.HandlerFunc, word, secret string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		recorded := httptest.NewRecorder()
+		next(recorded, r)
+		for name, values := range recorded.Header() {
+			for _, value := range values {
+				w.Header().Add(name, strings.ReplaceAll(value, word, secret))
+			}
+		}
+		w.WriteHeader(recorded.Code)
+		io.WriteString(w, strings.ReplaceAll(recorded.Body.String(), word, secret))
+	})
 }

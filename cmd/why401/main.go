@@ -2,8 +2,10 @@
 //
 //	go run github.com/authretry/authretry/cmd/why401@latest [flags] [URL]
 //
-// It prints the exchange, each challenge in plain words, what a client needs to satisfy it, what became of the
-// credentials that it was given, and the likely causes, the likeliest first. Without a URL it explains what is pasted
+// The likeliest cause and what to do come first, in a line each. Below are the exchange, each challenge in plain words, how a Go program
+// satisfies it, what became of the credentials that it was given, and all causes. Each says how sure it is: certain (the server says so,
+// or it was tried), likely or possible. Responses that refuse without a 401, 403 or 407 are told, too: a login page, errors of
+// GraphQL and gRPC in a 200, invalid_token in a 400. Without a URL it explains what is pasted
 // on its standard input: a header line such as "WWW-Authenticate: Digest ...", its value alone, or all of a response's
 // head as "curl -i" prints it:
 //
@@ -21,12 +23,19 @@
 //	-X METHOD            the method (GET, or POST with -data)
 //	-H 'NAME: VALUE'     a header to send; may be repeated
 //	-data FILE           the body to send
+//	-login               find out who gives out tokens for the URL (RFC 9728), have somebody log in there by a browser or another
+//	                     device, try the token, and revoke it; it goes by the proxies of the environment
+//	-client-id ID        the client to log in as, with the redirect URI http://127.0.0.1/callback
+//	-issuer URL          the authorization server to log in at, if the resource names several, or one on a private network
+//	-register            let the authorization server register this program as a client (RFC 7591), which stays there; without it,
+//	                     none is registered
 //	-proxy URL           the proxy (as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say)
 //	-proxy-user USER     user name for the proxy, for Basic and Digest; the password is asked for
 //	-proxy-password-env VAR, -proxy-password-file FILE
 //	                     read the password for the proxy from there
-//	-timeout DURATION    how long all of it may take (30s)
+//	-timeout DURATION    how long all of it may take (30s; 5m with -login)
 //	-json                print the report as JSON
+//	-html FILE           write it as a page for a browser, too: one file that loads nothing
 //
 // No flag takes a password or a token itself, since every user of the machine and the shell's history can read the command
 // line; userinfo in the URL is left out, and an error in that of the proxy. A header given with -H is sent as it is, whatever
@@ -37,12 +46,21 @@
 // line or several, and cut short. Two kinds of secret can be printed: one of less than 4 characters as a part of a longer
 // word, and one that is itself a word of HTTP authentication, such as "realm".
 //
+// JWTs and proofs of possession (RFC 9449) that were sent are read, and said to be so: no signature is checked.
+//
+// # Trials
+//
+// Where one answer does not tell the cause, and the method is GET, HEAD or OPTIONS, the question is asked again, once, and shown as
+// such: over HTTP/1.1, if the answer over HTTP/2 cannot be read; with user name and password in Latin-1, if both were refused
+// in UTF-8; and without cookies, if it has passed with some that the server had set. Where the server's certificate is not trusted, a handshake
+// in which nothing is sent shows whether it wants a client certificate as well.
+//
 // # Exit status
 //
 //	0  the server did not refuse, or the header lines were explained
-//	1  the server refused: 401, 403 or 407
+//	1  the server refused: 401, 403, 407, or another response that means the same, with certainty or likely
 //	2  the command line is wrong
-//	3  there is no answer: no connection, nothing to explain, or credentials that must not be sent
+//	3  there is no answer: no connection, nothing to explain, or credentials that must not be sent or could not be had
 //
 // # JSON
 //
@@ -53,24 +71,25 @@
 //	url?          what was asked, without userinfo and query
 //	status?       of the last response
 //	summary       a sentence
-//	exchanges     requests on the wire, in order: method, url, redirected?, credentials? (which kind),
-//	              proxyCredentials?, own? (names of headers given with -H that it carried), status?, phrase?, header? (a
+//	exchanges     requests on the wire, in order: method, url, redirected?, trial? (how it was asked again), credentials?
+//	              (which kind), proxyCredentials?, cookies? (how many the server had set), own? (names of headers given with -H that it carried), status?, phrase?, header? (a
 //	              list of name and value: those that matter here), error?
 //	challenges    of the last response, 12 at most: scheme, known (to this program), defined? (where), meaning,
 //	              proxy? (it is a proxy's), token68? (its length), params? (a list of name, value and meaning), needs,
-//	              snippet? (Go, for authretry)
+//	              snippet? (Go, for authretry: statements that declare client)
 //	damage        what is wrong with the header's grammar, a list of sentences
 //	reason?       authretry's Reason in words, such as "credentials refused"
 //	explanation?  what authretry.Explain says
 //	error?        why there is no answer
 //	body?         the beginning of the last response's body
-//	causes        the likely causes, the likeliest first: name (stable), text, fix?
+//	login?        of -login: resource, issuers, scopes, bound?, issuer? (that was asked), browser?, device?, registers?, tried?
+//	causes        the causes, the likeliest first: name (stable), sure ("certain", "likely" or "possible"), text, fix?
 //	notes         what else was noticed: name (stable), text, fix?
 //
 // # Terminal
 //
-// Text is coloured if it goes to a terminal, unless NO_COLOR is set or TERM is dumb or empty, and COLUMNS wide (80). What
-// servers say is printed without control characters and cut to a length that a person would read.
+// Text is coloured if it goes to a terminal, unless NO_COLOR is set or TERM is dumb or empty. It is as wide as the terminal is, or else
+// as COLUMNS says, or 80: at least 40, and 120 at most. What servers say is printed without control characters and cut to a length that a person would read.
 package main
 
 import (
@@ -103,7 +122,7 @@ func main() {
 		stdout: os.Stdout,
 		stderr: os.Stderr,
 		getenv: os.Getenv,
-		asker:  asker{base: http.DefaultTransport.(*http.Transport).Clone(), now: time.Now},
+		asker:  asker{base: http.DefaultTransport.(*http.Transport).Clone(), now: time.Now, out: os.Stderr},
 	}
 	os.Exit(c.run(context.Background(), os.Args[1:]))
 }
@@ -139,7 +158,7 @@ func (e usageError) Error() string { return string(e) }
 func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
 func (c *command) run(ctx context.Context, args []string) int {
-	q, asJSON, err := c.parse(ctx, args)
+	q, out, err := c.parse(ctx, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return exitPassed
 	}
@@ -160,13 +179,19 @@ func (c *command) run(ctx context.Context, args []string) int {
 	} else {
 		r = c.asker.ask(ctx, q)
 	}
-	if asJSON {
+	if out.asJSON {
 		encoder := json.NewEncoder(c.stdout)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		encoder.Encode(r)
 	} else {
 		newPrinter(c.stdout, c.getenv).report(r)
+	}
+	if out.html != "" {
+		if err := saveHTML(out.html, r); err != nil {
+			fmt.Fprintf(c.stderr, "why401: %v\n", err)
+			return exitUsage
+		}
 	}
 	switch r.Outcome {
 	case outcomeRefused:
@@ -175,6 +200,12 @@ func (c *command) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	return exitPassed
+}
+
+// An output is how the report is put out.
+type output struct {
+	asJSON bool
+	html   string // the file for a page; empty: none
 }
 
 // A question is what the command line asks for.
@@ -192,6 +223,7 @@ type question struct {
 	tokenNotes     []cause // what is odd about the secrets as they were given
 	ahead          bool
 	allowPlaintext bool
+	login          loginQuestion
 
 	clean cleaner
 }
@@ -211,17 +243,22 @@ explains the WWW-Authenticate lines given on standard input.
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
   -data FILE           the body to send
+  -login               find out who gives out tokens for the URL, log in there, and try the token
+  -client-id ID        the client to log in as
+  -issuer URL          the authorization server to log in at, if there are several
+  -register            let the authorization server register this program as a client, if need be
   -proxy URL           the proxy, instead of what the environment says
-  -timeout DURATION    how long all of it may take (30s)
+  -timeout DURATION    how long all of it may take (30s; 5m with -login)
   -proxy-user USER     user name for the proxy; the password is asked for
   -proxy-password-env VAR, -proxy-password-file FILE
                        read the proxy's password from there
   -json                print the report as JSON
+  -html FILE           write it as a page for a browser, too
 
 Exit status: 0 not refused, 1 refused, 2 wrong usage, 3 no answer.
 `
 
-func (c *command) parse(ctx context.Context, args []string) (q question, asJSON bool, err error) {
+func (c *command) parse(ctx context.Context, args []string) (q question, out output, err error) {
 	q = question{header: http.Header{}}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		q.clean.hide(userinfoOf(c.getenv(name))...) // errors of http.Transport may quote it
@@ -244,36 +281,44 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 	flags.Func("H", "", q.addHeader)
 	flags.StringVar(&dataFile, "data", "", "")
 	flags.StringVar(&rawProxy, "proxy", "", "")
-	flags.DurationVar(&q.timeout, "timeout", 30*time.Second, "")
-	flags.BoolVar(&asJSON, "json", false, "")
+	flags.DurationVar(&q.timeout, "timeout", 0, "")
+	flags.BoolVar(&q.login.wanted, "login", false, "")
+	flags.StringVar(&q.login.clientID, "client-id", "", "")
+	flags.StringVar(&q.login.issuer, "issuer", "", "")
+	flags.BoolVar(&q.login.register, "register", false, "")
+	flags.BoolVar(&out.asJSON, "json", false, "")
+	flags.StringVar(&out.html, "html", "", "")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Fprint(c.stdout, usage)
-			return q, false, err
+			return q, out, err
 		}
-		return q, false, usagef("%s; see why401 -h", plainFlagError(err))
+		return q, out, usagef("%s; see why401 -h", plainFlagError(err))
 	}
 	switch flags.NArg() {
 	case 0:
-		return q, asJSON, nil
+		return q, out, nil
 	case 1:
 	default:
-		return q, false, usagef("one URL is enough, and flags go before it; see why401 -h")
+		return q, out, usagef("one URL is enough, and flags go before it; see why401 -h")
 	}
 	if err := q.setURL(flags.Arg(0)); err != nil {
-		return q, false, err
+		return q, out, err
+	}
+	if err := q.checkLogin(secrets.given("token")); err != nil {
+		return q, out, err
 	}
 	if rawProxy != "" {
 		if q.proxy, err = parseURL(rawProxy, "http", "https", "socks5"); err != nil {
-			return q, false, usagef("-proxy: %v", err)
+			return q, out, usagef("-proxy: %v", err)
 		}
 		if q.proxy.User != nil {
-			return q, false, usagef("-proxy takes no user name and password, which every user of the machine could read; use -proxy-user")
+			return q, out, usagef("-proxy takes no user name and password, which every user of the machine could read; use -proxy-user")
 		}
 	}
 	if dataFile != "" {
 		if q.data, err = os.ReadFile(dataFile); err != nil {
-			return q, false, usagef("-data: %v", err)
+			return q, out, usagef("-data: %v", err)
 		}
 	}
 	if q.method == "" {
@@ -283,9 +328,32 @@ func (c *command) parse(ctx context.Context, args []string) (q question, asJSON 
 		}
 	}
 	if _, err := http.NewRequest(q.method, "http://localhost/", nil); err != nil {
-		return q, false, usagef("-X takes a method, such as GET")
+		return q, out, usagef("-X takes a method, such as GET")
 	}
-	return q, asJSON, c.readSecrets(ctx, &q, secrets)
+	return q, out, c.readSecrets(ctx, &q, secrets)
+}
+
+// checkLogin checks the flags of -login, and gives a person the time for it.
+func (q *question) checkLogin(hasToken bool) error {
+	l := q.login
+	if l.wanted && hasToken {
+		return usagef("-login gets a token: use it, or -token-env or -token-file")
+	}
+	if !l.wanted && (l.clientID != "" || l.issuer != "" || l.register) {
+		return usagef("-client-id, -issuer and -register are for -login")
+	}
+	if l.issuer != "" {
+		if _, err := parseURL(l.issuer, "https", "http"); err != nil {
+			return usagef("-issuer: %v", err)
+		}
+	}
+	if q.timeout == 0 {
+		q.timeout = 30 * time.Second
+		if l.wanted {
+			q.timeout = 5 * time.Minute
+		}
+	}
+	return nil
 }
 
 // plainFlagError returns what a flag's own func said, without the flag's value, which package flag puts before it and
@@ -372,8 +440,8 @@ func parseURL(raw string, schemes ...string) (*url.URL, error) {
 	return nil, fmt.Errorf("the URL must begin with %s://", strings.Join(schemes, ":// or "))
 }
 
-// body returns the body to send, or nil.
-func (q *question) body() io.Reader {
+// payload returns the body to send, or nil.
+func (q *question) payload() io.Reader {
 	if q.data == nil {
 		return nil
 	}

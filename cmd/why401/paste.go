@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 )
@@ -21,17 +22,18 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", err)
 	}
-	status, values, proxy := challengeLines(string(text))
+	p := readPasted(string(text))
 	r := &report{Outcome: outcomeExplained, Exchanges: []exchange{}, Notes: []cause{}}
-	r.Challenges, r.Damage = clean.challenges(values, proxy)
+	r.Challenges, r.Damage = clean.challenges(p.challenges, p.proxy)
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
-	r.Causes = orEmpty(pastedCauses(r, status, len(values) > 0, proxy, clean))
+	r.Causes = orEmpty(p.causes(r, clean))
+	asks := len(p.challenges) > 0
 	switch {
-	case len(values) == 0 && status == "":
+	case !asks && p.status == "":
 		return nil, errors.New("there is nothing to explain: give a URL, or a WWW-Authenticate header on standard input; see why401 -h")
-	case len(values) == 0 && strings.HasPrefix(status, "401"):
+	case !asks && strings.HasPrefix(p.status, "401"):
 		r.Summary = "This 401 has no WWW-Authenticate header, though it must (RFC 9110 §15.5.2): the server does not say what it wants."
-	case len(values) == 0:
+	case !asks:
 		r.Summary = "This response asks for nothing: it has neither WWW-Authenticate nor Proxy-Authenticate."
 	case len(r.Challenges) == 0:
 		r.Summary = "No challenge can be read from this."
@@ -43,50 +45,80 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 	return r, nil
 }
 
-// pastedCauses finds the likely causes that show in a response's head alone.
-func pastedCauses(r *report, status string, asks, proxy bool, clean *cleaner) []cause {
-	resp := &http.Response{Header: http.Header{}}
-	fmt.Sscan(status, &resp.StatusCode)
-	if resp.StatusCode == 0 && asks && !proxy {
-		resp.StatusCode = http.StatusUnauthorized
-	}
-	if asks {
-		resp.Header.Set(challengeHeader(resp), "") // what it says has been read
-	}
-	in := &inquiry{report: r, resp: resp, question: question{clean: *clean}}
-	return in.find(in.insufficientScope, in.serverSays, in.malformed, in.noChallenge)
+// A pasted is a response as somebody has pasted it, or as much of it as there is.
+type pasted struct {
+	status     string // code and phrase; empty if there is none
+	header     http.Header
+	challenges []string // the values of WWW-Authenticate or Proxy-Authenticate
+	proxy      bool     // they are a proxy's
+	body       string
 }
 
-// challengeLines finds the header values in pasted text: those of the fields WWW-Authenticate and Proxy-Authenticate,
-// or, if no line has a field name, all lines. It returns the last status as well, and whether the challenges are
-// a proxy's.
-func challengeLines(text string) (status string, values []string, proxy bool) {
+// causes finds the likely causes that show in a response alone.
+func (p *pasted) causes(r *report, clean *cleaner) []cause {
+	resp := &http.Response{Header: p.header, Request: &http.Request{URL: &url.URL{}}}
+	fmt.Sscan(p.status, &resp.StatusCode)
+	if resp.StatusCode == 0 && len(p.challenges) > 0 && !p.proxy {
+		resp.StatusCode = http.StatusUnauthorized
+	}
+	if len(p.challenges) > 0 {
+		resp.Header.Set(challengeHeader(resp), "") // what it says has been read
+	}
+	in := &inquiry{report: r, attempt: attempt{resp: resp, body: p.body}, question: question{clean: *clean}, words: strings.ToLower(p.body)}
+	if resp.StatusCode >= 200 && !isRefusal(resp.StatusCode) {
+		in.isDisguised()
+	}
+	return in.find(in.insufficientScope, in.signs, in.disguised, in.serverSays, in.malformed, in.noChallenge)
+}
+
+// mostField is how long a field may be that goes on over several lines.
+const mostField = 64 << 10
+
+// readPasted reads what is pasted: a response as "curl -i" or "curl -v" prints it, of which the last one counts, or fields of it, or,
+// if no line has a field name, the values of WWW-Authenticate.
+func readPasted(text string) *pasted {
+	p := &pasted{header: http.Header{}}
 	var bare []string
-	head := false    // whether there is a status line: then the rest is fields, and a body after an empty line
-	current := false // whether the last field was a challenge, which a line that begins with a space continues
+	var content strings.Builder
+	head, body := false, false // whether there was a status line, and whether its fields have ended
+	last := ""                 // the field that a line which begins with a space continues
 	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\r\n")
-		line = strings.TrimPrefix(line, "< ") // as curl -v has it
+		whole := line
+		line = strings.TrimPrefix(strings.TrimRight(line, "\r\n"), "< ") // as curl -v has it
 		name, value, isField := strings.Cut(line, ":")
+		name = http.CanonicalHeaderKey(name)
+		isChallenge := name == "Www-Authenticate" || name == "Proxy-Authenticate"
 		switch {
 		case strings.HasPrefix(line, "HTTP/"):
-			_, status, _ = strings.Cut(line, " ")
-			head, current, values = true, false, nil // the head that counts is the last
-		case isField && (strings.EqualFold(name, "WWW-Authenticate") || strings.EqualFold(name, "Proxy-Authenticate")):
-			values, current, proxy = append(values, strings.TrimSpace(value)), true, strings.EqualFold(name, "Proxy-Authenticate")
-		case current && (strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")):
-			values[len(values)-1] += " " + strings.TrimSpace(line)
+			_, p.status, _ = strings.Cut(line, " ")
+			p.challenges, p.header = nil, http.Header{}
+			content.Reset()
+			head, body, last = true, false, ""
+		case body:
+			content.WriteString(whole)
+		case head && (line == "" || line == "<"):
+			body = true
+		case isField && isChallenge:
+			p.challenges, last, p.proxy = append(p.challenges, strings.TrimSpace(value)), name, name == "Proxy-Authenticate"
+		case last != "" && len(p.challenges[len(p.challenges)-1]) > mostField:
+			// more than any server sends
+		case last != "" && (strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")):
+			p.challenges[len(p.challenges)-1] += " " + strings.TrimSpace(line)
+		case head && isField:
+			p.header.Add(name, strings.TrimSpace(value))
+			last = ""
 		default:
-			current = false
+			last = ""
 			if strings.TrimSpace(line) != "" {
 				bare = append(bare, strings.TrimSpace(line))
 			}
 		}
 	}
-	if !head && values == nil {
-		values = bare
+	p.body = content.String()
+	if !head && p.challenges == nil {
+		p.challenges = bare
 	}
-	return status, values, proxy
+	return p
 }
 
 func isLoopback(host string) bool {

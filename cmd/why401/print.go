@@ -18,13 +18,24 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer, getenv func(string) string) *printer {
+	f, ok := w.(*os.File)
 	p := &printer{w: w, width: 80}
-	if columns, err := strconv.Atoi(getenv("COLUMNS")); err == nil && columns > 0 {
+	if columns := columns(f, getenv); columns > 0 {
 		p.width = min(max(columns, 40), 120)
 	}
-	f, ok := w.(*os.File)
 	p.colour = ok && isTerminal(f) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && getenv("TERM") != ""
 	return p
+}
+
+// columns returns how wide lines may be: as the terminal says, or else COLUMNS; 0 if neither does. F may be nil.
+func columns(f *os.File, getenv func(string) string) int {
+	if f != nil {
+		if n := terminalWidth(f); n > 0 {
+			return n
+		}
+	}
+	n, _ := strconv.Atoi(getenv("COLUMNS"))
+	return n
 }
 
 // The colours, as SGR sequences.
@@ -81,18 +92,47 @@ func (p *printer) report(r *report) {
 	case outcomeRefused, outcomeFailed:
 		colour = red
 	}
+	if len(r.Causes) > 0 {
+		p.brief(r.Causes[0], colour)
+		colour = ""
+	}
 	p.line(0, 0, colour, r.Summary)
 	if r.Error != "" {
 		p.line(2, 0, "", r.Error)
 	}
 	p.exchanges(r)
 	p.challenges(r)
+	p.login(r.Login)
 	if r.Explanation != "" {
 		p.heading("What became of the credentials")
-		p.line(2, 0, "", strings.TrimPrefix(r.Explanation, "authretry: ")+" (authretry: "+r.Reason+")")
+		p.line(2, 0, "", r.Explained()+" (authretry: "+r.Reason+")")
 	}
-	p.causes("Likely causes", r.Causes, true)
-	p.causes("Also", r.Notes, false)
+	if len(r.Causes) > 1 || len(r.Causes) == 1 && r.Causes[0].hasMore() {
+		p.causes("Causes", r.Causes)
+	}
+	p.causes("Also", r.Notes)
+}
+
+// brief prints the likeliest cause and what to do: in a line each, where the screen is as wide as most are.
+func (p *printer) brief(c cause, colour string) {
+	why, do := c.brief()
+	label := "Cause: "
+	if c.Sure != certain && c.Sure != "" {
+		label = strings.ToUpper(c.Sure[:1]) + c.Sure[1:] + " cause: "
+	}
+	p.line(0, 2, colour, p.cut(label+why))
+	if do != "" {
+		p.line(0, 2, bold, p.cut("What to do: "+do))
+	}
+	fmt.Fprintln(p.w)
+}
+
+// cut shortens what has too much of a server's words in it to a line of a usual screen. A narrow one gets all of it.
+func (p *printer) cut(s string) string {
+	if r := []rune(s); len(r) > p.width && p.width >= 80 {
+		return string(r[:p.width-1]) + "…"
+	}
+	return s
 }
 
 func (p *printer) exchanges(r *report) {
@@ -157,8 +197,17 @@ func with(e exchange) string {
 	} else if e.ProxyCredentials != "" {
 		s += ", and " + e.ProxyCredentials + " credentials for the proxy"
 	}
+	switch {
+	case e.Cookies > 0 && s == "without credentials":
+		s = "with " + e.cookies()
+	case e.Cookies > 0:
+		s += ", and " + e.cookies()
+	}
 	if e.Redirected {
 		s = "redirected, " + s
+	}
+	if e.Trial != "" {
+		s = "tried again " + e.Trial + ", " + s
 	}
 	return s
 }
@@ -182,17 +231,14 @@ func (p *printer) challenges(r *report) {
 			p.line(8, 0, dim, q.Meaning)
 		}
 		if c.Token68 > 0 {
-			p.line(4, 4, "", fmt.Sprintf("%d characters of data that belong to the scheme", c.Token68))
+			p.line(4, 4, "", c.Data())
 		}
 		p.line(4, 4, "", "To satisfy it: "+c.Needs+".")
 		if c.Snippet != "" {
-			constructor := "authretry.New("
-			if c.Proxy {
-				constructor = "authretry.NewProxyTransport(nil,"
+			for line := range strings.Lines(c.Snippet) {
+				fmt.Fprint(p.w, "      "+line)
 			}
-			p.line(6, 4, "", "client := &http.Client{Transport: "+constructor)
-			p.line(10, 4, "", c.Snippet+",")
-			p.line(6, 0, "", ")}")
+			fmt.Fprintln(p.w)
 		} else {
 			p.line(4, 4, "", "authretry has no such scheme; implement authretry.Scheme for it, or use a library that has it.")
 		}
@@ -202,21 +248,77 @@ func (p *printer) challenges(r *report) {
 	}
 }
 
+// cookies says how many there are.
+func (e *exchange) cookies() string {
+	if e.Cookies == 1 {
+		return "a cookie"
+	}
+	return strconv.Itoa(e.Cookies) + " cookies"
+}
+
+// login says what -login has found out.
+func (p *printer) login(f *loginFinding) {
+	if f == nil {
+		return
+	}
+	p.heading("Who gives out tokens")
+	p.line(2, 4, "", "The resource calls itself "+f.Resource+", and trusts "+strings.Join(f.Issuers, ", ")+".")
+	if len(f.Scopes) > 0 {
+		p.line(2, 4, "", "It knows the scopes "+strings.Join(f.Scopes, ", ")+".")
+	}
+	if f.Bound {
+		p.line(2, 4, "", "It takes only tokens that are bound to a key (RFC 9449).")
+	}
+	p.line(2, 4, "", "Asked was "+f.Issuer+". "+f.Ways())
+	if f.Tried == "" {
+		p.line(2, 4, "", "Nobody was asked to log in.")
+	} else {
+		p.line(2, 4, bold, "Tried: "+f.Tried+".")
+	}
+}
+
+// Ways says how people log in at an authorization server.
+func (f *loginFinding) Ways() string {
+	s := "It has no login for people"
+	switch {
+	case f.Browser && f.Device:
+		s = "People log in there by a browser, or by another device"
+	case f.Browser:
+		s = "People log in there by a browser"
+	case f.Device:
+		s = "People log in there by another device"
+	}
+	if f.Registers {
+		return s + "; it registers programs on demand (RFC 7591)."
+	}
+	return s + "; it registers no programs on demand."
+}
+
 func quote(s string) string { return `"` + s + `"` }
 
-func (p *printer) causes(heading string, list []cause, numbered bool) {
+func (p *printer) causes(heading string, list []cause) {
 	if len(list) == 0 {
 		return
 	}
 	p.heading(heading)
 	for i, c := range list {
 		mark := "- "
-		if numbered && len(list) > 1 {
+		if c.Sure != "" {
 			mark = fmt.Sprintf("%d. ", i+1)
+			c.Text = "(" + c.Sure + ") " + c.Text
 		}
 		p.line(2, len(mark), "", mark+c.Text)
 		if c.Fix != "" {
 			p.line(2+len(mark), 0, bold, "What to do: "+c.Fix)
 		}
 	}
+}
+
+// Data says what the data after the scheme's name are.
+func (c challenge) Data() string {
+	isWindows := strings.EqualFold(c.Scheme, "Negotiate") || strings.EqualFold(c.Scheme, "NTLM")
+	if isWindows && strings.HasPrefix(c.raw.Token68, "TlRMTVNTUA") { // "NTLMSSP" in base64
+		return fmt.Sprintf("%d characters of a message of NTLM: the server goes on without Kerberos", c.Token68)
+	}
+	return fmt.Sprintf("%d characters of data that belong to the scheme", c.Token68)
 }

@@ -53,6 +53,22 @@ func TestPasswordAtTerminal(t *testing.T) {
 	require.Equal(t, "end", string(echoed[:n]), "nothing before the end has been echoed")
 }
 
+// TestWidthOfTheTerminal goes by the terminal rather than by COLUMNS, which shells do not export.
+func TestWidthOfTheTerminal(t *testing.T) {
+	_, terminal := openTerminal(t)
+	columns := func() int { return newPrinter(terminal, func(string) string { return "100" }).width }
+	for columnsSet, want := range map[uint16]int{50: 50, 90: 90, 7: 40, 300: 120, 0: 100} {
+		size := [4]uint16{24, columnsSet, 0, 0}
+		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, terminal.Fd(), syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&size)))
+		require.Zero(t, errno)
+		require.Equal(t, want, columns())
+	}
+	file, err := os.Create(t.TempDir() + "/out")
+	require.NoError(t, err)
+	defer file.Close()
+	require.Equal(t, 100, newPrinter(file, func(string) string { return "100" }).width, "a file has no width of its own")
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

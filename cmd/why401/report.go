@@ -8,36 +8,42 @@ import (
 
 // A report is all that this program finds out. Its JSON is what -json prints.
 type report struct {
-	Outcome     string      `json:"outcome"`
-	URL         string      `json:"url,omitempty"`
-	Status      int         `json:"status,omitempty"`
-	Summary     string      `json:"summary"`
-	Exchanges   []exchange  `json:"exchanges"`
-	Challenges  []challenge `json:"challenges"`
-	Damage      []string    `json:"damage"`
-	Reason      string      `json:"reason,omitempty"`
-	Explanation string      `json:"explanation,omitempty"`
-	Error       string      `json:"error,omitempty"`
-	Body        string      `json:"body,omitempty"`
-	Causes      []cause     `json:"causes"`
-	Notes       []cause     `json:"notes"`
+	Outcome     string        `json:"outcome"`
+	URL         string        `json:"url,omitempty"`
+	Status      int           `json:"status,omitempty"`
+	Summary     string        `json:"summary"`
+	Exchanges   []exchange    `json:"exchanges"`
+	Challenges  []challenge   `json:"challenges"`
+	Damage      []string      `json:"damage"`
+	Reason      string        `json:"reason,omitempty"`
+	Explanation string        `json:"explanation,omitempty"`
+	Error       string        `json:"error,omitempty"`
+	Body        string        `json:"body,omitempty"`
+	Login       *loginFinding `json:"login,omitempty"`
+	Causes      []cause       `json:"causes"`
+	Notes       []cause       `json:"notes"`
 }
 
 // The outcomes of a report.
 const (
 	outcomePassed    = "passed"    // there was an answer, and it is not a refusal
-	outcomeRefused   = "refused"   // 401, 403 or 407
+	outcomeRefused   = "refused"   // 401, 403 or 407, or another response that means one of them
 	outcomeFailed    = "failed"    // there was no answer, or credentials could not be sent
 	outcomeExplained = "explained" // header lines from standard input
 )
+
+// Explained returns the explanation without the name of who says it.
+func (r *report) Explained() string { return strings.TrimPrefix(r.Explanation, "authretry: ") }
 
 // An exchange is one request on the wire and its response.
 type exchange struct {
 	Method           string        `json:"method"`
 	URL              string        `json:"url"`
 	Redirected       bool          `json:"redirected,omitempty"`       // it follows the Location of the exchange before
+	Trial            string        `json:"trial,omitempty"`            // how it was asked again, to find out more: "without cookies"
 	Credentials      string        `json:"credentials,omitempty"`      // what kind of them, never which
 	ProxyCredentials string        `json:"proxyCredentials,omitempty"` // the same, for the proxy
+	Cookies          int           `json:"cookies,omitempty"`          // how many the server had set before, and got back
 	Own              []string      `json:"own,omitempty"`              // the names of the headers given with -H that it carried
 	Status           int           `json:"status,omitempty"`
 	Phrase           string        `json:"phrase,omitempty"`
@@ -70,11 +76,45 @@ type parameter struct {
 	Meaning string `json:"meaning"`
 }
 
-// A cause is something that may be wrong, and what to do about it. The name is for programs.
+// A cause is something that may be wrong, and what to do about it. The name is for programs. The first sentences of Text
+// and Fix say the most important, in one line each; they come first in what is printed.
 type cause struct {
 	Name string `json:"name"`
+	Sure string `json:"sure,omitempty"` // certain, likely or possible; empty for a note
 	Text string `json:"text"`
 	Fix  string `json:"fix,omitempty"`
+}
+
+// How sure a cause is.
+const (
+	certain  = "certain"  // the server says so, or it was tried
+	likely   = "likely"   // it usually is the matter where this is seen
+	possible = "possible" // it is worth a look
+)
+
+// brief returns the first sentences of Text and Fix.
+func (c cause) brief() (why, do string) { return firstSentence(c.Text), firstSentence(c.Fix) }
+
+// hasMore reports whether there is more to say than the brief.
+func (c cause) hasMore() bool {
+	why, do := c.brief()
+	return why != c.Text || do != c.Fix
+}
+
+// firstSentence returns what comes before the first full stop that is not within “quotes”.
+func firstSentence(s string) string {
+	quotes := 0
+	for i, r := range s {
+		switch {
+		case r == '“':
+			quotes++
+		case r == '”':
+			quotes--
+		case r == '.' && quotes <= 0 && (i+1 == len(s) || s[i+1] == ' '):
+			return s[:i+1]
+		}
+	}
+	return s
 }
 
 // challenges explains the challenges in the values of a header.
@@ -85,11 +125,11 @@ func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, dam
 		shown := c.challenge(p)
 		words, known := schemeNamed(shown.Scheme)
 		ch := challenge{Scheme: shown.Scheme, Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
-		for i, q := range p.Params[:min(len(p.Params), mostParams)] {
-			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), meaningOf(p, q)})
+		for i := range p.Params[:min(len(p.Params), mostParams)] {
+			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), printable(meaningOf(shown, shown.Params[i]), 300)})
 		}
-		needs, snippet := needsOf(shown)
-		ch.Needs, ch.Snippet = printable(needs, 500), printable(snippet, 200)
+		needs, recipe := needsOf(shown)
+		ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)
 		list = append(list, ch)
 	}
 	if err != nil {

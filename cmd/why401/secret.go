@@ -55,7 +55,7 @@ func (c *command) readPassword(ctx context.Context, q *question, u *user, userFl
 		return err
 	}
 	if strings.TrimSpace(u.password) != u.password {
-		q.tokenNotes = append(q.tokenNotes, cause{what + "-space", "The " + strings.ReplaceAll(what, "-", " ") + " begins or ends with a space, and was sent like that.",
+		q.tokenNotes = append(q.tokenNotes, cause{what + "-space", "", "The " + strings.ReplaceAll(what, "-", " ") + " begins or ends with a space, and was sent like that.",
 			"If the space got there by accident, remove it."})
 	}
 	q.clean.hideUser(u.name, u.password)
@@ -95,17 +95,22 @@ func (q *question) tidyToken() {
 	}
 	q.clean.hide(q.token)
 	tidy := strings.TrimSpace(q.token)
+	if whole, ok := strings.CutPrefix(tidy, "\ufeff"); ok {
+		tidy = strings.TrimSpace(whole)
+		q.tokenNotes = append(q.tokenNotes, cause{"token-bom", "", "The token begins with a byte order mark, as some editors put it into files. It was sent without.",
+			"If your program reads the token from the same file, save that as UTF-8 without BOM."})
+	}
 	if unquoted := strings.Trim(tidy, `"'`); unquoted != tidy {
 		tidy = unquoted
-		q.tokenNotes = append(q.tokenNotes, cause{"token-quotes", "The token is in quotes. They are not part of it, so it was sent without them.",
+		q.tokenNotes = append(q.tokenNotes, cause{"token-quotes", "", "The token is in quotes. They are not part of it, so it was sent without them.",
 			"If your program reads the token from the same place, remove the quotes there."})
 	}
 	if word, rest, ok := strings.Cut(tidy, " "); ok && strings.EqualFold(word, "Bearer") {
 		tidy = strings.TrimSpace(rest)
-		q.tokenNotes = append(q.tokenNotes, cause{"token-prefix", `The token begins with the word "Bearer". That is the scheme and not part of the token, so it was sent once only.`,
+		q.tokenNotes = append(q.tokenNotes, cause{"token-prefix", "", `The token begins with the word "Bearer". That is the scheme and not part of the token, so it was sent once only.`,
 			`If your program puts "Bearer" before what it reads from the same place, the server gets the word twice and refuses it: remove it there.`})
 	} else if tidy != q.token && len(q.tokenNotes) == 0 {
-		q.tokenNotes = append(q.tokenNotes, cause{"token-space", "There is white space before or after the token. It was sent without.",
+		q.tokenNotes = append(q.tokenNotes, cause{"token-space", "", "There is white space before or after the token. It was sent without.",
 			"If your program reads the token from the same place, trim it there."})
 	}
 	q.token = tidy

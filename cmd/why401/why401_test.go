@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/require"
@@ -73,12 +74,13 @@ func TestAsk(t *testing.T) {
 		{"redirect-login", nil, "https://api.example.com/", hosts{
 			api: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/login" {
+					w.Header().Set("Content-Type", "text/html")
 					io.WriteString(w, "<html>Please log in</html>")
 					return
 				}
 				http.SetCookie(w, &http.Cookie{Name: "sid", Value: cookie})
 				http.Redirect(w, r, "/login?from=/", http.StatusFound)
-			})}, 0},
+			})}, 1},
 		{"redirect-loop", nil, "https://api.example.com/", hosts{api: says(302, "Location: /again")}, 3},
 		{"redirect-nowhere", nil, "https://api.example.com/", hosts{api: says(302, "Location: ftp://files.example.com/x")}, 3},
 		{"redirect-unreadable", nil, "https://api.example.com/", hosts{api: says(302, "Location: http://[files.example.com/x?key="+cookie)}, 3},
@@ -113,6 +115,8 @@ func TestAsk(t *testing.T) {
 			"proxy.example.com": says(407, `Proxy-Authenticate: Digest realm="way out", nonce="5ccc", qop="auth"`)}, 1},
 		{"proxy-unreachable-target", []string{"-proxy", "http://proxy.example.com:3128"}, "https://api.example.com/", hosts{
 			"proxy.example.com": says(503, "")}, 3},
+		{"proxy-unreachable", []string{"-proxy", "http://proxy.example.com:1"}, "https://api.example.com/", hosts{api: says(200, "")}, 3},
+		{"proxy-unknown", []string{"-proxy", "http://proxy.example.org:3128"}, "http://api.example.com/", hosts{api: says(200, "")}, 3},
 		{"proxy-right", proxyUser("PASSWORD", "-allow-plaintext"), "https://api.example.com/", hosts{api: says(200, "")}, 0},
 		{"proxy-wrong-password", proxyUser("WRONG", "-allow-plaintext"), "https://api.example.com/", hosts{api: says(200, "")}, 1},
 		{"proxy-plain-http", proxyUser("PASSWORD"), "https://api.example.com/", hosts{api: says(200, "")}, 1},
@@ -185,10 +189,15 @@ func TestPaste(t *testing.T) {
 	}{
 		{"paste-line", "WWW-Authenticate: Bearer realm=\"cave\", error=\"invalid_token\", x-new=1\r\n", 0},
 		{"paste-value", "  Negotiate YIIBhgYGKwYBBQ==\n", 0},
+		{"paste-ntlm", "Proxy-Authenticate: Negotiate TlRMTVNTUAACAAAADAAMADAAAAABAoEA\nProxy-Authenticate: NTLM\n", 0},
 		{"paste-head", head, 0},
 		{"paste-proxy", "Proxy-Authenticate: Basic realm=\"way out\"\n", 0},
 		{"paste-401-without", "HTTP/1.1 401 Unauthorized\nContent-Length: 0\n\n", 0},
 		{"paste-nothing", "", 3},
+		{"paste-cloudflare", "HTTP/2 403 \nserver: cloudflare\ncf-mitigated: challenge\ncontent-type: text/html\n\n<title>Just a moment...</title>\n", 0},
+		{"paste-graphql", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{\"errors\":[{\"message\":\"no\",\r\n\"extensions\":{\"code\":\"UNAUTHENTICATED\"}}]}\r\n", 0},
+		{"paste-login-page", "HTTP/1.1 200 OK\nContent-Type: text/html\n\n<form><input type=\"password\"></form>", 0},
+		{"paste-verbose", "* Connected\n> GET / HTTP/1.1\n>\n< HTTP/1.1 401 Unauthorized\n< WWW-Authenticate: Basic realm=\"cave\"\n<\n{\"WWW-Authenticate\": 1}\n", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, status := newWorld(t, nil).run(nil, c.in, true)
@@ -212,6 +221,9 @@ func TestUsage(t *testing.T) {
 		"-X takes a method":              {"-X", "GET IT", "https://api.example.com/"},
 		"one URL is enough":              {"https://api.example.com/", "-u", "Aladdin"},
 		"flag provided but not defined":  {"-k", "https://api.example.com/"},
+		"-register are for -login":       {"-register", "https://api.example.com/"},
+		"-login gets a token":            {"-login", "-token-env", "TOKEN", "https://api.example.com/"},
+		"-issuer: the URL must begin":    {"-login", "-issuer", "ftp://Aladdin:" + password + "@x", "https://api.example.com/"},
 		"either -token-env or":           {"-token-env", "TOKEN", "-token-file", "x", "https://api.example.com/"},
 		"-password-file: open no-such-f": {"-u", "Aladdin", "-password-file", "no-such-file", "https://api.example.com/"},
 	} {
@@ -289,7 +301,7 @@ func TestWidth(t *testing.T) {
 		newPrinter(&out, getenv).report(&report{Summary: strings.Repeat("word ", 60), Causes: []cause{{Text: strings.Repeat("why ", 60), Fix: strings.Repeat("how ", 60)}}})
 		longest := 0
 		for line := range strings.Lines(out.String()) {
-			longest = max(longest, len(line)-1)
+			longest = max(longest, utf8.RuneCountInString(line)-1)
 		}
 		require.LessOrEqual(t, longest, most)
 		require.Greater(t, longest, most-10)
@@ -297,7 +309,6 @@ func TestWidth(t *testing.T) {
 	}
 }
 
-// TestRedirectedKey keeps a header with a key from another origin, where http.Client would have sent it.
 // What is given with -H does not go to a host that is the same by Unicode's case mapping, and dialled by another name.
 func TestHostOfARedirectIsComparedByBytes(t *testing.T) {
 	for to, want := range map[string]bool{"https://KUBE.test/x": false, "https://\u212aube.test/": true} {
@@ -305,6 +316,7 @@ func TestHostOfARedirectIsComparedByBytes(t *testing.T) {
 	}
 }
 
+// TestRedirectedKey keeps a header with a key from another origin, where http.Client would have sent it.
 func TestRedirectedKey(t *testing.T) {
 	var got []string
 	w := newWorld(t, map[string]http.Handler{
@@ -317,7 +329,7 @@ func TestRedirectedKey(t *testing.T) {
 	out, status := w.run([]string{"-H", "X-API-Key: " + apiKey, "-H", "Accept: text/plain", "https://api.example.com/"}, "", true)
 	require.Equal(t, exitRefused, status)
 	require.Equal(t, []string{"text/plain"}, got)
-	require.Contains(t, out, "what was given with -H")
+	require.Contains(t, strings.Join(strings.Fields(out), " "), "what was given with -H")
 }
 
 // TestAhead sends Basic where nobody asks for it.

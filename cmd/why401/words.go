@@ -12,7 +12,7 @@ type schemeWords struct {
 	rfc     string // where it is defined
 	meaning string
 	needs   string // what a client must have or do
-	snippet string // the authretry.Scheme that does it; empty: none does
+	recipe  recipe // what does it in a program; empty: authretry has nothing
 }
 
 // schemes is what this program knows about auth-schemes, those of the IANA registry (RFC 9110 §16.4.1) and those that
@@ -20,45 +20,45 @@ type schemeWords struct {
 var schemes = []schemeWords{
 	{"Basic", "RFC 7617", "user name and password, base64-encoded but not encrypted, with each request",
 		"a user name and a password, and https to carry them",
-		`&authretry.Basic{Username: "…", Password: os.Getenv("…")}`},
+		basicRecipe},
 	{"Digest", "RFC 7616", "a hash that proves that the client knows the password, without sending it",
 		"a user name and a password; the answer is computed from the nonce of this challenge",
-		`&authretry.Digest{Username: "…", Password: os.Getenv("…")}`},
+		digest},
 	{"Bearer", "RFC 6750", "a token from an authorization server: whoever bears it is let in",
 		"an access token that is meant for this server, has not expired and has the scope asked for",
-		`&authretry.Bearer{Source: &authretry.TokenSource{Fetch: authretry.RefreshGrant(config), Initial: token}}`},
+		bearer},
 	{"DPoP", "RFC 9449", "an access token that is bound to a key of the client",
-		"a DPoP-bound access token, and for each request a fresh DPoP header, signed with the key", ""},
+		"a DPoP-bound access token, and for each request a fresh DPoP header, signed with the key", bound},
 	{"Negotiate", "RFC 4559", "Kerberos, or NTLM in its place, as Windows domains have it (SPNEGO)",
-		"a Kerberos ticket (see klist) or a domain login, and a library that speaks SPNEGO", ""},
+		"a Kerberos ticket (kinit gets one, klist shows it), a keytab or a domain password, and module negotiate", kerberos},
 	{"NTLM", "[MS-NTHT]", "a Windows login that authenticates a connection rather than a request",
-		"a domain, a user name and a password, and a library that speaks NTLM over one connection", ""},
+		"a domain, a user name and a password, and module ntlm; Negotiate with Kerberos is stronger, where it is offered", windows},
 	{"AWS4-HMAC-SHA256", "AWS Signature Version 4", "a signature over the request, made with an access key",
-		"an access key and its secret, the right region and service name, and a clock that is right to five minutes", ""},
+		"an access key and its secret, the right region and service name, and a clock that is right to five minutes", recipe{}},
 	{"ApiKey", "no standard", "a fixed key that the provider has given out",
 		"the key; whether it goes into Authorization or a header of its own is in the provider's documentation",
-		`&authretry.APIKey{Key: os.Getenv("…")}`},
+		keyRecipe("ApiKey")},
 	{"Token", "no standard", "a fixed token that the provider has given out",
 		"the token, after the word Token in the Authorization header",
-		`&authretry.APIKey{Prefix: "Token", Key: os.Getenv("…")}`},
+		keyRecipe("Token")},
 	{"HOBA", "RFC 7486", "a signature with a key pair that the client has registered, instead of a password",
-		"the registered private key", ""},
+		"the registered private key", recipe{}},
 	{"Mutual", "RFC 8120", "a password proof in which client and server convince each other",
-		"a user name and a password, and a client that has the key exchange of RFC 8121", ""},
+		"a user name and a password, and a client that has the key exchange of RFC 8121", recipe{}},
 	{"SCRAM-SHA-256", "RFC 7804", "a salted password proof in which client and server convince each other",
-		"a user name and a password, and a client that has SCRAM", ""},
+		"a user name and a password, and a client that has SCRAM", recipe{}},
 	{"SCRAM-SHA-1", "RFC 7804", "a salted password proof in which client and server convince each other",
-		"a user name and a password, and a client that has SCRAM", ""},
+		"a user name and a password, and a client that has SCRAM", recipe{}},
 	{"vapid", "RFC 8292", "a signed token by which a push service knows an application server",
-		"a token signed with the key that the push subscription was made for", ""},
+		"a token signed with the key that the push subscription was made for", recipe{}},
 	{"OAuth", "RFC 5849", "OAuth 1.0: a signature over the request, made with a client's and a token's secret",
-		"consumer key and secret, token and token secret, and a clock that is right", ""},
+		"consumer key and secret, token and token secret, and a clock that is right", recipe{}},
 	{"GNAP", "RFC 9635", "an access token that is bound to a key of the client",
-		"an access token granted by the authorization server of as_uri, and its key", ""},
+		"an access token granted by the authorization server of as_uri, and its key", recipe{}},
 	{"PrivateToken", "RFC 9577", "an anonymous token that shows that an issuer trusts the client",
-		"a token of the issuer named in the challenge; browsers and phones have them", ""},
+		"a token of the issuer named in the challenge; browsers and phones have them", recipe{}},
 	{"Concealed", "RFC 9729", "a signature that is sent without a challenge, on resources that hide themselves",
-		"the private key that the server knows", ""},
+		"the private key that the server knows", recipe{}},
 }
 
 // schemeNamed returns what is known about a scheme.
@@ -72,7 +72,7 @@ func schemeNamed(name string) (schemeWords, bool) {
 		name:    name,
 		meaning: "a scheme that this program does not know",
 		needs:   "whatever the server's documentation says; if that is a fixed key after the word " + name + ", APIKey sends it",
-		snippet: `&authretry.APIKey{Prefix: "` + name + `", Key: os.Getenv("…")}`,
+		recipe:  keyRecipe(name),
 	}, false
 }
 
@@ -142,6 +142,9 @@ func meaningOf(c authretry.Challenge, p authretry.Param) string {
 	if strings.EqualFold(p.Name, "realm") && isRegistry(c) {
 		return "where tokens are to be had (container registries)"
 	}
+	if meaning := registryScope(p.Value); strings.EqualFold(p.Name, "scope") && isRegistry(c) && meaning != "" {
+		return meaning
+	}
 	for _, w := range params {
 		if !strings.EqualFold(w.name, p.Name) || w.scheme != "" && !strings.EqualFold(w.scheme, c.Scheme) {
 			continue
@@ -155,25 +158,20 @@ func meaningOf(c authretry.Challenge, p authretry.Param) string {
 	return "an extension that this program does not know"
 }
 
-// needsOf returns what satisfies the challenge c.
-func needsOf(c authretry.Challenge) (needs, snippet string) {
-	s, _ := schemeNamed(c.Scheme)
-	switch {
-	case isRegistry(c):
-		return "a token that the realm's URL gives out to a GET with service and scope as its query; a FetchFunc finds the three in TokenRequest.Challenge",
-			`&authretry.Bearer{Source: &authretry.TokenSource{Fetch: fetch}}`
-	case strings.EqualFold(c.Scheme, "Bearer") && c.Params.Get("error") == "insufficient_scope":
-		needs = "an access token with another scope: a new login or client-credentials request that asks for it"
-		if scope := c.Params.Get("scope"); scope != "" {
-			needs = "an access token whose scope includes " + scope + ": a new login or client-credentials request that asks for it"
+// registryScope says what a scope of a container registry allows, such as "repository:cave/lamp:pull,push"; empty if it is none.
+func registryScope(scope string) string {
+	const most = 3
+	var list []string
+	for one := range strings.FieldsSeq(scope) {
+		kind, rest, _ := strings.Cut(one, ":")
+		colon := strings.LastIndexByte(rest, ':')
+		if colon < 0 || len(list) == most {
+			return ""
 		}
-		return needs, s.snippet
+		list = append(list, "to "+strings.ReplaceAll(rest[colon+1:], ",", " and ")+" in the "+kind+" "+rest[:colon])
 	}
-	return s.needs, s.snippet
-}
-
-// isRegistry reports whether c is of the kind that container registries send.
-func isRegistry(c authretry.Challenge) bool {
-	realm := c.Params.Get("realm")
-	return strings.EqualFold(c.Scheme, "Bearer") && c.Params.Get("service") != "" && (strings.HasPrefix(realm, "https://") || strings.HasPrefix(realm, "http://"))
+	if list == nil {
+		return ""
+	}
+	return "what the token must allow: " + strings.Join(list, ", ")
 }

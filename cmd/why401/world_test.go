@@ -39,6 +39,7 @@ type world struct {
 	t      *testing.T
 	hosts  map[string]http.Handler
 	env    map[string]string // besides the secrets of the tests
+	at     map[string]string // addresses of hosts that have a server of their own
 	plain  *httptest.Server
 	secure *httptest.Server
 }
@@ -69,6 +70,8 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 	host, port, _ := net.SplitHostPort(address)
 	var d net.Dialer
 	switch {
+	case w.at[host] != "":
+		return d.DialContext(ctx, network, w.at[host])
 	case w.hosts[host] == nil:
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
 	case port == "443":
@@ -85,7 +88,7 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 
 // run runs the command in the world.
 func (w *world) run(args []string, stdin string, trust bool) (out string, status int) {
-	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust}}
+	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust}, ForceAttemptHTTP2: true}
 	w.t.Cleanup(base.CloseIdleConnections)
 	var stdout, stderr bytes.Buffer
 	c := command{
@@ -107,16 +110,16 @@ func (w *world) getenv(name string) string {
 		"EXPIRED": expired, "UNREVOKED": fresh, "EARLY": early}[name]
 }
 
-// jwt makes a token. Nobody verifies it, so anything will do for a signature.
-func jwt(claims string) string {
+// newJWT makes a token. Nobody verifies it, so anything will do for a signature.
+func newJWT(claims string) string {
 	e := base64.RawURLEncoding
 	return e.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + e.EncodeToString([]byte(claims)) + "." + e.EncodeToString([]byte("signature-of-the-test-itself"))
 }
 
 var (
-	expired = jwt(fmt.Sprintf(`{"sub":"Ali","exp":%d}`, noon.Add(-3*time.Hour).Unix()))
-	fresh   = jwt(fmt.Sprintf(`{"sub":"Ali","iss":"https://login.example.com","aud":["treasury"],"scope":"read","exp":%d}`, noon.Add(time.Hour).Unix()))
-	early   = jwt(fmt.Sprintf(`{"sub":"Ali","nbf":%d}`, noon.Add(10*time.Minute).Unix()))
+	expired = newJWT(fmt.Sprintf(`{"sub":"Ali","exp":%d}`, noon.Add(-3*time.Hour).Unix()))
+	fresh   = newJWT(fmt.Sprintf(`{"sub":"Ali","iss":"https://login.example.com","aud":["treasury"],"scope":"read","exp":%d}`, noon.Add(time.Hour).Unix()))
+	early   = newJWT(fmt.Sprintf(`{"sub":"Ali","nbf":%d}`, noon.Add(10*time.Minute).Unix()))
 )
 
 // guarded returns a server of package authtest.

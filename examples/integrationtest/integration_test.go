@@ -2,6 +2,8 @@
 package integrationtest
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,7 +21,30 @@ func upload(client *http.Client, url, report string) error {
 		return err
 	}
 	defer resp.Body.Close()
-	return authretry.Explain(resp)
+	if err := authretry.Explain(resp); err != nil { // says why the server refuses
+		return err
+	}
+	if resp.StatusCode != http.StatusOK { // which Explain does not judge
+		return fmt.Errorf("the report was not stored: %s", resp.Status)
+	}
+	return nil
+}
+
+// Explain tells refusals from all else. Whether the report was stored is another question.
+func TestUploadNoticesThatNothingWasStored(t *testing.T) {
+	guard := &authtest.Digest{Username: "Mufasa", Password: "Circle of Life"}
+	srv := authtest.NewServer(guard)
+	defer srv.Close()
+	client := &http.Client{Transport: authretry.New(&authretry.Digest{Username: "Mufasa", Password: "Circle of Life"})}
+	srv.Inject("/", 1, authtest.Reply(500, nil, "the disk is full"))
+	if err := upload(client, srv.URL, "all is well"); err == nil || !strings.Contains(err.Error(), "500") {
+		t.Errorf("the server had answered 500, and upload says %v", err)
+	}
+	guard.Password = "changed"
+	var refused *authretry.Rejection
+	if err := upload(client, srv.URL, "all is well"); !errors.As(err, &refused) || refused.Reason != authretry.ReasonCredentialsRefused {
+		t.Errorf("the password was wrong, and upload says %v", err)
+	}
 }
 
 func TestUploadSurvivesAStaleNonce(t *testing.T) {

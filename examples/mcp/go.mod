@@ -5,7 +5,7 @@ go 1.26.0
 replace github.com/authretry/authretry => ../..
 
 require (
-	github.com/authretry/authretry v0.0.0
+	github.com/authretry/authretry v0.1.0
 	github.com/modelcontextprotocol/go-sdk v1.8.0
 )
 

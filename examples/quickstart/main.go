@@ -41,6 +41,9 @@ func main() {
 			log.Fatal(err)
 		}
 		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			log.Fatal(resp.Status, ": ", authretry.Explain(resp)) // says why, if it is a refusal
+		}
 	}
 	visit("Basic: challenged once, then sent ahead", "/letters/1")
 	visit("Basic again", "/letters/2")
@@ -52,7 +55,7 @@ func main() {
 	visit("Bearer again", "/api/me")
 
 	counts := srv.Counts()
-	fmt.Printf("\n7 calls took %d requests and %d token request; each ended well.\n", counts.Requests, counts.TokenRequests)
+	fmt.Printf("\n7 calls took %d requests and %d token request; each was answered 200 in the end.\n", counts.Requests, counts.TokenRequests)
 }
 
 // wire prints what goes over the wire, with secrets masked.

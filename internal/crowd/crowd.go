@@ -24,17 +24,21 @@ type Crowd[K comparable, N any] struct {
 	stop context.CancelFunc
 	turn chan struct{} // has room for one, who asks for all
 
-	mu   sync.Mutex // guards what follows; locked after of.mu
-	all  map[chan N]bool
-	last N
+	mu     sync.Mutex // guards what follows; locked after of.mu
+	all    map[chan N]Mark
+	joined Mark
+	last   N
 }
+
+// A Mark says who is in a crowd: all who had joined by then.
+type Mark uint64
 
 // Join has the caller be told the news of what it waits for, until it leaves.
 func (c *Crowds[K, N]) Join(key K) (g *Crowd[K, N], news chan N) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if g = c.all[key]; g == nil {
-		g = &Crowd[K, N]{turn: make(chan struct{}, 1), of: c, key: key, all: make(map[chan N]bool)}
+		g = &Crowd[K, N]{turn: make(chan struct{}, 1), of: c, key: key, all: make(map[chan N]Mark)}
 		g.Context, g.stop = context.WithCancel(context.Background())
 		if c.all == nil {
 			c.all = make(map[K]*Crowd[K, N])
@@ -44,7 +48,8 @@ func (c *Crowds[K, N]) Join(key K) (g *Crowd[K, N], news chan N) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	news = make(chan N, 1)
-	g.all[news] = true
+	g.joined++
+	g.all[news] = g.joined
 	return g, news
 }
 
@@ -97,18 +102,29 @@ func (g *Crowd[K, N]) Last() N {
 	return g.last
 }
 
-// Tell tells everybody the news, in place of those that one has not heard yet.
-func (g *Crowd[K, N]) Tell(n N) { g.TellUnless(func(N) bool { return false }, n) }
+// Mark returns a Mark of those who are there now. Who asks takes it before that, so that news of before somebody joined are not told
+// to that one, who may have seen later ones.
+func (g *Crowd[K, N]) Mark() Mark {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.joined
+}
+
+// Tell tells the news to everybody who was there at the Mark, in place of those that one has not heard yet.
+func (g *Crowd[K, N]) Tell(at Mark, n N) { g.TellUnless(func(N) bool { return false }, at, n) }
 
 // TellUnless is Tell, but it tells nothing if known returns true for what was told last.
-func (g *Crowd[K, N]) TellUnless(known func(last N) bool, n N) {
+func (g *Crowd[K, N]) TellUnless(known func(last N) bool, at Mark, n N) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if known(g.last) {
 		return
 	}
 	g.last = n
-	for news := range g.all {
+	for news, joined := range g.all {
+		if joined > at {
+			continue
+		}
 		select {
 		case <-news:
 		default:

@@ -30,7 +30,7 @@ func TestOneAsksForAll(t *testing.T) {
 					}
 					if time.Sleep(time.Second); g.Last() < 3 {
 						asked++
-						g.Tell(asked)
+						g.Tell(g.Mark(), asked)
 					}
 					<-g.turn
 				}
@@ -63,7 +63,7 @@ func TestNewsComeBeforeTheTurn(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		g.Tell(7)
+		g.Tell(g.Mark(), 7)
 		<-mine // who asks has no need of it
 		g.EndTurn(mine)
 		synctest.Wait()
@@ -84,17 +84,22 @@ func TestTheLastNewsCount(t *testing.T) {
 	g, news := crowds.Join("x")
 	other, _ := crowds.Join("y")
 	require.NotSame(t, g, other)
-	g.Tell(1)
-	g.Tell(2)
-	g.TellUnless(func(last int) bool { return last == 2 }, 3)
+	g.Tell(g.Mark(), 1)
+	g.Tell(g.Mark(), 2)
+	g.TellUnless(func(last int) bool { return last == 2 }, g.Mark(), 3)
 	require.Equal(t, 2, <-news)
 	require.Empty(t, news)
 	require.Equal(t, 2, g.Last())
 	later, laterNews := crowds.Join("x")
 	require.Same(t, g, later)
 	require.Empty(t, laterNews, "who comes later has seen for itself")
+	at := g.Mark()
+	_, latest := crowds.Join("x")
+	g.Tell(at, 4)
+	require.Equal(t, []int{4, 4}, []int{<-news, <-laterNews})
+	require.Empty(t, latest, "what was read before it came is not for it")
 	n, last := crowds.Look("x")
-	require.Equal(t, []int{2, 2}, []int{n, last})
+	require.Equal(t, []int{3, 4}, []int{n, last})
 }
 
 // What one of a crowd has started ends with the last one, and the next crowd starts it again.

@@ -13,9 +13,9 @@ import (
 )
 
 // Start starts a D-Bus session with a GNOME Keyring that is unlocked, for as long as the test lasts, and has the environment
-// say so. Where these are not installed, the test is skipped, or fails if AUTHRETRY_INTEROP is "require". The keyring may take a moment
+// say so. Methods of its collections that are forbidden, such as "CreateItem", fail. Where these are not installed, the test is skipped, or fails if AUTHRETRY_INTEROP is "require". The keyring may take a moment
 // until it answers.
-func Start(t testing.TB) (daemon *exec.Cmd) {
+func Start(t testing.TB, forbidden ...string) (daemon *exec.Cmd) {
 	t.Helper()
 	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -32,12 +32,15 @@ func Start(t testing.TB) (daemon *exec.Cmd) {
 		t.Setenv(name, value)
 	}
 	// Unlike a usual session's, it starts nothing by itself: a second keyring, which is locked, might come before ours.
-	config := filepath.Join(home, "bus.conf")
+	config, deny := filepath.Join(home, "bus.conf"), ""
+	for _, member := range forbidden {
+		deny += `<deny send_interface="org.freedesktop.Secret.Collection" send_member="` + member + `"/>`
+	}
 	if err := os.WriteFile(config, []byte(`<busconfig>
 	<type>session</type>
 	<listen>unix:dir=`+home+`</listen>
 	<auth>EXTERNAL</auth>
-	<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy>
+	<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/>`+deny+`</policy>
 </busconfig>`), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -92,16 +92,14 @@ func Start() (s *Server, err error) {
 			err = fmt.Errorf("initdb: %w: %s", err, output)
 		}
 	}
-	for range 3 { // since somebody else may take a port that was free
-		if err != nil {
+	for tries := 0; err == nil && tries < 3; tries++ { // since somebody else may take a port that was free
+		if s.port, err = freePort(); err != nil {
 			break
 		}
-		if s.port, err = freePort(); err == nil {
-			if err = s.Run(); err == nil {
-				return s, nil
-			}
+		if err = s.Run(); err == nil {
+			return s, nil
 		}
-		if errors.Is(err, errEnded) {
+		if errors.Is(err, errEnded) && tries < 2 {
 			err = nil
 		}
 	}

@@ -1,4 +1,4 @@
-// Package browser tests a login in a real browser, headless Chromium, at oidc-provider. It is a module of its own because what drives
+// Package browser tests a login at oidc-provider, and the report of cmd/why401, in a real browser, headless Chromium. It is a module of its own because what drives
 // the browser has dependencies.
 package browser
 

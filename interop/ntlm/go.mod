@@ -3,9 +3,9 @@ module github.com/authretry/authretry/interop/ntlm
 go 1.26.0
 
 require (
-	github.com/authretry/authretry v0.0.0
-	github.com/authretry/authretry/interop v0.0.0
-	github.com/authretry/authretry/ntlm v0.0.0
+	github.com/authretry/authretry v0.1.0
+	github.com/authretry/authretry/interop v0.1.0
+	github.com/authretry/authretry/ntlm v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 

@@ -3,8 +3,8 @@ module github.com/authretry/authretry/interop/registries
 go 1.26.0
 
 require (
-	github.com/authretry/authretry v0.0.0
-	github.com/authretry/authretry/interop v0.0.0
+	github.com/authretry/authretry v0.1.0
+	github.com/authretry/authretry/interop v0.1.0
 	github.com/google/go-containerregistry v0.22.1
 	github.com/opencontainers/go-digest v1.0.0
 	github.com/opencontainers/image-spec v1.1.1

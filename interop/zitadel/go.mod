@@ -3,7 +3,7 @@ module github.com/authretry/authretry/interop/zitadel
 go 1.26.0
 
 require (
-	github.com/authretry/authretry v0.0.0
+	github.com/authretry/authretry v0.1.0
 	github.com/go-jose/go-jose/v4 v4.1.9
 	github.com/stretchr/testify v1.12.1
 	github.com/zitadel/oidc/v3 v3.52.0

@@ -1,9 +1,9 @@
 package servers
 
 import (
-	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -34,9 +34,13 @@ func Squid(t testing.TB, schemes ...string) *Server {
 		}
 	}
 	conf := write(t, dir, "squid.conf", fill(auth+squidConf, "dir", dir, "port", port, "realm", Realm))
-	// By its name it has shared memory of its own, beside a Squid that is running, or has died and left some behind.
-	run(t, dir, []int{port}, exec.Command(squid, "-N", "-n", fmt.Sprint("squid", port), "-f", conf))
+	run(t, dir, []int{port}, squidCommand(squid, conf, port))
 	return &Server{URL: url("http", port), Dir: dir, accessLog: filepath.Join(dir, "access.log")}
+}
+
+// squidCommand returns what starts Squid, with shared memory of its own: by default all have the same, also what one has left behind.
+func squidCommand(squid, conf string, port int) *exec.Cmd {
+	return exec.Command(squid, "-N", "-n", "interop"+strconv.Itoa(port), "-f", conf)
 }
 
 const squidConf = `

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/authretry/authretry"
+)
+
+func (in *inquiry) notSent() *cause {
+	if !in.is(authretry.ReasonPlaintext) {
+		return nil
+	}
+	if p := in.proxyURL(); p != nil && in.rejected.Origin == p.Scheme+"://"+p.Host {
+		return &cause{"proxy-plain-http", certain, "The proxy's URL is plain http, so it was sent no credentials. Everybody on the way could have read them (RFC 7617 §4).",
+			"Use a proxy with an https:// URL, or Digest. If the network up to the proxy can be trusted, say so: -allow-plaintext here, ProxyTransport.AllowPlaintext in a program."}
+	}
+	return &cause{"plain-http", certain, "The URL is plain http, so no credentials were sent. Everybody on the way could have read them (RFC 6750 §5.3, RFC 7617 §4).",
+		"Use https. If the network can be trusted, say so: -allow-plaintext here, Transport.AllowPlaintext in a program."}
+}
+
+// noAnswer says why there is none.
+func (in *inquiry) noAnswer() *cause {
+	if in.report.Outcome != outcomeFailed || in.rejected != nil {
+		return nil
+	}
+	host, port := in.clean.host(in.asked().Hostname()), portOf(in.asked())
+	var dns *net.DNSError
+	var op *net.OpError
+	switch err := in.err; {
+	case in.resp != nil:
+		return &cause{"proxy-failed", certain, "The proxy did not connect to the server, which was not asked. It could not or would not connect to " + host + ".",
+			"Ask whoever runs the proxy, or set NO_PROXY for the host."}
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return &cause{"http-not-https", certain, "The server speaks plain http on this port.", "Use http://, or the port that has TLS (443 usually)."}
+	case in.refusesHandshake():
+		return nil // clientCertificate knows why
+	case tlsProblem(err):
+		return in.badCertificate(err)
+	case in.proxyIsUnreachable(err):
+		return &cause{"proxy-unreachable", certain, "The proxy cannot be reached, so the server was not asked. The proxy is " + in.clean.host(in.proxyURL().Host) + ".",
+			"Check the proxy's host and port (-proxy, HTTP_PROXY, HTTPS_PROXY). Or go without one: set NO_PROXY for the host."}
+	case errors.As(err, &dns):
+		return &cause{"dns", certain, "The host's name is not known to the DNS that was asked. The name is " + host + ".", "Check the spelling, and whether it is seen from here (VPN?)."}
+	case isTimeout(err):
+		return &cause{"timeout", certain, "There was no answer in time.", "Check host, port, firewalls, and whether a proxy is needed. Or give it longer with -timeout."}
+	case errors.Is(err, errTooManyRedirects):
+		return &cause{"redirect-loop", certain, "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
+			"See below where the circle is, and ask its last URL directly."}
+	case len(in.hops) > 1 && strings.Contains(err.Error(), "unsupported protocol scheme"), len(in.hops) > 0 && in.hops[len(in.hops)-1].err == nil:
+		return &cause{"redirect", certain, "A redirect leads to where no http client can go.", "Look at the Location below, and have the server repaired. Or ask the right URL directly."}
+	case isHTTP2(err):
+		return nil // brokenHTTP2 says so
+	case errors.As(err, &op) && op.Op == "dial":
+		return &cause{"connection", certain, "Nothing accepts connections at this host and port. They are " + net.JoinHostPort(host, port) + ".", "Check host and port, and whether the server runs."}
+	}
+	return &cause{"broken", certain, "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
+}
+
+// proxyIsUnreachable reports whether there was no connection to the proxy.
+func (in *inquiry) proxyIsUnreachable(err error) bool {
+	var op *net.OpError
+	return in.proxyURL() != nil && errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
+}
+
+// overHTTP1 is a transport that speaks HTTP/1.1 only. It is no clone of http.DefaultTransport, which would go on to offer HTTP/2.
+const overHTTP1 = "base := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: new(http.Protocols)}; base.Protocols.SetHTTP1(true)"
+
+// brokenHTTP2 is for a server whose answer over HTTP/2 is none, such as lighttpd's with two challenges in one field.
+func (in *inquiry) brokenHTTP2() *cause {
+	if in.trials.brokenHTTP2 == "" && !isHTTP2(in.err) {
+		return nil
+	}
+	text := "The server's answer over HTTP/2 is broken, so clients drop it. "
+	if in.trials.brokenHTTP2 != "" {
+		text += "It was: " + in.trials.brokenHTTP2 + "."
+	} else {
+		text += "It was: " + in.errorText(in.err, 200) + "."
+	}
+	if in.resp != nil {
+		text += " Over HTTP/1.1 it answered " + statusText(in.resp.StatusCode) + "."
+	}
+	if strings.Contains(text, "www-authenticate") {
+		text += " lighttpd sends two Digest challenges in one field, with a line break between them, which HTTP/2 forbids (RFC 9113 §8.2.1)."
+	}
+	return &cause{"http2", certain, text,
+		"Use HTTP/1.1. In a program, it is Base, or the client's Transport: " + overHTTP1 + ". In lighttpd, offer one algorithm of Digest, or set server.feature-flags += ( \"server.h2proto\" => \"disable\" )."}
+}
+
+// refusesHandshake reports whether the server broke off, after it had asked for a client certificate and got none.
+func (in *inquiry) refusesHandshake() bool {
+	if in.err == nil || in.certificate == nil {
+		return false
+	}
+	var verification *tls.CertificateVerificationError
+	return strings.Contains(in.err.Error(), "certificate required") || strings.Contains(in.err.Error(), "remote error: tls: ") || !errors.As(in.err, &verification) && in.resp == nil && !isTimeout(in.err) && !isTLS(in.err)
+}
+
+// clientCertificate is for a server that has asked for one in the handshake.
+func (in *inquiry) clientCertificate() *cause {
+	if in.certificate == nil || in.err == nil && !in.refused() || in.rejected != nil && in.resp == nil {
+		return nil
+	}
+	if in.disguise != nil && strings.HasPrefix(in.disguise.Name, "client-certificate") {
+		return nil // it is said already
+	}
+	c := &cause{Name: "client-certificate", Sure: certain, Text: "The server wants a client certificate (mutual TLS). It says nothing without one.",
+		Fix: "Get one from whoever runs the server, and try it with curl. The command is: curl --cert FILE --key FILE " + in.clean.url(in.url) +
+			" and in a program, it is set as Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."}
+	switch {
+	case in.err != nil && !in.refusesHandshake():
+		c.Sure, c.Text = likely, "The server asks for a client certificate as well (mutual TLS). That was seen in a handshake without verification, in which nothing was sent; whether it goes on without one is not known."
+	case in.err == nil:
+		c.Sure, c.Text = possible, "The server asks for a client certificate, and got none. It answers without one, but may answer otherwise to who has one."
+	}
+	if issuers := in.issuers(); issuers != "" {
+		c.Text += " It takes those issued by " + issuers + "."
+	}
+	return c
+}
+
+// issuers names the authorities whose client certificates the server takes, as far as it says so.
+func (in *inquiry) issuers() string {
+	const most = 3
+	var names []string
+	for _, der := range in.certificate.AcceptableCAs[:min(most, len(in.certificate.AcceptableCAs))] {
+		var name pkix.RDNSequence
+		if rest, err := asn1.Unmarshal(der, &name); err == nil && len(rest) == 0 {
+			names = append(names, in.clean.text(name.String(), 100))
+		}
+	}
+	if len(in.certificate.AcceptableCAs) > most {
+		names = append(names, "others")
+	}
+	return strings.Join(names, " or ")
+}
+
+// badCertificate says what is wrong with the server's certificate, or with TLS at all.
+func (in *inquiry) badCertificate(err error) *cause {
+	host, port := in.clean.host(in.asked().Hostname()), portOf(in.asked())
+	look := "openssl s_client -connect " + net.JoinHostPort(host, port) + " -servername " + host
+	nothing := " Nothing has been asked yet, and no credentials were sent."
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return &cause{"tls-expired", certain, "The server's certificate has expired, or is not valid yet." + in.validity(invalid.Cert) + nothing,
+			"Have it renewed, or set the clock here right. Look at it with: " + look}
+	case errors.As(err, &name):
+		return &cause{"tls-name", certain, "The server's certificate is for another host name." + in.names(name.Certificate) + nothing,
+			"Use a name that it has, or have one issued for this name. Look at it with: " + look}
+	case errors.As(err, &unknown):
+		return &cause{"tls-untrusted", certain, "The server's certificate is from no authority that is trusted here. It is self-signed, or of a private authority, or a device in between opens TLS." + nothing,
+			"Set SSL_CERT_FILE to the authority's certificate, if you trust it. Look at it with: " + look}
+	}
+	return &cause{"tls", certain, "TLS failed, so nothing has been asked yet. No credentials were sent.", "See what the server can do with openssl s_client. The command is: " + look}
+}
+
+func (in *inquiry) validity(c *x509.Certificate) string {
+	if c == nil {
+		return ""
+	}
+	return " It is valid from " + c.NotBefore.UTC().Format(time.DateOnly) + " to " + c.NotAfter.UTC().Format(time.DateOnly) + "."
+}
+
+func (in *inquiry) names(c *x509.Certificate) string {
+	if c == nil || len(c.DNSNames) == 0 {
+		return ""
+	}
+	const most = 5
+	return " It is for " + in.clean.text(strings.Join(c.DNSNames[:min(most, len(c.DNSNames))], ", "), 300) + "."
+}
+
+// statusText returns a status in the way of a status line.
+func statusText(status int) string {
+	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
+}
+
+func portOf(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Port()
+	case u.Scheme == "http":
+		return "80"
+	}
+	return "443"
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && isSameHost(a, b) && portOf(a) == portOf(b)
+}
+
+// isSameHost compares hosts as authretry does: byte by byte, but for the case of ASCII letters.
+func isSameHost(a, b *url.URL) bool { return lowerASCII(a.Hostname()) == lowerASCII(b.Hostname()) }
+
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+func originURL(u *url.URL) *url.URL { return &url.URL{Scheme: u.Scheme, Host: u.Host} }
+
+// tlsProblem reports whether err is about the server's certificate or the handshake.
+func tlsProblem(err error) bool {
+	return isTLS(err) || strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+// isTLS reports whether err is an error of package tls or x509.
+func isTLS(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	var alert tls.AlertError
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	return errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &alert) || errors.As(err, &unknown) || errors.As(err, &host)
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// date returns the server's clock, as the Date of its last response has it.
+func (in *inquiry) date() (time.Time, bool) {
+	if in.resp == nil {
+		return time.Time{}, false
+	}
+	date, err := http.ParseTime(in.resp.Header.Get("Date"))
+	return date, err == nil
+}
+
+// skew returns how far the server's clock is ahead of ours.
+func (in *inquiry) skew() time.Duration {
+	date, ok := in.date()
+	if !ok {
+		return 0
+	}
+	return date.Sub(in.now)
+}
+
+func (in *inquiry) insufficientScope() *cause {
+	if !in.refused() || in.param("error") != "insufficient_scope" {
+		return nil
+	}
+	fix := "Get a token with a wider scope; the API's documentation says which."
+	if scope := in.param("scope"); scope != "" {
+		fix = "Get a token with the scope that the server names. It is " + in.clean.text(scope, 200) + "."
+	}
+	return &cause{"insufficient-scope", certain, "The token is good, but its scope does not allow this. See RFC 6750 §3.1. Refreshing it does not help: the new one would have the same scope.",
+		fix + " The authorization server gives it out. In a program, Bearer.StepUp asks for it."}
+}
+
+func (in *inquiry) staleForEver() *cause {
+	c := in.has("Digest")
+	if !in.refused() || c == nil || !strings.EqualFold(c.Params.Get("stale"), "true") || in.last() == "" {
+		return nil
+	}
+	return &cause{"stale-nonce", likely, "The server calls a nonce stale that it has just given out. The password is probably right: a server says stale only of an answer whose hash is (RFC 7616 §3.3). Usually there are several servers behind one address that do not know of each other's nonces, or the server restarts all the time, or nonces last no longer than a request takes.",
+		"Bind clients to one server at the load balancer. Or share the nonce secret between the servers, or let nonces last longer."}
+}
+
+func (in *inquiry) serverSays() *cause {
+	if !in.refused() {
+		return nil
+	}
+	code, description := in.param("error"), in.param("error_description")
+	if code == "insufficient_scope" && description == "" || code == "" && description == "" {
+		return nil
+	}
+	text := "The server says: " + in.clean.text(code, 60) + "."
+	switch {
+	case description != "":
+		text = fmt.Sprintf("The server says: “%s”.", in.clean.text(description, 400))
+		if code != "" {
+			text += " The code is " + in.clean.text(code, 60) + "."
+		}
+	case code == "invalid_token":
+		text = "The server says that the token is not valid. The code is invalid_token."
+	}
+	fix := "Read what it says; its documentation may say more."
+	switch code {
+	case "invalid_token":
+		fix = "Get a new token, for this server and from the issuer it trusts. If a new one is refused, too, compare its aud and iss with what the server is configured for."
+	case "use_dpop_nonce":
+		fix = "Put the response's DPoP-Nonce into the proof, and send again. Package dpop does that."
+	case "invalid_dpop_proof":
+		fix = "Make a new proof for each request, with its method and URL. Package dpop does that. Compare the clocks, too."
+	case "insufficient_claims":
+		fix = "Log in again, with the claims of the challenge. They are passed on to the authorization server."
+	case "insufficient_user_authentication":
+		fix = "Log in again, with acr_values or max_age of the challenge."
+	}
+	if uri := in.param("error_uri"); uri != "" {
+		fix += " See " + in.clean.text(uri, 200)
+	}
+	return &cause{"server-says", certain, text, fix}
+}
+
+// permission are words in a body that speak of permission rather than of identity.
+var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
+
+func (in *inquiry) shouldBe403() *cause {
+	if !in.is401() || !in.gave() {
+		return nil
+	}
+	const fix = "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
+	for i := range in.hops {
+		if h := &in.hops[i]; h.sent != "" && !h.connect && h.resp != nil && h.resp.StatusCode < 400 && sameOrigin(h.req.URL, in.asked()) {
+			return &cause{"should-be-403", likely, "The credentials are good, but the user may not do this. The same server has accepted the same credentials a moment before, for " + in.clean.url(h.req.URL) + ", so this 401 probably should be a 403.", fix}
+		}
+	}
+	for _, word := range permission {
+		if in.says(word) {
+			return &cause{"should-be-403", likely, fmt.Sprintf("The response speaks of permission: the user may not do this. Its text says “%s”. Perhaps the credentials are good, and this 401 should be a 403.", word), fix}
+		}
+	}
+	return nil
+}
+
+// headerLost is for a server that has not seen what was sent to it.
+func (in *inquiry) headerLost() *cause {
+	if !in.is401() || in.last() == "" || in.param("error") != "" || !in.says(
+		"credentials were not provided",                                                                                                                   // Django REST framework
+		"no authorization", "missing authorization", "authorization header is missing", "authorization header required", "authorization header not found", // PyJWT, express-jwt, Flask-JWT
+		"authorization header is required", "missing authentication", "authentication required", "full authentication is required", // Spring Security
+		"not authenticated",    // FastAPI
+		"no credentials found", // Kong
+		"jwt is missing",       // Envoy
+		"no token", "missing token", "token is missing", "token not found", "token not provided", "token missing", "missing bearer", "no bearer",
+	) {
+		return nil
+	}
+	return &cause{"header-lost", likely, "The server has not seen the Authorization header that was sent. Its text says that there was none. A gateway, load balancer or web server in between takes it off, or keeps it for itself.",
+		"Have the gateway pass Authorization on to the server. In Apache: CGIPassAuth On, or SetEnvIf Authorization; in nginx: proxy_set_header Authorization $http_authorization; asking the server itself, behind the gateway, shows whose fault it is."}
+}
+
+func (in *inquiry) skewed() *cause {
+	skew := in.skew()
+	if !in.refused() || skew.Abs() < mostSkew || !in.gave() && in.has("AWS4-HMAC-SHA256") == nil {
+		return nil
+	}
+	direction := "ahead of"
+	if skew < 0 {
+		direction = "behind"
+	}
+	text := fmt.Sprintf("The server's clock is %s %s the one here. Tokens and signatures are refused as expired or not yet valid if clocks differ.", about(skew.Abs()), direction)
+	return &cause{"clock-skew", likely, text, "Find out which of the two is wrong, and set it. See timedatectl or chronyc tracking."}
+}
+
+func (in *inquiry) wrongPassword() *cause {
+	last := strings.ToLower(in.last())
+	if !in.is401() || last != "basic" && last != "digest" || in.sentOther() || in.trials.latin1 {
+		return nil
+	}
+	if c := in.has("Digest"); c != nil && strings.EqualFold(c.Params.Get("stale"), "true") {
+		return nil
+	}
+	text := "The user name or the password is wrong. Or the user is locked or unknown; a server does not tell which."
+	if in.user.given && in.header.Get("Authorization") == "" {
+		text += " The user name was " + quoted(in.user.name) + "."
+	}
+	fix := "Type the password anew, and check that the user is of this server"
+	if realm := in.param("realm"); realm != "" {
+		fix += fmt.Sprintf(". Its realm is “%s”", in.clean.text(realm, 100))
+	}
+	fix += ". Services with two-factor login usually want an app password or a token in place of the password."
+	if last == "digest" {
+		text += " With Digest, the server's stored hash may also be of another realm (it must be made anew if the realm is renamed), or a proxy may have rewritten the URI, which is part of the hash."
+	}
+	return &cause{"wrong-password", likely, text, fix}
+}
+
+func (in *inquiry) noChallenge() *cause {
+	if !in.is401() || len(in.resp.Header.Values("WWW-Authenticate")) > 0 {
+		return nil
+	}
+	text := "The 401 does not say what the server wants. It has no WWW-Authenticate header, though it must (RFC 9110 §15.5.2)."
+	fix := "See the API's documentation. Usually it is a token (-token-env), an API key in a header of its own (-H), or a session cookie from a login form."
+	switch {
+	case in.says("api key", "api-key", "apikey", "api_key"):
+		text += " Its text speaks of an API key."
+		fix = "Send the key in the header that the documentation names. For instance -H 'X-API-Key: …'; in a program: &authretry.APIKey{Header: \"X-API-Key\", Key: os.Getenv(\"KEY\")}"
+	case in.says("token", "bearer", "jwt"):
+		text += " Its text speaks of a token."
+	case in.says("session", "cookie", "log in", "login", "sign in"):
+		text += " Its text speaks of a login."
+	}
+	if in.gave() {
+		fix += ". What was sent now is not it, or not good."
+	} else if in.user.given {
+		text += " User name and password were not sent, because they wait for a challenge."
+		fix += " If it is Basic after all, -ahead sends it; in a program, set Basic.Ahead."
+	}
+	return &cause{"no-challenge", likely, text, strings.ReplaceAll(fix, "..", ".")}
+}
+
+func (in *inquiry) tooMany() *cause {
+	if in.resp == nil || in.resp.StatusCode != http.StatusTooManyRequests && (in.resp.Header.Get("Retry-After") == "" || !in.refused()) {
+		return nil
+	}
+	text := "The server limits how often it may be asked."
+	if after := in.resp.Header.Get("Retry-After"); after != "" {
+		text += " Retry-After says " + in.clean.text(after, 40) + "."
+	}
+	return &cause{"too-many", certain, text, "Wait. After many wrong passwords, servers refuse the right one, too."}
+}

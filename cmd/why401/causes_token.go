@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/authretry/authretry"
+)
+
+// mostSkew is how far clocks may differ before tokens and signatures are likely to suffer from it.
+const mostSkew = time.Minute
+
+func (in *inquiry) tokenTimes() *cause {
+	c := decodeJWT(in.sentToken())
+	if !in.refused() || c == nil {
+		return nil
+	}
+	now := in.now
+	if date, ok := in.date(); ok {
+		now = date // the server's clock decides
+	}
+	switch {
+	case c.Expires != nil && at(c.Expires).Before(now):
+		t := at(c.Expires)
+		return &cause{"token-expired", certain, fmt.Sprintf("The token has expired. It is a JWT, and its exp says %s, which is %s ago by the server's clock.", t.Format(time.DateTime+" MST"), about(now.Sub(t))),
+			"Get a new token. In a program, give authretry.Bearer a TokenSource with a RefreshGrant or ClientCredentialsGrant: it refreshes in time."}
+	case c.NotBefore != nil && at(c.NotBefore).After(now):
+		t := at(c.NotBefore)
+		return &cause{"token-not-yet-valid", certain, fmt.Sprintf("The token is not valid yet. It is a JWT, and its nbf says %s, which is %s from now by the server's clock.", t.Format(time.DateTime+" MST"), about(t.Sub(now))),
+			"Wait, or correct the clock of whoever issued it."}
+	}
+	return nil
+}
+
+// about returns a duration as a person would say it.
+func about(d time.Duration) string {
+	number := func(n int, unit string) string {
+		if n == 1 {
+			return "1 " + unit
+		}
+		return fmt.Sprintf("%d %ss", n, unit)
+	}
+	switch {
+	case d < 2*time.Minute:
+		return number(int(d.Seconds()), "second")
+	case d < 2*time.Hour:
+		return number(int(d.Minutes()), "minute")
+	case d < 48*time.Hour:
+		return number(int(d.Hours()), "hour")
+	}
+	return number(int(d.Hours()/24), "day")
+}
+
+func (in *inquiry) wrongToken() *cause {
+	if !in.refused() || in.resp.StatusCode == http.StatusForbidden || !strings.EqualFold(in.last(), "Bearer") || in.sentOther() {
+		return nil
+	}
+	if in.tokenTimes() != nil || in.serverSays() != nil || in.disguise != nil {
+		return nil // they know better
+	}
+	if c := decodeJWT(in.sentToken()); c != nil && c.Expires != nil {
+		return &cause{"wrong-token", likely, "The token is revoked, or meant for another server. It may have been issued by another authorization server, for another audience, or for another environment (staging, production).",
+			"Compare its iss and aud with what the server expects; get a new one."}
+	}
+	return &cause{"wrong-token", likely, "The token is expired, revoked, or meant for another server. It is no JWT with an expiry, so nothing can be read from it here.",
+		"Get a new one, from an issuer that the server trusts. See whether that is accepted."}
+}
+
+// unsendable is for a token, or other credentials, that cannot be put into a header.
+func (in *inquiry) unsendable() *cause {
+	if in.err == nil || in.login.wanted || !in.is(authretry.ReasonNoCredentials, authretry.ReasonMisconfigured) {
+		return nil
+	}
+	const isBad = " No credentials were sent."
+	if word, _, ok := strings.Cut(in.token, " "); ok {
+		if scheme, known := schemeNamed(word); known {
+			return &cause{"token-scheme", certain, "The token begins with the name of a scheme other than Bearer. The word is " + scheme.name + ", and a token has no space in it." + isBad,
+				"Give all of it as a header. For instance -H \"Authorization: $TOKEN\", which other users of the machine can read."}
+		}
+	}
+	for i, r := range []rune(in.token) {
+		what := ""
+		switch {
+		case unicode.IsSpace(r):
+			what = "a space or line break"
+		case r > unicode.MaxASCII:
+			what = "a character outside ASCII"
+		case !unicode.IsPrint(r):
+			what = "a control character"
+		default:
+			continue
+		}
+		return &cause{"token-character", certain, "The token has " + what + " in it, which no token has. " + fmt.Sprintf("It is the character number %d of %d (RFC 6750 §2.1).", i+1, utf8.RuneCountInString(in.token)) + isBad,
+			"Copy the token anew, all of it and nothing else."}
+	}
+	return &cause{"unsendable", certain, "The credentials cannot be sent as they are." + isBad, "See below what is wrong with them, and put that right."}
+}

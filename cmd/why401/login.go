@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/discover"
+	"github.com/authretry/authretry/login"
+	"golang.org/x/oauth2"
+)
+
+// A loginQuestion is what the command line says of -login.
+type loginQuestion struct {
+	wanted   bool
+	clientID string
+	issuer   string
+	register bool // the authorization server may be asked to register a client
+}
+
+// errNoClient is for an authorization server that knows no client of ours, and was not asked to register one.
+var errNoClient = errors.New("the authorization server knows no client of this program, and was not asked to register one")
+
+// A loginFinding is what was found out on the way to a login, for the report.
+type loginFinding struct {
+	Resource  string   `json:"resource"`            // what the resource calls itself
+	Issuers   []string `json:"issuers"`             // the authorization servers that it trusts
+	Scopes    []string `json:"scopes"`              // those that it knows
+	Bound     bool     `json:"bound,omitempty"`     // it takes only tokens that are bound to a key
+	Issuer    string   `json:"issuer,omitempty"`    // the authorization server that was asked
+	Browser   bool     `json:"browser,omitempty"`   // it lets people log in by a browser
+	Device    bool     `json:"device,omitempty"`    // or by another device
+	Registers bool     `json:"registers,omitempty"` // it registers clients on demand
+	Tried     string   `json:"tried,omitempty"`     // what came of the login
+}
+
+// A loginTrial is a login under way. It may still be under way when the report is made, if there was no time for it.
+type loginTrial struct {
+	tokens *authretry.TokenSource
+
+	mu       sync.Mutex // guards what follows
+	resource *discover.Resource
+	server   *discover.Server
+	token    *oauth2.Token // what somebody has got by logging in
+	err      error
+}
+
+// startLogin returns the trial of -login: it discovers where to log in, and asks a person.
+func (in *inquiry) startLogin() *loginTrial {
+	q := in.login
+	flow := in.asker.flow
+	if flow == nil {
+		flow = login.Auto(in.asker.out)
+	}
+	c := &discover.Config{Flow: flow, NoRegistration: !q.register, Registration: map[string]any{"client_name": "why401"}}
+	if q.issuer != "" {
+		c.Issuers = []string{q.issuer}
+	}
+	if q.clientID != "" {
+		c.Clients = []discover.Client{{Issuer: q.issuer, ID: q.clientID}}
+	}
+	t := &loginTrial{}
+	t.tokens = &authretry.TokenSource{
+		Fetch:  c.Fetch,
+		Revoke: c.Revoke,
+		Login: func(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
+			resource, server, err := c.Discover(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			t.mu.Lock()
+			t.resource, t.server = resource, server
+			t.mu.Unlock()
+			if q.clientID == "" && !(q.register && server.RegistrationURL != "") {
+				return nil, errNoClient
+			}
+			token, err := c.Login(ctx, r)
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.token, t.err = token, err
+			return token, err
+		},
+	}
+	return t
+}
+
+// hideLogin keeps what somebody has got by logging in out of all text.
+func (in *inquiry) hideLogin() {
+	if in.trial == nil {
+		return
+	}
+	in.trial.mu.Lock()
+	defer in.trial.mu.Unlock()
+	if t := in.trial.token; t != nil {
+		idToken, _ := t.Extra("id_token").(string)
+		in.clean.hide(t.AccessToken, t.RefreshToken, idToken)
+	}
+}
+
+// foundLogin returns what was discovered and tried, in words that may be printed. A login that was only a trial ends here.
+func (in *inquiry) foundLogin(ctx context.Context) *loginFinding {
+	if in.trial == nil {
+		return nil
+	}
+	t := in.trial
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.resource == nil {
+		return nil
+	}
+	const most = 20
+	list := func(texts []string) []string {
+		shown := []string{}
+		for _, text := range texts[:min(len(texts), most)] {
+			shown = append(shown, in.clean.text(text, 200))
+		}
+		return shown
+	}
+	r, s := t.resource, t.server
+	f := &loginFinding{
+		Resource: in.clean.text(r.ID, 200), Issuers: list(r.Issuers), Scopes: list(r.Scopes), Bound: r.BoundTokens,
+		Issuer: in.clean.text(s.Issuer, 200), Browser: s.AuthorizationURL != "", Registers: s.RegistrationURL != "",
+		Device: s.DeviceURL != "" && slices.Contains(s.GrantTypes, "urn:ietf:params:oauth:grant-type:device_code"),
+	}
+	switch {
+	case t.err != nil:
+		f.Tried = "the login has failed"
+	case t.token == nil:
+		return f
+	case in.resp == nil:
+		f.Tried = "somebody has logged in, but there was no answer to the token"
+	case in.refused():
+		f.Tried = "somebody has logged in, and the server has refused the token"
+	default:
+		f.Tried = "somebody has logged in, and the server has accepted the token"
+	}
+	if t.token != nil {
+		if err := t.tokens.Logout(ctx); err == nil && s.RevocationURL != "" {
+			f.Tried += "; the token was revoked then"
+		} else {
+			f.Tried += "; the token was not revoked, but thrown away"
+		}
+	}
+	return f
+}
+
+// noLogin says why a login was not possible.
+func (in *inquiry) noLogin() *cause {
+	if in.err == nil || !in.login.wanted {
+		return nil
+	}
+	is := func(err error) bool { return errors.Is(in.err, err) }
+	refused, _ := errors.AsType[*login.Error](in.err)
+	switch {
+	case is(errNoClient) || is(discover.ErrNoClient):
+		fix := "Register one there, and give its ID with -client-id."
+		if found := in.report.Login; found != nil && found.Registers {
+			fix = "Give a client's ID with -client-id, or -register to have one made. -register asks the authorization server to register this program (RFC 7591), which stays there."
+		}
+		return &cause{"login-client", certain, "A login needs a client that the authorization server knows. None was given, and none was registered unasked.", fix}
+	case is(discover.ErrNoMetadata):
+		return &cause{"login-metadata", certain, "The server does not say who gives out its tokens. It has no metadata (RFC 9728) that can be read, and its challenge names none.",
+			"Find the authorization server in the API's documentation. Get a token there, and try it with -token-env; or name it with -issuer, if the resource has metadata that names others, too."}
+	case is(discover.ErrRefusedURL) || is(discover.ErrNotAllowed):
+		return &cause{"login-url", certain, "The server names an authorization server that is not asked. It leads inside, or is not https, or is not the one of -issuer.",
+			"Name the authorization server with -issuer, if it is right."}
+	case is(discover.ErrBoundTokens):
+		return &cause{"login-bound", certain, "The server takes only tokens that are bound to a key (DPoP, RFC 9449). This program has no such login.",
+			"Use package dpop in a program, with discover.Config.Proof."}
+	case is(discover.ErrNoFlow) || is(discover.ErrNoPKCE):
+		return &cause{"login-flow", certain, "The authorization server has no login that can be used here. It has neither PKCE by S256 for a browser, nor codes for another device.",
+			"Get a token as its documentation says, and try it with -token-env."}
+	case is(discover.ErrRegistration):
+		return &cause{"login-registration", certain, "The authorization server has not registered this program (RFC 7591).", "Register a client there by hand, and give its ID with -client-id."}
+	case is(login.ErrDeclined):
+		return &cause{"login-declined", certain, "The login was declined.", "Try again, and agree."}
+	case is(login.ErrExpired) || is(context.DeadlineExceeded):
+		return &cause{"login-expired", certain, "Nobody has logged in in time.", "Try again; -timeout gives more time."}
+	case refused != nil:
+		return &cause{"login-error", certain, "The authorization server says: “" + in.clean.text(refused.Code, 60) + "”.", "Look that up in its documentation (RFC 6749 §4.1.2.1). Check -client-id and its redirect URI, http://127.0.0.1/callback."}
+	}
+	return nil
+}

@@ -1,0 +1,30 @@
+package main
+
+// notes says what else was noticed.
+func (in *inquiry) notes() []cause {
+	list := append([]cause(nil), in.tokenNotes...)
+	if in.userinfo {
+		list = append(list, cause{"userinfo", "", "The URL has a user name in it, and perhaps a password. It was not used: a URL gets into histories, logs and Referer headers, and every user of the machine can read it.",
+			"Change the password if it is of any worth, and use -u."})
+	}
+	if in.has("Basic") != nil && !in.report.Challenges[0].Proxy && in.asked().Scheme == "http" && !isLoopback(in.asked().Hostname()) {
+		list = append(list, cause{"basic-plain-http", "", "The server asks for Basic over plain http: whoever is on the way can read the password (RFC 7617 §4).",
+			"Use https, if the server has it."})
+	}
+	if t := decodeJWT(in.sentToken()); in.refused() && t != nil {
+		list = append(list, cause{"token-claims", "", "The token is a JWT that says of itself: " + in.clean.text(t.about(), 600) + ". (Read, but its signature was not checked, so anybody may have written that.)",
+			"Compare that with what the server expects."})
+	}
+	if in.header.Get("Authorization") != "" && in.schemes == nil {
+		list = append(list, cause{"own-header", "", "In a program, authretry leaves a request alone that has an Authorization header of its own: no refresh, no retry.",
+			"Give the Transport a Bearer, Basic or APIKey instead of setting the header."})
+	}
+	if n := len(in.report.Damage); n > 0 && len(in.report.Challenges) > 0 {
+		list = append(list, cause{"damaged-challenge", "", "The header does not follow the grammar (RFC 9110 §11.6.1). It was read as well as it could be; other clients may read it otherwise.",
+			"Tell whoever runs the server."})
+	}
+	if in.report.Outcome == outcomePassed && in.resp != nil && in.resp.StatusCode < 300 && in.schemes != nil && in.last() == "" {
+		list = append(list, cause{"not-needed", "", "The server answered without credentials: none were asked for, and none were sent.", ""})
+	}
+	return list
+}

@@ -1,0 +1,8 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package main
+
+import "os"
+
+// terminalWidth returns how many columns a terminal has; 0 if that is not known, as here.
+func terminalWidth(*os.File) int { return 0 }
