@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -198,10 +199,14 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 		ended = s.Initial
 	}
 	var failed []error
+	var forgotten atomic.Bool
 	if s.Store != nil {
 		ctx, cancel := s.limited(ctx)
 		defer cancel()
 		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
+			// Under the lock, so that no refresh spends what somebody has logged in with since, only for its token to be forgotten.
+			defer s.replace(nil)
+			forgotten.Store(true)
 			login := current.login()
 			if k := s.current.Load(); k != nil {
 				k.unsaved.Store(nil) // not after this
@@ -226,7 +231,9 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 			failed = append(failed, storeFailed(err, ended))
 		}
 	}
-	s.replace(nil)
+	if !forgotten.Load() {
+		s.replace(nil)
+	}
 	if s.Revoke != nil && ended != nil {
 		ctx, cancel := s.limited(ctx) // of its own, whatever time the Store has taken
 		defer cancel()

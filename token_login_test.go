@@ -607,3 +607,25 @@ func TestLogoutEndsTheLoginInUse(t *testing.T) {
 	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
 	require.Same(t, ended, store.record(), "it is not ended again")
 }
+
+// A Logout has forgotten the token before the store's lock is free again.
+func TestLogoutForgetsUnderTheLock(t *testing.T) {
+	store := newSharedStore(old())
+	src := &TokenSource{Fetch: new(issuer).fetch, Store: store}
+	require.Equal(t, "old", tokenOf(t, src))
+	src.Store = lockWatch{store, func() { require.Nil(t, src.current.Load()) }}
+	require.NoError(t, src.Logout(t.Context()))
+}
+
+// A lockWatch calls a function before it frees the lock.
+type lockWatch struct {
+	*sharedStore
+	before func()
+}
+
+func (s lockWatch) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	return s.sharedStore.Update(ctx, func(ctx context.Context, r *Record, confirm func(context.Context) error) (*Record, error) {
+		defer s.before()
+		return fn(ctx, r, confirm)
+	})
+}
