@@ -177,12 +177,12 @@ func TestSecondKDC(t *testing.T) {
 			}
 			return nil, errUnreachable
 		}
-		begin := time.Now()
 		for range 20 { // the order is that of chance, but for the one that has answered
+			begin := time.Now()
 			_, err := c.Token(t.Context(), testSPN)
 			require.NoError(t, err)
 			require.LessOrEqual(t, time.Since(begin), 5*time.Second)
-			c.login = nil
+			c.login, c.good = nil, nil
 		}
 	})
 }
