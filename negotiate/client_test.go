@@ -367,6 +367,24 @@ func TestClockThatIsOff(t *testing.T) {
 	}
 }
 
+// A ticket that has not begun yet, or has ended, may be so by the clock alone.
+func TestErrorsThatAreAboutClocks(t *testing.T) {
+	srv := newTestService(newTestKDC(t, testSPN))
+	for _, code := range []int32{errorcode.KRB_AP_ERR_SKEW, errorcode.KRB_AP_ERR_TKT_NYV, errorcode.KRB_AP_ERR_TKT_EXPIRED} {
+		srv.ahead = -10 * time.Minute
+		reason, again := readRefusal(b64(srv.krbError(code)))
+		require.Contains(t, reason, "ahead of that of the server")
+		require.False(t, again)
+		if code == errorcode.KRB_AP_ERR_SKEW {
+			continue
+		}
+		srv.ahead = 0
+		reason, again = readRefusal(b64(srv.krbError(code)))
+		require.Contains(t, reason, "KRB_AP_ERR_TKT_")
+		require.Equal(t, code == errorcode.KRB_AP_ERR_TKT_EXPIRED, again)
+	}
+}
+
 // For a host that is not in the realm the error says so, and the KDC is asked once. What would be sent ahead goes out without a
 // token.
 func TestHostThatIsNotInTheRealm(t *testing.T) {
