@@ -242,7 +242,12 @@ func TestMutual(t *testing.T) {
 		}), "no token of Kerberos"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.ErrorContains(t, get(c.srv, true), c.text)
+			err := get(c.srv, true)
+			require.ErrorContains(t, err, c.text)
+			require.ErrorIs(t, err, authretry.ErrMutualAuth)
+			var r *authretry.Rejection
+			require.ErrorAs(t, err, &r)
+			require.Equal(t, authretry.ReasonUntrustedServer, r.Reason)
 			require.NoError(t, get(c.srv, false))
 		})
 	}

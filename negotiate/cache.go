@@ -45,7 +45,7 @@ func readCache(name string, known *login) (*login, error) {
 		known.file = file
 		return known, nil
 	}
-	l.file = file
+	l.path, l.file = path, file
 	return l, nil
 }
 

@@ -15,9 +15,11 @@ const (
 	renewAfter  = time.Minute // a ticket that was got so lately is not replaced because a service refuses it
 )
 
-// A login is what one user has got since logging in. It is guarded by Client.mu.
+// A login is what one user has got since logging in. It is guarded by Client.mu, but for path and turn, which do not change, and for the
+// tgt of one that has a path.
 type login struct {
-	file     os.FileInfo        // of the cache that it comes from; nil: none
+	path     string             // of the cache that it comes from; "": none
+	file     os.FileInfo        // of that cache, as it was
 	stored   map[string]*ticket // from that cache, by service
 	tgt      *ticket
 	services *simplelru.LRU[string, *service]
