@@ -320,3 +320,20 @@ func FuzzReply(f *testing.F) {
 func unreachable(context.Context, string, string) (net.Conn, error) {
 	return nil, errUnreachable
 }
+
+// With Mutual and Ahead no request goes without a token, to which anybody could answer: what says that there is no such service is not
+// protected.
+func TestMutualNeedsAToken(t *testing.T) {
+	k := newTestKDC(t) // which knows no service
+	for _, mutual := range []bool{true, false} {
+		srv := &recording{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+		_, err := to(srv, &Scheme{Kerberos: k.client("alice"), Ahead: true, Mutual: mutual}).RoundTrip(newRequest(t, testURL))
+		if mutual {
+			require.ErrorContains(t, err, "with Scheme.Mutual no request is sent")
+			require.Empty(t, srv.sent)
+		} else {
+			require.NoError(t, err)
+			require.Equal(t, []string{""}, srv.sent)
+		}
+	}
+}

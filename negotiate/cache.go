@@ -85,7 +85,7 @@ func loadCache(path string) (l *login, err error) {
 	}
 	realm := cache.DefaultPrincipal.Realm
 	l = newLogin(nil)
-	l.stored = make(map[string]*ticket)
+	l.path, l.stored = path, make(map[string]*ticket)
 	for _, entry := range cache.GetEntries() {
 		t := &ticket{key: entry.Key, cname: cache.DefaultPrincipal.PrincipalName, crealm: realm, got: time.Now(), end: entry.EndTime}
 		isOwn := entry.Client.Realm == realm && entry.Client.PrincipalName.Equal(cache.DefaultPrincipal.PrincipalName)

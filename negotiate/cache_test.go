@@ -254,3 +254,24 @@ func (c *Client) logInNow(t testing.TB) (*ticket, error) {
 	require.NoError(t, c.init())
 	return c.logIn(t.Context())
 }
+
+// A cache that is written again, with the same tickets, changes nothing for exchanges that are under way.
+func TestCacheIsTouchedWhileTicketsAreWanted(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	path := filepath.Join(t.TempDir(), "cc")
+	put(t, path, cacheOf(t, k, "alice"))
+	c := &Client{Cache: path, Config: k.config("the.kdc.test:88"), dial: k.dial}
+	k.rekey("krbtgt/" + k.realm) // so that each ends with a refusal of the ticket
+	var callers sync.WaitGroup
+	for i := range 200 {
+		callers.Go(func() {
+			if err := os.Chtimes(path, time.Time{}, time.Now().Add(time.Duration(i)*time.Minute)); err != nil {
+				t.Error(err)
+			}
+			if _, err := c.Token(t.Context(), fmt.Sprintf("HTTP/%d.test", i)); err == nil || !strings.Contains(err.Error(), "BAD_INTEGRITY") {
+				t.Error(err)
+			}
+		})
+	}
+	callers.Wait()
+}

@@ -48,7 +48,8 @@ type Client struct {
 	// read once. Files that it includes are not. With a password, only AES is used unless it has default_tkt_enctypes.
 	Config string
 
-	dial func(ctx context.Context, network, address string) (net.Conn, error) // for tests; nil: a net.Dialer's
+	dial            func(ctx context.Context, network, address string) (net.Conn, error) // for tests; nil: a net.Dialer's
+	leastIterations uint32                                                               // for tests; 0: minIterations
 
 	once      sync.Once
 	config    *config.Config

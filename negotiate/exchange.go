@@ -24,6 +24,7 @@ import (
 const (
 	maxRealms     = 5       // on the way to the one that has the service
 	maxIterations = 1 << 20 // of PBKDF2, which the KDC names
+	minIterations = 4096    // before a proof is sent; it is what RFC 3962 §4 has by default, and less than RFC 8009 §4
 )
 
 // ticketGranting returns the ticket for the ticket-granting service of the user's realm. It logs in if need be, one at a time.
@@ -86,7 +87,7 @@ func (c *Client) logIn(ctx context.Context) (*ticket, error) {
 	}
 	answer, err := c.sendLogin(ctx, &request)
 	if said, ok := errors.AsType[*saidError](err); ok && said.code == errorcode.KDC_ERR_PREAUTH_REQUIRED {
-		if err = proveKey(who, &request, said.data); err == nil {
+		if err = c.proveKey(who, &request, said.data); err == nil {
 			answer, err = c.sendLogin(ctx, &request)
 		}
 	}
@@ -97,7 +98,7 @@ func (c *Client) logIn(ctx context.Context) (*ticket, error) {
 	if err := rep.Unmarshal(answer); err != nil {
 		return nil, errLying
 	}
-	if err := checkIterations(rep.PAData); err != nil {
+	if err := checkIterations(rep.PAData, 1); err != nil {
 		return nil, err
 	}
 	if ok, err := rep.Verify(c.config, who, request); !ok {
@@ -139,24 +140,28 @@ func (c *Client) sendLogin(ctx context.Context, request *messages.ASReq) ([]byte
 }
 
 // proveKey adds to a request the proof that we have the user's key: an encrypted timestamp (RFC 4120 §5.2.7.2).
-func proveKey(who *credentials.Credentials, request *messages.ASReq, data []byte) error {
+func (c *Client) proveKey(who *credentials.Credentials, request *messages.ASReq, data []byte) error {
 	var wanted types.PADataSequence
 	if err := wanted.Unmarshal(data); err != nil {
 		return errLying
 	}
-	if err := checkIterations(wanted); err != nil {
+	least := cmp.Or(c.leastIterations, minIterations)
+	if who.HasKeytab() {
+		least = 1 // a key that nobody can guess, and no password
+	}
+	if err := checkIterations(wanted, least); err != nil {
 		return err
 	}
 	var key types.EncryptionKey
 	kvno := 0
-	etype, err := keyType(wanted, request.ReqBody.EType)
+	etype, hints, err := keyType(wanted, request.ReqBody.EType)
 	if err != nil {
 		return err
 	}
 	if who.HasKeytab() {
 		key, kvno, err = who.Keytab().GetEncryptionKey(who.CName(), who.Realm(), 0, etype)
 	} else {
-		key, _, err = crypto.GetKeyFromPassword(who.Password(), who.CName(), who.Realm(), etype, wanted)
+		key, _, err = crypto.GetKeyFromPassword(who.Password(), who.CName(), who.Realm(), etype, hints)
 	}
 	if err != nil {
 		return fmt.Errorf("the KDC wants a key that cannot be had: %w", err)
@@ -177,26 +182,28 @@ func proveKey(who *credentials.Credentials, request *messages.ASReq, data []byte
 	return nil
 }
 
-// keyType returns the encryption type that the KDC wants the proof in. It must be one that we have asked for: the KDC's word
-// is not protected here.
-func keyType(wanted types.PADataSequence, asked []int32) (int32, error) {
+// keyType returns the encryption type that the KDC wants the proof in, and what it says of how the password becomes a key of that
+// type. It must be one that we have asked for: the KDC's word is not protected here. So nothing else that it says counts: gokrb5 would
+// take another type from there, and make the key in the way of that one, such as by RC4's MD4.
+func keyType(wanted types.PADataSequence, asked []int32) (etype int32, hints types.PADataSequence, err error) {
 	for _, pa := range wanted {
 		if pa.PADataType == patype.PA_ETYPE_INFO2 {
 			info, err := pa.GetETypeInfo2()
 			if err != nil || len(info) == 0 {
-				return 0, errLying
+				return 0, nil, errLying
 			}
 			if !slices.Contains(asked, info[0].EType) {
-				return 0, fmt.Errorf("the KDC wants a proof of the encryption type %d, which is too weak or not known here", info[0].EType)
+				return 0, nil, fmt.Errorf("the KDC wants a proof of the encryption type %d, which is too weak or not known here", info[0].EType)
 			}
-			return info[0].EType, nil
+			return info[0].EType, types.PADataSequence{pa}, nil
 		}
 	}
-	return asked[0], nil
+	return asked[0], nil, nil
 }
 
-// checkIterations fails if a key would take very long to be derived from a password (RFC 3962 §4).
-func checkIterations(data types.PADataSequence) error {
+// checkIterations fails if a key would take very long to be derived from a password (RFC 3962 §4), or so little that whoever sees a
+// proof by it could try passwords as quickly.
+func checkIterations(data types.PADataSequence, least uint32) error {
 	for _, pa := range data {
 		if pa.PADataType != patype.PA_ETYPE_INFO2 {
 			continue
@@ -206,8 +213,14 @@ func checkIterations(data types.PADataSequence) error {
 			return errLying
 		}
 		for _, entry := range info {
-			if p := entry.S2KParams; len(p) == 4 && (binary.BigEndian.Uint32(p) > maxIterations || binary.BigEndian.Uint32(p) == 0) {
+			if len(entry.S2KParams) != 4 {
+				continue
+			}
+			switch n := binary.BigEndian.Uint32(entry.S2KParams); {
+			case n == 0 || n > maxIterations: // 0 are 2^32
 				return errors.New("the KDC wants the password hashed more often than this machine is willing to")
+			case n < least:
+				return fmt.Errorf("the KDC, or who answers for it, wants the password hashed %d times only, so that it could be guessed from a proof; it must be %d times", n, least)
 			}
 		}
 	}

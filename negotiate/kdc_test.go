@@ -37,8 +37,9 @@ const (
 type testKDC struct {
 	t        testing.TB
 	realm    string
-	ahead    time.Duration // of its clock
-	life     time.Duration // of tickets
+	ahead    time.Duration        // of its clock
+	life     time.Duration        // of tickets
+	heard    func(message []byte) // is told what comes
 	lie      func(kind string, answer []byte) []byte
 	swap     map[string]string // the services that tickets are issued for instead
 	open     bool              // it wants no proof for a login
@@ -128,7 +129,7 @@ func (k *testKDC) now() time.Time { return time.Now().Add(k.ahead).UTC() }
 
 // client returns a Client of the realm, whose connections to the KDC are pipes. It has the password of a user.
 func (k *testKDC) client(user string) *Client {
-	return &Client{Principal: user + "@" + k.realm, Password: secret, Config: k.config("the.kdc.test:88"), dial: k.dial}
+	return &Client{Principal: user + "@" + k.realm, Password: secret, Config: k.config("the.kdc.test:88"), dial: k.dial, leastIterations: 1}
 }
 
 // config returns the path of a krb5.conf.
@@ -157,6 +158,9 @@ func (k *testKDC) serve(c net.Conn) {
 		return
 	}
 	k.asked.Add(1)
+	if k.heard != nil {
+		k.heard(message)
+	}
 	kind, answer := k.answer(message)
 	if k.lie != nil {
 		answer = k.lie(kind, answer)

@@ -39,15 +39,16 @@ type Scheme struct {
 	SPN func(origin *url.URL) string
 
 	// Ahead sends a token ahead of any challenge, to every origin that the Transport sends credentials to, so that each request is sent
-	// once. Where the realm knows no such service, the request is sent without one. By default only what is at or below the folder of a
-	// path that was challenged gets a token ahead.
+	// once. Where the realm knows no such service, the request is sent without one, or fails if Mutual is set. By default only what is at or
+	// below the folder of a path that was challenged gets a token ahead.
 	Ahead bool
 
-	// Mutual demands that the server proves that it has the service's key (RFC 4559 §5): a response without a valid proof fails
+	// Mutual demands that the server proves that it has the service's key (RFC 4559 §5): a response to a token without a valid proof fails
 	// the request with an error that wraps authretry.ErrMutualAuth. By then the server has got the request. Returned as they are, and
-	// proving nothing, are refusals, and a 407 from a proxy on the way. By default proofs are not looked at. It needs a server that
-	// sends one with every response, as Apache's mod_auth_gssapi does and, for a proxy, Squid does not; and with Ahead, one that asks
-	// for Negotiate on every path.
+	// proving nothing, are refusals, and a 407 from a proxy on the way. A request that goes without a token, as nobody has asked for one,
+	// has a response that proves nothing: so set Ahead, too, where no other server may answer. By default proofs are not looked at. It
+	// needs a server that sends one with every response, as Apache's mod_auth_gssapi does and, for a proxy, Squid does not; and with
+	// Ahead, one that asks for Negotiate on every path.
 	Mutual bool
 
 	// SharedConnections sends all requests by Transport.Base. By default those with a token go by connections of the account's own,

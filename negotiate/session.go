@@ -32,6 +32,9 @@ func (s *session) Authorize(req *http.Request) error {
 		return nil
 	}
 	token, err := s.kerberos.Token(req.Context(), s.spn)
+	if s.mutual && errors.Is(err, authretry.ErrChallengeRequired) {
+		return fmt.Errorf("%v; and with Scheme.Mutual no request is sent in place of one with a token", err) // by which another could answer it
+	}
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func TestBadMessages(t *testing.T) {
 			require.Equal(t, []string{"POST /a", "POST /a 1"}, l.take())
 		})
 	}
-	for name, token := range map[string]string{"no base64": "NTLM ????", "none": "NTLM", "another scheme's": "Negotiate TlRMTVNTUAA="} {
+	for name, token := range map[string]string{"no base64": "NTLM TlRMT", "no token": "NTLM ????", "none": "NTLM", "another scheme's": "Negotiate TlRMTVNTUAA="} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, func(l *lab) {
 				l.second = func(w http.ResponseWriter, _ *http.Request) bool {

@@ -46,15 +46,18 @@ type conn struct {
 // roundTrip sends a request under the end of ctx, and of the values of the other. The connection closes if that fails.
 //
 // A ClientConn leaves something behind in the context of a request that fails, so it gets one that ends with the request.
-func (c *conn) roundTrip(ctx context.Context, req *http.Request) (*http.Response, error) {
+func (c *conn) roundTrip(ctx context.Context, req *http.Request) (resp *http.Response, err error) {
 	own, cancel := context.WithCancelCause(context.WithoutCancel(req.Context()))
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	c.setDetach(func() { stop(); cancel(context.Canceled) })()
-	resp, err := c.RoundTrip(req.WithContext(own))
-	if err == nil {
+	defer func() {
+		if resp == nil { // also if a hook of httptrace panics
+			c.end()
+		}
+	}()
+	if resp, err = c.RoundTrip(req.WithContext(own)); err == nil {
 		return resp, nil
 	}
-	c.end()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -82,15 +82,15 @@ var errNoToken = errors.New("ntlm: the server has sent no NTLM message")
 
 // tokenIn returns the server's message among the challenges of a refusal.
 func tokenIn(challenges []string) ([]byte, error) {
-	for _, line := range challenges {
-		word, token, _ := strings.Cut(strings.Trim(line, " \t"), " ")
-		if !strings.EqualFold(word, "NTLM") || token == "" {
+	list, _ := authretry.ParseChallenges(challenges)
+	for _, c := range list {
+		if !strings.EqualFold(c.Scheme, "NTLM") || c.Token68 == "" {
 			continue
 		}
-		if len(token) > maxToken {
-			return nil, fmt.Errorf("ntlm: the server's message has %d bytes in base64, and may have %d", len(token), maxToken)
+		if len(c.Token68) > maxToken {
+			return nil, fmt.Errorf("ntlm: the server's message has %d bytes in base64, and may have %d", len(c.Token68), maxToken)
 		}
-		message, err := base64.StdEncoding.DecodeString(strings.Trim(token, " \t"))
+		message, err := base64.StdEncoding.DecodeString(c.Token68)
 		if err != nil {
 			return nil, errors.New("ntlm: the server's message is not base64")
 		}

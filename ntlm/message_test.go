@@ -4,7 +4,11 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -79,4 +83,22 @@ func TestFIPS(t *testing.T) {
 	resp.Body.Close()
 	require.Equal(t, 401, resp.StatusCode)
 	require.ErrorContains(t, explain(t, resp), "FIPS 140-3")
+}
+
+// A gateway may have put the challenges into one line, as RFC 9110 §5.3 lets it.
+func TestMessageAmongOtherChallenges(t *testing.T) {
+	for _, line := range []string{"Negotiate, NTLM %s", `NTLM %s, Basic realm="NTLM x"`, `Basic realm="NTLM x, y",ntlm  %s`} {
+		l := newLab(t, func(l *lab) {
+			l.second = func(w http.ResponseWriter, r *http.Request) bool {
+				message := message2{nonce: []byte("12345678"), info: targetInfo(), flags: usualFlags}.bytes()
+				l.mu.Lock()
+				l.conns[r.Context().Value(labKey{}).(net.Conn)].nonce = []byte("12345678")
+				l.mu.Unlock()
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(line, base64.StdEncoding.EncodeToString(message)))
+				w.WriteHeader(http.StatusUnauthorized)
+				return true
+			}
+		})
+		require.Equal(t, "hello mufasa, 0 bytes", getOK(t, newClient(t, nil, nil), l.URL+"/a"), line)
+	}
 }

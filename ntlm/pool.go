@@ -201,11 +201,15 @@ func (p *pool) open(ctx context.Context, proxy *url.URL) (*conn, error) {
 		c.proxy = proxy.String()
 		ctx = context.WithValue(ctx, proxyKey{}, proxy)
 	}
+	defer func() {
+		if c.ClientConn == nil { // also if what is called panics
+			p.mu.Lock()
+			p.conns--
+			p.mu.Unlock()
+		}
+	}()
 	var err error
 	if c.ClientConn, err = p.dialer.NewClientConn(ctx, p.scheme, p.address()); err != nil {
-		p.mu.Lock()
-		p.conns--
-		p.mu.Unlock()
 		return nil, err
 	}
 	c.SetStateHook(func(*http.ClientConn) { c.settle() })
@@ -251,15 +255,21 @@ func (c *carrier) RoundTrip(req *http.Request) (*http.Response, error) {
 		body.end(true)
 		return nil, context.Cause(req.Context())
 	}
+	failed := true // also if what is called panics, or ends the goroutine
+	defer func() {
+		body.end(failed)
+		if failed {
+			<-c.slots
+		}
+	}()
 	resp, err := c.try(req, body, isFirst)
 	if isGone(err) && req.Context().Err() == nil && body.renew() {
 		resp, err = c.try(req, body, isFirst)
 	}
-	body.end(err != nil)
 	if err != nil {
-		<-c.slots
 		return nil, c.explain(err)
 	}
+	failed = false
 	return resp, nil
 }
 

@@ -136,8 +136,27 @@ func saveHTML(file string, r *report) error {
 	if err := writeHTML(&b, r); err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+	if err := writePrivate(file, b.String()); err != nil {
 		return fmt.Errorf("-html: %w", err)
 	}
 	return nil
+}
+
+// writePrivate writes a file that nobody else can read, also where there was one before that others could.
+func writePrivate(name, text string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		if err := f.Chmod(0o600); err != nil {
+			f.Close()
+			return err
+		}
+	}
+	if _, err := f.WriteString(text); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
 }

@@ -16,6 +16,7 @@ import (
 func TestHTML(t *testing.T) {
 	const evil = `<script>alert(1)</script>`
 	file := filepath.Join(t.TempDir(), "out.html")
+	require.NoError(t, os.WriteFile(file, []byte("one that others can read"), 0o644))
 	w := newWorld(t, map[string]http.Handler{
 		"api.example.com":   guarded(t, &authtest.Basic{Username: "Aladdin", Password: password, Realm: "cave"}),
 		"files.example.com": says(302, "Location: https://other.example.com/a"),
