@@ -431,3 +431,21 @@ func TestHeaderThatIsTooLongSaysSo(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list[0].Params, maxChallengeParams)
 }
+
+// What comes after as many challenges as anybody looks at is not read, and changes nothing of those.
+func TestChallengesAreBounded(t *testing.T) {
+	var lines []string
+	for i := range 100 {
+		lines = append(lines, fmt.Sprintf("S%d dG9rZW4%d", i, i))
+	}
+	for _, values := range [][]string{lines, {strings.Join(lines, ", ")}} {
+		list, err := parseSome(values)
+		require.NoError(t, err)
+		require.Len(t, list, 64)
+		require.Equal(t, Challenge{Scheme: "S63", Token68: "dG9rZW463"}, list[63])
+	}
+	list, err := parseSome([]string{strings.Repeat("A a=b, ", 64) + "Z z=z"})
+	require.NoError(t, err)
+	require.Len(t, list, 64)
+	require.Equal(t, "A", list[63].Scheme)
+}
