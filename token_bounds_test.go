@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,11 +38,34 @@ func TestRefusersAreRemembered(t *testing.T) {
 // A token endpoint that grants a hundred thousand scopes does not fill the memory.
 func TestGrantedScopesAreBounded(t *testing.T) {
 	var all strings.Builder
-	for i := range 3 * maxGranted {
+	for i := range 10_000 {
 		fmt.Fprintf(&all, "scope-%d ", i)
 	}
 	granted := grantedScopes((&oauth2.Token{}).WithExtra(map[string]any{"scope": all.String()}))
-	require.Len(t, granted, maxGranted)
+	require.Len(t, granted, 4_096)
+}
+
+// Of the refresh tokens that were spent here, the last ones are remembered; of a source that has none, nothing.
+func TestSpentRefreshTokensAreBounded(t *testing.T) {
+	src := new(TokenSource)
+	for _, k := range []*knownToken{{token: old()}, {token: &oauth2.Token{AccessToken: "a"}, from: "r"}} {
+		src.spend(k)
+	}
+	require.Nil(t, src.used)
+	for i := range 1_000 {
+		src.spend(&knownToken{token: old(), from: fmt.Sprint("r", i)})
+	}
+	require.Len(t, src.used.spent, 16)
+	require.True(t, src.hasSpent(&Record{Token: &oauth2.Token{RefreshToken: "r999"}}))
+	require.False(t, src.hasSpent(&Record{Token: &oauth2.Token{RefreshToken: "r0"}}))
+}
+
+// A token has come of another if it was obtained for that one's refresh token, also where nothing is known of a login.
+func TestSuccessorIsKnownByTheRefreshToken(t *testing.T) {
+	first := &knownToken{token: old()}
+	require.True(t, (&knownToken{token: &oauth2.Token{AccessToken: "new"}, from: "refresh-0"}).succeeds(first))
+	require.False(t, (&knownToken{token: &oauth2.Token{AccessToken: "new"}, from: "refresh-1"}).succeeds(first))
+	require.False(t, (&knownToken{token: &oauth2.Token{AccessToken: "new"}}).succeeds(&knownToken{token: &oauth2.Token{AccessToken: "a"}}))
 }
 
 // What one origin accepts says nothing of a token that has taken the place of the one that it got.
@@ -115,6 +140,10 @@ func TestTokenFileIsAFile(t *testing.T) {
 	_, err = FromFile(t.TempDir()+"/none")(t.Context(), TokenRequest{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "authretry: stat ")
+	if runtime.GOOS == "linux" { // which has a file that can be opened, but not read at its start
+		_, err = FromFile("/proc/self/mem")(t.Context(), TokenRequest{})
+		require.ErrorIs(t, err, syscall.EIO)
+	}
 }
 
 // Nothing is sent for want of an assertion, or for claims that are none.

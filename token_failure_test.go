@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,4 +308,32 @@ func TestRefusedErrorWrapsNoNil(t *testing.T) {
 		require.Contains(t, list, ErrCredentialsRefused)
 		require.NotContains(t, list, nil)
 	}
+}
+
+// The Store may have a better token sooner. To look there does not put off when the client's credentials are tried again.
+func TestLooksIntoTheStoreDoNotPutOffTheNextAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls, loads := 0, atomic.Int32{}
+		src := &TokenSource{Store: countedLoads{newSharedStore(nil), &loads}, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			calls++
+			return nil, refusal(http.StatusUnauthorized, "invalid_client")
+		}}
+		for start := time.Now(); time.Since(start) < time.Hour; time.Sleep(time.Second) {
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+		}
+		require.Greater(t, calls, 8)
+		require.Less(t, calls, 24)
+		require.Greater(t, int(loads.Load()), 60)
+	})
+}
+
+type countedLoads struct {
+	*sharedStore
+	n *atomic.Int32
+}
+
+func (s countedLoads) Load(ctx context.Context) (*Record, error) {
+	s.n.Add(1)
+	return s.sharedStore.Load(ctx)
 }
