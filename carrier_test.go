@@ -205,9 +205,11 @@ func TestEveryCarrierIsClosedInTheEnd(t *testing.T) {
 		refuses   bool
 		realm     string
 		learn     error
+		elsewhere bool // each request is to another directory
 	}{
 		"refused for ever":            {refuses: true},
 		"refused for ever, exclusive": {refuses: true, exclusive: true},
+		"in the place of another one": {exclusive: true, elsewhere: true},
 		"a Starter's":                 {starts: true},
 		"a realm that is too long":    {realm: long},
 		"fails to learn":              {learn: errors.New("no")},
@@ -234,8 +236,12 @@ func TestEveryCarrierIsClosedInTheEnd(t *testing.T) {
 			}))
 			defer srv.Close()
 			transport := &Transport{Base: base, Schemes: []Scheme{scheme}, AllowPlaintext: true}
-			for range 10 {
-				resp, err := (&http.Client{Transport: transport}).Get(srv.URL)
+			for i := range 10 {
+				url := srv.URL
+				if c.elsewhere {
+					url = fmt.Sprintf("%s/%d/x", srv.URL, i)
+				}
+				resp, err := (&http.Client{Transport: transport}).Get(url)
 				if err == nil {
 					io.Copy(io.Discard, resp.Body)
 					resp.Body.Close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/authretry/authretry/authtest"
@@ -130,6 +131,8 @@ func TestRejectionsInWords(t *testing.T) {
 	} {
 		require.Contains(t, r.Error(), want)
 	}
+	r := &Rejection{Reason: ReasonUntrustedServer, Status: 401, Err: errors.New("")}
+	require.True(t, strings.HasSuffix(r.Error(), "the response was discarded"), r.Error())
 }
 
 // Which of two Transports has the word, one over the other, is by what it has done.

@@ -237,3 +237,11 @@ func TestPlainHTTPIsRefusedByDefault(t *testing.T) {
 		require.ErrorContains(t, err, "AllowPlaintext")
 	}
 }
+
+// A resource that is no URL of a server says nothing of where its token may go.
+func TestOriginOfAResource(t *testing.T) {
+	for _, resource := range []string{"", "api", "urn:x", "api://client", "https:///x", "https://%zz", "https:x"} {
+		require.Nil(t, originOfResource(resource), resource)
+	}
+	require.Equal(t, origin{"https", "api.test", "443"}, *originOfResource("https://API.test/x"))
+}

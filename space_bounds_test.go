@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 func spacesOf(account, host string) spacesKey {
@@ -89,8 +90,19 @@ func TestServersThatTakeBodiesAreBounded(t *testing.T) {
 	require.LessOrEqual(t, s.size.Load(), s.limit)
 	requireCounted(t, s)
 	require.True(t, s.takesBodies(spacesOf("", "host999")))
-	s.noteTaken(spacesOf("", strings.Repeat("h", maxHost+1)))
-	require.False(t, s.takesBodies(spacesOf("", strings.Repeat("h", maxHost+1))))
+	s.noteTaken(spacesOf("", strings.Repeat("h", 2_000)))
+	require.False(t, s.takesBodies(spacesOf("", strings.Repeat("h", 2_000))))
+}
+
+// Where nothing else is said, 64 MiB is too much for the sources of all accounts.
+func TestSourcesOfAccountsAreBounded(t *testing.T) {
+	a := &accountSources{size: 64 << 20} // as if there were as many
+	for _, account := range []string{"alice", "bob"} {
+		_, err := a.of(t.Context(), account, func(context.Context, string) (oauth2.TokenSource, error) { return new(TokenSource), nil })
+		require.NoError(t, err)
+	}
+	require.Contains(t, a.known, "bob")
+	require.NotContains(t, a.known, "alice", "made room")
 }
 
 // Those who ask at the same time for what is not known yet get the same.
@@ -231,7 +243,7 @@ func TestForgetWithoutAccounts(t *testing.T) {
 // Of a host that is too long to be remembered, nobody counts what is out.
 func TestLongHostsAreNoCrowd(t *testing.T) {
 	s := new(spaces)
-	require.Zero(t, s.enter(spacesOf("", strings.Repeat("x", maxHost+1))))
+	require.Zero(t, s.enter(spacesOf("", strings.Repeat("x", 2_000))))
 	require.Empty(t, s.known)
 	require.NotZero(t, s.enter(spacesOf("", strings.Repeat("x", maxHost))))
 }
