@@ -174,3 +174,19 @@ func TestExplanationIsReplacedAndNotPiledUp(t *testing.T) {
 	_, piled := e.Context.(*explained)
 	require.False(t, piled)
 }
+
+// A URL with a host that nobody can dial does not make a Rejection, or an Event, that is as long.
+func TestOriginsThatAreToldAreBounded(t *testing.T) {
+	var events []Event
+	transport := New(&Digest{Username: "u", Password: "p"})
+	transport.Base = answering(`Basic realm="x"`)
+	transport.OnEvent = func(_ context.Context, e Event) { events = append(events, e) }
+	resp := roundTrip(t, transport, "https://"+strings.Repeat("h", 10_000)+"/")
+	r, ok := errors.AsType[*Rejection](Explain(resp))
+	require.True(t, ok)
+	require.Len(t, r.Origin, 300)
+	require.NotEmpty(t, events)
+	for _, e := range events {
+		require.Len(t, e.Origin, 300)
+	}
+}

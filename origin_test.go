@@ -245,3 +245,16 @@ func TestOriginOfAResource(t *testing.T) {
 	}
 	require.Equal(t, origin{"https", "api.test", "443"}, *originOfResource("https://API.test/x"))
 }
+
+// A chain of redirects is not followed back without end: one that is longer than any is counts as one that has left the origin.
+func TestChainOfRedirectsIsBounded(t *testing.T) {
+	for redirects, left := range map[int]bool{10: false, 1_000: true} {
+		req := httptest.NewRequest("GET", "https://api.test/", nil)
+		for range redirects {
+			before := req
+			req = httptest.NewRequest("GET", "https://api.test/", nil)
+			req.Response = &http.Response{Request: before}
+		}
+		require.Equal(t, left, hasLeftOrigin(req, originOf(req.URL)), redirects)
+	}
+}

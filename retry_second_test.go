@@ -9,6 +9,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -418,6 +419,27 @@ func TestResponsesThatNobodyGetsAreClosed(t *testing.T) {
 			require.EqualValues(t, 1, body.closed.Load())
 		})
 	}
+}
+
+// A refusal does not fill the Jar.
+func TestCookiesOfARefusalAreBounded(t *testing.T) {
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	transport := &Transport{Jar: jar, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.Header.Get("Authorization") != "" {
+			return responseTo(req, 200), nil
+		}
+		resp := responseTo(req, 401, "Www-Authenticate", `Basic realm="x"`, "Set-Cookie", "long="+strings.Repeat("x", 10_000))
+		for i := range 1_000 {
+			resp.Header.Add("Set-Cookie", fmt.Sprintf("c%d=x", i))
+		}
+		return resp, nil
+	})
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.test/").StatusCode)
+	cookies := jar.Cookies(urlOf(t, "https://api.test/"))
+	require.Len(t, cookies, 256)
+	require.False(t, slices.ContainsFunc(cookies, func(c *http.Cookie) bool { return c.Name == "long" }))
 }
 
 // Idle connections can be closed before the first request.

@@ -541,3 +541,18 @@ func TestTokenRequestIsNotMadeAgainInVain(t *testing.T) {
 		require.Equal(t, 1, prover.proofs)
 	})
 }
+
+// A failure that may pass is tried four times within a second, which callers can wait for.
+func TestTokenRequestIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sends, start := 0, time.Now()
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sends++
+			return responseTo(req, 503), nil
+		})
+		_, err := (&TokenEndpoint{URL: "https://auth.test/", Base: base}).ClientCredentials()(t.Context(), TokenRequest{})
+		require.Error(t, err)
+		require.Equal(t, 4, sends)
+		require.Equal(t, 700*time.Millisecond, time.Since(start))
+	})
+}

@@ -318,10 +318,20 @@ func TestLooksIntoTheStoreDoNotPutOffTheNextAttempt(t *testing.T) {
 			calls++
 			return nil, refusal(http.StatusUnauthorized, "invalid_client")
 		}}
-		for start := time.Now(); time.Since(start) < time.Hour; time.Sleep(time.Second) {
-			_, err := src.Token()
-			require.ErrorIs(t, err, ErrLoginRequired)
+		start := time.Now()
+		try := func(until time.Duration) {
+			for time.Since(start) < until {
+				_, err := src.Token()
+				require.ErrorIs(t, err, ErrLoginRequired)
+				time.Sleep(time.Second)
+			}
 		}
+		try(12 * time.Second)
+		require.GreaterOrEqual(t, int(loads.Load()), 4)
+		require.Equal(t, 1, calls)
+		try(80 * time.Second)
+		require.Equal(t, 2, calls)
+		try(time.Hour)
 		require.Greater(t, calls, 8)
 		require.Less(t, calls, 24)
 		require.Greater(t, int(loads.Load()), 60)
