@@ -13,15 +13,12 @@ import (
 
 const defaultLoginTimeout = 5 * time.Minute
 
-// joinLogin returns the login to wait for, starting it if need be; or else the token that there is by now, or the error. That
-// is why, unless there is a newer one: what nothing but a login can help with.
-func (s *TokenSource) joinLogin(ctx context.Context, d *demand, why error) (*refreshRun, *oauth2.Token, error) {
+// joinLogin returns the login to wait for, starting it if need be; or else the token that there is by now, or why nobody is asked.
+func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *oauth2.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, now := s.current.Load(), time.Now()
 	switch {
-	case d.background:
-		return nil, nil, why
 	case d.metBy(k, now):
 		return nil, k.token, nil
 	case s.loggingIn != nil:

@@ -519,11 +519,11 @@ func TestLoginThatIsNotNeededAnyMore(t *testing.T) {
 		src := &TokenSource{Login: p.login}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		run, _, err := src.joinLogin(gone, new(demand), ErrLoginRequired)
+		run, _, err := src.joinLogin(gone, new(demand))
 		require.Nil(t, run)
 		require.ErrorIs(t, err, context.Canceled)
 		require.NoError(t, src.Set(old()))
-		run, got, err := src.joinLogin(t.Context(), new(demand), ErrLoginRequired)
+		run, got, err := src.joinLogin(t.Context(), new(demand))
 		require.NoError(t, err)
 		require.Nil(t, run)
 		require.Equal(t, "old", got.AccessToken)
