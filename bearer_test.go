@@ -699,3 +699,21 @@ func (n neverRefreshed) Refresh(context.Context, *oauth2.Token) (*oauth2.Token, 
 	n.t.Error("nothing was refused")
 	return nil, errors.New("no")
 }
+
+// Where there are no credentials for an answer, or none to be sent ahead, whoever is asked for them has the word.
+func TestCredentialsThatThereAreNot(t *testing.T) {
+	sealed := errors.New("vault is sealed")
+	key := &APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "", sealed }}
+	_, err := key.Answer(t.Context(), &Challenge{}, refusalOf(newRequest()))
+	require.ErrorIs(t, err, sealed)
+	for name, failure := range map[string]error{"not for this origin": ErrUnsupportedChallenge, "not now": sealed} {
+		basic := &Basic{Ahead: true, Credentials: func(context.Context, CredentialsRequest) (string, string, error) { return "", "", failure }}
+		session, err := basic.Start(t.Context(), newRequest())
+		require.Nil(t, session, name)
+		if failure == sealed {
+			require.ErrorIs(t, err, sealed)
+		} else {
+			require.NoError(t, err, "the request goes without")
+		}
+	}
+}

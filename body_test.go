@@ -574,3 +574,59 @@ func TestBodyIsNotReadAfterItsEnd(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"whole"}, sent)
 }
+
+// What a retry has sent again of a stream is not held any longer: it is the last one.
+func TestRecordIsDroppedWhenItIsReplayed(t *testing.T) {
+	sends := 0
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		b := req.Body.(*sender).body
+		if _, err := io.ReadFull(req.Body, make([]byte, 1000)); err != nil {
+			return nil, err
+		}
+		if sends++; sends == 1 {
+			return responseTo(req, 401, "Www-Authenticate", `Basic realm="x"`), nil
+		}
+		n, err := io.Copy(io.Discard, req.Body)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		require.EqualValues(t, 1000, n)
+		require.Nil(t, b.record)
+		return responseTo(req, 200), err
+	})
+	req, err := http.NewRequest("PUT", "https://api.example.com/", io.MultiReader(bytes.NewReader(make([]byte, 1000)), bytes.NewReader(make([]byte, 1000))))
+	require.NoError(t, err)
+	req.ContentLength = 2000
+	resp, err := (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, 2, sends)
+}
+
+// A refusal that is answered is closed. It is read to its end if that is near, so that its connection can be used again.
+func TestRefusalThatIsAnsweredIsClosed(t *testing.T) {
+	for name, c := range map[string]struct{ length, read int64 }{
+		"short": {10, 10}, "of unknown length": {-1, 100}, "long": {drainLimit + 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.NewReader(strings.Repeat("x", 100))
+			if c.length == 10 {
+				text.Reset("0123456789")
+			}
+			size := text.Size()
+			body := &closeCounter{Reader: text}
+			discard(&http.Response{Body: body, ContentLength: c.length})
+			require.EqualValues(t, 1, body.closed.Load())
+			require.Equal(t, c.read, size-int64(text.Len()))
+		})
+	}
+}
+
+// One that does not come to its end is closed after a moment.
+func TestRefusalThatDoesNotEndIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body, _ := io.Pipe()
+		start := time.Now()
+		discard(&http.Response{Body: body, ContentLength: -1})
+		require.Equal(t, drainTimeout, time.Since(start))
+	})
+}

@@ -198,16 +198,18 @@ func TestCarrierNeedsABaseThatItCanClone(t *testing.T) {
 
 // Whatever becomes of a Session, what was made to carry its requests is closed in the end.
 func TestEveryCarrierIsClosedInTheEnd(t *testing.T) {
-	long := strings.Repeat("r", maxRealm+1)
+	long := strings.Repeat("r", 2_000)
 	for name, c := range map[string]struct {
 		exclusive bool
 		starts    bool
 		refuses   bool
 		realm     string
 		learn     error
+		elsewhere bool // each request is to another directory
 	}{
 		"refused for ever":            {refuses: true},
 		"refused for ever, exclusive": {refuses: true, exclusive: true},
+		"in the place of another one": {exclusive: true, elsewhere: true},
 		"a Starter's":                 {starts: true},
 		"a realm that is too long":    {realm: long},
 		"fails to learn":              {learn: errors.New("no")},
@@ -234,8 +236,12 @@ func TestEveryCarrierIsClosedInTheEnd(t *testing.T) {
 			}))
 			defer srv.Close()
 			transport := &Transport{Base: base, Schemes: []Scheme{scheme}, AllowPlaintext: true}
-			for range 10 {
-				resp, err := (&http.Client{Transport: transport}).Get(srv.URL)
+			for i := range 10 {
+				url := srv.URL
+				if c.elsewhere {
+					url = fmt.Sprintf("%s/%d/x", srv.URL, i)
+				}
+				resp, err := (&http.Client{Transport: transport}).Get(url)
 				if err == nil {
 					io.Copy(io.Discard, resp.Body)
 					resp.Body.Close()

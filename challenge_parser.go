@@ -93,9 +93,6 @@ func (r *reader) read(values []string) ([]Challenge, error) {
 	}
 	for i, v := range values {
 		r.readLine(i, v)
-		if r.full {
-			break
-		}
 	}
 	r.closeChallenge()
 	if r.cut && !r.full {
@@ -104,9 +101,6 @@ func (r *reader) read(values []string) ([]Challenge, error) {
 	}
 	if len(r.list) == 0 {
 		r.list = nil
-	}
-	if r.errs == nil {
-		return r.list, nil
 	}
 	return r.list, errors.Join(r.errs...)
 }
@@ -217,9 +211,6 @@ func (r *reader) readElement(s string, comma bool) (rest string) {
 	}
 	if rest = skipSpace(rest); rest == "" || rest[0] == ',' {
 		return rest
-	}
-	if name, value := consumeToken(rest); strings.HasPrefix(value, `="`) {
-		return r.readParam(rest, name, value[1:], true)
 	}
 	r.current().Token68, rest = consumeToken68(rest)
 	return rest

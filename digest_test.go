@@ -3,6 +3,7 @@ package authretry
 import (
 	"bytes"
 	"context"
+	"crypto/fips140"
 	"crypto/md5"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -255,6 +257,27 @@ func TestDigestChallengesThatCannotBeAnswered(t *testing.T) {
 
 	_, err := (&Digest{Username: "Mufasa"}).Answer(t.Context(), nil, refusalOf(newDigestRequest(t, "GET", "http://example.com/")))
 	require.ErrorIs(t, err, ErrUnsupportedChallenge)
+}
+
+// In FIPS 140-3 mode, MD5 is not computed, and SHA-256 is. A program is in it from its start.
+func TestDigestInFIPSMode(t *testing.T) {
+	if !fips140.Enforced() {
+		again := exec.Command(os.Args[0], "-test.run=^TestDigestInFIPSMode$", "-test.v")
+		again.Env = append(os.Environ(), "GODEBUG=fips140=only")
+		output, err := again.CombinedOutput()
+		require.NoError(t, err, "%s", output)
+		require.Contains(t, string(output), "--- PASS: TestDigestInFIPSMode")
+		return
+	}
+	d := &Digest{Username: "u", Password: "p"}
+	refusal := refusalOf(newDigestRequest(t, "GET", "https://example.com/"))
+	for _, algorithm := range []string{"MD5", "MD5-sess"} {
+		_, err := d.Answer(t.Context(), digestChallenge(with("algorithm", algorithm)), refusal)
+		require.ErrorIs(t, err, ErrUnsupportedChallenge)
+		require.ErrorContains(t, err, "FIPS")
+	}
+	_, err := d.Answer(t.Context(), digestChallenge(with()), refusal)
+	require.NoError(t, err)
 }
 
 func TestDigestMinAlgorithmAnswersTheStronger(t *testing.T) {

@@ -43,6 +43,15 @@ level=WARN msg="authretry: refused" realm=`+strings.Repeat("r", 100)+` status=40
 	require.NotPanics(t, func() { LogEvents(nil)(t.Context(), Event{Kind: EventChallenged}) })
 }
 
+// The text of an error is not logged without end: a server may have had a say in it.
+func TestLoggedErrorsAreBounded(t *testing.T) {
+	var out strings.Builder
+	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	LogEvents(logger)(t.Context(), Event{Kind: EventRefreshed, Err: errors.New(strings.Repeat("x", 100_000))})
+	require.Contains(t, out.String(), strings.Repeat("x", 1_000))
+	require.Less(t, out.Len(), 5_000)
+}
+
 // An Event cannot hold a secret, for it has no field for headers, queries or bodies.
 func TestEventHasNoPlaceForSecrets(t *testing.T) {
 	for f := range reflect.TypeFor[Event]().Fields() {

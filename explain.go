@@ -279,9 +279,6 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 	if plaintext, ok := errors.AsType[plaintextError](err); ok && x.side == proxySide {
 		r.Err = &proxyCause{string(plaintext) + " credentials are not sent over plain http to a proxy on another host: use a proxy with an https:// URL, or set ProxyTransport.AllowPlaintext", plaintext}
 	}
-	if m, ok := err.(misconfiguration); ok {
-		r.Err = m.error
-	}
 	if resp != nil {
 		r.Status, r.Challenges = resp.StatusCode, challengesOf(resp)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/authretry/authretry/authtest"
@@ -130,6 +131,8 @@ func TestRejectionsInWords(t *testing.T) {
 	} {
 		require.Contains(t, r.Error(), want)
 	}
+	r := &Rejection{Reason: ReasonUntrustedServer, Status: 401, Err: errors.New("")}
+	require.True(t, strings.HasSuffix(r.Error(), "the response was discarded"), r.Error())
 }
 
 // Which of two Transports has the word, one over the other, is by what it has done.
@@ -170,4 +173,20 @@ func TestExplanationIsReplacedAndNotPiledUp(t *testing.T) {
 	require.Equal(t, Explain(resp), error(e.rejection))
 	_, piled := e.Context.(*explained)
 	require.False(t, piled)
+}
+
+// A URL with a host that nobody can dial does not make a Rejection, or an Event, that is as long.
+func TestOriginsThatAreToldAreBounded(t *testing.T) {
+	var events []Event
+	transport := New(&Digest{Username: "u", Password: "p"})
+	transport.Base = answering(`Basic realm="x"`)
+	transport.OnEvent = func(_ context.Context, e Event) { events = append(events, e) }
+	resp := roundTrip(t, transport, "https://"+strings.Repeat("h", 10_000)+"/")
+	r, ok := errors.AsType[*Rejection](Explain(resp))
+	require.True(t, ok)
+	require.Len(t, r.Origin, 300)
+	require.NotEmpty(t, events)
+	for _, e := range events {
+		require.Len(t, e.Origin, 300)
+	}
 }

@@ -237,3 +237,24 @@ func TestPlainHTTPIsRefusedByDefault(t *testing.T) {
 		require.ErrorContains(t, err, "AllowPlaintext")
 	}
 }
+
+// A resource that is no URL of a server says nothing of where its token may go.
+func TestOriginOfAResource(t *testing.T) {
+	for _, resource := range []string{"", "api", "urn:x", "api://client", "https:///x", "https://%zz", "https:x"} {
+		require.Nil(t, originOfResource(resource), resource)
+	}
+	require.Equal(t, origin{"https", "api.test", "443"}, *originOfResource("https://API.test/x"))
+}
+
+// A chain of redirects is not followed back without end: one that is longer than any is counts as one that has left the origin.
+func TestChainOfRedirectsIsBounded(t *testing.T) {
+	for redirects, left := range map[int]bool{10: false, 1_000: true} {
+		req := httptest.NewRequest("GET", "https://api.test/", nil)
+		for range redirects {
+			before := req
+			req = httptest.NewRequest("GET", "https://api.test/", nil)
+			req.Response = &http.Response{Request: before}
+		}
+		require.Equal(t, left, hasLeftOrigin(req, originOf(req.URL)), redirects)
+	}
+}

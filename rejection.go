@@ -53,7 +53,7 @@ const (
 	ReasonPlaintext                             // no credentials: they would have gone over plain http
 	ReasonProxyAuthentication                   // it is a proxy that refuses; see NewProxyTransport
 	ReasonNoCredentials                         // credentials could not be obtained
-	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth)
+	ReasonUntrustedServer                       // the server could not prove that it knows the password (Digest.RequireMutualAuth) or has the key (negotiate)
 	ReasonMisconfigured                         // a field of the Transport does not make sense, or what was called has panicked
 	ReasonInsufficientLogin                     // the user's login is not fresh or strong enough for this (RFC 9470)
 	ReasonNoAccount                             // no credentials: it is not known for whom the request is; see Transport.Account

@@ -9,6 +9,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -302,16 +303,52 @@ func TestCarrierIsClosedAfterTheCallerHasRead(t *testing.T) {
 // A header of the caller's that a Session has replaced is the caller's again in the request that the response shows, also
 // where Base has sent another in its place.
 func TestResponseShowsTheCallersHeader(t *testing.T) {
-	transport := New(&puppet{name: "Puppet", start: func(context.Context, *http.Request) (Session, error) { return replacingSession{}, nil }})
+	status := 0
+	transport := New(&puppet{name: "Puppet",
+		start: func(context.Context, *http.Request) (Session, error) { return replacingSession{}, nil },
+		answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+			return nil, ErrUnsupportedChallenge
+		}})
 	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		require.Equal(t, secret, req.Header.Get("X-Token"))
-		return responseTo(req.Clone(req.Context()), 200), nil
+		own := req.Clone(req.Context())
+		own.Header.Set("User-Agent", "Base's")
+		return responseTo(own, status), nil
 	})
-	req := httptest.NewRequest("GET", "https://api.test/", nil)
-	req.Header.Set("X-Token", "the caller's")
-	resp, err := transport.RoundTrip(req)
-	require.NoError(t, err)
-	require.Equal(t, http.Header{"X-Token": {"the caller's"}}, resp.Request.Header)
+	for _, status = range []int{200, 401} { // of which one is explained
+		req := httptest.NewRequest("GET", "https://api.test/", nil)
+		req.Header.Set("X-Token", "the caller's")
+		req.Header.Set("User-Agent", "the caller's")
+		resp, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, http.Header{"X-Token": {"the caller's"}, "User-Agent": {"Base's"}}, resp.Request.Header)
+	}
+}
+
+// A Session that cannot be sent with one request, because its body cannot be hashed, is there for the next.
+func TestSessionThatOneRequestCannotUseServesTheNext(t *testing.T) {
+	var sent []string
+	transport := &Transport{ReplayLimit: 10, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		name, _, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+		sent = append(sent, req.Method+" "+name)
+		if req.Method == "GET" && name == "" {
+			return responseTo(req, 401, "Www-Authenticate", `Digest realm="x", nonce="n", qop="auth-int"`), nil
+		}
+		closeBody(req)
+		return responseTo(req, 200), nil
+	})
+	for _, method := range []string{"GET", "POST", "GET"} {
+		req := httptest.NewRequest(method, "https://api.test/", nil)
+		if method == "POST" {
+			req.Body = &tracked{Reader: strings.NewReader("a body that is not kept")}
+			req.ContentLength = -1
+		}
+		resp, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	require.Equal(t, []string{"GET ", "GET Digest", "POST ", "GET Digest"}, sent)
 }
 
 type replacingSession struct{}
@@ -382,6 +419,27 @@ func TestResponsesThatNobodyGetsAreClosed(t *testing.T) {
 			require.EqualValues(t, 1, body.closed.Load())
 		})
 	}
+}
+
+// A refusal does not fill the Jar.
+func TestCookiesOfARefusalAreBounded(t *testing.T) {
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	transport := &Transport{Jar: jar, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.Header.Get("Authorization") != "" {
+			return responseTo(req, 200), nil
+		}
+		resp := responseTo(req, 401, "Www-Authenticate", `Basic realm="x"`, "Set-Cookie", "long="+strings.Repeat("x", 10_000))
+		for i := range 1_000 {
+			resp.Header.Add("Set-Cookie", fmt.Sprintf("c%d=x", i))
+		}
+		return resp, nil
+	})
+	require.Equal(t, 200, roundTrip(t, transport, "https://api.test/").StatusCode)
+	cookies := jar.Cookies(urlOf(t, "https://api.test/"))
+	require.Len(t, cookies, 256)
+	require.False(t, slices.ContainsFunc(cookies, func(c *http.Cookie) bool { return c.Name == "long" }))
 }
 
 // Idle connections can be closed before the first request.

@@ -129,7 +129,7 @@ type Carrier interface {
 	// may send requests of its own first, without the caller's body, and obeys ctx.
 	//
 	// Base is what the requests would go by otherwise: an *http.Transport or a *ProxyTransport. It must not be changed, but
-	// can be cloned. With any other [Transport.Base], and for a proxy's credentials, a Carrier fails the request.
+	// can be cloned, and has a NewClientConn. With any other [Transport.Base], and for a proxy's credentials, a Carrier fails the request.
 	//
 	// If what Carry returns is not base itself, and has a method CloseIdleConnections, that is called when no request uses the
 	// Session any more, which for one that Start has returned is after its request, and by [Transport.CloseIdleConnections].

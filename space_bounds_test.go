@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 func spacesOf(account, host string) spacesKey {
@@ -89,8 +90,37 @@ func TestServersThatTakeBodiesAreBounded(t *testing.T) {
 	require.LessOrEqual(t, s.size.Load(), s.limit)
 	requireCounted(t, s)
 	require.True(t, s.takesBodies(spacesOf("", "host999")))
-	s.noteTaken(spacesOf("", strings.Repeat("h", maxHost+1)))
-	require.False(t, s.takesBodies(spacesOf("", strings.Repeat("h", maxHost+1))))
+	s.noteTaken(spacesOf("", strings.Repeat("h", 2_000)))
+	require.False(t, s.takesBodies(spacesOf("", strings.Repeat("h", 2_000))))
+}
+
+// Where nothing else is said, 64 MiB is too much for the sources of all accounts.
+func TestSourcesOfAccountsAreBounded(t *testing.T) {
+	a := &accountSources{size: 64 << 20} // as if there were as many
+	for _, account := range []string{"alice", "bob"} {
+		_, err := a.of(t.Context(), account, func(context.Context, string) (oauth2.TokenSource, error) { return new(TokenSource), nil })
+		require.NoError(t, err)
+	}
+	require.Contains(t, a.known, "bob")
+	require.NotContains(t, a.known, "alice", "made room")
+}
+
+// So it is for what is remembered of all origins.
+func TestSpacesOfOriginsAreBounded(t *testing.T) {
+	s := new(spaces)
+	s.size.Store(64 << 20) // as if there were as much
+	for _, host := range []string{"a.test", "b.test"} {
+		s.keep(spacesOf("", host), urlOf(t, "https://"+host+"/"), lease{held: held{Session: word{}}}, 0)
+	}
+	require.Len(t, s.known, 0, "both made room, and not enough")
+	s.size.Store(0)
+	for i := range 100 {
+		s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), lease{held: held{Session: word{}}, realm: fmt.Sprint("realm", i)}, 0)
+	}
+	require.Len(t, s.of(spacesOf("", "api.test")).spaces, 32)
+	long := lease{held: held{Session: word{}}, realm: strings.Repeat("r", 2_000)}
+	require.False(t, s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), long, 0))
+	requireCounted(t, s)
 }
 
 // Those who ask at the same time for what is not known yet get the same.
@@ -172,11 +202,11 @@ func TestIdleSessionsAreBounded(t *testing.T) {
 
 	k.bound = 0
 	idle := &k.spaces[0].idle
-	for len(*idle) < maxIdle {
+	for len(*idle) < 1<<14 {
 		*idle = append(*idle, fresh.held)
 	}
 	require.False(t, s.keep(key, u, fresh, 0))
-	require.Len(t, *idle, maxIdle)
+	require.Len(t, *idle, 1<<14)
 }
 
 // One request that is refused is no crowd, nor are two that follow each other.
@@ -196,17 +226,17 @@ func TestOneRequestIsNoCrowd(t *testing.T) {
 func TestScopesAreBounded(t *testing.T) {
 	s := new(spaces)
 	key := spacesOf("", "api.test")
-	for i := range 3 * maxScopes {
+	for i := range 3_000 {
 		u := urlOf(t, fmt.Sprintf("https://api.test/%d/x", i))
 		require.True(t, s.keep(key, u, lease{held: held{Session: word{}}}, 0))
 		l, exact := s.lend(key, u)
 		require.NotNil(t, l.Session)
 		require.True(t, exact, "the latest is there")
 	}
-	require.Len(t, s.of(key).spaces[0].scopes, maxScopes)
-	require.True(t, s.keep(key, urlOf(t, "https://api.test/"+strings.Repeat("x/", maxScope)), lease{held: held{Session: word{}}}, 0))
+	require.Len(t, s.of(key).spaces[0].scopes, 1_024)
+	require.True(t, s.keep(key, urlOf(t, "https://api.test/"+strings.Repeat("x/", 1_024)), lease{held: held{Session: word{}}}, 0))
 	for scope := range s.of(key).spaces[0].scopes {
-		require.LessOrEqual(t, len(scope), maxScope)
+		require.LessOrEqual(t, len(scope), 1_024)
 	}
 	requireCounted(t, s)
 }
@@ -231,7 +261,7 @@ func TestForgetWithoutAccounts(t *testing.T) {
 // Of a host that is too long to be remembered, nobody counts what is out.
 func TestLongHostsAreNoCrowd(t *testing.T) {
 	s := new(spaces)
-	require.Zero(t, s.enter(spacesOf("", strings.Repeat("x", maxHost+1))))
+	require.Zero(t, s.enter(spacesOf("", strings.Repeat("x", 2_000))))
 	require.Empty(t, s.known)
 	require.NotZero(t, s.enter(spacesOf("", strings.Repeat("x", maxHost))))
 }

@@ -144,10 +144,7 @@ func nonceIn(req *http.Request) string {
 	}
 	_, rest, _ := strings.Cut(req.Header.Get("DPoP"), ".")
 	payload, _, _ := strings.Cut(rest, ".")
-	data, err := base64.RawURLEncoding.DecodeString(payload)
-	if err != nil {
-		return ""
-	}
+	data, _ := base64.RawURLEncoding.DecodeString(payload)
 	var claims struct {
 		Nonce string `json:"nonce"`
 	}

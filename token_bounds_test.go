@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,15 +22,15 @@ func TestRefusersAreRemembered(t *testing.T) {
 	k := new(knownToken)
 	at := func(host string) origin { return origin{scheme: "https", host: host, port: "443"} }
 	for range 3 {
-		for _, host := range []string{"a.test", "b.test", "", strings.Repeat("h", maxForcerHost+1)} {
+		for _, host := range []string{"a.test", "b.test", "", strings.Repeat("h", 300)} {
 			k.refusedBy(at(host))
 		}
 	}
 	require.Equal(t, []origin{at("a.test"), at("b.test")}, *k.refusers.Load())
-	for i := range 2 * maxRefusers {
+	for i := range 128 {
 		k.refusedBy(at(fmt.Sprint("host", i)))
 	}
-	require.Len(t, *k.refusers.Load(), maxRefusers)
+	require.Len(t, *k.refusers.Load(), 64)
 	k.unrefuse()
 	require.False(t, k.isRefusedBy(at("a.test")))
 }
@@ -36,11 +38,57 @@ func TestRefusersAreRemembered(t *testing.T) {
 // A token endpoint that grants a hundred thousand scopes does not fill the memory.
 func TestGrantedScopesAreBounded(t *testing.T) {
 	var all strings.Builder
-	for i := range 3 * maxGranted {
+	for i := range 10_000 {
 		fmt.Fprintf(&all, "scope-%d ", i)
 	}
 	granted := grantedScopes((&oauth2.Token{}).WithExtra(map[string]any{"scope": all.String()}))
-	require.Len(t, granted, maxGranted)
+	require.Len(t, granted, 4_096)
+}
+
+// Of the refresh tokens that were spent here, the last ones are remembered; of a source that has none, nothing.
+func TestSpentRefreshTokensAreBounded(t *testing.T) {
+	src := new(TokenSource)
+	for _, k := range []*knownToken{{token: old()}, {token: &oauth2.Token{AccessToken: "a"}, from: "r"}} {
+		src.spend(k)
+	}
+	require.Nil(t, src.used)
+	for i := range 1_000 {
+		src.spend(&knownToken{token: old(), from: fmt.Sprint("r", i)})
+	}
+	require.Len(t, src.used.spent, 16)
+	require.True(t, src.hasSpent(&Record{Token: &oauth2.Token{RefreshToken: "r999"}}))
+	require.False(t, src.hasSpent(&Record{Token: &oauth2.Token{RefreshToken: "r0"}}))
+}
+
+// A token has come of another if it was obtained for that one's refresh token, also where nothing is known of a login.
+func TestSuccessorIsKnownByTheRefreshToken(t *testing.T) {
+	first := &knownToken{token: old()}
+	require.True(t, (&knownToken{token: &oauth2.Token{AccessToken: "new"}, from: "refresh-0"}).succeeds(first))
+	require.False(t, (&knownToken{token: &oauth2.Token{AccessToken: "new"}, from: "refresh-1"}).succeeds(first))
+	require.False(t, (&knownToken{token: &oauth2.Token{AccessToken: "new"}}).succeeds(&knownToken{token: &oauth2.Token{AccessToken: "a"}}))
+}
+
+// So are those that were refused for good.
+func TestRefusedRefreshTokensAreBounded(t *testing.T) {
+	src := new(TokenSource)
+	for i := range 100 {
+		previous := &oauth2.Token{AccessToken: "a", RefreshToken: fmt.Sprint("r", i)}
+		src.refuse(&TokenRequest{Previous: previous}, failed(refusal(http.StatusBadRequest, "invalid_grant"), previous))
+	}
+	require.Len(t, src.used.refused, 4)
+	require.NotNil(t, src.used.refusalOf("r99"))
+	require.Nil(t, src.used.refusalOf("r0"))
+}
+
+// A login may be so old that its age does not count.
+func TestAgeThatDoesNotCount(t *testing.T) {
+	for age, counts := range map[string]bool{"1000000000": true, "5000000000": false} {
+		challenges, err := ParseChallenges([]string{`Bearer error="insufficient_user_authentication", acr_values="x", max_age=` + age})
+		require.NoError(t, err)
+		r, err := wanted("", &challenges[0], nil)
+		require.NoError(t, err)
+		require.Equal(t, counts, r.HasMaxAge, age)
+	}
 }
 
 // What one origin accepts says nothing of a token that has taken the place of the one that it got.
@@ -86,10 +134,10 @@ func TestAgesAreUnited(t *testing.T) {
 func TestClassesAreUnited(t *testing.T) {
 	n := needs{acr: []string{"a", "b"}}.and(needs{acr: []string{"b", "c"}})
 	require.Equal(t, []string{"a", "b", "c"}, n.acr)
-	for i := range 3 * maxNeedACR {
+	for i := range 48 {
 		n = n.and(needs{acr: []string{fmt.Sprint("class", i)}})
 	}
-	require.Len(t, n.acr, maxNeedACR)
+	require.Len(t, n.acr, 16)
 }
 
 // The bound of the scopes is of all that the token is to have, not of what is new.
@@ -115,6 +163,10 @@ func TestTokenFileIsAFile(t *testing.T) {
 	_, err = FromFile(t.TempDir()+"/none")(t.Context(), TokenRequest{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "authretry: stat ")
+	if runtime.GOOS == "linux" { // which has a file that can be opened, but not read at its start
+		_, err = FromFile("/proc/self/mem")(t.Context(), TokenRequest{})
+		require.ErrorIs(t, err, syscall.EIO)
+	}
 }
 
 // Nothing is sent for want of an assertion, or for claims that are none.

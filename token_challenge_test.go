@@ -148,7 +148,7 @@ func TestWithRecord(t *testing.T) {
 	require.Equal(t, "i", again.Token.Extra("id_token"))
 	require.Nil(t, WithRecord(nil, Record{}))
 
-	_, err = (&Record{Token: tok, Extra: map[string]string{"k": string(make([]byte, maxExtra))}}).Encode()
+	_, err = (&Record{Token: tok, Extra: map[string]string{"k": string(make([]byte, 64<<10))}}).Encode()
 	require.ErrorIs(t, err, errRecordTooLong)
 }
 

@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/authretry/authretry/authtest"
@@ -524,4 +525,34 @@ func TestTokenEndpointBase(t *testing.T) {
 	_, err = e.Refresh()(t.Context(), TokenRequest{Previous: bearer.Login()})
 	require.NoError(t, err)
 	require.Equal(t, 2, sends, "HTTPClient comes first")
+}
+
+// Who does not want to wait any longer for another attempt has the client say no more who it is: that may cost a signature.
+func TestTokenRequestIsNotMadeAgainInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			time.AfterFunc(time.Millisecond, func() { cancel(errors.New("enough")) })
+			return responseTo(req, 503), nil
+		})
+		prover := &fakeProver{}
+		_, err := (&TokenEndpoint{URL: "https://auth.test/", Base: base, Proof: prover}).ClientCredentials()(ctx, TokenRequest{})
+		require.ErrorContains(t, err, "enough")
+		require.Equal(t, 1, prover.proofs)
+	})
+}
+
+// A failure that may pass is tried four times within a second, which callers can wait for.
+func TestTokenRequestIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sends, start := 0, time.Now()
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sends++
+			return responseTo(req, 503), nil
+		})
+		_, err := (&TokenEndpoint{URL: "https://auth.test/", Base: base}).ClientCredentials()(t.Context(), TokenRequest{})
+		require.Error(t, err)
+		require.Equal(t, 4, sends)
+		require.Equal(t, 700*time.Millisecond, time.Since(start))
+	})
 }

@@ -166,6 +166,7 @@ var (
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
 		causes: []error{ErrCredentialsRefused},
 	}
+	errForgotten     = errors.New("authretry: there was a Logout since the refresh began")
 	errComing        = errors.New("authretry: an earlier refresh has a token that is not in use yet")
 	errReplaced      = errors.New("authretry: the token has been replaced while it was to be refreshed")
 	errStillFetching = errors.New("authretry: an earlier call of TokenSource.Fetch has not returned, although its context has ended")

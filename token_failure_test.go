@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,4 +308,42 @@ func TestRefusedErrorWrapsNoNil(t *testing.T) {
 		require.Contains(t, list, ErrCredentialsRefused)
 		require.NotContains(t, list, nil)
 	}
+}
+
+// The Store may have a better token sooner. To look there does not put off when the client's credentials are tried again.
+func TestLooksIntoTheStoreDoNotPutOffTheNextAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls, loads := 0, atomic.Int32{}
+		src := &TokenSource{Store: countedLoads{newSharedStore(nil), &loads}, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			calls++
+			return nil, refusal(http.StatusUnauthorized, "invalid_client")
+		}}
+		start := time.Now()
+		try := func(until time.Duration) {
+			for time.Since(start) < until {
+				_, err := src.Token()
+				require.ErrorIs(t, err, ErrLoginRequired)
+				time.Sleep(time.Second)
+			}
+		}
+		try(12 * time.Second)
+		require.GreaterOrEqual(t, int(loads.Load()), 4)
+		require.Equal(t, 1, calls)
+		try(80 * time.Second)
+		require.Equal(t, 2, calls)
+		try(time.Hour)
+		require.Greater(t, calls, 8)
+		require.Less(t, calls, 24)
+		require.Greater(t, int(loads.Load()), 60)
+	})
+}
+
+type countedLoads struct {
+	*sharedStore
+	n *atomic.Int32
+}
+
+func (s countedLoads) Load(ctx context.Context) (*Record, error) {
+	s.n.Add(1)
+	return s.sharedStore.Load(ctx)
 }

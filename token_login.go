@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -12,15 +13,12 @@ import (
 
 const defaultLoginTimeout = 5 * time.Minute
 
-// joinLogin returns the login to wait for, starting it if need be; or else the token that there is by now, or the error. That
-// is why, unless there is a newer one: what nothing but a login can help with.
-func (s *TokenSource) joinLogin(ctx context.Context, d *demand, why error) (*refreshRun, *oauth2.Token, error) {
+// joinLogin returns the login to wait for, starting it if need be; or else the token that there is by now, or why nobody is asked.
+func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *oauth2.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, now := s.current.Load(), time.Now()
 	switch {
-	case d.background:
-		return nil, nil, why
 	case d.metBy(k, now):
 		return nil, k.token, nil
 	case s.loggingIn != nil:
@@ -198,10 +196,14 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 		ended = s.Initial
 	}
 	var failed []error
+	var forgotten atomic.Bool
 	if s.Store != nil {
 		ctx, cancel := s.limited(ctx)
 		defer cancel()
 		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
+			// Under the lock, so that no refresh spends what somebody has logged in with since, only for its token to be forgotten.
+			defer s.replace(nil)
+			forgotten.Store(true)
 			login := current.login()
 			if k := s.current.Load(); k != nil {
 				k.unsaved.Store(nil) // not after this
@@ -226,7 +228,9 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 			failed = append(failed, storeFailed(err, ended))
 		}
 	}
-	s.replace(nil)
+	if !forgotten.Load() {
+		s.replace(nil)
+	}
 	if s.Revoke != nil && ended != nil {
 		ctx, cancel := s.limited(ctx) // of its own, whatever time the Store has taken
 		defer cancel()

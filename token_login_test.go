@@ -519,11 +519,11 @@ func TestLoginThatIsNotNeededAnyMore(t *testing.T) {
 		src := &TokenSource{Login: p.login}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		run, _, err := src.joinLogin(gone, new(demand), ErrLoginRequired)
+		run, _, err := src.joinLogin(gone, new(demand))
 		require.Nil(t, run)
 		require.ErrorIs(t, err, context.Canceled)
 		require.NoError(t, src.Set(old()))
-		run, got, err := src.joinLogin(t.Context(), new(demand), ErrLoginRequired)
+		run, got, err := src.joinLogin(t.Context(), new(demand))
 		require.NoError(t, err)
 		require.Nil(t, run)
 		require.Equal(t, "old", got.AccessToken)
@@ -606,4 +606,26 @@ func TestLogoutEndsTheLoginInUse(t *testing.T) {
 	store.putRecord(ended)
 	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
 	require.Same(t, ended, store.record(), "it is not ended again")
+}
+
+// A Logout has forgotten the token before the store's lock is free again.
+func TestLogoutForgetsUnderTheLock(t *testing.T) {
+	store := newSharedStore(old())
+	src := &TokenSource{Fetch: new(issuer).fetch, Store: store}
+	require.Equal(t, "old", tokenOf(t, src))
+	src.Store = lockWatch{store, func() { require.Nil(t, src.current.Load()) }}
+	require.NoError(t, src.Logout(t.Context()))
+}
+
+// A lockWatch calls a function before it frees the lock.
+type lockWatch struct {
+	*sharedStore
+	before func()
+}
+
+func (s lockWatch) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	return s.sharedStore.Update(ctx, func(ctx context.Context, r *Record, confirm func(context.Context) error) (*Record, error) {
+		defer s.before()
+		return fn(ctx, r, confirm)
+	})
 }

@@ -239,6 +239,9 @@ func (s *TokenSource) mayBegin() bool {
 
 // fetch calls Fetch for a successor of previous.
 func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oauth2.Token, stored *Record) error {
+	if s.hasLoggedOutSince(run) {
+		return errForgotten
+	}
 	if err := s.refusedForGood(run, previous); err != nil {
 		return err
 	}

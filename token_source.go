@@ -311,7 +311,7 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 			}
 		}
 		if s.Login != nil && needsLogin(err) {
-			if run, t, err = s.joinLogin(ctx, &d, err); run != nil {
+			if run, t, err = s.joinLogin(ctx, &d); run != nil {
 				if err := s.awaitLogin(ctx, run); err != nil {
 					return nil, err
 				}

@@ -489,3 +489,19 @@ func TestStepUpWithoutABetterToken(t *testing.T) {
 		require.Equal(t, refused != "", r.Previous != nil)
 	}
 }
+
+// What was asked for once is asked for no more, also of a token that came of a refresh.
+func TestRefreshedTokenIsAsGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newGrantingIssuer()
+		src := &TokenSource{Fetch: i.fetch, Initial: i.initial()}
+		more := TokenRequest{Claims: `{"access_token":{"x":1}}`}
+		_, err := src.Obtain(t.Context(), more)
+		require.NoError(t, err)
+		time.Sleep(2 * time.Hour)
+		require.Equal(t, "t2", tokenOf(t, src))
+		got, err := src.Obtain(t.Context(), more)
+		require.NoError(t, err)
+		require.Equal(t, "t2", got.AccessToken)
+	})
+}

@@ -445,3 +445,33 @@ func TestRefreshedTokenIsSavedOnce(t *testing.T) {
 		require.Equal(t, updates, store.updates.Load())
 	})
 }
+
+// A Store that can do without its lock is asked to, and says for itself that another process has done the work.
+func TestStoreThatCanDoWithoutItsLock(t *testing.T) {
+	i := &issuer{}
+	s := &unlessStore{sharedStore: newSharedStore(nil)}
+	s.failLoad = errors.New("not now")
+	s.put(login("theirs"))
+	src := &TokenSource{Fetch: i.fetch, Store: s}
+	require.Equal(t, "theirs", tokenOf(t, src))
+	require.Equal(t, 1, s.asked)
+	require.Zero(t, s.updates.Load())
+	_, err := src.Refresh(t.Context(), login("theirs"))
+	require.NoError(t, err)
+	require.Equal(t, 2, s.asked)
+	require.EqualValues(t, 1, s.updates.Load())
+	require.EqualValues(t, 1, i.calls.Load())
+}
+
+// An unlessStore can be read without its lock when somebody waits for that.
+type unlessStore struct {
+	*sharedStore
+	asked int
+}
+
+func (s *unlessStore) UpdateUnless(ctx context.Context, enough func(*Record) bool, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	if s.asked++; enough(s.record()) {
+		return nil
+	}
+	return s.Update(ctx, fn)
+}

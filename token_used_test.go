@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,7 +225,108 @@ func TestSpentWhileSetIsUnderWay(t *testing.T) {
 		all.Wait()
 		require.Empty(t, i.reused)
 		require.Equal(t, 1, i.n)
+		s.change(func(s *sharedStore) { s.failSave = nil })
+		time.Sleep(time.Minute)
+		require.Equal(t, "r1", s.get().RefreshToken, "whoever has found it in memory has not saved it")
 	})
+}
+
+// What the token endpoint has given for a refresh token is not in use yet when the next refresh comes, and is of no use to that.
+// It fails, and does not send the refresh token again.
+func TestSuccessorOnItsWayThatIsOfNoUse(t *testing.T) {
+	i := &issuer{}
+	src := &TokenSource{Fetch: i.fetch, Initial: expiredLogin("old")}
+	src.useInitial()
+	k := src.newKnownToken(expiredLogin("next"))
+	k.from = "refresh-old"
+	src.spend(k)
+	_, err := src.Token()
+	require.ErrorIs(t, err, errComing)
+	require.Zero(t, i.calls.Load())
+}
+
+// What a refresh has obtained for a login that was replaced meanwhile is gone. Who sets that login again has its refresh token
+// sent again.
+func TestSuccessorThatWasNotUsedIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{delay: time.Second}
+		src := &TokenSource{Fetch: i.fetch, Initial: expiredLogin("old")}
+		done := make(chan error)
+		go func() {
+			_, err := src.Token()
+			done <- err
+		}()
+		synctest.Wait()
+		require.NoError(t, src.Set(login("other")))
+		require.NoError(t, <-done)
+		time.Sleep(time.Minute)
+		require.Equal(t, "other", tokenOf(t, src))
+		require.NoError(t, src.Set(expiredLogin("old")))
+		require.Equal(t, "access-2", tokenOf(t, src))
+		require.Equal(t, []string{"refresh-old", "refresh-old"}, i.previous)
+	})
+}
+
+// A token whose login turns out to have been ended while OnToken is shown it does not come into use.
+func TestLoginThatIsEndedBeforeItsTokenIsInUse(t *testing.T) {
+	s := newSharedStore(nil)
+	s.putRecord(&Record{Token: expiredLogin("old"), Login: "l"})
+	i := &rotatingIssuer{valid: "refresh-old"}
+	src := &TokenSource{Fetch: i.fetch, Store: s}
+	src.OnToken = func(*oauth2.Token) { src.noteEnd("l") }
+	_, err := src.Token()
+	require.ErrorIs(t, err, errLoggedOut)
+	require.Nil(t, src.current.Load())
+}
+
+// A refresh that finds that the login was ended ends the use of its token, also if that is not saved yet.
+func TestRefreshOfAnUnsavedTokenFindsALogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "refresh-old"}
+		s := newSharedStore(login("old"))
+		src := &TokenSource{Fetch: i.fetch, Store: s}
+		require.Equal(t, "old", tokenOf(t, src))
+		s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+		got, err := src.Refresh(t.Context(), login("old"))
+		require.NoError(t, err)
+		s.change(func(s *sharedStore) { s.failSave = nil })
+		require.NoError(t, (&TokenSource{Store: s}).Logout(t.Context()))
+		_, err = src.Refresh(t.Context(), got)
+		require.ErrorIs(t, err, ErrLoginRequired)
+		_, err = src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+	})
+}
+
+// A refresh of a login that was replaced meanwhile finds that the new one was ended, too. That is not used any more either.
+func TestLateRefreshFindsALogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &lateStore{sharedStore: newSharedStore(login("old"))}
+		src := &TokenSource{Fetch: (&rotatingIssuer{}).fetch, Store: s}
+		require.Equal(t, "old", tokenOf(t, src))
+		s.delay.Store(int64(time.Second))
+		go src.Refresh(context.Background(), login("old"))
+		synctest.Wait()
+		s.delay.Store(0)
+		require.NoError(t, src.Set(login("new")))
+		require.NoError(t, (&TokenSource{Store: s}).Logout(t.Context()))
+		require.Equal(t, "new", tokenOf(t, src), "nobody has looked")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		_, err := src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+	})
+}
+
+// A lateStore takes its time before it is read.
+type lateStore struct {
+	*sharedStore
+	delay atomic.Int64
+}
+
+func (s *lateStore) Load(ctx context.Context) (*Record, error) {
+	time.Sleep(time.Duration(s.delay.Load()))
+	return s.sharedStore.Load(ctx)
 }
 
 // While OnToken is shown a login, another process refreshes it, and a refresh here goes on from there. What that obtains comes

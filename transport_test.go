@@ -20,6 +20,7 @@ import (
 	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 // roundTripFunc is a Base made of a func.
@@ -646,4 +647,14 @@ func TestRequestThatCannotBeSent(t *testing.T) {
 	require.EqualError(t, err, "http: nil Request.URL")
 	_, err = transport.RoundTrip(&http.Request{Method: "GET", URL: urlOf(t, "https://api.example.com/")})
 	require.EqualError(t, err, "http: nil Request.Header")
+}
+
+// A Transport that is set wrongly has nothing to forget, and tells nobody.
+func TestForgetOfATransportThatIsSetWrongly(t *testing.T) {
+	b := &Bearer{Sources: func(context.Context, string) (oauth2.TokenSource, error) { return new(TokenSource), nil }}
+	_, err := b.accounts.of(t.Context(), "alice", b.Sources)
+	require.NoError(t, err)
+	transport := &Transport{Schemes: []Scheme{b}, Origins: []string{"no origin"}}
+	transport.Forget("alice")
+	require.Contains(t, b.accounts.known, "alice")
 }

@@ -44,7 +44,7 @@ func startKeyring(t *testing.T) (daemon *exec.Cmd) {
 	daemon = keyringtest.Start(t)
 	require.Eventually(t, func() bool {
 		return keyring.Set("keyringstore-test", "probe", "x") == nil
-	}, 20*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
+	}, 60*time.Second, 50*time.Millisecond, "GNOME Keyring does not answer")
 	return daemon
 }
 
@@ -136,7 +136,7 @@ func TestNoKeyring(t *testing.T) {
 func TestKeyringThatHangs(t *testing.T) {
 	daemon := startKeyring(t)
 	s := storeOf(filepath.Join(t.TempDir(), "lock") + "|hangs")
-	s.wait = 300 * time.Millisecond
+	s.wait = 2 * time.Second
 	other := &Store{Service: s.Service, User: s.User, LockFile: s.LockFile}
 	require.NoError(t, s.Update(t.Context(), saving("old")))
 	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm func(context.Context) error) (*authretry.Record, error) {
@@ -177,13 +177,13 @@ func TestKeyringThatIsLocked(t *testing.T) {
 	require.NoError(t, daemon.Process.Kill())
 	_ = daemon.Wait()
 	daemon = keyringtest.StartDaemon(t) // which nobody has told the password
-	limited, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.Eventually(t, func() bool {
 		_, err := s.Load(limited)
 		require.Error(t, err)
 		return strings.Contains(err.Error(), "unlock")
-	}, 10*time.Second, 20*time.Millisecond)
+	}, 30*time.Second, 20*time.Millisecond)
 	require.ErrorIs(t, s.Update(limited, saving("new")), ErrUnavailable)
 	require.NoError(t, daemon.Process.Kill())
 	_ = daemon.Wait()
@@ -191,7 +191,7 @@ func TestKeyringThatIsLocked(t *testing.T) {
 	require.Eventually(t, func() bool {
 		r, err := s.Load(t.Context())
 		return err == nil && r != nil && r.Token.AccessToken == "old"
-	}, 10*time.Second, 20*time.Millisecond)
+	}, 30*time.Second, 20*time.Millisecond)
 }
 
 // What panics below is an error, as go-keyring does if the session's bus ends while it waits for a person.

@@ -242,10 +242,41 @@ func TestMutual(t *testing.T) {
 		}), "no token of Kerberos"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.ErrorContains(t, get(c.srv, true), c.text)
+			err := get(c.srv, true)
+			require.ErrorContains(t, err, c.text)
+			require.ErrorIs(t, err, authretry.ErrMutualAuth)
+			var r *authretry.Rejection
+			require.ErrorAs(t, err, &r)
+			require.Equal(t, authretry.ReasonUntrustedServer, r.Reason)
 			require.NoError(t, get(c.srv, false))
 		})
 	}
+}
+
+// A 407 that comes from a proxy on the way proves nothing, and goes to the caller.
+func TestMutualBehindAProxyThatRefuses(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	proxy := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Proxy-Authenticate", "Negotiate")
+		w.WriteHeader(http.StatusProxyAuthRequired)
+	})
+	status, _ := get(t, to(proxy, &Scheme{Kerberos: k.client("alice"), Ahead: true, Mutual: true}), testURL)
+	require.Equal(t, 407, status)
+}
+
+// What the caller has in Authorization stays there, and its response needs no proof of ours.
+func TestCallersAuthorization(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	for _, own := range []string{"Negotiate", "Negotiate %", "Basic QTpC"} {
+		s := &session{kerberos: k.client("alice"), spn: testSPN, mutual: true}
+		req := newRequest(t, testURL)
+		req.Header.Set("Authorization", own)
+		require.NoError(t, s.Authorize(req))
+		require.Equal(t, own, req.Header.Get("Authorization"))
+		_, err := s.Learn(&http.Response{StatusCode: 200, Header: http.Header{}, Request: req}, false)
+		require.NoError(t, err)
+	}
+	require.Zero(t, k.asked.Load())
 }
 
 // An origin that another server redirects to gets no token ahead, though it has the same host and so the same service.

@@ -45,7 +45,7 @@ func readCache(name string, known *login) (*login, error) {
 		known.file = file
 		return known, nil
 	}
-	l.file = file
+	l.path, l.file = path, file
 	return l, nil
 }
 
@@ -85,7 +85,7 @@ func loadCache(path string) (l *login, err error) {
 	}
 	realm := cache.DefaultPrincipal.Realm
 	l = newLogin(nil)
-	l.cache, l.stored = path, make(map[string]*ticket)
+	l.path, l.stored = path, make(map[string]*ticket)
 	for _, entry := range cache.GetEntries() {
 		t := &ticket{key: entry.Key, cname: cache.DefaultPrincipal.PrincipalName, crealm: realm, got: time.Now(), end: entry.EndTime}
 		isOwn := entry.Client.Realm == realm && entry.Client.PrincipalName.Equal(cache.DefaultPrincipal.PrincipalName)

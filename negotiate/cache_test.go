@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,6 +114,55 @@ func TestCacheIsReadAgain(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	_, err := rt.RoundTrip(newRequest(t, testURL))
 	require.ErrorContains(t, err, "there is no credential cache "+path+": run kinit")
+}
+
+// What a cache has of somebody else than its principal is not sent.
+func TestCacheWithTicketsOfOthers(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	srv := newTestService(k)
+	path := filepath.Join(t.TempDir(), "cc")
+	alices := cacheOf(t, k, "alice")
+	bob := k.client("bob")
+	bobs, err := bob.ticket(t.Context(), testSPN)
+	require.NoError(t, err)
+	alices.entry(t, "bob", testSPN, testRealm, bobs)
+	alices.entry(t, "bob", "krbtgt/"+testRealm, testRealm, bob.login.tgt)
+	put(t, path, alices)
+	before := k.tickets.Load()
+	status, user := get(t, to(srv, &Scheme{Kerberos: &Client{Cache: path, Config: k.config("x"), dial: k.dial}}), testURL)
+	require.Equal(t, 200, status)
+	require.Equal(t, "alice", user)
+	require.EqualValues(t, 1, k.tickets.Load()-before)
+}
+
+// A cache that is written again and again, as by whoever keeps it fresh, does no harm to requests that go on meanwhile.
+func TestCacheThatIsWrittenMeanwhile(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	srv := newTestService(k)
+	path := filepath.Join(t.TempDir(), "cc")
+	rt := to(srv, &Scheme{Kerberos: &Client{Cache: path, Config: k.config("x"), dial: k.dial}, Ahead: true, Mutual: true})
+	caches := []testCache{cacheOf(t, k, "alice"), cacheOf(t, k, "alice"), append(cacheOf(t, k, "alice", testSPN), 0)}
+	put(t, path, caches[0])
+	status, _ := get(t, rt, testURL)
+	require.Equal(t, 200, status)
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Go(func() {
+			for range 50 {
+				resp, err := rt.RoundTrip(httptest.NewRequest("GET", testURL, nil))
+				if err != nil {
+					t.Error(err)
+				} else if resp.StatusCode != 200 {
+					t.Error(resp.Status)
+				}
+			}
+		})
+	}
+	for i := range 60 {
+		put(t, path, caches[i%3])
+		put(t, path, caches[i%3][:len(caches[i%3])/2]) // half of it
+	}
+	workers.Wait()
 }
 
 // A reply to a token of the login before is verified, too.

@@ -170,7 +170,7 @@ func (c *Client) obtain(ctx context.Context, l *login, spn string) (t *ticket, e
 // drop drops a ticket-granting ticket that the KDC does not take, as after its key was changed, and reports whether there can be
 // another.
 func (c *Client) drop(l *login, tgt *ticket) bool {
-	if l.cache != "" || time.Since(tgt.got) < renewAfter {
+	if l.path != "" || time.Since(tgt.got) < renewAfter {
 		return false
 	}
 	c.mu.Lock()
@@ -181,6 +181,7 @@ func (c *Client) drop(l *login, tgt *ticket) bool {
 	return true
 }
 
+// cached is login.cached.
 func (c *Client) cached(l *login, spn string) *ticket {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -222,15 +223,7 @@ func (c *Client) userOf(spn string, token []byte) string {
 func (c *Client) Renew(spn string, token []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.login == nil {
-		return false
-	}
-	renewed := false
-	err := contained(func() error {
-		renewed = c.login.service(spn).renew(token, time.Now())
-		return nil
-	})
-	return renewed && err == nil
+	return c.login != nil && c.login.service(spn).renew(token, time.Now())
 }
 
 // init checks the fields, and reads krb5.conf.

@@ -19,9 +19,10 @@
 // and no redirect changes that; Scheme.SPN can. With Scheme.Ahead the KDC is asked for a ticket for every host that the Transport
 // sends to, so set authretry.Transport.Origins, or let Scheme.SPN return "" for those that are no part of the realm.
 //
-// Each send of a request has a token of its own. A token shows the user's name and the realm to who sees it, and no secret, so it may go
-// over plain http; but whoever is on the way there can have it instead of the server. Credentials are never delegated. Tokens are not bound to the TLS
-// connection (channel bindings, which Windows calls Extended Protection): a server that demands that refuses them.
+// Each send of a request has a token of its own. A token shows the user's name and the realm to who sees it, and no secret, so it
+// may go over plain http; but whoever is on the way there can have it instead of the server. Credentials are never delegated. Tokens
+// are not bound to the TLS connection (channel bindings, which Windows calls Extended Protection): a server that demands that
+// refuses them.
 //
 // A server that goes on with NTLM gets no answer. If a ticket cannot be had, the request fails, and no scheme that comes after
 // this one in Transport.Schemes is used in its place. But a server that does not ask for Negotiate at all gets what
@@ -31,7 +32,7 @@
 //
 // Some servers authenticate the connection: Apache with GssapiConnectionBound, IIS. What comes on it later is the same user's to them,
 // whatever it has. So requests with tokens go by connections that are the account's own: by a clone of Transport.Base for each
-// account, and for each user who is in a Client's credential cache in turn. It speaks HTTP/2 if Base does. That needs an *http.Transport or an *authretry.ProxyTransport there, or Scheme.SharedConnections.
+// account, which speaks HTTP/2 if Base does. That needs an *http.Transport or an *authretry.ProxyTransport there, or Scheme.SharedConnections.
 //
 // # Where tickets come from
 //

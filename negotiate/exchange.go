@@ -29,9 +29,9 @@ const (
 
 // ticketGranting returns the ticket for the ticket-granting service of the user's realm. It logs in if need be, one at a time.
 func (c *Client) ticketGranting(ctx context.Context, l *login) (*ticket, error) {
-	if l.cache != "" {
+	if l.path != "" {
 		if !l.tgt.isUsable(time.Now()) {
-			return nil, loginRequired("the ticket in %s has ended at %v: run kinit", l.cache, l.tgt.end.Format(time.RFC3339))
+			return nil, loginRequired("the ticket in %s has ended at %v: run kinit", l.path, l.tgt.end.Format(time.RFC3339))
 		}
 		return l.tgt, nil
 	}

@@ -15,10 +15,11 @@ const (
 	renewAfter  = time.Minute // a ticket that was got so lately is not replaced because a service refuses it
 )
 
-// A login is what one user has got since logging in. It is guarded by Client.mu, but for what is never changed.
+// A login is what one user has got since logging in. It is guarded by Client.mu, but for path and turn, which do not change, and for the
+// tgt of one that has a path.
 type login struct {
-	cache    string             // the path of the cache that it comes from; "": none; never changed
-	file     os.FileInfo        // of that, when it was looked at last
+	path     string             // of the cache that it comes from; "": none
+	file     os.FileInfo        // of that cache, as it was
 	stored   map[string]*ticket // from that cache, by service
 	tgt      *ticket
 	services *simplelru.LRU[string, *service]

@@ -35,7 +35,7 @@ type Scheme struct {
 	// SPN returns the name of the service at an origin, or of the one at a proxy, such as "HTTP/www.example.com". What it gets
 	// has a scheme and a host, and those are what the caller has addressed: no Host header and no redirect has a say in it.
 	// If it returns "", there is no Kerberos for the origin, and its challenges are not answered. If SPN is nil, the name is
-	// HTTP/ and the host in lower case, without the port, which is not resolved by DNS.
+	// HTTP/ and the host in lower case, without the port, which is not resolved by DNS. It is called by many goroutines at once.
 	SPN func(origin *url.URL) string
 
 	// Ahead sends a token ahead of any challenge, to every origin that the Transport sends credentials to, so that each request is sent
@@ -44,16 +44,17 @@ type Scheme struct {
 	Ahead bool
 
 	// Mutual demands that the server proves that it has the service's key (RFC 4559 §5): a response to a token without a valid proof fails
-	// the request, but for a refusal and for a 407 from a proxy on the way, which are returned as they are and prove nothing. By then
-	// the server has got the request. A request that goes without a token, as nobody has asked for one, has a response that proves nothing:
-	// so set Ahead, too, where no other server may answer. By default proofs are not looked at. It needs a server that sends a proof with every response, as
-	// Apache's mod_auth_gssapi does and, for a proxy, Squid does not; and with Ahead, one that asks for Negotiate on every path.
+	// the request with an error that wraps authretry.ErrMutualAuth. By then the server has got the request. Returned as they are, and
+	// proving nothing, are refusals, and a 407 from a proxy on the way. A request that goes without a token, as nobody has asked for one,
+	// has a response that proves nothing: so set Ahead, too, where no other server may answer. By default proofs are not looked at. It
+	// needs a server that sends one with every response, as Apache's mod_auth_gssapi does and, for a proxy, Squid does not; and with
+	// Ahead, one that asks for Negotiate on every path.
 	Mutual bool
 
 	// SharedConnections sends all requests by Transport.Base. By default those with a token go by connections of the account's own,
-	// made by a clone of Base: some servers authenticate a connection by the first token on it, and take whatever comes after that for the same
-	// user's. It is for servers that are known to authenticate each request, and for a Base that is neither an *http.Transport nor
-	// an *authretry.ProxyTransport. Proxies are authenticated to by the connections of the ProxyTransport in any case.
+	// made by a clone of Base: some servers authenticate a connection by the first token on it, and take whatever comes after that for
+	// the same user's. It is for servers that are known to authenticate each request, and for a Base that is neither an *http.Transport
+	// nor an *authretry.ProxyTransport. Proxies are authenticated to by the connections of the ProxyTransport in any case.
 	SharedConnections bool
 
 	memory memory

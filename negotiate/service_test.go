@@ -17,6 +17,7 @@ import (
 	"github.com/jcmturner/gokrb5/v8/crypto"
 	"github.com/jcmturner/gokrb5/v8/iana/asnAppTag"
 	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
+	"github.com/jcmturner/gokrb5/v8/iana/flags"
 	"github.com/jcmturner/gokrb5/v8/iana/keyusage"
 	"github.com/jcmturner/gokrb5/v8/iana/msgtype"
 	"github.com/jcmturner/gokrb5/v8/messages"
@@ -109,6 +110,9 @@ func (s *testService) accept(token []byte) (user string, answer []byte, ok bool)
 	user = a.CName.PrincipalNameString()
 	if s.only != nil && user != s.only() {
 		return "", nil, false
+	}
+	if !types.IsFlagSet(&req.APOptions, flags.APOptionMutualRequired) {
+		return user, nil, true
 	}
 	return user, s.proof(a, key), true
 }

@@ -45,7 +45,20 @@ func (s *session) Authorize(req *http.Request) error {
 	return nil
 }
 
-var errNoProof = errors.New("negotiate: the response has no proof that it is from the service, and Scheme.Mutual demands one; the request was sent, to a server that may be another")
+// An unproven is the error for a response without a valid proof.
+type unproven struct {
+	spn string
+	why error
+}
+
+var errNoProof = errors.New("it has none, and Scheme.Mutual demands one")
+
+func (e *unproven) Error() string {
+	return fmt.Sprintf("negotiate: the response has no proof that it is from %s, and whoever it is from has got the request: %v", e.spn, e.why)
+}
+
+// Unwrap returns authretry.ErrMutualAuth as well.
+func (e *unproven) Unwrap() []error { return []error{authretry.ErrMutualAuth, e.why} }
 
 // Learn implements authretry.Learner: it demands the server's proof, if that is wanted, and reads why a token was refused.
 func (s *session) Learn(resp *http.Response, refused bool) (keep bool, err error) {
@@ -62,14 +75,14 @@ func (s *session) Learn(resp *http.Response, refused bool) (keep bool, err error
 	// A proxy's proof is in Proxy-Authentication-Info.
 	replies := slices.Concat(tokensIn(resp.Header["Www-Authenticate"]), tokensIn(resp.Header["Authentication-Info"]))
 	if len(replies) != 1 {
-		return false, errNoProof
+		return false, &unproven{s.spn, errNoProof}
 	}
 	reply := decode(replies[0])
 	if reply == nil {
-		return false, errNoProof
+		return false, &unproven{s.spn, errNoProof}
 	}
 	if err := s.kerberos.Verify(s.spn, token, reply); err != nil {
-		return false, fmt.Errorf("negotiate: the response has no valid proof that it is from %s: %w", s.spn, err)
+		return false, &unproven{s.spn, err}
 	}
 	return false, nil
 }

@@ -137,7 +137,7 @@ func (c *conn) settle() {
 		return
 	}
 	var detach func()
-	if isDead || !c.isProved || c.losses != p.losses || p.users == 0 {
+	if isDead || !c.isProved || p.users == 0 {
 		detach = c.endLocked()
 	} else {
 		c.state, detach, c.detach = idle, c.detach, nil

@@ -29,7 +29,8 @@
 //
 // If a connection is closed between the first message and the answer to the request, there is one more try by a new one, unless
 // the request may have been carried out, and is not one that may be repeated (as net/http has it). If the server has forgotten who a
-// connection's user is, it refuses, and there is another handshake.
+// connection's user is, it refuses, and there is another handshake; a body that cannot be sent twice does not get through then, as
+// authretry.Explain says.
 //
 // # How strong it is
 //

@@ -187,6 +187,7 @@ type lab struct {
 	open      atomic.Int32
 	handshake atomic.Int32 // third messages that were right
 	firsts    atomic.Int32
+	lost      atomic.Int32 // connections that were authenticated, and are closed
 	mistakes  []string
 	marks     []string // what was in Authorization, and is no NTLM
 }
@@ -212,6 +213,9 @@ func newLab(t testing.TB, change func(*lab)) *lab {
 		case http.StateClosed, http.StateHijacked:
 			l.open.Add(-1)
 			l.mu.Lock()
+			if known := l.conns[c]; known != nil && known.user != "" {
+				l.lost.Add(1)
+			}
 			delete(l.conns, c)
 			l.mu.Unlock()
 		}

@@ -69,9 +69,13 @@ func TestNoMoreHandshakesThanWorkers(t *testing.T) {
 					return l.URL + fmt.Sprintf(url, i)
 				}, "hello mufasa, 5 bytes")
 				require.Empty(t, failures)
-				require.LessOrEqual(t, int(l.handshake.Load()), workers)
-				require.LessOrEqual(t, int(l.firsts.Load()), workers)
-				t.Logf("%d handshakes", l.handshake.Load())
+				// On a busy machine net/http does not keep a connection whose request was not known to be sent 50 ms after the response.
+				require.Eventually(t, func() bool {
+					most := int32(workers) + l.lost.Load()
+					return l.handshake.Load() <= most && l.firsts.Load() <= most
+				}, 10*time.Second, time.Millisecond)
+				require.LessOrEqual(t, int(l.lost.Load()), 10)
+				t.Logf("%d handshakes, %d connections lost", l.handshake.Load(), l.lost.Load())
 			})
 		}
 	}
@@ -83,7 +87,7 @@ func TestMaxConns(t *testing.T) {
 	scheme := &ntlm.Scheme{Username: "mufasa", Password: secret, MaxConns: 3}
 	client := newClient(t, scheme, nil)
 	require.Empty(t, post(client, 20, 200, func(int) string { return l.URL + "/a" }, "hello mufasa, 5 bytes"))
-	require.LessOrEqual(t, int(l.handshake.Load()), 3)
+	require.Eventually(t, func() bool { return l.handshake.Load() <= 3+l.lost.Load() }, 10*time.Second, time.Millisecond)
 	_, conns := scheme.Pools()
 	require.LessOrEqual(t, conns, 3)
 

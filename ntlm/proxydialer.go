@@ -29,8 +29,8 @@ const (
 //	dialer := &ntlm.ProxyDialer{Proxy: proxy, Username: `EXAMPLE\mufasa`, Password: password}
 //	base := &http.Transport{DialContext: dialer.DialContext}
 //
-// Each connection is a tunnel, those for http URLs too, so the proxy must allow CONNECT to their ports. Squid, as it comes, does for
-// 443 alone.
+// All addresses are dialled through the proxy; NO_PROXY is not looked at. Each connection is a tunnel, those for http URLs too, so
+// the proxy must allow CONNECT to their ports. Squid, as it comes, does for 443 alone.
 //
 // The first message goes ahead of any challenge: it has no secret. A proxy that lets everybody in is used without a login; one that
 // asks for something else than NTLM gets nothing, and the dial fails with an error of type [*authretry.Rejection], as it does when

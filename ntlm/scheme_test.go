@@ -187,6 +187,21 @@ func TestConnectionThatIsNotAuthenticatedAnyMore(t *testing.T) {
 	}
 }
 
+// A body that is gone by then does not get through, and the caller can read why.
+func TestBodyThatIsGoneWhenTheConnectionIsRefused(t *testing.T) {
+	l := newLab(t, nil)
+	client := newClient(t, nil, func(tr *authretry.Transport, _ *http.Transport) { tr.ReplayLimit = 4 })
+	getOK(t, client, l.URL+"/a")
+	l.forgetConns()
+	resp, err := client.Post(l.URL+"/a", "text/plain", io.MultiReader(strings.NewReader("more than four bytes")))
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, 401, resp.StatusCode)
+	require.Equal(t, authretry.ReasonBodyNotReplayable, explain(t, resp).Reason)
+	status, _ := do(t, client, newRequest(t, "POST", l.URL+"/a", io.MultiReader(strings.NewReader("more than four bytes"))))
+	require.Equal(t, 200, status)
+}
+
 func TestChannelBindings(t *testing.T) {
 	l := newLab(t, func(l *lab) { l.TLS = new(tls.Config) })
 	l.mu.Lock()

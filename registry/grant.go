@@ -104,7 +104,9 @@ func (g *grant) explain(err error) error {
 	if refused, ok := errors.AsType[*refusedCredentials](err); ok {
 		why = refused.Error() // it is not a TokenSource that somebody can log in to
 	}
-	why = strings.TrimPrefix(strings.TrimPrefix(why, "authretry: "), "registry: ")
+	for _, said := range []string{"authretry: ", "no new token could be obtained: ", "registry: "} { // by the text around it
+		why = strings.TrimPrefix(why, said)
+	}
 	return &noToken{fmt.Sprintf("registry: no token from %.100q for %.200q: %s", g.realm.Load().url.Hostname(), g.scope.String(), why), err}
 }
 

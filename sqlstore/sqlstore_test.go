@@ -107,7 +107,7 @@ func TestTokenIsStoredThoughTheConnectionIsLost(t *testing.T) {
 func TestLockOfASilentHolderEnds(t *testing.T) {
 	srv := start(t)
 	s := srv.store("login")
-	s.LockTTL = time.Second
+	s.LockTTL = 2 * time.Second
 	require.NoError(t, s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
 		time.Sleep(2 * s.LockTTL)
 		return record("a"), confirm(ctx)
@@ -118,7 +118,7 @@ func TestLockOfASilentHolderEnds(t *testing.T) {
 	defer h.roll()
 	began := time.Now()
 	require.NoError(t, srv.store("login").Update(t.Context(), saving(record("b"))))
-	require.Less(t, time.Since(began), 5*time.Second)
+	require.Less(t, time.Since(began), 30*time.Second)
 	require.Error(t, h.confirm(t.Context()))
 }
 
@@ -145,7 +145,7 @@ func TestServerThatIsDown(t *testing.T) {
 func TestServerThatStops(t *testing.T) {
 	srv := start(t)
 	s := srv.store("login")
-	s.Timeout = 500 * time.Millisecond
+	s.Timeout = 2 * time.Second
 	require.NoError(t, s.Update(t.Context(), saving(record("a"))))
 	began := time.Now()
 	err := s.Update(t.Context(), func(ctx context.Context, _ *authretry.Record, confirm confirmFunc) (*authretry.Record, error) {
@@ -165,7 +165,7 @@ func TestServerThatStops(t *testing.T) {
 	for range cap(errs) {
 		require.ErrorContains(t, <-errs, "there was no answer from PostgreSQL in time")
 	}
-	require.Less(t, time.Since(began), 10*time.Second)
+	require.Less(t, time.Since(began), 60*time.Second, "one after the other it would be 100")
 	srv.signal(t, syscall.SIGCONT)
 	require.NoError(t, srv.store("login").Update(t.Context(), func(_ context.Context, r *authretry.Record, _ confirmFunc) (*authretry.Record, error) {
 		require.Contains(t, []string{"a", "b"}, r.Token.AccessToken)
@@ -302,6 +302,6 @@ func TestThousandOverTwentyConnections(t *testing.T) {
 		require.Zero(t, server.reused)
 		require.LessOrEqual(t, srv.owner().Stats().OpenConnections, 20)
 		t.Logf("endpoint %v: median %v, last %v", takes, served[replicas/2], served[replicas-1])
-		require.Less(t, served[replicas-1], takes+10*time.Second, "far more than it takes on a busy machine")
+		require.Less(t, served[replicas-1], takes+30*time.Second, "far more than it takes on a busy machine")
 	}
 }

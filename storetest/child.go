@@ -200,8 +200,11 @@ func (c *child) says(cl clause, want string) bool {
 }
 
 // next waits for what the process says next; false if that has ended.
-func (c *child) next(cl clause) (line string, ok bool) {
-	c.k.in(c.k.LockTTL+c.k.limit, cl, "another process ("+c.role+")", func() { line, ok = <-c.lines })
+func (c *child) next(cl clause) (line string, ok bool) { return c.nextAfter(1, cl) }
+
+// nextAfter is next for a process whose call may have to wait for others, with so many calls in all.
+func (c *child) nextAfter(calls time.Duration, cl clause) (line string, ok bool) {
+	c.k.in(c.k.LockTTL+calls*c.k.limit, cl, "another process ("+c.role+")", func() { line, ok = <-c.lines })
 	if hasSecret(line) {
 		c.k.broken(clauseErrors, "an error has a token in it: %s", line)
 	}
@@ -265,7 +268,7 @@ func checkProcesses(k *check) {
 		defer c.kill()
 		all.Go(func() {
 			for {
-				switch line, ok := c.next(clauseReturns); {
+				switch line, ok := c.nextAfter(4, clauseReturns); { // locks need not be fair
 				case !ok:
 					return
 				case line == "overlap":

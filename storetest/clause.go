@@ -34,7 +34,7 @@ var (
 	clauseEnded     = clause{"TokenStore.Update", "what fn has returned it tries to save even if ctx has ended"}
 	clauseNewer     = clause{"ErrNewerRecord", "A [TokenStore] must not take it for damage."}
 
-	clauseReturns   = clause{"storetest", "Every call returns within ten seconds, once nobody has the lock."}
+	clauseReturns   = clause{"storetest", "Every call returns within thirty seconds, once nobody has the lock."}
 	clausePanic     = clause{"storetest", "No call panics, unless its function does."}
 	clauseFree      = clause{"storetest", "Whatever its function does, the lock is free afterwards."}
 	clauseWhole     = clause{"storetest", "What is read is as it was saved"}

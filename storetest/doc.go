@@ -26,7 +26,7 @@
 //
 // The contract is in the comments of [authretry.TokenStore]. This is checked besides:
 //
-//   - Every call returns within ten seconds, once nobody has the lock.
+//   - Every call returns within thirty seconds, once nobody has the lock.
 //   - No call panics, unless its function does. Whatever its function does, the lock is free afterwards.
 //   - What is read is as it was saved, and never older than what was read before.
 //   - After a process was killed there is the old Record or the new one, and the lock is free after Options.LockTTL.

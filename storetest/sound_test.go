@@ -304,7 +304,7 @@ func (s *fileStore) LockLogin(ctx context.Context) (func(), error) {
 // hangs are the flaws with which something waits for ever.
 var hangs = map[string]bool{
 	"locks for reading": true, "waits for ever": true, "has a lock that stays": true, "forgets the lock of a panic": true,
-	"has refreshes wait for a login": true,
+	"has refreshes wait for a login": true, "does not look while it waits": true,
 }
 
 // optionsFor returns what a fileStore needs.

@@ -62,7 +62,7 @@ type Options struct {
 }
 
 // defaultLimit is far more than a call takes, also with -race on a busy machine.
-const defaultLimit = 10 * time.Second
+const defaultLimit = 30 * time.Second
 
 // Check checks the stores that open returns. It returns nil, or an error for each thing that is wrong, all joined by
 // [errors.Join]. If something hangs, it is left behind, and nothing more is checked.

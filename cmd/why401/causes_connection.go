@@ -43,7 +43,7 @@ func (in *inquiry) noAnswer() *cause {
 			"Ask whoever runs the proxy, or set NO_PROXY for the host."}
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return &cause{"http-not-https", certain, "The server speaks plain http on this port.", "Use http://, or the port that has TLS (443 usually)."}
-	case in.refusesHandshake():
+	case in.refusesHandshake(err):
 		return nil // clientCertificate knows why
 	case tlsProblem(err):
 		return in.badCertificate(err)
@@ -97,13 +97,14 @@ func (in *inquiry) brokenHTTP2() *cause {
 		"Use HTTP/1.1. In a program, it is Base, or the client's Transport: " + overHTTP1 + ". In lighttpd, offer one algorithm of Digest, or set server.feature-flags += ( \"server.h2proto\" => \"disable\" )."}
 }
 
-// refusesHandshake reports whether the server broke off, after it had asked for a client certificate and got none.
-func (in *inquiry) refusesHandshake() bool {
-	if in.err == nil || in.certificate == nil {
+// refusesHandshake reports whether err is that the server broke off, after it had asked for a client certificate and got none. In
+// TLS 1.3 that comes after the handshake, so it may as well be a connection that was reset.
+func (in *inquiry) refusesHandshake(err error) bool {
+	n := len(in.hops)
+	if err == nil || in.certificate == nil || n == 0 || in.hops[n-1].err == nil {
 		return false
 	}
-	var verification *tls.CertificateVerificationError
-	return strings.Contains(in.err.Error(), "certificate required") || strings.Contains(in.err.Error(), "remote error: tls: ") || !errors.As(in.err, &verification) && in.resp == nil && !isTimeout(in.err) && !isTLS(in.err)
+	return strings.Contains(err.Error(), "remote error: tls: ") || !isTLS(err) && !isTimeout(err) && !isHTTP2(err) && in.resp == nil
 }
 
 // clientCertificate is for a server that has asked for one in the handshake.
@@ -114,11 +115,14 @@ func (in *inquiry) clientCertificate() *cause {
 	if in.disguise != nil && strings.HasPrefix(in.disguise.Name, "client-certificate") {
 		return nil // it is said already
 	}
+	if in.err != nil && !isTLS(in.err) && !in.refusesHandshake(in.err) {
+		return nil // it has failed for another reason
+	}
 	c := &cause{Name: "client-certificate", Sure: certain, Text: "The server wants a client certificate (mutual TLS). It says nothing without one.",
 		Fix: "Get one from whoever runs the server, and try it with curl. The command is: curl --cert FILE --key FILE " + in.clean.url(in.url) +
 			" and in a program, it is set as Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."}
 	switch {
-	case in.err != nil && !in.refusesHandshake():
+	case in.err != nil && !in.refusesHandshake(in.err):
 		c.Sure, c.Text = likely, "The server asks for a client certificate as well (mutual TLS). That was seen in a handshake without verification, in which nothing was sent; whether it goes on without one is not known."
 	case in.err == nil:
 		c.Sure, c.Text = possible, "The server asks for a client certificate, and got none. It answers without one, but may answer otherwise to who has one."

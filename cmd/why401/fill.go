@@ -171,6 +171,9 @@ func (in *inquiry) location(h hop, value string) string {
 // names in its certificate.
 func (in *inquiry) errorText(err error, most int) string {
 	text := plainError(err)
+	if in.refusesHandshake(err) {
+		return "the server broke off, after it had asked for a client certificate"
+	}
 	var host x509.HostnameError
 	var dns *net.DNSError
 	var op *net.OpError
@@ -195,7 +198,7 @@ func plainError(err error) string {
 	if strings.Contains(err.Error(), "failed to parse Location header") {
 		return "the Location header cannot be read" // the error quotes it
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), "readLoopPeekFailLocked: ") // of no use to anybody
 }
 
 // excerpt returns the beginning of the body of a response that is not a success, if it is text.

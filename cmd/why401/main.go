@@ -46,7 +46,7 @@
 // line or several, and cut short. Two kinds of secret can be printed: one of less than 4 characters as a part of a longer
 // word, and one that is itself a word of HTTP authentication, such as "realm".
 //
-// JWTs and proofs of possession (RFC 9449) that were sent are read, and said to be so: no signature is checked.
+// JWTs and proofs of possession (RFC 9449) that were sent are decoded for the report, and never printed. No signature is checked.
 //
 // # Trials
 //
@@ -72,8 +72,8 @@
 //	status?       of the last response
 //	summary       a sentence
 //	exchanges     requests on the wire, in order: method, url, redirected?, trial? (how it was asked again), credentials?
-//	              (which kind), proxyCredentials?, cookies? (how many the server had set), own? (names of headers given with -H that it carried), status?, phrase?, header? (a
-//	              list of name and value: those that matter here), error?
+//	              (which kind), proxyCredentials?, cookies? (how many the server had set), own? (names of headers given
+//	              with -H that it carried), status?, phrase?, header? (a list of name and value: those that matter here), error?
 //	challenges    of the last response, 12 at most: scheme, known (to this program), defined? (where), meaning,
 //	              proxy? (it is a proxy's), token68? (its length), params? (a list of name, value and meaning), needs,
 //	              snippet? (Go, for authretry: statements that declare client)
@@ -89,7 +89,8 @@
 // # Terminal
 //
 // Text is coloured if it goes to a terminal, unless NO_COLOR is set or TERM is dumb or empty. It is as wide as the terminal is, or else
-// as COLUMNS says, or 80: at least 40, and 120 at most. What servers say is printed without control characters and cut to a length that a person would read.
+// as COLUMNS says, or 80: at least 40, and 120 at most. What servers say is printed without control characters and cut to a length
+// that a person would read.
 package main
 
 import (

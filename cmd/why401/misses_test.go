@@ -259,6 +259,7 @@ func TestClientCertificate(t *testing.T) {
 		{"client-certificate", tls.RequireAnyClientCert, tls.VersionTLS13, true, says(200, ""), 3},
 		{"client-certificate-tls12", tls.RequireAnyClientCert, tls.VersionTLS12, true, says(200, ""), 3},
 		{"client-certificate-untrusted", tls.RequireAnyClientCert, tls.VersionTLS13, false, says(200, ""), 3},
+		{"client-certificate-loop", tls.RequestClientCert, tls.VersionTLS13, true, says(302, "Location: /again"), 3},
 		{"client-certificate-optional", tls.RequestClientCert, tls.VersionTLS13, true, says(403, "Date: Sat, 21 Nov 2026 12:00:00 GMT"), 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
