@@ -32,7 +32,8 @@
 //
 // Some servers authenticate the connection: Apache with GssapiConnectionBound, IIS. What comes on it later is the same user's to them,
 // whatever it has. So requests with tokens go by connections that are the account's own: by a clone of Transport.Base for each
-// account, which speaks HTTP/2 if Base does. That needs an *http.Transport or an *authretry.ProxyTransport there, or Scheme.SharedConnections.
+// account, and for each user who is in a Client's credential cache in turn. It speaks HTTP/2 if Base does. That needs an
+// *http.Transport or an *authretry.ProxyTransport there, or Scheme.SharedConnections.
 //
 // # Where tickets come from
 //
