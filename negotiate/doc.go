@@ -25,8 +25,8 @@
 // refuses them.
 //
 // A server that goes on with NTLM gets no answer. If a ticket cannot be had, the request fails, and no scheme that comes after
-// this one in Transport.Schemes is used in its place. But a server that does not ask for Negotiate at all gets what
-// it asks for, of what there is: who does not want it to have a password does not put Basic there.
+// this one in Transport.Schemes is used in its place. But a server that does not ask for Negotiate at all, or has refused a token that
+// was sent ahead, gets what it asks for, of what there is: who does not want it to have a password does not put Basic there.
 //
 // # Connections
 //
