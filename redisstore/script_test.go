@@ -5,6 +5,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,5 +104,22 @@ func TestReleaseWaitsForTheClient(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		require.Equal(t, []string{"asked", "taken", "released"}, did)
+	})
+}
+
+// So is one for which the connection broke: Redis may have given it all the same.
+func TestLockWithoutAnAnswerIsReleased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+			if asked++; asked == 1 {
+				return nil, io.EOF
+			}
+			return int64(1), nil
+		}}}
+		_, err := update(s, t.Context(), mustNotRun(t))
+		require.ErrorIs(t, err, io.EOF)
+		synctest.Wait()
+		require.Equal(t, 2, asked)
 	})
 }
