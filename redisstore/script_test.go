@@ -10,8 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authretry/authretry"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 // answering is a client that answers each script without a Redis.
@@ -122,4 +124,53 @@ func TestLockWithoutAnAnswerIsReleased(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, asked)
 	})
+}
+
+// Who asks for a lock that another one has does so again soon, and less and less often.
+func TestLockIsAskedForAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, start := 0, time.Now()
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+			if asked++; asked <= 5 {
+				return []any{int64(0), nil}, nil
+			}
+			return []any{int64(1), nil}, nil
+		}}}
+		_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+		require.NoError(t, err)
+		require.Less(t, time.Since(start), time.Second)
+	})
+}
+
+// A login that is enough ends the wait, whether it is there while another one has the lock, or when that is free at last.
+func TestLoginThatIsEnoughEndsTheWait(t *testing.T) {
+	data, err := record("new").Encode()
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		answers []any // the last one again and again
+		asked   int
+	}{
+		"taken for ever":   {[]any{[]any{int64(0), string(data)}}, 1},
+		"stored meanwhile": {[]any{[]any{int64(0), nil}, []any{int64(0), string(data)}}, 2},
+		"free, and stored": {[]any{[]any{int64(0), nil}, []any{int64(1), string(data)}, int64(1)}, 3}, // and released
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := 0
+				s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+					asked++
+					return c.answers[min(asked, len(c.answers))-1], nil
+				}}}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				err := s.UpdateUnless(ctx, func(current *authretry.Record) bool { return current != nil && current.Token.AccessToken == "new" },
+					func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+						t.Error("another one has done it")
+						return nil, nil
+					})
+				require.NoError(t, err)
+				require.Equal(t, c.asked, asked)
+			})
+		})
+	}
 }

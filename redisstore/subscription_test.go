@@ -75,7 +75,9 @@ func TestWaiterForWhomNobodyCanLook(t *testing.T) {
 				t.Error("there is a login")
 			}
 			return false
-		}, func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) { return nil, nil })
+		}, func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+			return nil, nil
+		})
 	}()
 	require.Eventually(t, func() bool { return look.asked.Load() > 2 }, 10*time.Second, time.Millisecond)
 	require.NoError(t, client.Del(t.Context(), s.lockKey()).Err())
