@@ -174,3 +174,39 @@ func TestLoginThatIsEnoughEndsTheWait(t *testing.T) {
 		})
 	}
 }
+
+// While one asks for all, another one waits for no longer than it likes. If asking fails, it fails for all: they do not ask one
+// after the other.
+func TestOneAsksForAll(t *testing.T) {
+	for name, c := range map[string]struct {
+		limit time.Duration
+		want  error
+		after time.Duration
+	}{
+		"until it is late": {time.Second, errOthersWait, time.Second},
+		"in vain":          {time.Minute, io.EOF, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+					time.Sleep(2 * time.Second)
+					return nil, io.EOF
+				}}}
+				first := make(chan error)
+				go func() {
+					_, err := update(s, context.Background(), mustNotRun(t))
+					first <- err
+				}()
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), c.limit)
+				defer cancel()
+				start := time.Now()
+				_, err := update(s, ctx, mustNotRun(t))
+				require.ErrorIs(t, err, c.want)
+				require.Equal(t, c.after, time.Since(start))
+				require.ErrorIs(t, <-first, io.EOF)
+				time.Sleep(time.Minute) // for what releases the lock that may have been taken
+			})
+		})
+	}
+}
