@@ -214,3 +214,28 @@ func TestOneAsksForAll(t *testing.T) {
 		})
 	}
 }
+
+// What the one who asks gets to know, the others do, too, also if it is no end of its own wait.
+func TestOneAsksForThoseWithOtherNeeds(t *testing.T) {
+	data, err := record("new").Encode()
+	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) { return []any{int64(0), string(data)}, nil }}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		first := make(chan error)
+		go func() {
+			_, err := update(s, ctx, mustNotRun(t))
+			first <- err
+		}()
+		synctest.Wait()
+		limited, end := context.WithTimeout(t.Context(), time.Minute)
+		defer end()
+		require.NoError(t, s.UpdateUnless(limited, func(current *authretry.Record) bool { return current.Token.AccessToken == "new" },
+			func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+				return nil, errors.New("no")
+			}))
+		cancel()
+		require.ErrorIs(t, <-first, context.Canceled)
+		time.Sleep(time.Minute)
+	})
+}
