@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -163,6 +165,10 @@ func TestTokenFileIsAFile(t *testing.T) {
 	_, err = FromFile(t.TempDir()+"/none")(t.Context(), TokenRequest{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "authretry: stat ")
+	long := filepath.Join(t.TempDir(), "long")
+	require.NoError(t, os.WriteFile(long, make([]byte, 100_000), 0o600))
+	_, err = FromFile(long)(t.Context(), TokenRequest{})
+	require.ErrorContains(t, err, "so it is no token")
 	if runtime.GOOS == "linux" { // which has a file that can be opened, but not read at its start
 		_, err = FromFile("/proc/self/mem")(t.Context(), TokenRequest{})
 		require.ErrorIs(t, err, syscall.EIO)

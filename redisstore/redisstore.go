@@ -208,9 +208,6 @@ func (s *Store) updateDown(ctx context.Context, down error, fn updateFunc) error
 }
 
 func isEncodedAs(r *authretry.Record, data []byte) bool {
-	if r == nil {
-		return false
-	}
 	own, err := r.Encode()
 	return err == nil && bytes.Equal(own, data)
 }

@@ -5,12 +5,15 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/authretry/authretry"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 // answering is a client that answers each script without a Redis.
@@ -55,6 +58,10 @@ func TestErrorAtTheDeadlineIsTheEndOfTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		_, err := s.Load(endsLate{ctx, time.Now()})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err = update(s, endsLate{ctx, time.Now()}, mustNotRun(t))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		_, err = s.Load(endsLate{t.Context(), time.Now().Add(time.Hour)})
 		require.ErrorContains(t, err, "i/o timeout")
@@ -103,5 +110,132 @@ func TestReleaseWaitsForTheClient(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		require.Equal(t, []string{"asked", "taken", "released"}, did)
+	})
+}
+
+// So is one for which the connection broke: Redis may have given it all the same.
+func TestLockWithoutAnAnswerIsReleased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+			if asked++; asked == 1 {
+				return nil, io.EOF
+			}
+			return int64(1), nil
+		}}}
+		_, err := update(s, t.Context(), mustNotRun(t))
+		require.ErrorIs(t, err, io.EOF)
+		synctest.Wait()
+		require.Equal(t, 2, asked)
+	})
+}
+
+// Who asks for a lock that another one has does so again soon, and less and less often.
+func TestLockIsAskedForAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, start := 0, time.Now()
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+			if asked++; asked <= 5 {
+				return []any{int64(0), nil}, nil
+			}
+			return []any{int64(1), nil}, nil
+		}}}
+		_, err := update(s, t.Context(), func(context.Context, *oauth2.Token) (*oauth2.Token, error) { return nil, nil })
+		require.NoError(t, err)
+		require.Less(t, time.Since(start), time.Second)
+	})
+}
+
+// A login that is enough ends the wait, whether it is there while another one has the lock, or when that is free at last.
+func TestLoginThatIsEnoughEndsTheWait(t *testing.T) {
+	data, err := record("new").Encode()
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		answers []any // the last one again and again
+		asked   int
+	}{
+		"taken for ever":   {[]any{[]any{int64(0), string(data)}}, 1},
+		"stored meanwhile": {[]any{[]any{int64(0), nil}, []any{int64(0), string(data)}}, 2},
+		"free, and stored": {[]any{[]any{int64(0), nil}, []any{int64(1), string(data)}, int64(1)}, 3}, // and released
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := 0
+				s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+					asked++
+					return c.answers[min(asked, len(c.answers))-1], nil
+				}}}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				err := s.UpdateUnless(ctx, func(current *authretry.Record) bool { return current != nil && current.Token.AccessToken == "new" },
+					func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+						t.Error("another one has done it")
+						return nil, nil
+					})
+				require.NoError(t, err)
+				require.Equal(t, c.asked, asked)
+			})
+		})
+	}
+}
+
+// While one asks for all, another one waits for no longer than it likes. If asking fails, it fails for all: they do not ask one
+// after the other.
+func TestOneAsksForAll(t *testing.T) {
+	for name, c := range map[string]struct {
+		limit time.Duration
+		want  error
+		after time.Duration
+	}{
+		"until it is late": {time.Second, errOthersWait, time.Second},
+		"in vain":          {time.Minute, io.EOF, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) {
+					time.Sleep(2 * time.Second)
+					return nil, io.EOF
+				}}}
+				first := make(chan error)
+				go func() {
+					_, err := update(s, context.Background(), mustNotRun(t))
+					first <- err
+				}()
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), c.limit)
+				defer cancel()
+				start := time.Now()
+				_, err := update(s, ctx, mustNotRun(t))
+				require.ErrorIs(t, err, c.want)
+				require.Equal(t, c.after, time.Since(start))
+				require.ErrorIs(t, <-first, io.EOF)
+				time.Sleep(time.Minute) // for what releases the lock that may have been taken
+			})
+		})
+	}
+}
+
+// What the one who asks gets to know, the others do, too, also if it is no end of its own wait.
+func TestOneAsksForThoseWithOtherNeeds(t *testing.T) {
+	data, err := record("new").Encode()
+	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{Key: testKey, Client: answering{answer: func(context.Context) (any, error) { return []any{int64(0), string(data)}, nil }}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		first := make(chan error)
+		go func() {
+			_, err := update(s, ctx, mustNotRun(t))
+			first <- err
+		}()
+		synctest.Wait()
+		limited, end := context.WithTimeout(t.Context(), time.Minute)
+		defer end()
+		require.NoError(t, s.UpdateUnless(limited, func(current *authretry.Record) bool { return current.Token.AccessToken == "new" },
+			func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+				return nil, errors.New("no")
+			}))
+		cancel()
+		require.ErrorIs(t, <-first, context.Canceled)
+		time.Sleep(time.Minute)
 	})
 }

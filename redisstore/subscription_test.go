@@ -4,6 +4,8 @@ package redisstore
 
 import (
 	"context"
+	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,4 +56,56 @@ func TestWaiterWithoutASubscription(t *testing.T) {
 	s := &Store{Client: &scripts{Scripter: clientOf(r.addr)}, Key: testKey} // which cannot subscribe
 	lockElsewhere(t, s, r.addr, 200*time.Millisecond)
 	require.NoError(t, inUpdate(t, s, func(confirm func(context.Context) error) error { return confirm(t.Context()) }))
+}
+
+// Where what there is cannot be looked up, those who wait do not take it for nothing, and ask for the lock by themselves.
+func TestWaiterForWhomNobodyCanLook(t *testing.T) {
+	r := start(t)
+	set(t, storeAt(r.addr), record("old").Token)
+	client := redis.NewClient(&redis.Options{Addr: r.addr})
+	defer client.Close()
+	look := new(failingLook)
+	client.AddHook(look)
+	s := &Store{Client: client, Key: testKey, LockTTL: time.Minute}
+	lockElsewhere(t, s, r.addr, time.Minute)
+	done := make(chan error)
+	go func() {
+		done <- s.UpdateUnless(t.Context(), func(current *authretry.Record) bool {
+			if current == nil {
+				t.Error("there is a login")
+			}
+			return false
+		}, func(context.Context, *authretry.Record, func(context.Context) error) (*authretry.Record, error) {
+			return nil, nil
+		})
+	}()
+	require.Eventually(t, func() bool { return look.asked.Load() > 2 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, client.Del(t.Context(), s.lockKey()).Err())
+	require.NoError(t, <-done)
+}
+
+// failingLook has lookScript fail, and counts the scripts after that.
+type failingLook struct {
+	failed atomic.Bool
+	asked  atomic.Int32
+}
+
+func (*failingLook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (*failingLook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (l *failingLook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		switch args := cmd.Args(); {
+		case len(args) > 1 && args[1] == lookScript.Hash():
+			l.failed.Store(true)
+			cmd.SetErr(io.EOF)
+			return io.EOF
+		case l.failed.Load():
+			l.asked.Add(1)
+		}
+		return next(ctx, cmd)
+	}
 }
