@@ -416,6 +416,9 @@ func TestSealedValueIsOpened(t *testing.T) {
 	require.ErrorIs(t, err, boom)
 	require.Equal(t, "new", got.AccessToken)
 	require.Equal(t, raw, clientOf(r.addr).Get(t.Context(), testKey).Val())
+	s.Open = s.Seal
+	_, err = loadToken(s, t.Context())
+	require.ErrorIs(t, err, boom)
 	s.Seal = nil
 	_, err = update(s, t.Context(), mustNotRun(t))
 	require.ErrorContains(t, err, "belong together")
