@@ -629,3 +629,18 @@ func (s lockWatch) Update(ctx context.Context, fn func(context.Context, *Record,
 		return fn(ctx, r, confirm)
 	})
 }
+
+// While OnToken looks at what a refresh has brought, the Store says that a later login was ended: what was brought is not used any more.
+func TestEndIsSeenWhileOnTokenRuns(t *testing.T) {
+	i := &issuer{lifetime: time.Hour}
+	store := newSharedStore(nil)
+	src := &TokenSource{Fetch: i.fetch, Store: store}
+	require.NoError(t, src.Set(&oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: time.Now().Add(-time.Hour)}))
+	src.OnToken = func(*oauth2.Token) {
+		store.putRecord(&Record{LoggedOut: true, Login: "later"})
+		src.noteEnd("later") // as another goroutine does that has looked there
+	}
+	_, err := src.Token()
+	require.ErrorIs(t, err, ErrLoginRequired)
+	require.EqualValues(t, 1, i.calls.Load())
+}

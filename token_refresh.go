@@ -16,6 +16,7 @@ type refreshRun struct {
 	ctx      *refreshContext
 	began    time.Time
 	logouts  uint                       // how often there had been a Logout when it began
+	ends     uint                       // and how often the Store had said that a login was ended
 	failure  failure                    // of the refresh before
 	fetched  atomic.Pointer[knownToken] // what it has obtained
 	ended    atomic.Bool                // and reported to the listener
@@ -66,7 +67,7 @@ func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool)
 
 // start starts a refresh of the token k. The caller holds mu.
 func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
-	run := &refreshRun{demand: d, base: k, began: time.Now(), logouts: s.logouts, failure: s.failure, done: make(chan struct{})}
+	run := &refreshRun{demand: d, base: k, began: time.Now(), logouts: s.logouts, ends: s.ends, failure: s.failure, done: make(chan struct{})}
 	s.running = run
 	run.ctx = newRefreshContext(ctx, s)
 	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
@@ -504,8 +505,11 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	if s.used != nil && s.used.coming == run.fetched.Load() {
 		s.used.coming = nil
 	}
-	if s.used != nil && k.isOf(s.used.ended) {
+	switch {
+	case s.used != nil && k.isOf(s.used.ended):
 		k, err = nil, errLoggedOut
+	case k != nil && s.ends != run.ends && k.unsaved.Load() == nil:
+		k, err = nil, nil // the Store has said since that a login was ended, and has k: the next caller finds out which came last
 	}
 	now := time.Now()
 	if k != nil {
@@ -524,7 +528,7 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	current := s.current.Load()
 	switch {
 	case run.over:
-	case k == nil && current != run.base:
+	case k == nil && (current != run.base || err == nil):
 		s.supersede(run)
 	case err == nil:
 		run.finish(k.token, nil)

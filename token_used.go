@@ -140,6 +140,7 @@ func (s *TokenSource) noteEnd(login string) {
 	defer s.mu.Unlock()
 	u := s.usedHere()
 	u.ended, u.newest = login, noLogin
+	s.ends++
 }
 
 // noteNewest notes that the login of k is about to be saved.
