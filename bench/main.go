@@ -64,6 +64,7 @@ func runAll(e effort, only string, progress func(row string)) (*report, error) {
 		{"upload", uploadRows},
 		{"latency", latencyRows},
 		{"growth", growthAndFootprints},
+		{"linking", linkRows},
 	} {
 		if !strings.Contains(row.name, only) {
 			continue
