@@ -192,7 +192,7 @@ func (s *modelStore) evict() {
 	defer s.mu.Unlock()
 	s.w.disturb(s.saved)
 	s.w.pardon()
-	s.w.forget(s.saved)
+	s.w.forgetAll()
 	s.saved = nil
 }
 

@@ -113,6 +113,15 @@ func (w *tokenModel) forget(r *Record) {
 	}
 }
 
+// forgetAll notes that the store has lost all that it knew: whoever has not heard that an older token was saved writes that one.
+func (w *tokenModel) forgetAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.procs {
+		clear(p.got)
+	}
+}
+
 // pardon excuses all sends so far: the store has forgotten what came of them.
 func (w *tokenModel) pardon() {
 	w.issuer.mu.Lock()
