@@ -294,7 +294,7 @@ func (p *process) obtain(limit time.Duration, r TokenRequest) (*oauth2.Token, er
 		p.w.fail("process %d hands out %d-%d before OnToken has seen it", p.id, f, n)
 	case r.Previous != nil && r.Previous.AccessToken == t.AccessToken:
 		p.w.fail("process %d hands out the refused token", p.id)
-	case gone[f]:
+	case gone[f] && p.gone[f]: // and the store has not forgotten that meanwhile
 		p.w.fail("process %d hands out %d-%d, although it has seen that the login was ended", p.id, f, n)
 	}
 	return t, nil
