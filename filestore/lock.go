@@ -14,7 +14,8 @@ import (
 
 const (
 	pollEvery     = 5 * time.Millisecond  // so as to meet the moment between two who use the lock in turn
-	pollAtMost    = 50 * time.Millisecond // of those who wait for what others store, so that hundreds do not need the whole machine for it
+	pollAtLeast   = 20 * time.Millisecond // of those who wait for what others store, so that hundreds do not need the whole machine for it
+	pollAtMost    = 50 * time.Millisecond
 	folderTimeout = 5 * time.Second
 )
 
@@ -59,7 +60,7 @@ func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*f
 		}
 		delay := pollEvery
 		if enough != nil {
-			delay = min(max(delay, time.Since(began)/8), pollAtMost)
+			delay = min(max(pollAtLeast, time.Since(began)/8), pollAtMost)
 		}
 		select {
 		case <-ctx.Done():
