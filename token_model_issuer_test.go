@@ -28,11 +28,12 @@ type modelIssuer struct {
 type family struct {
 	newest    int
 	revoked   bool
-	reused    bool // that is why
-	ended     bool // by Logout
-	forsaken  bool // by a Logout of which the store was not told
-	saved     bool // the store has once had it
-	disturbed bool // the store has lost one of its tokens, so that older ones may be seen again
+	reused    bool   // that is why
+	ended     bool   // by Logout
+	login     string // Record.Login of what was saved last
+	forsaken  bool   // by a Logout of which the store was not told
+	saved     bool   // the store has once had it
+	disturbed bool   // the store has lost one of its tokens, so that older ones may be seen again
 	sends     map[int][]*send
 }
 

@@ -142,7 +142,9 @@ func (w *tokenModel) checkWrite(p *process, current, r *Record) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, f := range w.issuer.families {
-			f.ended = f.ended || f.saved
+			if f.saved && (current != nil || f.login == r.Login) { // a store that has lost all is told of the login that is known
+				f.ended = true
+			}
 		}
 		return
 	}
@@ -150,7 +152,7 @@ func (w *tokenModel) checkWrite(p *process, current, r *Record) {
 	w.logf("process %d writes %d-%d", p.id, f, n)
 	fam := w.issuer.family(f)
 	w.mu.Lock()
-	fam.saved = true
+	fam.saved, fam.login = true, r.Login
 	ended := fam.ended
 	w.mu.Unlock()
 	if current == nil {
