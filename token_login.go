@@ -118,7 +118,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 	k.asked.scopes = nil
 	run.fetched.Store(k) // now it cannot be lost any more
 	if s.Store != nil {
-		_ = s.save(context.WithoutCancel(ctx), k) // endLogin has it saved later
+		_ = s.save(context.WithoutCancel(ctx), k, false) // endLogin has it saved later
 	}
 	return nil
 }
@@ -172,7 +172,7 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	if s.Store != nil {
 		ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
 		defer cancel()
-		err = s.save(ctx, k)
+		err = s.save(ctx, k, false)
 	}
 	s.replace(k)
 	if err != nil {

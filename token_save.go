@@ -19,16 +19,16 @@ func (s *TokenSource) newLogin(t *oauth2.Token) *knownToken {
 	return k
 }
 
-// save saves k, if the Store has nothing newer.
-func (s *TokenSource) save(ctx context.Context, k *knownToken) error {
+// save saves k, if the Store has nothing newer; if that is tried again, only as long as k is the token in use.
+func (s *TokenSource) save(ctx context.Context, k *knownToken, again bool) error {
 	ended := false
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
 		u := k.unsaved.Load()
-		if u == nil || s.hasSpent(k.record()) || !k.isNewerThan(stored) && !s.hasSpent(stored) {
+		if u == nil || again && s.current.Load() != k || s.hasSpent(k.record()) || !k.isNewerThan(stored) && !s.hasSpent(stored) {
 			if ended = stored != nil && stored.LoggedOut; ended {
 				s.noteEnd(stored.Login)
 			}
-			return nil, nil // it has been saved, or spent, or somebody has saved a newer one
+			return nil, nil // it has been saved, spent or replaced, or somebody has saved a newer one
 		}
 		k.unsaved.CompareAndSwap(u, &unsaved{has: stored})
 		if u.new {
@@ -78,7 +78,7 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 		limited, cancel := context.WithTimeout(ctx, s.fetchTimeout())
 		defer cancel()
 		err := apart(panicked, func() error {
-			if err := s.save(limited, k); err != nil {
+			if err := s.save(limited, k, true); err != nil {
 				return notSaved(err, k.token)
 			}
 			return nil

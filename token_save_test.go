@@ -440,3 +440,40 @@ func TestExpiredInitialIsRefreshed(t *testing.T) {
 		require.EqualValues(t, 1, store.saves.Load())
 	})
 }
+
+// A laterStore is one whose second Update waits for the gate before it asks for the lock.
+type laterStore struct {
+	*sharedStore
+	n    atomic.Int32
+	gate chan struct{}
+}
+
+func (s *laterStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	if s.n.Add(1) == 2 {
+		<-s.gate
+	}
+	return s.sharedStore.Update(ctx, fn)
+}
+
+// A login whose saving is tried again is not saved after a later one, and not after that was ended.
+func TestSavingAgainLeavesALaterLoginThatWasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &laterStore{sharedStore: newSharedStore(nil), gate: make(chan struct{})}
+		src := &TokenSource{Fetch: (&issuer{lifetime: time.Hour}).fetch, Store: store}
+		store.failLock = errors.New("it is down")
+		require.ErrorIs(t, src.Set(&oauth2.Token{AccessToken: "earlier", RefreshToken: "r1"}), ErrNotSaved)
+		store.mu.Lock()
+		store.failLock = nil
+		store.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		require.EqualValues(t, 2, store.n.Load(), "it is being tried again")
+		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "later", RefreshToken: "r2"}))
+		require.NoError(t, (&TokenSource{Fetch: new(issuer).fetch, Store: store.sharedStore}).Logout(t.Context()))
+		close(store.gate)
+		synctest.Wait()
+		require.True(t, store.record().LoggedOut)
+		_, err := src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+	})
+}

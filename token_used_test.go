@@ -440,11 +440,11 @@ func TestEndThatIsFoundWhenATokenIsSavedIsNoted(t *testing.T) {
 	src := &TokenSource{Store: s}
 	k := src.newLogin(login("a"))
 	s.failSave = errors.New("disk full")
-	require.Error(t, src.save(t.Context(), k))
+	require.Error(t, src.save(t.Context(), k, false))
 	s.failSave = nil
 	s.putRecord(&Record{LoggedOut: true, Login: k.login})
 	require.False(t, src.isPast(k))
-	require.NoError(t, src.save(t.Context(), k))
+	require.NoError(t, src.save(t.Context(), k, false))
 	require.True(t, src.isPast(k))
 	require.True(t, s.record().LoggedOut)
 }
