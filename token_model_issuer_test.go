@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -40,14 +41,14 @@ type family struct {
 // A send is that of a refresh token.
 type send struct {
 	proc     *process
-	answered bool // the process knows what became of it
+	answered atomic.Bool // the process knows what became of it
 	spent    bool
-	excused  bool // why others may send it again: the lock was lost, or the answer, or what came of it was not saved
+	excused  atomic.Bool // why others may send it again: the lock was lost, or the answer, or what came of it was not saved
 }
 
 func excuse(sends []*send) {
 	for _, s := range sends {
-		s.excused = true
+		s.excused.Store(true)
 	}
 }
 
@@ -122,7 +123,7 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 	s := &send{proc: p}
 	h.sent = append(h.sent, s)
 	if i.w.store.holder != h {
-		s.excused = true
+		s.excused.Store(true)
 	}
 	i.w.store.mu.Unlock()
 
@@ -136,7 +137,7 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 	i.mu.Unlock()
 
 	lost := func(err error) (*oauth2.Token, error) {
-		s.excused = true
+		s.excused.Store(true)
 		i.w.disturbFamily(f)
 		return nil, err
 	}
@@ -177,7 +178,7 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 		p.got[f] = max(p.got[f], got)
 		i.w.mu.Unlock()
 	}
-	s.answered = err == nil || !r.wider // an error in answer to a request for more concerns nobody else
+	s.answered.Store(err == nil || !r.wider) // an error in answer to a request for more concerns nobody else
 	return t, err
 }
 
@@ -185,9 +186,9 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 func (i *modelIssuer) checkSend(p *process, f, n int) {
 	for _, before := range i.families[f].sends[n] {
 		switch {
-		case before.proc == p && before.answered:
+		case before.proc == p && before.answered.Load():
 			i.w.fail("process %d sends %d-%d again, which has been answered", p.id, f, n)
-		case before.spent && !before.excused:
+		case before.spent && !before.excused.Load():
 			i.w.fail("process %d sends %d-%d, which process %d has spent", p.id, f, n, before.proc.id)
 		}
 	}
