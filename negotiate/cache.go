@@ -55,7 +55,7 @@ func cachePath(name string) (string, error) {
 	if name == "" {
 		name, from = os.Getenv("KRB5CCNAME"), "KRB5CCNAME"
 	}
-	name = cmp.Or(name, "/tmp/krb5cc_"+strconv.Itoa(os.Getuid()))
+	name = cmp.Or(name, "/tmp/krb5cc_"+strconv.Itoa(os.Getuid())) // where kinit of MIT and Heimdal puts it by default, whatever TMPDIR says
 	kind, path, typed := strings.Cut(name, ":")
 	switch {
 	case !typed || strings.ContainsAny(kind, `/\`) || len(kind) == 1: // of a drive

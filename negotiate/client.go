@@ -41,7 +41,7 @@ type Client struct {
 	// Cache is the path of a file that kinit, or whatever else logs the user in, fills and keeps fresh, with or without "FILE:"
 	// before it. It is read, and never written; when the user in it changes, or it is gone, its tickets are not used any more. Other types
 	// of caches, such as KCM and KEYRING, cannot be read, and are an error. If it is empty, and Password and Keytab are, too, it is
-	// what the environment variable KRB5CCNAME says, or else /tmp/krb5cc_ and the user's ID. The default_ccache_name
+	// what the environment variable KRB5CCNAME says, or else /tmp/krb5cc_ and the user's ID, where kinit puts it. The default_ccache_name
 	// of krb5.conf is not looked at.
 	Cache string
 

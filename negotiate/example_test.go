@@ -17,7 +17,7 @@ func Example() {
 	client := &http.Client{Transport: authretry.New(&negotiate.Scheme{})}
 	resp, err := client.Get("https://intranet.example.com/")
 	if err != nil {
-		fmt.Println(err) // such as: there is no credential cache /tmp/krb5cc_1000: run kinit
+		fmt.Println(err) // for instance, that there is no credential cache, and to run kinit
 		return
 	}
 	defer resp.Body.Close()

@@ -14,7 +14,8 @@ const Domain = "EXAMPLE"
 //
 //	ntlm/ NTLM, and files that can be PUT
 //
-// X-User in a response has the user's name. // The access log has a line for each request: status, protocol, method, path and auth-scheme.
+// The access log has a line for each request: status, protocol, method, path and auth-scheme. The header X-User says for whom
+// it was.
 func ApacheNTLM(t testing.TB) *Server {
 	t.Helper()
 	httpd := program(t, "apache2", "apache2", "httpd")
