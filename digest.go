@@ -49,7 +49,7 @@ type Digest struct {
 }
 
 // ErrMutualAuth means that [Digest.RequireMutualAuth] is set, and that the response did not prove that the server
-// knows the password. Errors of other Schemes wrap it for the like.
+// knows the password. Other Schemes, such as module negotiate's, wrap it where a server did not prove who it is.
 var ErrMutualAuth = errors.New("authretry: the server did not prove that it knows the password")
 
 // Name returns "Digest".

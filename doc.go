@@ -23,7 +23,7 @@
 // the token endpoint is down, the request fails. No weaker scheme takes its place.
 //
 // For tokens that are bound to a key (DPoP, RFC 9449), take package dpop, whose Scheme takes the place of Bearer. It is built on
-// what this package exports. So is module negotiate, for Kerberos (RFC 4559).
+// what this package exports. So are the modules negotiate, for Kerberos (RFC 4559), and ntlm.
 //
 // For a scheme that is not here, implement [Scheme]: it sees the response that refused, may send ahead ([Starter]), learn
 // from each response ([Learner]), and authenticate connections instead of requests ([Carrier]). It gets OAuth 2.0 tokens by

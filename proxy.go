@@ -76,12 +76,12 @@ func (t *ProxyTransport) RoundTrip(req *http.Request) (resp *http.Response, err 
 	return t.roundTrip(req, &proxyWay{t: t})
 }
 
-// NewClientConn returns a connection to a server that no other request uses, as [http.Transport.NewClientConn] does, by a tunnel
-// through the proxy if there is one, with credentials for it. The scheme must be https, since other requests do not go by
-// tunnels. It is for what a [Carrier] returns.
+// NewClientConn returns a new connection to a server, as [http.Transport.NewClientConn] does: by a tunnel through the proxy if there
+// is one, with credentials for that. The scheme must be https, since other requests do not go by tunnels. It is for a [Carrier] whose
+// requests must have a connection that nobody else uses.
 func (t *ProxyTransport) NewClientConn(ctx context.Context, scheme, address string) (*http.ClientConn, error) {
 	if scheme != "https" {
-		return nil, errors.New("authretry: a ProxyTransport has connections of their own for https URLs only")
+		return nil, errors.New("authretry: a ProxyTransport opens connections for https URLs only")
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Scheme: scheme, Host: address, Path: "/"}).String(), nil)
 	if err != nil {

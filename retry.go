@@ -85,7 +85,7 @@ type way interface {
 // errRefusedBefore ends a dial that would send what the proxy has just refused.
 var errRefusedBefore = errors.New("authretry: the proxy has refused these credentials before")
 
-// run runs the exchange, which [exchange.contain] contains.
+// run makes ready what the exchange needs, and sees to what it leaves behind. Its caller has deferred contain, for panics.
 func (x *exchange) run() (resp *http.Response, err error) {
 	if err := x.begin(); err != nil {
 		closeBody(x.req)

@@ -155,9 +155,9 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 }
 
 // Set puts t to use, after a login: it replaces the current token and forgets all failures. If there is a Store, it is
-// saved there first. An error says that this failed, or that t cannot be used. If only the saving failed, which wraps
-// [ErrNotSaved], this process goes on with t all the same, and tries to save it again. It does not save t again over what has come of it, if it was saved in spite
-// of the error, nor over a later login, nor if it was ended meanwhile.
+// saved there first. An error says that this failed, or that t cannot be used. If it wraps [ErrNotSaved], only the saving failed:
+// this process goes on with t all the same, and tries to save it again. It does not save t again over what has come of it, if it was
+// saved in spite of the error, nor over a later login, nor if it was ended meanwhile.
 func (s *TokenSource) Set(t *oauth2.Token) error {
 	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
 		return errors.New("authretry: TokenSource.Set needs a token")
@@ -183,8 +183,9 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 }
 
 // Logout ends the login: this process forgets its token, and the Store is told, so that the others notice when they next
-// look there, which is when their token is due for a refresh or is refused; none of them revives it. Then Revoke is called, if
-// it is not nil, under a context that ends after FetchTimeout, or when ctx does. Until there is a new login, by Set, by Login or in the Store, errors wrap [ErrLoginRequired].
+// look there, which is when their token is due for a refresh or is refused; none of them saves it again. Then Revoke is called, if it
+// is not nil, under a context that ends after FetchTimeout, or when ctx does. Until there is a new login, by Set, by Login or in the
+// Store, errors wrap [ErrLoginRequired].
 //
 // An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
 // there: call Logout again.
