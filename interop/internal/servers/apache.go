@@ -1,8 +1,10 @@
 package servers
 
 import (
-	"os/exec"
+	"cmp"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -31,59 +33,17 @@ func ApacheAsItComes(t testing.TB) *Server {
 
 func apache(t testing.TB, config string) *Server {
 	t.Helper()
-	httpd := program(t, "apache2", "apache2", "httpd")
 	dir := folder(t)
-	plain, secure := freePort(t), freePort(t)
-	ca := NewCA(t, dir)
-	ca.Certificate(t, dir)
-	for _, space := range []string{"basic", "quoted", "digest", "short", "once", "ordered", "dav"} {
-		write(t, dir, "www/"+space+"/index.html", "this is "+space+"\n")
-	}
 	write(t, dir, "htpasswd", htpasswdSHA())
 	write(t, dir, "htdigest", htdigest(Realm))
-	conf := write(t, dir, "httpd.conf", fill(config, "dir", dir, "plain", plain, "secure", secure, "realm", Realm))
-	run(t, dir, []int{plain, secure}, exec.Command(httpd, "-f", conf, "-DFOREGROUND"))
-	return &Server{URL: url("http", plain), TLS: url("https", secure), Dir: dir, CA: ca, accessLog: filepath.Join(dir, "access.log")}
+	return httpd{
+		modules: []string{"authn_file", "auth_basic", "auth_digest", "dav", "dav_fs"},
+		spaces:  []string{"basic", "quoted", "digest", "short", "once", "ordered", "dav"},
+		config:  fill(config, "dir", dir, "realm", Realm),
+	}.start(t, dir)
 }
 
 const apacheConf = `
-ServerRoot "{dir}"
-ServerName 127.0.0.1
-PidFile "{dir}/httpd.pid"
-DefaultRuntimeDir "{dir}"
-Mutex file:{dir}
-ErrorLog "{dir}/error.log"
-LogLevel warn
-
-Define modules /usr/lib/apache2/modules
-LoadModule mpm_event_module ${modules}/mod_mpm_event.so
-LoadModule authn_core_module ${modules}/mod_authn_core.so
-LoadModule authn_file_module ${modules}/mod_authn_file.so
-LoadModule authz_core_module ${modules}/mod_authz_core.so
-LoadModule authz_user_module ${modules}/mod_authz_user.so
-LoadModule auth_basic_module ${modules}/mod_auth_basic.so
-LoadModule auth_digest_module ${modules}/mod_auth_digest.so
-LoadModule dir_module ${modules}/mod_dir.so
-LoadModule dav_module ${modules}/mod_dav.so
-LoadModule dav_fs_module ${modules}/mod_dav_fs.so
-LoadModule setenvif_module ${modules}/mod_setenvif.so
-LoadModule ssl_module ${modules}/mod_ssl.so
-LoadModule http2_module ${modules}/mod_http2.so
-
-StartServers 1
-ServerLimit 1
-ThreadsPerChild 64
-MaxRequestWorkers 64
-MaxKeepAliveRequests 0
-
-SetEnvIf Authorization "^([A-Za-z]+)" scheme=$1
-LogFormat "%>s %H %m %U %{scheme}e" requests
-CustomLog "{dir}/access.log" requests
-
-Listen 127.0.0.1:{plain}
-Listen 127.0.0.1:{secure}
-DocumentRoot "{dir}/www"
-DirectoryIndex index.html
 DavLockDB "{dir}/davlock"
 
 <Location "/basic/">
@@ -132,7 +92,75 @@ DavLockDB "{dir}/davlock"
 	Dav On
 	Require valid-user
 </Location>
+`
 
+// An httpd is an Apache httpd: what it has besides the access log, HTTP/2 and TLS that all of them have.
+type httpd struct {
+	modules []string // of Apache; others are loaded by config
+	spaces  []string // the folders that there are below /
+	config  string   // has the last word
+	host    string   // in its URLs; "": 127.0.0.1
+	env     []string // nil: this process's
+	clock   string   // as for Kerberos
+}
+
+// needsFile ends the test where a file of a Debian package is missing.
+func needsFile(t testing.TB, file, debianPackage string) {
+	t.Helper()
+	if _, err := os.Stat(file); err != nil {
+		Missing(t, filepath.Base(file)+" is not installed (Debian package "+debianPackage+")")
+	}
+}
+
+// start starts it in a folder, on a port without TLS and one with.
+func (h httpd) start(t testing.TB, dir string) *Server {
+	t.Helper()
+	name := program(t, "apache2", "apache2", "httpd")
+	for _, space := range h.spaces {
+		write(t, dir, "www/"+space+"/index.html", "this is "+space+"\n")
+	}
+	plain, secure := freePort(t), freePort(t)
+	ca := NewCA(t, dir)
+	ca.Certificate(t, dir)
+	host := cmp.Or(h.host, "127.0.0.1")
+	var load strings.Builder
+	for _, module := range append([]string{"mpm_event", "authn_core", "authz_core", "authz_user", "dir", "headers", "setenvif", "ssl", "http2"}, h.modules...) {
+		load.WriteString("LoadModule " + module + "_module /usr/lib/apache2/modules/mod_" + module + ".so\n")
+	}
+	conf := write(t, dir, "httpd.conf", fill(httpdConf, "dir", dir, "host", host, "plain", plain, "secure", secure, "modules", load.String(), "config", h.config))
+	cmd := withClock(t, h.clock, name, "-f", conf, "-DFOREGROUND")
+	cmd.Env = h.env
+	run(t, dir, []int{plain, secure}, cmd)
+	at := func(url string) string { return strings.Replace(url, "127.0.0.1", host, 1) }
+	return &Server{URL: at(url("http", plain)), TLS: at(url("https", secure)), Dir: dir, CA: ca, accessLog: filepath.Join(dir, "access.log")}
+}
+
+const httpdConf = `
+ServerRoot "{dir}"
+ServerName {host}
+PidFile "{dir}/httpd.pid"
+DefaultRuntimeDir "{dir}"
+Mutex file:{dir}
+ErrorLog "{dir}/error.log"
+LogLevel warn
+
+{modules}
+StartServers 1
+ServerLimit 1
+ThreadLimit 128
+ThreadsPerChild 64
+MaxRequestWorkers 64
+MaxKeepAliveRequests 0
+
+SetEnvIf Authorization "^([A-Za-z]+)" scheme=$1
+LogFormat "%>s %H %m %U %{scheme}e" requests
+CustomLog "{dir}/access.log" requests
+
+Listen 127.0.0.1:{plain}
+Listen 127.0.0.1:{secure}
+DocumentRoot "{dir}/www"
+DirectoryIndex index.html
+{config}
 <VirtualHost 127.0.0.1:{secure}>
 	SSLEngine on
 	SSLCertificateFile "{dir}/cert.pem"

@@ -194,62 +194,20 @@ const kdcConf = `
 // it was. Clock is as for Kerberos.
 func ApacheKerberos(t testing.TB, r *KerberosKDC, clock string) *Server {
 	t.Helper()
-	httpd := program(t, "apache2", "apache2", "httpd")
-	if _, err := os.Stat("/usr/lib/apache2/modules/mod_auth_gssapi.so"); err != nil {
-		Missing(t, "mod_auth_gssapi.so is not installed (Debian package libapache2-mod-auth-gssapi)")
-	}
-	dir := folder(t)
-	plain, secure := freePort(t), freePort(t)
-	ca := NewCA(t, dir)
-	ca.Certificate(t, dir)
-	for _, space := range []string{"plain", "once", "bound", "only"} {
-		write(t, dir, "www/"+space+"/index.html", "this is "+space+"\n")
-	}
-	conf := write(t, dir, "httpd.conf", fill(apacheKerberosConf, "dir", dir, "plain", plain, "secure", secure, "keytab", filepath.Join(r.Dir, "http.keytab")))
-	cmd := withClock(t, clock, httpd, "-f", conf, "-DFOREGROUND")
-	cmd.Env = r.Env
-	run(t, dir, []int{plain, secure}, cmd)
-	atLocalhost := func(url string) string { return strings.Replace(url, "127.0.0.1", "localhost", 1) }
-	return &Server{URL: atLocalhost(url("http", plain)), TLS: atLocalhost(url("https", secure)), Dir: dir, CA: ca, accessLog: filepath.Join(dir, "access.log")}
+	needsFile(t, "/usr/lib/apache2/modules/mod_auth_gssapi.so", "libapache2-mod-auth-gssapi")
+	return httpd{
+		modules: []string{"auth_gssapi"},
+		spaces:  []string{"plain", "once", "bound", "only"},
+		config:  fill(apacheKerberosConf, "keytab", filepath.Join(r.Dir, "http.keytab")),
+		host:    "localhost",
+		env:     r.Env,
+		clock:   clock,
+	}.start(t, folder(t))
 }
 
 const apacheKerberosConf = `
-ServerRoot "{dir}"
-ServerName localhost
-PidFile "{dir}/httpd.pid"
-DefaultRuntimeDir "{dir}"
-Mutex file:{dir}
-ErrorLog "{dir}/error.log"
-LogLevel warn
-
-Define modules /usr/lib/apache2/modules
-LoadModule mpm_event_module ${modules}/mod_mpm_event.so
-LoadModule authn_core_module ${modules}/mod_authn_core.so
-LoadModule authz_core_module ${modules}/mod_authz_core.so
-LoadModule authz_user_module ${modules}/mod_authz_user.so
-LoadModule auth_gssapi_module ${modules}/mod_auth_gssapi.so
-LoadModule dir_module ${modules}/mod_dir.so
-LoadModule headers_module ${modules}/mod_headers.so
-LoadModule setenvif_module ${modules}/mod_setenvif.so
-LoadModule ssl_module ${modules}/mod_ssl.so
-LoadModule http2_module ${modules}/mod_http2.so
-
-StartServers 1
-ServerLimit 1
-ThreadsPerChild 64
-MaxRequestWorkers 64
-MaxKeepAliveRequests 0
 LimitRequestFieldSize 65536
-
-SetEnvIf Authorization "^([A-Za-z]+)" scheme=$1
-LogFormat "%>s %H %m %U %{scheme}e" requests
-CustomLog "{dir}/access.log" requests
 Header always set X-User "expr=%{REMOTE_USER}"
-
-Listen 127.0.0.1:{plain}
-Listen 127.0.0.1:{secure}
-DocumentRoot "{dir}/www"
-DirectoryIndex index.html
 
 <Location "/plain/">
 	AuthType GSSAPI
@@ -277,14 +235,6 @@ DirectoryIndex index.html
 	GssapiCredStore keytab:{keytab}
 	Require user nobody@` + KerberosRealm + `
 </Location>
-
-<VirtualHost 127.0.0.1:{secure}>
-	SSLEngine on
-	SSLCertificateFile "{dir}/cert.pem"
-	SSLCertificateKeyFile "{dir}/key.pem"
-	Protocols h2 http/1.1
-	CustomLog "{dir}/access.log" requests
-</VirtualHost>
 `
 
 // SquidKerberos starts Squid as a forward proxy that demands Negotiate, for the service HTTP/localhost of the realm. Its access log is

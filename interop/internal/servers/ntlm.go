@@ -2,7 +2,6 @@ package servers
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -18,26 +17,16 @@ const Domain = "EXAMPLE"
 // it was.
 func ApacheNTLM(t testing.TB) *Server {
 	t.Helper()
-	httpd := program(t, "apache2", "apache2", "httpd")
-	for file, debianPackage := range map[string]string{
-		"/usr/lib/apache2/modules/mod_auth_gssapi.so":           "libapache2-mod-auth-gssapi",
-		"/usr/lib/" + multiarch() + "/gssntlmssp/gssntlmssp.so": "gss-ntlmssp",
-	} {
-		if _, err := os.Stat(file); err != nil {
-			Missing(t, filepath.Base(file)+" is not installed (Debian package "+debianPackage+")")
-		}
-	}
+	needsFile(t, "/usr/lib/apache2/modules/mod_auth_gssapi.so", "libapache2-mod-auth-gssapi")
+	needsFile(t, "/usr/lib/"+multiarch()+"/gssntlmssp/gssntlmssp.so", "gss-ntlmssp")
 	dir := folder(t)
-	plain, secure := freePort(t), freePort(t)
-	ca := NewCA(t, dir)
-	ca.Certificate(t, dir)
-	write(t, dir, "www/ntlm/index.html", "this is ntlm\n")
-	write(t, dir, "users", Domain+":"+Username+":"+Password+"\n")
-	conf := write(t, dir, "httpd.conf", fill(apacheNTLMConf, "dir", dir, "plain", plain, "secure", secure))
-	cmd := exec.Command(httpd, "-f", conf, "-DFOREGROUND")
-	cmd.Env = append(os.Environ(), "NTLM_USER_FILE="+filepath.Join(dir, "users"))
-	run(t, dir, []int{plain, secure}, cmd)
-	return &Server{URL: url("http", plain), TLS: url("https", secure), Dir: dir, CA: ca, accessLog: filepath.Join(dir, "access.log")}
+	users := write(t, dir, "users", Domain+":"+Username+":"+Password+"\n")
+	return httpd{
+		modules: []string{"auth_gssapi", "dav", "dav_fs"},
+		spaces:  []string{"ntlm"},
+		config:  fill(apacheNTLMConf, "dir", dir),
+		env:     append(os.Environ(), "NTLM_USER_FILE="+users),
+	}.start(t, dir)
 }
 
 // multiarch returns the name of the folder that Debian has for this machine's libraries.
@@ -50,45 +39,11 @@ func multiarch() string {
 }
 
 const apacheNTLMConf = `
-ServerRoot "{dir}"
-ServerName 127.0.0.1
-PidFile "{dir}/httpd.pid"
-DefaultRuntimeDir "{dir}"
-Mutex file:{dir}
-ErrorLog "{dir}/error.log"
 LogLevel warn auth_gssapi:info
-
-Define modules /usr/lib/apache2/modules
-LoadModule mpm_event_module ${modules}/mod_mpm_event.so
-LoadModule authn_core_module ${modules}/mod_authn_core.so
-LoadModule authz_core_module ${modules}/mod_authz_core.so
-LoadModule authz_user_module ${modules}/mod_authz_user.so
-LoadModule auth_gssapi_module ${modules}/mod_auth_gssapi.so
-LoadModule dir_module ${modules}/mod_dir.so
-LoadModule dav_module ${modules}/mod_dav.so
-LoadModule dav_fs_module ${modules}/mod_dav_fs.so
-LoadModule headers_module ${modules}/mod_headers.so
-LoadModule setenvif_module ${modules}/mod_setenvif.so
-LoadModule ssl_module ${modules}/mod_ssl.so
-LoadModule http2_module ${modules}/mod_http2.so
-
-StartServers 1
-ServerLimit 1
-ThreadLimit 128
 ThreadsPerChild 128
 MaxRequestWorkers 128
-MaxKeepAliveRequests 0
 KeepAliveTimeout 60
-
-SetEnvIf Authorization "^([A-Za-z]+)" scheme=$1
-LogFormat "%>s %H %m %U %{scheme}e" requests
-CustomLog "{dir}/access.log" requests
 Header always set X-User "expr=%{REMOTE_USER}"
-
-Listen 127.0.0.1:{plain}
-Listen 127.0.0.1:{secure}
-DocumentRoot "{dir}/www"
-DirectoryIndex index.html
 DavLockDB "{dir}/davlock"
 
 <Location "/ntlm/">
@@ -99,12 +54,4 @@ DavLockDB "{dir}/davlock"
 	Dav On
 	Require valid-user
 </Location>
-
-<VirtualHost 127.0.0.1:{secure}>
-	SSLEngine on
-	SSLCertificateFile "{dir}/cert.pem"
-	SSLCertificateKeyFile "{dir}/key.pem"
-	Protocols h2 http/1.1
-	CustomLog "{dir}/access.log" requests
-</VirtualHost>
 `
