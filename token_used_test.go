@@ -279,19 +279,25 @@ func TestLoginThatIsEndedBeforeItsTokenIsInUse(t *testing.T) {
 	require.Nil(t, src.current.Load())
 }
 
+// unsavedBeforeALogout returns a source with a token that could not be saved, before another process has ended the login.
+func unsavedBeforeALogout(t *testing.T) (src *TokenSource, got *oauth2.Token) {
+	i := &rotatingIssuer{valid: "refresh-old"}
+	s := newSharedStore(login("old"))
+	src = &TokenSource{Fetch: i.fetch, Store: s}
+	require.Equal(t, "old", tokenOf(t, src))
+	s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+	got, err := src.Refresh(t.Context(), login("old"))
+	require.NoError(t, err)
+	s.change(func(s *sharedStore) { s.failSave = nil })
+	require.NoError(t, (&TokenSource{Store: s}).Logout(t.Context()))
+	return src, got
+}
+
 // A refresh that finds that the login was ended ends the use of its token, also if that is not saved yet.
 func TestRefreshOfAnUnsavedTokenFindsALogout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		i := &rotatingIssuer{valid: "refresh-old"}
-		s := newSharedStore(login("old"))
-		src := &TokenSource{Fetch: i.fetch, Store: s}
-		require.Equal(t, "old", tokenOf(t, src))
-		s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
-		got, err := src.Refresh(t.Context(), login("old"))
-		require.NoError(t, err)
-		s.change(func(s *sharedStore) { s.failSave = nil })
-		require.NoError(t, (&TokenSource{Store: s}).Logout(t.Context()))
-		_, err = src.Refresh(t.Context(), got)
+		src, got := unsavedBeforeALogout(t)
+		_, err := src.Refresh(t.Context(), got)
 		require.ErrorIs(t, err, ErrLoginRequired)
 		_, err = src.Token()
 		require.ErrorIs(t, err, ErrLoginRequired)
@@ -360,17 +366,9 @@ func TestRefreshedElsewhereWhileSetIsUnderWay(t *testing.T) {
 // A process that finds that the login was ended, when it comes to save its token, does not go on with it.
 func TestLogoutThatIsFoundWhenATokenIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		i := &rotatingIssuer{valid: "refresh-old"}
-		s := newSharedStore(login("old"))
-		src := &TokenSource{Fetch: i.fetch, Store: s}
-		require.Equal(t, "old", tokenOf(t, src))
-		s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
-		_, err := src.Refresh(t.Context(), login("old"))
-		require.NoError(t, err)
-		s.change(func(s *sharedStore) { s.failSave = nil })
-		require.NoError(t, (&TokenSource{Store: s}).Logout(t.Context()))
+		src, _ := unsavedBeforeALogout(t)
 		time.Sleep(time.Minute)
-		_, err = src.Token()
+		_, err := src.Token()
 		require.ErrorIs(t, err, ErrLoginRequired)
 	})
 }

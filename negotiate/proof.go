@@ -4,7 +4,6 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jcmturner/gokrb5/v8/crypto"
@@ -50,12 +49,9 @@ func verify(tickets []*ticket, token, answer []byte) error {
 	if err != nil {
 		return err
 	}
-	r := readReply(answer)
-	switch {
-	case r.other != "":
-		return fmt.Errorf("it is %s", r.other)
-	case r.state != acceptCompleted:
-		return errors.New("the server has not accepted the token")
+	r, err := acceptance(answer)
+	if err != nil {
+		return err
 	}
 	if message, err = kerberosIn(r.token, idReply); err != nil {
 		return err

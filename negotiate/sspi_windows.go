@@ -2,7 +2,6 @@ package negotiate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -83,12 +82,9 @@ func (s *system) credentials() (*sspi.Credentials, error) {
 
 // Verify implements [Kerberos].
 func (s *system) Verify(_ string, token, answer []byte) error {
-	r := readReply(answer)
-	switch {
-	case r.other != "":
-		return fmt.Errorf("it is %s", r.other)
-	case r.state != acceptCompleted:
-		return errors.New("the server has not accepted the token")
+	r, err := acceptance(answer)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,6 +3,7 @@ package negotiate
 import (
 	"encoding/asn1"
 	"errors"
+	"fmt"
 
 	"github.com/jcmturner/gokrb5/v8/messages"
 )
@@ -113,6 +114,18 @@ type reply struct {
 	state asn1.Enumerated // -1: it says none
 	token []byte          // of Kerberos, with its frame; nil: none
 	other string          // what it is instead
+}
+
+// acceptance reads a server's token, which must say that it has accepted ours.
+func acceptance(b []byte) (reply, error) {
+	r := readReply(b)
+	switch {
+	case r.other != "":
+		return r, fmt.Errorf("it is %s", r.other)
+	case r.state != acceptCompleted:
+		return r, errors.New("the server has not accepted the token")
+	}
+	return r, nil
 }
 
 // readReply reads a server's token. It may come without the frame of RFC 4178, as the token of Kerberos itself.

@@ -67,12 +67,7 @@ func placeOf(account string, u *url.URL) place {
 func (p place) address() string { return net.JoinHostPort(p.host, p.port) }
 
 // origin returns the origin, such as "https://www.example.com".
-func (p place) origin() string {
-	if p.port == defaultPorts[p.scheme] {
-		return p.scheme + "://" + strings.TrimSuffix(net.JoinHostPort(p.host, ""), ":")
-	}
-	return p.scheme + "://" + p.address()
-}
+func (p place) origin() string { return guarded.Origin(&url.URL{Scheme: p.scheme, Host: p.address()}) }
 
 // Name returns "NTLM".
 func (s *Scheme) Name() string { return "NTLM" }
