@@ -57,6 +57,8 @@ type Client struct {
 	err       error         // what is wrong with the fields, or with krb5.conf
 	exchanges chan struct{} // has room for those that may be under way
 
+	reading sync.Mutex // held while a cache is looked at; taken before mu
+
 	mu       sync.Mutex // guards what follows
 	login    *login
 	previous *login            // whose tokens may be out yet
@@ -109,12 +111,11 @@ func (c *Client) ticket(ctx context.Context, spn string) (*ticket, error) {
 	if err := c.init(); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
 	l, err := c.current()
 	if err != nil {
-		c.mu.Unlock()
 		return nil, err
 	}
+	c.mu.Lock()
 	t, p, err := l.service(spn).want(time.Now(), func() *pending[*ticket] {
 		return begin(exchangeLimit, func(ctx context.Context) (*ticket, error) {
 			t, err := c.obtain(ctx, l, spn)
@@ -255,20 +256,29 @@ func (c *Client) check() error {
 	return nil
 }
 
-// current returns the login whose tickets are to be used. The caller holds mu.
+// current returns the login whose tickets are to be used.
 func (c *Client) current() (*login, error) {
 	if c.Password != "" || c.Keytab != "" {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		if c.login == nil {
 			c.login = newLogin(nil)
 		}
 		return c.login, nil
 	}
-	now, err := readCache(c.Cache, c.login)
+	c.reading.Lock() // not mu, for which those wait who have their tickets
+	defer c.reading.Unlock()
+	c.mu.Lock()
+	known := c.login
+	c.mu.Unlock()
+	now, err := readCache(c.Cache, known)
 	if err != nil {
 		return nil, err
 	}
-	if now != c.login {
-		c.login, c.previous = now, c.login
+	if now != known {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.login, c.previous = now, known
 	}
 	return now, nil
 }

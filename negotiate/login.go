@@ -19,7 +19,7 @@ const (
 // tgt of one that has a path.
 type login struct {
 	path     string             // of the cache that it comes from; "": none
-	file     os.FileInfo        // of that cache, as it was
+	file     os.FileInfo        // of that cache, as it was; guarded by Client.reading
 	stored   map[string]*ticket // from that cache, by service
 	tgt      *ticket
 	services *simplelru.LRU[string, *service]
