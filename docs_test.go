@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -192,4 +195,24 @@ func headingsOf(t *testing.T, page string) (anchors []string) {
 		anchors = append(anchors, strings.ReplaceAll(anchor, " ", "-"))
 	}
 	return anchors
+}
+
+// What README.md shows of the output is what is printed.
+func TestOutputsInREADME(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	report, err := os.ReadFile("cmd/why401/testdata/basic-wrong-password.txt")
+	require.NoError(t, err)
+	cause, rest, _ := strings.Cut(string(report), "\n")
+	fix, _, _ := strings.Cut(rest, "\n")
+	require.Contains(t, string(readme), "    "+cause+"\n    "+fix+"\n")
+
+	srv := authtest.NewServer(&authtest.Digest{Username: "Mufasa", Password: "right", Realm: "films"})
+	defer srv.Close()
+	client := &http.Client{Transport: authretry.New(&authretry.Digest{Username: "Mufasa", Password: "wrong"})}
+	resp, err := client.Get(srv.URL)
+	require.NoError(t, err)
+	resp.Body.Close()
+	said := strings.Replace(authretry.Explain(resp).Error(), srv.URL, "https://api.example.com", 1)
+	require.Contains(t, string(readme), "\n    "+said+"\n")
 }
