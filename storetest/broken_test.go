@@ -51,6 +51,10 @@ var broken = []struct {
 	{"has refreshes wait for a login", clauseLoginLock},
 }
 
+// orElse are the clauses by which a flaw may be found out as well: who does not look while it waits may wait for the lock for longer
+// than the limit, beside others who save all the time.
+var orElse = map[string]clause{"does not look while it waits": clauseEnough}
+
 // breaches returns the clauses that are broken, going by the errors of a check.
 func breaches(errs []error) (broken []clause) {
 	for _, err := range errs {
@@ -76,20 +80,25 @@ func TestBrokenStoresAreFoundOut(t *testing.T) {
 			if b.clause == clauseLoginLock {
 				slices.Reverse(order) // it is the last that finds it
 			}
+			isFound := func(k *check) bool {
+				found := breaches(k.Errs())
+				or, ok := orElse[b.flaw]
+				return slices.Contains(found, b.clause) || ok && slices.Contains(found, or)
+			}
 			var k *check
 			for attempt := 1; attempt <= 3; attempt++ { // on a busy machine another limit may end a case before it has found it
 				k = newCheck(openFile, o)
 				k.limit *= time.Duration(attempt)
 				defer k.end()
 				for _, c := range order {
-					if k.run(c); slices.Contains(breaches(k.Errs()), b.clause) {
+					if k.run(c); isFound(k) {
 						attempt = 3
 						break // which is what it is about: what else follows takes time
 					}
 				}
 			}
 			err := errors.Join(k.Errs()...)
-			require.Contains(t, breaches(k.Errs()), b.clause, "%v", err)
+			require.True(t, isFound(k), "%v: %v", b.clause, err)
 			require.NotContains(t, err.Error(), secret)
 		})
 	}
