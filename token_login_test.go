@@ -644,3 +644,21 @@ func TestEndIsSeenWhileOnTokenRuns(t *testing.T) {
 	require.ErrorIs(t, err, ErrLoginRequired)
 	require.EqualValues(t, 1, i.calls.Load())
 }
+
+// As above, but it is an earlier login that was ended, and what was refreshed was not saved before: what was brought is in the
+// Store, and is found there. The refresh token is not sent again.
+func TestEndOfAnEarlierLoginIsSeenWhileOnTokenRuns(t *testing.T) {
+	i := &rotatingIssuer{valid: "refresh-new"}
+	store := newSharedStore(nil)
+	store.putRecord(&Record{LoggedOut: true, Login: "earlier"})
+	src := &TokenSource{Fetch: i.fetch, Store: store}
+	store.change(func(s *sharedStore) { s.failLock = errors.New("it is taken") })
+	require.ErrorIs(t, src.Set(expiredLogin("new")), ErrNotSaved)
+	store.change(func(s *sharedStore) { s.failLock = nil })
+	src.OnToken = func(*oauth2.Token) {
+		src.OnToken = nil
+		src.noteEnd("earlier") // as another goroutine does that has looked there before
+	}
+	require.Equal(t, "a1", tokenOf(t, src))
+	require.Empty(t, i.reused)
+}

@@ -206,6 +206,9 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 		return nil
 	case err == nil && k != nil:
 		k.unsaved.Store(nil)
+		if k.succeeds(run.base) {
+			run.base.unsaved.Store(nil) // what has come of it is in the Store, and is newer
+		}
 		return fetchErr
 	case fetchErr != nil:
 		return fetchErr
