@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -311,7 +312,7 @@ var hangs = map[string]bool{
 func optionsFor(t *testing.T, flaw string) Options {
 	var limit time.Duration
 	if hangs[flaw] {
-		limit = 3 * time.Second
+		limit = time.Second
 	}
 	// What hangs may still write when the test is over, which t.TempDir would take for a failure.
 	places, err := os.MkdirTemp("", "storetest")
@@ -356,10 +357,17 @@ func optionsFor(t *testing.T, flaw string) Options {
 
 func TestMain(m *testing.M) {
 	Child(openFile)
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait more than they compute
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
-func TestSoundStore(t *testing.T) { Run(t, openFile, optionsFor(t, "")) }
+func TestSoundStore(t *testing.T) {
+	t.Parallel()
+	Run(t, openFile, optionsFor(t, ""))
+}
 
 // A memoryStore is one that a process has for itself.
 type memoryStore struct {
@@ -418,6 +426,7 @@ func (s *memoryStore) Update(ctx context.Context, fn func(context.Context, *auth
 
 // Each place is a store that all who open it share, since it is in memory.
 func TestSoundStoreInMemory(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	stores := map[string]*memoryStore{}
 	open := func(place string) (authretry.TokenStore, error) {

@@ -52,7 +52,7 @@ func checkUnless(k *check) {
 
 // checkEnough waits for what others save, who save all the time. Now and then who waits gets the lock, but not each time.
 func (k *check) checkEnough(place string, update func(context.Context, func(*authretry.Record) bool, updateFunc) error) {
-	const savers, attempts = 4, 100
+	const savers, attempts = 4, 30
 	var stopped atomic.Bool
 	var all sync.WaitGroup
 	alone := func() (func(), bool) { return func() {}, true }
