@@ -146,6 +146,7 @@ func TestFiftyFirstCallsAtOnceAreOneDiscoveryAndOneLogin(t *testing.T) {
 
 // A token that is known to have expired is refreshed without asking anybody but the token endpoint.
 func TestLaterProcessRefreshesWithoutDiscovery(t *testing.T) {
+	t.Parallel()
 	oauth := &authtest.OAuth{TokenLifetime: time.Second}
 	srv := authtest.NewServer(oauth)
 	defer srv.Close()
@@ -161,6 +162,7 @@ func TestLaterProcessRefreshesWithoutDiscovery(t *testing.T) {
 }
 
 func TestByADevice(t *testing.T) {
+	t.Parallel()
 	oauth := &authtest.OAuth{DeviceInterval: time.Second}
 	srv := authtest.NewServer(oauth)
 	defer srv.Close()
@@ -332,6 +334,7 @@ func TestClientThatWasForgotten(t *testing.T) {
 
 // What a refresh has found out of a client, the login that follows goes by.
 func TestClientThatWasForgottenBeforeARefresh(t *testing.T) {
+	t.Parallel()
 	oauth := &authtest.OAuth{DeviceInterval: time.Second}
 	srv := authtest.NewServer(oauth)
 	defer srv.Close()
@@ -346,6 +349,7 @@ func TestClientThatWasForgottenBeforeARefresh(t *testing.T) {
 
 // One that is refused at the beginning of a login is registered again at once, and the login goes on.
 func TestClientThatWasForgottenBeforeALogin(t *testing.T) {
+	t.Parallel()
 	oauth := &authtest.OAuth{DeviceInterval: time.Second}
 	srv := authtest.NewServer(oauth)
 	defer srv.Close()

@@ -373,6 +373,7 @@ func TestRefreshTokenOfNobodyKnowsWhere(t *testing.T) {
 
 // A token endpoint that the metadata move does not get the refresh token of a live login.
 func TestTokenEndpointThatMoves(t *testing.T) {
+	t.Parallel()
 	srv, now := newResourceServer(t), newResourceServer(t)
 	c := &Config{Flow: approving()}
 	previous := authretry.WithRecord(&oauth2.Token{RefreshToken: "r"}, authretry.Record{Issuer: srv.URL, TokenURL: srv.URL + "/token", ClientID: "me", Resource: srv.URL})

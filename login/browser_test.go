@@ -17,6 +17,7 @@ import (
 )
 
 func TestBrowserLogsSomebodyIn(t *testing.T) {
+	t.Parallel()
 	s, out := newServer(t), &terminal{}
 	var seen *visit
 	opened := make(chan string, 1)
@@ -303,6 +304,7 @@ func shownIn(t *testing.T, text string) string {
 
 // A page of a program's own, which panics, or which nobody fetches.
 func TestLastPage(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	pages := make(chan *visit, 1)
 	open := func(ctx context.Context, address string) error {

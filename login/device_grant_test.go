@@ -215,6 +215,7 @@ func TestDeviceMistakes(t *testing.T) {
 
 // 1 MiB of an answer are read, and no redirect is followed.
 func TestPostIsBounded(t *testing.T) {
+	t.Parallel()
 	var visits, written atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/redirect" {
