@@ -182,6 +182,54 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	return nil
 }
 
+// replace puts k to use, whatever else is going on; nil: no token. If a refresh has found k in the Store meanwhile, and spent
+// its refresh token, or a successor of k that another process has put there, what came of that stays; and so does a later login.
+func (s *TokenSource) replace(k *knownToken) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if k != nil && (s.hasSpent(k.record()) || s.current.Load().isOf(k.login)) {
+		return
+	}
+	defer func() { // whatever OnToken does
+		if s.isPast(k) {
+			s.endUpTo(k)
+		} else {
+			s.putToUse(k)
+		}
+	}()
+	if s.OnToken != nil && k != nil {
+		s.OnToken(k.token)
+	}
+}
+
+// endUpTo forgets the token in use, if it is not later than k, which was to replace it: the next caller looks in the Store.
+func (s *TokenSource) endUpTo(k *knownToken) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if current := s.current.Load(); current != nil && !current.received.After(k.received) {
+		s.endCurrent()
+	}
+}
+
+// putToUse makes k the current token, and forgets all failures.
+func (s *TokenSource) putToUse(k *knownToken) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current.Store(k)
+	s.begun, s.ended = true, k == nil
+	s.failure, s.forced = failure{}, nil
+	if k == nil {
+		s.logouts++
+		if s.used != nil {
+			s.used.coming = nil
+		}
+	}
+	if s.running != nil {
+		s.supersede(s.running)
+		s.running = nil
+	}
+}
+
 // Logout ends the login: this process forgets its token, and the Store is told, so that the others notice when they next
 // look there, which is when their token is due for a refresh or is refused; none of them saves it again. Then Revoke is called, if it
 // is not nil, under a context that ends after FetchTimeout, or when ctx does. Until there is a new login, by Set, by Login or in the

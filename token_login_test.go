@@ -662,3 +662,18 @@ func TestEndOfAnEarlierLoginIsSeenWhileOnTokenRuns(t *testing.T) {
 	require.Equal(t, "a1", tokenOf(t, src))
 	require.Empty(t, i.reused)
 }
+
+// While OnToken looks at a login, the Store says that one was ended. Then what Set has saved is not used, for somebody may have ended
+// that; nor is what it was to replace. The next caller finds in the Store what there is.
+func TestEndIsSeenWhileSetIsUnderWay(t *testing.T) {
+	store := newSharedStore(nil)
+	src := &TokenSource{Store: store}
+	require.NoError(t, src.Set(login("first")))
+	src.OnToken = func(*oauth2.Token) {
+		src.OnToken = nil
+		store.putRecord(&Record{Token: login("theirs"), Login: "theirs"})
+		src.noteEnd("another") // as another goroutine does that has looked there
+	}
+	require.NoError(t, src.Set(login("second")))
+	require.Equal(t, "theirs", tokenOf(t, src))
+}

@@ -456,43 +456,6 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 }
 
-// replace puts k to use, whatever else is going on; nil: no token. If a refresh has found k in the Store meanwhile, and spent
-// its refresh token, or a successor of k that another process has put there, what came of that stays; and so does a later login.
-func (s *TokenSource) replace(k *knownToken) {
-	s.publishing.Lock()
-	defer s.publishing.Unlock()
-	if k != nil && (s.hasSpent(k.record()) || s.current.Load().isOf(k.login)) {
-		return
-	}
-	defer func() { // whatever OnToken does
-		if !s.isPast(k) {
-			s.putToUse(k)
-		}
-	}()
-	if s.OnToken != nil && k != nil {
-		s.OnToken(k.token)
-	}
-}
-
-// putToUse makes k the current token, and forgets all failures.
-func (s *TokenSource) putToUse(k *knownToken) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.current.Store(k)
-	s.begun, s.ended = true, k == nil
-	s.failure, s.forced = failure{}, nil
-	if k == nil {
-		s.logouts++
-		if s.used != nil {
-			s.used.coming = nil
-		}
-	}
-	if s.running != nil {
-		s.supersede(s.running)
-		s.running = nil
-	}
-}
-
 // hasLoggedOutSince reports whether there was a Logout since a run began: what comes of it is not used any more, even if there was
 // no token before it, and there is none now.
 func (s *TokenSource) hasLoggedOutSince(run *refreshRun) bool {
