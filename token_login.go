@@ -202,11 +202,13 @@ func (s *TokenSource) replace(k *knownToken) {
 	}
 }
 
-// endUpTo forgets the token in use, if it is not later than k, which was to replace it: the next caller looks in the Store.
+// endUpTo forgets the token in use, if it is not later than k, which was to replace it, and the Store has said last that a login was
+// ended: the next caller looks there. (Otherwise a later login from here is in use, or about to be.)
 func (s *TokenSource) endUpTo(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if current := s.current.Load(); current != nil && !current.received.After(k.received) {
+	current := s.current.Load()
+	if s.usedHere().newest == noLogin && current != nil && !current.received.After(k.received) {
 		s.endCurrent()
 	}
 }
