@@ -21,38 +21,53 @@ func (s *TokenSource) newLogin(t *oauth2.Token) *knownToken {
 
 // save saves k, if the Store has nothing newer; if that is tried again, only as long as k is the token in use.
 func (s *TokenSource) save(ctx context.Context, k *knownToken, again bool) error {
-	ended := false
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
-		u := k.unsaved.Load()
-		if u == nil || again && s.current.Load() != k || s.hasSpent(k.record()) || !k.isNewerThan(stored) && !s.hasSpent(stored) {
-			if ended = stored != nil && stored.LoggedOut; ended {
-				s.noteEnd(stored.Login)
+		u, past := k.unsaved.Load(), k
+		switch {
+		case u == nil || again && s.current.Load() != k: // it has been saved or replaced
+		case s.hasSpent(k.record()):
+			past = nil // what has come of it is about to take its place
+		case s.hasSpent(stored) || k.isNewerThan(stored):
+			k.unsaved.CompareAndSwap(u, &unsaved{has: stored})
+			if u.new {
+				s.noteNewest(k)
 			}
-			return nil, nil // it has been saved, spent or replaced, or somebody has saved a newer one
+			return k.record(), nil
+		case stored.Token != nil && stored.Token.AccessToken != k.token.AccessToken:
+			s.replacedElsewhere(k)
 		}
-		k.unsaved.CompareAndSwap(u, &unsaved{has: stored})
-		if u.new {
-			s.noteNewest(k)
+		if stored != nil && stored.LoggedOut {
+			s.noteEnd(stored.Login)
+			s.endedElsewhere(past)
 		}
-		return k.record(), nil
+		return nil, nil
 	})
 	if err == nil {
 		k.unsaved.Store(nil)
 	}
-	if ended {
-		s.endedElsewhere()
-	}
 	return err
 }
 
-// endedElsewhere notes that the Store has said that the login was ended. That concerns no token that has yet to be saved. If a
-// new one has been saved since, the next caller finds it in the Store.
-func (s *TokenSource) endedElsewhere() {
+// replacedElsewhere notes that the Store has something newer than k: the next caller finds it there. It is called under the Store's
+// lock, so that no refresh spends meanwhile what it finds there.
+func (s *TokenSource) replacedElsewhere(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k := s.current.Load(); k != nil && k.unsaved.Load() == nil {
+	if s.current.Load() == k {
+		s.endCurrent()
+	}
+}
+
+// endedElsewhere notes that the Store has said that the login was ended. Of tokens that have yet to be saved, that concerns k only. It
+// is called under the Store's lock, too.
+func (s *TokenSource) endedElsewhere(k *knownToken) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if current := s.current.Load(); current != nil && (current == k || current.unsaved.Load() == nil) {
 		s.endCurrent()
 	}
 }

@@ -423,7 +423,7 @@ func TestEndOfALoginWaitsForOnToken(t *testing.T) {
 		src := &TokenSource{Initial: old()}
 		require.Equal(t, "old", tokenOf(t, src))
 		src.publishing.Lock()
-		go src.endedElsewhere()
+		go src.endedElsewhere(nil)
 		synctest.Wait()
 		require.NotNil(t, src.current.Load())
 		src.publishing.Unlock()
@@ -445,4 +445,28 @@ func TestEndThatIsFoundWhenATokenIsSavedIsNoted(t *testing.T) {
 	require.NoError(t, src.save(t.Context(), k, false))
 	require.True(t, src.isPast(k))
 	require.True(t, s.record().LoggedOut)
+}
+
+// What could not be saved at first is not saved over what others have put there meanwhile, a later login or a successor, and
+// that is used from then on: at once, not only when the token is due.
+func TestWhatIsFoundWhenATokenIsSavedIsUsed(t *testing.T) {
+	for name, found := range map[string]func(s *sharedStore, k *knownToken){
+		"a later login": func(s *sharedStore, k *knownToken) { s.putRecord(&Record{Token: login("found"), Login: "later"}) },
+		"a successor":   func(s *sharedStore, k *knownToken) { s.putRecord(&Record{Token: login("found"), Login: k.login}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSharedStore(nil)
+				src := &TokenSource{Store: s}
+				s.change(func(s *sharedStore) { s.failSave = errors.New("no answer") })
+				require.ErrorIs(t, src.Set(login("mine")), ErrNotSaved)
+				require.Equal(t, "mine", tokenOf(t, src))
+				s.change(func(s *sharedStore) { s.failSave = nil })
+				found(s, src.current.Load())
+				time.Sleep(time.Second)
+				require.Equal(t, "found", tokenOf(t, src))
+				require.Equal(t, "found", s.get().AccessToken)
+			})
+		})
+	}
 }
