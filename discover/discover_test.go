@@ -397,6 +397,20 @@ func TestResourceThatWantsBoundTokens(t *testing.T) {
 	require.ErrorIs(t, err, ErrBoundTokens)
 }
 
+func TestAlgorithmsOfProofs(t *testing.T) {
+	oauth := &authtest.OAuth{Edit: func(path string, doc map[string]any) {
+		if doc["dpop_signing_alg_values_supported"] = []string{"ES256"}; path == metaResource {
+			doc["dpop_signing_alg_values_supported"] = []string{"ES512", "EdDSA"}
+		}
+	}}
+	srv := authtest.NewServer(oauth)
+	defer srv.Close()
+	r, s, err := new(Config).Discover(t.Context(), authretry.TokenRequest{URL: srv.URL, RemoteAddr: "127.0.0.1:1", Challenge: &authretry.Challenge{}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"ES512", "EdDSA"}, r.ProofAlgorithms)
+	require.Equal(t, []string{"ES256"}, s.ProofAlgorithms)
+}
+
 // A resource that trusts another authorization server than before gets another login. Nothing of the old one goes there.
 func TestResourceThatMoves(t *testing.T) {
 	old, now := &authtest.OAuth{}, &authtest.OAuth{}

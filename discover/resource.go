@@ -25,6 +25,9 @@ type Resource struct {
 	// BoundTokens says that it takes only tokens that are bound to a key (dpop_bound_access_tokens_required).
 	BoundTokens bool
 
+	// ProofAlgorithms are those by which proofs of such a key may be signed (dpop_signing_alg_values_supported); nil if it does not say.
+	ProofAlgorithms []string
+
 	metadata string // the URL of its metadata
 	at       place  // it
 }
@@ -142,7 +145,7 @@ func isMissing(err error) bool {
 func readResource(doc document) (*Resource, error) {
 	r := &Resource{}
 	err := doc.readAll(map[string]any{"resource": &r.ID, "authorization_servers": &r.Issuers, "scopes_supported": &r.Scopes,
-		"dpop_bound_access_tokens_required": &r.BoundTokens})
+		"dpop_bound_access_tokens_required": &r.BoundTokens, "dpop_signing_alg_values_supported": &r.ProofAlgorithms})
 	if err != nil {
 		return nil, err
 	}

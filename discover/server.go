@@ -27,6 +27,10 @@ type Server struct {
 	// GrantTypes are those that it knows; nil if it does not say.
 	GrantTypes []string
 
+	// ProofAlgorithms are those by which proofs of a key may be signed (dpop_signing_alg_values_supported, RFC 9449 §5.1); nil if it
+	// does not say.
+	ProofAlgorithms []string
+
 	// RequiresPushed says that it takes authorization requests only at PushedURL (RFC 9126).
 	RequiresPushed bool
 
@@ -103,6 +107,7 @@ func (c *Config) readServer(ctx context.Context, issuer string, at place, doc do
 		"authorization_response_iss_parameter_supported": &s.AnswersWithIssuer,
 		"client_id_metadata_document_supported":          &s.TakesMetadataDocuments,
 		"code_challenge_methods_supported":               &challengeMethods,
+		"dpop_signing_alg_values_supported":              &s.ProofAlgorithms,
 		"authorization_endpoint":                         &s.AuthorizationURL, "token_endpoint": &s.TokenURL,
 		"device_authorization_endpoint": &s.DeviceURL, "registration_endpoint": &s.RegistrationURL,
 		"pushed_authorization_request_endpoint": &s.PushedURL, "revocation_endpoint": &s.RevocationURL,

@@ -93,6 +93,7 @@ func (a *asker) ask(ctx context.Context, q question) *report {
 	}
 	in.attempt = in.send(ctx, manner{})
 	in.overHTTP1(ctx)
+	in.withNonce(ctx)
 	in.now = a.now()
 	in.fill(ctx)
 	return in.report
@@ -143,7 +144,7 @@ func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
 		list = append(list, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
 	}
 	if in.trial != nil {
-		list = append(list, &authretry.Bearer{Source: in.trial.tokens})
+		list = append(list, loginScheme{"Bearer", in.trial}, loginScheme{"DPoP", in.trial})
 	}
 	if in.user.given {
 		name, password := in.user.name, in.user.password

@@ -81,9 +81,13 @@ func (in *inquiry) last() string {
 	return in.hops[len(in.hops)-1].sent
 }
 
-// sentOther reports whether the last request had credentials of a scheme that the server does not ask for.
+// sentOther reports whether the last request had credentials of a scheme that the server does not ask for. One whose metadata asks
+// for tokens that are bound to a key may challenge with Bearer.
 func (in *inquiry) sentOther() bool {
 	last := in.last()
+	if in.trial.isBound() && strings.EqualFold(last, "DPoP") && in.has("Bearer") != nil {
+		return false
+	}
 	return last != "" && last != unreadable && len(in.report.Challenges) > 0 && in.has(last) == nil
 }
 
@@ -226,6 +230,8 @@ func (in *inquiry) noneGiven() *cause {
 		fix = "Run it again with -login, or with -token-env and a token."
 	case in.has("Bearer") != nil:
 		fix = "Run it again with -token-env and a variable that has a token."
+	case in.has("DPoP") != nil:
+		fix = "Run it again with -login."
 	}
 	return &cause{"no-credentials", certain, "No credentials were sent, and the server wants some. It asks for " + in.asks() + ".", fix + " That shows whether they are accepted."}
 }

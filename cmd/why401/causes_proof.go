@@ -40,9 +40,9 @@ func (in *inquiry) boundToken() *cause {
 	return nil
 }
 
-// proof is for a DPoP proof that cannot be right, as far as that shows without its key.
+// proof is for a DPoP proof given with -H that cannot be right, as far as that shows without its key.
 func (in *inquiry) proof() *cause {
-	if !in.refused() || !strings.EqualFold(in.last(), "DPoP") {
+	if !in.refused() || in.header.Get("Authorization") == "" || !strings.EqualFold(in.last(), "DPoP") {
 		return nil
 	}
 	const fix = "Make a proof for each request. Package dpop does that, nonces included."
@@ -59,6 +59,22 @@ func (in *inquiry) proof() *cause {
 		return nil
 	}
 	return &cause{"dpop-proof", certain, "The DPoP proof is not for this request, or not fresh. What is wrong: " + strings.Join(wrong, "; ") + ". (Its signature was not checked here.)", fix}
+}
+
+// fixOfProof returns what to do about a proof that the server has refused with an error code.
+func (in *inquiry) fixOfProof(code string) string {
+	own, nonce := in.trial.isBound() && in.last() != "", code == "use_dpop_nonce"
+	switch {
+	case own && nonce && in.resp.Header.Get("DPoP-Nonce") == "":
+		return "Have the server repaired: it asks for a nonce, and gives none. It must come in DPoP-Nonce (RFC 9449 §9)."
+	case own && nonce:
+		return "Have the server repaired: it takes none of its own nonces. Each proof but the first had the one that DPoP-Nonce gave last."
+	case own:
+		return "Compare the clocks. See also whether something on the way changes the URL: package dpop has made the proof for just this request."
+	case nonce:
+		return "Put the response's DPoP-Nonce into the proof, and send again. Package dpop does that."
+	}
+	return "Make a new proof for each request, with its method and URL. Package dpop does that. Compare the clocks, too."
 }
 
 // wrongInProof returns what is wrong with a proof (RFC 9449 §4.3).

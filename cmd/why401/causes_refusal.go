@@ -68,10 +68,8 @@ func (in *inquiry) serverSays() *cause {
 	switch code {
 	case "invalid_token":
 		fix = "Get a new token, for this server and from the issuer it trusts. If a new one is refused, too, compare its aud and iss with what the server is configured for."
-	case "use_dpop_nonce":
-		fix = "Put the response's DPoP-Nonce into the proof, and send again. Package dpop does that."
-	case "invalid_dpop_proof":
-		fix = "Make a new proof for each request, with its method and URL. Package dpop does that. Compare the clocks, too."
+	case "use_dpop_nonce", "invalid_dpop_proof":
+		fix = in.fixOfProof(code)
 	case "insufficient_claims":
 		fix = "Log in again, with the claims of the challenge. They are passed on to the authorization server."
 	case "insufficient_user_authentication":

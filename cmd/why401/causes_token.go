@@ -56,11 +56,17 @@ func about(d time.Duration) string {
 }
 
 func (in *inquiry) wrongToken() *cause {
-	if !in.refused() || in.resp.StatusCode == http.StatusForbidden || !strings.EqualFold(in.last(), "Bearer") || in.sentOther() {
+	byLogin := in.trial != nil && in.header.Get("Authorization") == ""
+	isToken := strings.EqualFold(in.last(), "Bearer") || byLogin && strings.EqualFold(in.last(), "DPoP")
+	if !in.refused() || in.resp.StatusCode == http.StatusForbidden || !isToken || in.sentOther() {
 		return nil
 	}
 	if in.tokenTimes() != nil || in.serverSays() != nil || in.disguise != nil {
 		return nil // they know better
+	}
+	if byLogin {
+		return &cause{"wrong-token", likely, "The server does not take the token that was just issued for it. It may expect another audience, or another issuer.",
+			"Compare the token's iss and aud with what the server expects. Whoever runs one of the two has to put that right."}
 	}
 	if c := decodeJWT(in.sentToken()); c != nil && c.Expires != nil {
 		return &cause{"wrong-token", likely, "The token is revoked, or meant for another server. It may have been issued by another authorization server, for another audience, or for another environment (staging, production).",

@@ -27,6 +27,9 @@ func (in *inquiry) fill(ctx context.Context) {
 		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
 	}
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
+	if in.trial.isBound() {
+		needBound(r.Challenges)
+	}
 	in.settle()
 	in.tryAgain(ctx)
 	r.Login = in.foundLogin(ctx)
@@ -85,6 +88,14 @@ func (in *inquiry) settle() {
 		if in.schemes != nil || in.proxyUser.given {
 			if errors.As(authretry.Explain(in.resp), &in.rejected) && in.token != "" && in.rejected.Reason == authretry.ReasonCredentialsRefused {
 				in.rejected.Err = nil // what else a Bearer needs than one token is for who writes a program
+			}
+			if in.rejected != nil && in.trial.isBound() { // which may be in answer to a challenge of Bearer
+				in.rejected.Tried = slices.Clone(in.rejected.Tried)
+				for i := range in.rejected.Tried {
+					if in.rejected.Tried[i] == "Bearer" {
+						in.rejected.Tried[i] = "DPoP"
+					}
+				}
 			}
 		}
 	case in.isDisguised():

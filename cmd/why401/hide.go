@@ -90,10 +90,10 @@ func (c *cleaner) hideURL(u *url.URL) {
 	}
 }
 
-// hideExchange adds what an exchange has shown: the proof in our credentials, cookies, and the URL.
+// hideExchange adds what an exchange has shown: our credentials and the proofs with them, cookies, and the URL.
 func (c *cleaner) hideExchange(h hop) {
 	c.hideURL(h.req.URL)
-	for _, name := range []string{"Authorization", "Cookie"} {
+	for _, name := range []string{"Authorization", "DPoP", "Cookie"} {
 		for _, value := range h.req.Header.Values(name) {
 			if digest, ok := strings.CutPrefix(value, "Digest "); ok {
 				for _, name := range []string{"response", "cnonce"} {

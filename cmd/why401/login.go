@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/discover"
+	"github.com/authretry/authretry/dpop"
 	"github.com/authretry/authretry/login"
 	"golang.org/x/oauth2"
 )
@@ -38,17 +40,31 @@ type loginFinding struct {
 
 // A loginTrial is a login under way. It may still be under way when the report is made, if there was no time for it.
 type loginTrial struct {
-	tokens *authretry.TokenSource
+	bearer *authretry.Bearer
+	bound  *dpop.Scheme // in its place, for a server that takes only tokens that are bound to a key
 
-	mu       sync.Mutex // guards what follows
-	resource *discover.Resource
-	server   *discover.Server
-	token    *oauth2.Token // what somebody has got by logging in
-	err      error
+	mu         sync.Mutex // guards what follows
+	isForKey   bool       // it is by bound
+	namedBy    string     // who names algorithms of proofs among which ours is not
+	algorithms []string   // these
+	resource   *discover.Resource
+	server     *discover.Server
+	token      *oauth2.Token // what somebody has got by logging in
+	err        error
 }
 
 // startLogin returns the trial of -login: it discovers where to log in, and asks a person.
 func (in *inquiry) startLogin() *loginTrial {
+	t, key := &loginTrial{}, newKey()
+	t.bearer = &authretry.Bearer{Source: t.tokens(in.login, in.newDiscovery())}
+	c := in.newDiscovery()
+	c.Proof, c.Registration["dpop_bound_access_tokens"] = key, true // RFC 9449 §5.2
+	t.bound = &dpop.Scheme{Source: t.tokens(in.login, c), Key: key}
+	return t
+}
+
+// newDiscovery returns how to discover where to log in, as the command line says.
+func (in *inquiry) newDiscovery() *discover.Config {
 	q := in.login
 	flow := in.asker.flow
 	if flow == nil {
@@ -61,9 +77,19 @@ func (in *inquiry) startLogin() *loginTrial {
 	if q.clientID != "" {
 		c.Clients = []discover.Client{{Issuer: q.issuer, ID: q.clientID}}
 	}
-	t := &loginTrial{}
-	t.tokens = &authretry.TokenSource{
-		Fetch:  c.Fetch,
+	return c
+}
+
+// tokens returns what gets a token as c says, and notes what it finds. There is one token: if it is refused, that is the answer, and it
+// is not refreshed, so that none is left at the authorization server that is not revoked.
+func (t *loginTrial) tokens(q loginQuestion, c *discover.Config) *authretry.TokenSource {
+	return &authretry.TokenSource{
+		Fetch: func(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
+			if r.Previous != nil {
+				return nil, authretry.ErrCredentialsRefused
+			}
+			return c.Fetch(ctx, r)
+		},
 		Revoke: c.Revoke,
 		Login: func(ctx context.Context, r authretry.TokenRequest) (*oauth2.Token, error) {
 			resource, server, err := c.Discover(ctx, r)
@@ -73,6 +99,17 @@ func (in *inquiry) startLogin() *loginTrial {
 			t.mu.Lock()
 			t.resource, t.server = resource, server
 			t.mu.Unlock()
+			switch {
+			case c.Proof == nil && resource.BoundTokens:
+				return nil, discover.ErrBoundTokens // which loginScheme sees to
+			case c.Proof != nil:
+				if err := t.checkAlgorithms("Its metadata", resource.ProofAlgorithms); err != nil {
+					return nil, err
+				}
+				if err := t.checkAlgorithms("The metadata of its authorization server", server.ProofAlgorithms); err != nil {
+					return nil, err
+				}
+			}
 			if q.clientID == "" && !(q.register && server.RegistrationURL != "") {
 				return nil, errNoClient
 			}
@@ -83,7 +120,21 @@ func (in *inquiry) startLogin() *loginTrial {
 			return token, err
 		},
 	}
-	return t
+}
+
+// hasFailed reports whether the login has begun, and there is no token.
+func (t *loginTrial) hasFailed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err != nil
+}
+
+// logout ends the login.
+func (t *loginTrial) logout(ctx context.Context) error {
+	if t.isForKey {
+		return t.bound.Source.Logout(ctx)
+	}
+	return t.bearer.Source.(*authretry.TokenSource).Logout(ctx)
 }
 
 // hideLogin keeps what somebody has got by logging in out of all text.
@@ -120,7 +171,7 @@ func (in *inquiry) foundLogin(ctx context.Context) *loginFinding {
 	}
 	r, s := t.resource, t.server
 	f := &loginFinding{
-		Resource: in.clean.text(r.ID, 200), Issuers: list(r.Issuers), Scopes: list(r.Scopes), Bound: r.BoundTokens,
+		Resource: in.clean.text(r.ID, 200), Issuers: list(r.Issuers), Scopes: list(r.Scopes), Bound: r.BoundTokens || t.isForKey,
 		Issuer: in.clean.text(s.Issuer, 200), Browser: s.AuthorizationURL != "", Registers: s.RegistrationURL != "",
 		Device: s.DeviceURL != "" && slices.Contains(s.GrantTypes, "urn:ietf:params:oauth:grant-type:device_code"),
 	}
@@ -137,7 +188,7 @@ func (in *inquiry) foundLogin(ctx context.Context) *loginFinding {
 		f.Tried = "somebody has logged in, and the server has accepted the token"
 	}
 	if t.token != nil {
-		if err := t.tokens.Logout(ctx); err == nil && s.RevocationURL != "" {
+		if err := t.logout(ctx); err == nil && s.RevocationURL != "" {
 			f.Tried += "; the token was revoked then"
 		} else {
 			f.Tried += "; the token was not revoked, but thrown away"
@@ -166,9 +217,8 @@ func (in *inquiry) noLogin() *cause {
 	case is(discover.ErrRefusedURL) || is(discover.ErrNotAllowed):
 		return &cause{"login-url", certain, "The server names an authorization server that is not asked. It leads inside, or is not https, or is not the one of -issuer.",
 			"Name the authorization server with -issuer, if it is right."}
-	case is(discover.ErrBoundTokens):
-		return &cause{"login-bound", certain, "The server takes only tokens that are bound to a key (DPoP, RFC 9449). This program has no such login.",
-			"Use package dpop in a program, with discover.Config.Proof."}
+	case is(errNoAlgorithm):
+		return in.noAlgorithm()
 	case is(discover.ErrNoFlow) || is(discover.ErrNoPKCE):
 		return &cause{"login-flow", certain, "The authorization server has no login that can be used here. It has neither PKCE by S256 for a browser, nor codes for another device.",
 			"Get a token as its documentation says, and try it with -token-env."}
@@ -180,6 +230,24 @@ func (in *inquiry) noLogin() *cause {
 		return &cause{"login-expired", certain, "Nobody has logged in in time.", "Try again; -timeout gives more time."}
 	case refused != nil:
 		return &cause{"login-error", certain, "The authorization server says: “" + in.clean.text(refused.Code, 60) + "”.", "Look that up in its documentation (RFC 6749 §4.1.2.1). Check -client-id and its redirect URI, http://127.0.0.1/callback."}
+	case in.trial.hasFailed():
+		return &cause{"login-failed", certain, "The login has failed on the way to a token. See below what the authorization server has done.",
+			"Have whoever runs the authorization server look at it. Or get a token as its documentation says."}
 	}
 	return nil
+}
+
+// noAlgorithm is for a server that takes proofs, but none of ours.
+func (in *inquiry) noAlgorithm() *cause {
+	t := in.trial
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fix := "Have the server take ES256, which most clients have. Package dpop has EdDSA and RS256 besides."
+	for _, algorithm := range []string{"EdDSA", "RS256"} {
+		if slices.Contains(t.algorithms, algorithm) {
+			fix = "In a program, give dpop.NewKey a key for " + algorithm + ". Give what it returns to discover.Config.Proof and a dpop.Scheme."
+			break
+		}
+	}
+	return &cause{"login-algorithm", certain, "The server takes no DPoP proofs signed by ES256, as this program's are. " + t.namedBy + " names " + in.clean.text(strings.Join(t.algorithms, ", "), 100) + ".", fix}
 }

@@ -34,11 +34,6 @@ func TestLogin(t *testing.T) {
 		{"login-client", &authtest.OAuth{Scope: "tools", ClientID: "why"}, []string{"-client-id", "why"}, approve, 0, 1},
 		{"login-unknown-client", &authtest.OAuth{NoRegistration: true}, []string{"-register"}, nobody, 3, 0},
 		{"login-declined", &authtest.OAuth{ClientID: "why"}, []string{"-client-id", "why"}, &login.Browser{Open: authtest.Decline, Out: io.Discard}, 3, 0},
-		{"login-bound", &authtest.OAuth{ClientID: "why", Edit: func(_ string, document map[string]any) {
-			if document["resource"] != nil {
-				document["dpop_bound_access_tokens_required"] = true
-			}
-		}}, []string{"-client-id", "why"}, nobody, 3, 0},
 		{"login-other-issuer", &authtest.OAuth{ClientID: "why"}, []string{"-client-id", "why", "-issuer", "https://login.example.org"}, nobody, 3, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -79,8 +74,11 @@ func withBearer(t *testing.T, url, token string) *http.Request {
 
 // runLogin runs the command without a world around it.
 func runLogin(flow login.Flow, args []string) (out string, status int) {
+	return runLoginOver(&http.Transport{}, flow, args)
+}
+
+func runLoginOver(base *http.Transport, flow login.Flow, args []string) (out string, status int) {
 	var stdout, stderr bytes.Buffer
-	base := &http.Transport{}
 	defer base.CloseIdleConnections()
 	c := command{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, getenv: func(string) string { return "" },
 		asker: asker{base: base, now: time.Now, flow: flow}}

@@ -24,7 +24,8 @@
 //	-H 'NAME: VALUE'     a header to send; may be repeated
 //	-data FILE           the body to send
 //	-login               find out who gives out tokens for the URL (RFC 9728), have somebody log in there by a browser or another
-//	                     device, try the token, and revoke it; it goes by the proxies of the environment
+//	                     device, try the token, and revoke it; it goes by the proxies of the environment. The token is for
+//	                     Bearer, or bound to a key that is made for it (DPoP, RFC 9449) where the server takes no other
 //	-client-id ID        the client to log in as, with the redirect URI http://127.0.0.1/callback
 //	-issuer URL          the authorization server to log in at, if the resource names several, or one on a private network
 //	-register            let the authorization server register this program as a client (RFC 7591), which stays there; without it,
@@ -244,7 +245,7 @@ explains the WWW-Authenticate lines given on standard input.
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
   -data FILE           the body to send
-  -login               find out who gives out tokens for the URL, log in there, and try the token
+  -login               find out who gives out tokens for the URL, log in there, and try the token (Bearer or DPoP)
   -client-id ID        the client to log in as
   -issuer URL          the authorization server to log in at, if there are several
   -register            let the authorization server register this program as a client, if need be

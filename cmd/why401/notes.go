@@ -15,6 +15,10 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"token-claims", "", "The token is a JWT that says of itself: " + in.clean.text(t.about(), 600) + ". (Read, but its signature was not checked, so anybody may have written that.)",
 			"Compare that with what the server expects."})
 	}
+	if in.report.Login != nil && in.report.Login.Tried != "" && in.trial.isBound() {
+		list = append(list, cause{"bound-login", "", "The login was for a token that is bound to a key (DPoP, RFC 9449). The key was made for it, and is forgotten now.",
+			"In a program, use package dpop, with discover.Config.Proof."})
+	}
 	if in.header.Get("Authorization") != "" && in.schemes == nil {
 		list = append(list, cause{"own-header", "", "In a program, authretry leaves a request alone that has an Authorization header of its own: no refresh, no retry.",
 			"Give the Transport a Bearer, Basic or APIKey instead of setting the header."})

@@ -50,6 +50,9 @@ func indented(code string) string {
 	return b.String()
 }
 
+// openKey is how a recipe begins whose tokens are bound to a key.
+const openKey = "key, err := dpop.OpenKey(os.Getenv(\"KEY_FILE\")) // made if it is not there\nif err != nil {\nlog.Fatal(err)\n}\n"
+
 var (
 	basicRecipe = recipe{scheme: "&authretry.Basic{\nUsername: os.Getenv(\"API_USER\"),\nPassword: os.Getenv(\"API_PASSWORD\"),\n}"}
 	digest      = recipe{scheme: "&authretry.Digest{\nUsername: os.Getenv(\"API_USER\"),\nPassword: os.Getenv(\"API_PASSWORD\"),\n}"}
@@ -69,11 +72,16 @@ var (
 		scheme: "&authretry.Bearer{Source: tokens, StepUp: true}",
 	}
 	bound = recipe{
-		setup: "key, err := dpop.OpenKey(os.Getenv(\"KEY_FILE\")) // made if it is not there\n" +
-			"if err != nil {\nlog.Fatal(err)\n}\n" +
+		setup: openKey +
 			"endpoint := &authretry.TokenEndpoint{\nURL: os.Getenv(\"TOKEN_URL\"), ClientID: os.Getenv(\"CLIENT_ID\"),\nProof: key,\n}\n" +
 			"tokens := &authretry.TokenSource{Fetch: endpoint.ClientCredentials()}\n",
 		scheme: "&dpop.Scheme{Source: tokens, Key: key}",
+	}
+	discoveredBound = recipe{
+		setup: openKey +
+			"config := &discover.Config{Flow: login.Auto(os.Stderr), Proof: key}\n" +
+			"tokens := &authretry.TokenSource{Fetch: config.Fetch, Login: config.Login}\n",
+		scheme: "&dpop.Scheme{Source: tokens, Key: key, StepUp: true}",
 	}
 	kerberos = recipe{
 		setup:  "// go get github.com/authretry/authretry/negotiate, and kinit\n",
@@ -102,7 +110,7 @@ func keyRecipe(prefix string) recipe {
 // needsOf returns what satisfies the challenge c.
 func needsOf(c authretry.Challenge) (needs string, r recipe) {
 	s, _ := schemeNamed(c.Scheme)
-	isBearer := strings.EqualFold(c.Scheme, "Bearer")
+	isBearer, isDPoP := strings.EqualFold(c.Scheme, "Bearer"), strings.EqualFold(c.Scheme, "DPoP")
 	switch {
 	case isRegistry(c):
 		return "a token that the realm's URL gives out to a GET with service and scope as its query, with user name and password or without; package registry gets it", fromRegistry
@@ -114,8 +122,20 @@ func needsOf(c authretry.Challenge) (needs string, r recipe) {
 		return needs, renewed
 	case isBearer && c.Params.Get("resource_metadata") != "":
 		return s.needs + "; the metadata says where to get one, and why401 -login tries it", discovered
+	case isDPoP && c.Params.Get("resource_metadata") != "":
+		return s.needs + "; the metadata says where to get the token, and why401 -login tries it", discoveredBound
 	}
 	return s.needs, s.recipe
+}
+
+// needBound says of challenges that ask for a token that it must be bound to a key, and how a program discovers where to get one.
+func needBound(challenges []challenge) {
+	words, _ := schemeNamed("DPoP")
+	for i := range challenges {
+		if c := &challenges[i]; strings.EqualFold(c.Scheme, "Bearer") || strings.EqualFold(c.Scheme, "DPoP") {
+			c.Needs, c.Snippet = words.needs, discoveredBound.code(c.Proxy)
+		}
+	}
 }
 
 // isRegistry reports whether c is of the kind that container registries send.

@@ -38,11 +38,13 @@ func TestRecipes(t *testing.T) {
 		"registry":           authtest.NewServer(&authtest.Registry{Username: "Aladdin", Password: password}),
 		"proxy":              nil, // authtest has none; see below
 		"metadata":           nil, // it asks a person
+		"bound":              nil, // so does it
 	}
 	challenges := map[string]string{
 		"insufficient_scope": `Bearer error="insufficient_scope", scope="treasure:read"`,
 		"registry":           `Bearer realm="https://auth.test/token", service="s", scope="repository:a:pull"`,
 		"metadata":           `Bearer resource_metadata="https://api.test/.well-known/oauth-protected-resource"`,
+		"bound":              `DPoP resource_metadata="https://api.test/.well-known/oauth-protected-resource"`,
 		"proxy":              "Basic realm=x",
 	}
 	var code strings.Builder

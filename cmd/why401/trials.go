@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/authretry/authretry"
 )
 
 // trials is what came of asking again in another manner, where the first answer alone does not say what is the matter. A
@@ -34,6 +36,21 @@ func (in *inquiry) overHTTP1(ctx context.Context) {
 	in.trials.brokenHTTP2 = in.errorText(broken.err, 200)
 	in.attempt = in.send(ctx, manner{trial: "over HTTP/1.1", http1: true})
 	in.hops = append(broken.hops, in.hops...)
+}
+
+// withNonce asks again where a server has told its nonce only once it was sent a proof (RFC 9449 §9), after which a Transport has
+// sent as much as it sends for one call. The token is that of the login.
+func (in *inquiry) withNonce(ctx context.Context) {
+	if !in.trial.isBound() || !in.is401() || in.resp.Header.Get("DPoP-Nonce") == "" {
+		return
+	}
+	challenges, _ := authretry.ParseChallenges(in.resp.Header.Values("WWW-Authenticate"))
+	if !slices.ContainsFunc(challenges, func(c authretry.Challenge) bool { return c.Params.Get("error") == "use_dpop_nonce" }) {
+		return
+	}
+	before := in.attempt
+	in.attempt = in.send(ctx, manner{})
+	in.hops = append(before.hops, in.hops...)
 }
 
 // isHTTP2 reports whether err is about HTTP/2 itself. Its errors have no exported types.

@@ -86,6 +86,7 @@ type paramWords struct {
 
 var params = []paramWords{
 	{"Bearer", "realm", "the server's name for what is protected (RFC 9110 §11.5)", nil},
+	{"DPoP", "realm", "the server's name for what is protected (RFC 9110 §11.5)", nil},
 	{"", "realm", "the server's name for what is protected: which user name and password to use (RFC 9110 §11.5)", nil},
 	{"", "charset", "the encoding of user name and password (RFC 7617 §2.1, RFC 7616 §3.3)", nil},
 
