@@ -304,7 +304,7 @@ func printable(s string) string {
 		s = s[:limit] + "..."
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
+		if (r < ' ' || r > '~') && r != '§' { // which our own errors have
 			return '?'
 		}
 		return r

@@ -186,6 +186,7 @@ type process struct {
 	showing atomic.Int32
 	goneAt  time.Time    // when it saw in the store that the login was ended
 	gone    map[int]bool // which logins
+	forgot  int          // how often the store has forgotten that
 	unsaved bool         // an event or an error has said so
 }
 
@@ -271,7 +272,7 @@ func (p *process) obtain(limit time.Duration, r TokenRequest) (*oauth2.Token, er
 	}
 	began := time.Now()
 	p.mu.Lock()
-	gone := p.gone
+	gone, forgot := p.gone, p.forgot
 	if began.Sub(p.goneAt) < modelFetchTimeout+modelStoreBound {
 		gone = nil // what has seen it is under way
 	}
@@ -296,7 +297,7 @@ func (p *process) obtain(limit time.Duration, r TokenRequest) (*oauth2.Token, er
 		p.w.fail("process %d hands out %d-%d before OnToken has seen it", p.id, f, n)
 	case r.Previous != nil && r.Previous.AccessToken == t.AccessToken:
 		p.w.fail("process %d hands out the refused token", p.id)
-	case gone[f] && p.gone[f]: // and the store has not forgotten that meanwhile
+	case gone[f] && p.forgot == forgot:
 		p.w.fail("process %d hands out %d-%d, although it has seen that the login was ended", p.id, f, n)
 	}
 	return t, nil
@@ -419,6 +420,7 @@ func (w *tokenModel) forgetLogouts() {
 	for _, p := range w.procs {
 		p.mu.Lock()
 		p.gone = nil
+		p.forgot++
 		p.mu.Unlock()
 	}
 }
