@@ -74,7 +74,7 @@ type TokenSource struct {
 
 	// OnToken is called with each token from Fetch, Store, Login or Set just before it comes into use, each time that it does;
 	// Initial is not shown to it. It is called by one goroutine at a time. Callers without a usable token wait until it has
-	// returned. It must not call methods of the TokenSource.
+	// returned. It must not call methods of the TokenSource, nor Update of its Store, whose lock may wait for it.
 	OnToken func(*oauth2.Token)
 
 	// RefreshBefore is how long before its expiry a token is refreshed in the background, by the next caller, while
