@@ -107,12 +107,12 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 }
 
 // isOld reports whether stored is what our token was to replace, had it been possible to save it; or was before, and the Store
-// has forgotten what came after.
+// has forgotten what came after. Once our token has been replaced itself, it is to replace nothing.
 func (run *refreshRun) isOld(stored *Record) bool {
 	if run.ctx.source.hasSpent(stored) {
 		return true
 	}
-	if run.base == nil || stored == nil {
+	if run.base == nil || stored == nil || run.ctx.source.current.Load() != run.base {
 		return false
 	}
 	return run.base.isNewerThan(stored)

@@ -470,3 +470,15 @@ func TestWhatIsFoundWhenATokenIsSavedIsUsed(t *testing.T) {
 		})
 	}
 }
+
+// What the Store has is older than a token that has yet to be saved, but only as long as that is in use.
+func TestStoreIsNotOlderThanWhatWasReplaced(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	first, second := src.newLogin(login("first")), src.newLogin(login("second"))
+	src.replace(first)
+	run := &refreshRun{base: first, ctx: newRefreshContext(t.Context(), src)}
+	ended := &Record{LoggedOut: true, Login: second.login}
+	require.True(t, run.isOld(ended))
+	src.replace(second)
+	require.False(t, run.isOld(ended))
+}
