@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,6 +181,13 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 	}
 	s.answered.Store(err == nil || !r.wider) // an error in answer to a request for more concerns nobody else
 	return t, err
+}
+
+// hasSpent reports whether the process knows that a refresh token is of no use any more, whatever the store has forgotten.
+func (i *modelIssuer) hasSpent(p *process, f, n int) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.ContainsFunc(i.families[f].sends[n], func(s *send) bool { return s.proc == p && s.spent && s.answered.Load() })
 }
 
 // checkSend says whether the process may send a refresh token. The caller holds mu.

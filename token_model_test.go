@@ -457,8 +457,8 @@ func (w *tokenModel) checkEnd() {
 				}
 				continue
 			}
-			f, _ := modelTokenOf(stored.Token)
-			if fam := w.issuer.family(f); err != nil && !fam.revoked && !fam.forsaken {
+			f, n := modelTokenOf(stored.Token)
+			if fam := w.issuer.family(f); err != nil && !fam.revoked && !fam.forsaken && !w.issuer.hasSpent(p, f, n) {
 				w.fail("process %d has lost the login %d: %v", p.id, f, err)
 			}
 		}
