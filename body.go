@@ -456,7 +456,7 @@ func (s *sender) keep(p []byte) {
 		limit = math.MaxInt64
 	}
 	if b.overflow || int64(len(b.record)+len(p)) > limit {
-		b.overflow, b.record = true, nil
+		b.overflow, b.record, b.cuts, s.pos = true, nil, nil, 0
 		return
 	}
 	if b.record == nil && 0 < b.size && b.size <= limit {

@@ -630,3 +630,33 @@ func TestRefusalThatDoesNotEndIsClosed(t *testing.T) {
 		require.Equal(t, drainTimeout, time.Since(start))
 	})
 }
+
+// What was read ahead of a body is sent, then more than can be kept; then a Session wants to hash it, which fails. What it has read for
+// that is still to be sent, and nothing is left out.
+func TestWhatIsReadInVainIsSent(t *testing.T) {
+	content := string(pattern(100_000))
+	for _, ahead := range []int{0, 1, 1001, 40_000} {
+		src := strings.NewReader(content)
+		reads := 0
+		read := func(p []byte) (int, error) {
+			if reads++; reads == 1 && ahead > 0 {
+				p = p[:min(len(p), ahead)]
+			}
+			return src.Read(p[:min(len(p), 40_000)])
+		}
+		req := httptest.NewRequest("PUT", "/", nil)
+		req.Body, req.ContentLength = io.NopCloser(readerFunc(read)), -1
+		b := newBody(req, 1000)
+		b.first(req)
+		require.True(t, b.peek())
+		first := make([]byte, 2000)
+		n, err := io.ReadFull(req.Body, first)
+		require.NoError(t, err)
+		_, err = b.copies()()
+		require.ErrorIs(t, err, errBodyNotReplayable)
+		b.settle()
+		rest, err := io.ReadAll(req.Body)
+		require.NoError(t, err)
+		require.True(t, content == string(first[:n])+string(rest), "%d ahead: %d bytes", ahead, n+len(rest))
+	}
+}
