@@ -34,7 +34,7 @@ type family struct {
 	ended     bool   // by Logout
 	login     string // Record.Login of what was saved last
 	forsaken  bool   // by a Logout of which the store was not told
-	saved     bool   // the store has once had it
+	saved     bool   // the store has had it, and has not lost all since
 	disturbed bool   // the store has lost one of its tokens, so that older ones may be seen again
 	sends     map[int][]*send
 }

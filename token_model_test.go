@@ -113,10 +113,16 @@ func (w *tokenModel) forget(r *Record) {
 	}
 }
 
-// forgetAll notes that the store has lost all that it knew: whoever has not heard that an older token was saved writes that one.
+// forgetAll notes that the store has lost all that it knew: whoever has not heard that an older token was saved writes that one, and
+// a logout ends none of what it knew before.
 func (w *tokenModel) forgetAll() {
+	w.issuer.mu.Lock()
+	defer w.issuer.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for _, f := range w.issuer.families {
+		f.saved = false
+	}
 	for _, p := range w.procs {
 		clear(p.got)
 	}
