@@ -229,8 +229,14 @@ func (m *model) wire(req *http.Request) (*http.Response, error) {
 		return nil, context.Cause(ctx)
 	}
 	what := c.pick(24)
+	reset := func(text string) (*http.Response, error) {
+		m.mu.Lock()
+		c.reset = time.Now()
+		m.mu.Unlock()
+		return nil, errors.New(text)
+	}
 	if what == 20 {
-		return nil, errors.New("connection reset")
+		return reset("connection reset")
 	}
 	if reads {
 		select {
@@ -243,7 +249,7 @@ func (m *model) wire(req *http.Request) (*http.Response, error) {
 		}
 	}
 	if what == 21 {
-		return nil, errors.New("connection reset after the body")
+		return reset("connection reset after the body")
 	}
 	if delay := pickOf[time.Duration](c.script, 0, 0, 0, 0, 0, 1, 30, 70_000); delay > 0 && !pause(ctx, delay*tick) {
 		return canceled()
