@@ -185,6 +185,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	err := s.updateUnless(ctx, enough, func(ctx context.Context, stored *Record, confirm func(context.Context) error) (*Record, error) {
 		k := run.fetched.Load()
 		stored = stored.attached()
+		s.noteSeen(stored)
 		if k == nil { // as always, but if the Store has called before
 			if ends(stored) {
 				return nil, fetchErr

@@ -11,6 +11,7 @@ type usedGrants struct {
 	spent   []string       // the token endpoint has given a successor
 	coming  *knownToken    // what it has given for the last one, if that is not in use yet
 	newest  string         // the login that the Store has got last from here, or was to get; or noLogin
+	seen    string         // that which a refresh has found in the Store since; "": none
 	ended   string         // the login of which the Store has said last that it was ended
 	refused []refusedGrant // it has refused them for good
 }
@@ -49,7 +50,7 @@ func (s *TokenSource) spend(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
-	u.coming, u.newest = k, k.login
+	u.coming, u.newest, u.seen = k, k.login, ""
 	if u.ended == k.login {
 		u.ended = "" // the Store has forgotten that
 	}
@@ -139,7 +140,7 @@ func (s *TokenSource) noteEnd(login string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
-	u.ended, u.newest = login, noLogin
+	u.ended, u.newest, u.seen = login, noLogin, ""
 	s.ends++
 }
 
@@ -147,11 +148,24 @@ func (s *TokenSource) noteEnd(login string) {
 func (s *TokenSource) noteNewest(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.usedHere().newest = k.login
+	u := s.usedHere()
+	u.newest, u.seen = k.login, ""
+}
+
+// noteSeen notes what a refresh has found in the Store under its lock.
+func (s *TokenSource) noteSeen(stored *Record) {
+	if stored == nil || stored.Token == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used != nil {
+		s.used.seen = stored.Login
+	}
 }
 
 // isPast reports whether the Store has said of the login of k that it was ended, or has, since it got k, got a token of a later
-// one from here.
+// one, from here or as a refresh has found out.
 func (s *TokenSource) isPast(k *knownToken) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,6 +177,8 @@ func (s *TokenSource) isPast(k *knownToken) bool {
 		return true
 	case u != nil && (u.new || s.used.newest == noLogin): // another one was ended
 		return false
+	case u == nil && s.used.seen != "" && !k.isOf(s.used.seen):
+		return true
 	}
 	return !k.isOf(s.used.newest)
 }

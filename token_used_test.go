@@ -482,3 +482,27 @@ func TestStoreIsNotOlderThanWhatWasReplaced(t *testing.T) {
 	src.replace(second)
 	require.False(t, run.isOld(ended))
 }
+
+// While OnToken is shown a login, another process saves a later one, and a refresh finds that. What the refresh brings is used, though it
+// cannot be saved, and not the earlier login.
+func TestLaterLoginIsFoundWhileSetIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "refresh-theirs", delay: 2 * time.Second}
+		s := newSharedStore(nil)
+		src := &TokenSource{Fetch: i.fetch, Store: s, OnToken: func(*oauth2.Token) { time.Sleep(time.Second) }}
+		all := sync.WaitGroup{}
+		all.Go(func() { _ = src.Set(login("mine")) })
+		synctest.Wait()
+		s.putRecord(&Record{Token: expiredLogin("theirs"), Login: "later"})
+		all.Go(func() {
+			if got, err := src.Token(); err != nil || got.AccessToken != "a1" {
+				t.Errorf("%v %v", got, err)
+			}
+		})
+		synctest.Wait()
+		s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+		all.Wait()
+		require.Equal(t, "a1", tokenOf(t, src))
+		require.Empty(t, i.reused)
+	})
+}
