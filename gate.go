@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,10 +14,10 @@ const (
 	// expectTimeout is how long a body waits for "100 Continue": servers that know nothing of it say nothing.
 	expectTimeout = time.Second
 
-	// How much of a body of unknown length is read ahead, and for how long, to see whether it is large. A reader that has
-	// all at hand may have to wait for its turn on a busy machine; a stream waits so once for each server.
-	peekSize    = 64 << 10
-	peekTimeout = 20 * time.Millisecond
+	// How much of a body of unknown length is read ahead, and how often other goroutines get a turn meanwhile, to see
+	// whether it is large.
+	peekSize  = 64 << 10
+	peekTurns = 5000
 )
 
 // A gate holds the first sender of a body back until the server has asked for it, or has had time to refuse it.
@@ -72,18 +73,20 @@ func (c *gatedCopy) Read(p []byte) (int, error) {
 }
 
 // peek reads ahead what there is of a body of unknown length, and reports whether that is so much that a refusal had
-// better come before it is sent. A reader that has not so much at hand is taken for a stream, which must neither wait
-// long nor be announced: its server may answer while it comes, and http.Transport drops the body of a request with Expect if an
+// better come before it is sent. A reader that has not so much at hand is taken for a stream, which must neither be held
+// up nor announced: its server may answer while it comes, and http.Transport drops the body of a request with Expect if an
 // answer comes first. Neither must a body be announced that turns out to be empty or short.
 func (b *body) peek() (large bool) {
 	most := min(b.limit, peekSize)
 	over := make(chan struct{}) // closed when nothing more is to be read
 	done := make(chan struct{})
+	var begun atomic.Bool
 	b.reading <- struct{}{}
 	go func() {
 		defer func() { <-b.reading }()
 		defer close(done)
 		chunk := make([]byte, min(most+1, 32<<10))
+		begun.Store(true)
 		for b.err == nil && b.recorded() <= most {
 			n := b.readInto(chunk[:min(int64(len(chunk)), most+1-b.recorded())])
 			b.mu.Lock()
@@ -97,14 +100,19 @@ func (b *body) peek() (large bool) {
 			}
 		}
 	}()
-	timer := time.NewTimer(peekTimeout)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		close(over)
+	for turns := 0; turns < peekTurns; { // a timer would hold up every stream, in testing/synctest until its clock goes on
+		select {
+		case <-done:
+			return b.recorded() > most
+		default:
+			runtime.Gosched()
+		}
+		if begun.Load() {
+			turns++
+		}
 	}
-	return b.recorded() > most
+	close(over)
+	return false
 }
 
 func (b *body) recorded() int64 {

@@ -67,7 +67,7 @@ type Transport struct {
 	// Where a challenge may come, a larger body is announced by "Expect: 100-continue", so that a server can refuse before
 	// it is sent; so is one of more than 1 MiB that has a GetBody, or is in memory. A server that does not answer that gets the
 	// body after a second, or after ExpectContinueTimeout of an http.Transport if that is longer. One of unknown length,
-	// without GetBody, is announced too if its Reader gives more than 64 KiB within 20 ms, or ReplayLimit if that is less. A
+	// without GetBody, is announced too if its Reader has more than 64 KiB at hand, or ReplayLimit if that is less. A
 	// challenge may come if no credentials are sent ahead, unless the origin has taken such a body without one and has
 	// challenged nothing else.
 	ReplayLimit int64
