@@ -663,17 +663,25 @@ func TestEndOfAnEarlierLoginIsSeenWhileOnTokenRuns(t *testing.T) {
 	require.Empty(t, i.reused)
 }
 
-// While OnToken looks at a login, the Store says that one was ended. Then what Set has saved is not used, for somebody may have ended
-// that; nor is what it was to replace. The next caller finds in the Store what there is.
+// While OnToken looks at a login, the Store says that one was ended, or has a later one. Then what Set has saved is not used, for somebody
+// may have ended or replaced that; nor is what it was to replace. The next caller finds in the Store what there is.
 func TestEndIsSeenWhileSetIsUnderWay(t *testing.T) {
-	store := newSharedStore(nil)
-	src := &TokenSource{Store: store}
-	require.NoError(t, src.Set(login("first")))
-	src.OnToken = func(*oauth2.Token) {
-		src.OnToken = nil
-		store.putRecord(&Record{Token: login("theirs"), Login: "theirs"})
-		src.noteEnd("another") // as another goroutine does that has looked there
+	theirs := &Record{Token: login("theirs"), Login: "theirs"}
+	for name, note := range map[string]func(src *TokenSource){ // as another goroutine does that has looked there
+		"ended": func(src *TokenSource) { src.noteEnd("another") },
+		"later": func(src *TokenSource) { src.noteSeen(theirs) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newSharedStore(nil)
+			src := &TokenSource{Store: store}
+			require.NoError(t, src.Set(login("first")))
+			src.OnToken = func(*oauth2.Token) {
+				src.OnToken = nil
+				store.putRecord(theirs)
+				note(src)
+			}
+			require.NoError(t, src.Set(login("second")))
+			require.Equal(t, "theirs", tokenOf(t, src))
+		})
 	}
-	require.NoError(t, src.Set(login("second")))
-	require.Equal(t, "theirs", tokenOf(t, src))
 }
