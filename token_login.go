@@ -202,17 +202,17 @@ func (s *TokenSource) replace(k *knownToken) {
 	}
 }
 
-// endUpTo forgets the token in use, if it is not later than k, which was to replace it, and the Store has said last that a login was
-// ended, or had another one: the next caller looks there. (Otherwise a later login from here is in use, or about to be; or a refresh
-// of what is in use is under way, and looks there.)
+// endUpTo forgets the token in use, unless it is later than k, which was to replace it, and has yet to be saved, if the Store has said
+// last that a login was ended, or had another one: the next caller looks there. (Otherwise a later login from here is in use, or about
+// to be; or a refresh of what is in use is under way, and looks there.)
 func (s *TokenSource) endUpTo(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	current, u := s.current.Load(), s.usedHere()
-	if current == nil || current.received.After(k.received) || current.isOf(u.seen) || s.running != nil && s.running.base == current {
-		return
-	}
-	if u.newest == noLogin || u.seen != "" {
+	switch {
+	case current == nil, current.isOf(u.seen), s.running != nil && s.running.base == current:
+	case current.unsaved.Load() != nil && current.received.After(k.received):
+	case u.newest == noLogin || u.seen != "":
 		s.endCurrent()
 	}
 }

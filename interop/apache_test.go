@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -135,7 +136,9 @@ func TestApacheUpload(t *testing.T) {
 	content := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{'u', 'p'}).Read(content)
 
-	put := func(t *testing.T, client *http.Client, url string, body io.Reader, length int64) *http.Response {
+	// try returns nil if the body was on its way before the server could refuse it. That is so on a busy machine, where its reader has no
+	// turn to show how long it is, or the server takes longer than a second.
+	try := func(t *testing.T, client *http.Client, url string, body io.Reader, length int64) *http.Response {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, body)
 		require.NoError(t, err)
@@ -145,7 +148,17 @@ func TestApacheUpload(t *testing.T) {
 		resp, err := client.Do(req)
 		require.NoError(t, err)
 		defer resp.Body.Close()
-		require.Contains(t, []int{http.StatusCreated, http.StatusNoContent}, resp.StatusCode, "%v", authretry.Explain(resp))
+		why := authretry.Explain(resp)
+		if r, ok := errors.AsType[*authretry.Rejection](why); ok && r.Reason == authretry.ReasonBodyNotReplayable {
+			return nil
+		}
+		require.Contains(t, []int{http.StatusCreated, http.StatusNoContent}, resp.StatusCode, "%v", why)
+		return resp
+	}
+	put := func(t *testing.T, client *http.Client, url string, body io.Reader, length int64) *http.Response {
+		t.Helper()
+		resp := try(t, client, url, body, length)
+		require.NotNil(t, resp, "the body was sent before it was refused")
 		return resp
 	}
 	arrived := func(t *testing.T, client *http.Client, name string) {
@@ -161,9 +174,14 @@ func TestApacheUpload(t *testing.T) {
 
 	for name, length := range map[string]int64{"of-known-length": size, "of-unknown-length": -1} {
 		t.Run("reader "+name, func(t *testing.T) {
-			var w wire
-			client := newClient(t, w.transport(), digest())
-			put(t, client, s.URL+"/dav/"+name, reader(), length)
+			var w *wire
+			var client *http.Client
+			for attempt, done := 1, false; !done; attempt++ {
+				require.LessOrEqual(t, attempt, 10, "the body was sent before it was refused, each time")
+				w = new(wire)
+				client = newClient(t, w.transport(), digest())
+				done = try(t, client, s.URL+"/dav/"+name, reader(), length) != nil
+			}
 			require.GreaterOrEqual(t, w.sent.Load(), int64(size))
 			require.Less(t, w.sent.Load(), int64(size+size/50), "the body goes over the wire once")
 			put(t, client, s.URL+"/dav/"+name, reader(), length)
