@@ -202,9 +202,9 @@ func (s *TokenSource) replace(k *knownToken) {
 	}
 }
 
-// endUpTo forgets the token in use, unless it is later than k, which was to replace it, and has yet to be saved, if the Store has said
-// last that a login was ended, or had another one: the next caller looks there. (Otherwise a later login from here is in use, or about
-// to be; or a refresh of what is in use is under way, and looks there.)
+// endUpTo forgets the token in use rather than replace it by k, if the Store has said last that a login was ended, or had another one:
+// the next caller looks there. What is later than k and has yet to be saved stays in use, and so does what is of the login that was
+// found, or is being refreshed.
 func (s *TokenSource) endUpTo(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -33,7 +33,7 @@ func (s *TokenSource) save(ctx context.Context, k *knownToken, again bool) error
 				s.noteNewest(k)
 			}
 			return k.record(), nil
-		case stored.Token != nil && stored.Token.AccessToken != k.token.AccessToken:
+		case stored != nil && stored.Token != nil && stored.Token.AccessToken != k.token.AccessToken: // nil: k was saved meanwhile
 			s.replacedElsewhere(k)
 		}
 		if stored != nil && stored.LoggedOut {

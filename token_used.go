@@ -152,7 +152,7 @@ func (s *TokenSource) noteNewest(k *knownToken) {
 	u.newest, u.seen = k.login, ""
 }
 
-// noteSeen notes what a refresh has found in the Store under its lock.
+// noteSeen notes which login a refresh has found in the Store, under its lock.
 func (s *TokenSource) noteSeen(stored *Record) {
 	if stored == nil || stored.Token == nil {
 		return

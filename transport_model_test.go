@@ -265,7 +265,7 @@ func (m *model) roundTrip(clients *http.Request) (*http.Response, error) {
 		m.problemLocked("a response has no body")
 	case err != nil && resp != nil:
 		m.problemLocked("RoundTrip returned a response and an error")
-	case err != nil && !time.Now().Before(o.ends) && !errors.Is(err, o.cause) && !isRejection(err) && !c.reset.Equal(time.Now()): // at once with it
+	case err != nil && !time.Now().Before(o.ends) && !errors.Is(err, o.cause) && !isRejection(err) && !c.reset.Equal(time.Now()): // which came first
 		m.problemLocked("after the end of the context the error is %v", err)
 	case err != nil && c.byCause && !errors.Is(err, o.cause):
 		m.problemLocked("Base ended with the context, and the error is %v", err)

@@ -44,7 +44,7 @@ type loginTrial struct {
 	bound  *dpop.Scheme // in its place, for a server that takes only tokens that are bound to a key
 
 	mu         sync.Mutex // guards what follows
-	isForKey   bool       // it is by bound
+	isForKey   bool       // the login is for bound
 	namedBy    string     // who names algorithms of proofs among which ours is not
 	algorithms []string   // these
 	resource   *discover.Resource
