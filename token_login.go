@@ -210,9 +210,9 @@ func (s *TokenSource) endUpTo(k *knownToken) {
 	defer s.mu.Unlock()
 	current, u := s.current.Load(), s.usedHere()
 	switch {
-	case current == nil, current.isOf(u.seen), s.running != nil && s.running.base == current:
+	case current == nil, current.isOf(u.seen.login()), s.running != nil && s.running.base == current:
 	case current.unsaved.Load() != nil && current.received.After(k.received):
-	case u.newest == noLogin || u.seen != "":
+	case u.newest == noLogin || u.seen.login() != "":
 		s.endCurrent()
 	}
 }

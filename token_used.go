@@ -11,7 +11,7 @@ type usedGrants struct {
 	spent   []string       // the token endpoint has given a successor
 	coming  *knownToken    // what it has given for the last one, if that is not in use yet
 	newest  string         // the login that the Store has got last from here, or was to get; or noLogin
-	seen    string         // that which a refresh has found in the Store since; "": none
+	seen    *Record        // what a refresh has found in the Store since; nil: nothing
 	ended   string         // the login of which the Store has said last that it was ended
 	refused []refusedGrant // it has refused them for good
 }
@@ -50,7 +50,7 @@ func (s *TokenSource) spend(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
-	u.coming, u.newest, u.seen = k, k.login, ""
+	u.coming, u.newest, u.seen = k, k.login, nil
 	if u.ended == k.login {
 		u.ended = "" // the Store has forgotten that
 	}
@@ -140,7 +140,7 @@ func (s *TokenSource) noteEnd(login string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
-	u.ended, u.newest, u.seen = login, noLogin, ""
+	u.ended, u.newest, u.seen = login, noLogin, nil
 	s.ends++
 }
 
@@ -149,10 +149,10 @@ func (s *TokenSource) noteNewest(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
-	u.newest, u.seen = k.login, ""
+	u.newest, u.seen = k.login, nil
 }
 
-// noteSeen notes which login a refresh has found in the Store, under its lock.
+// noteSeen notes what a refresh has found in the Store, under its lock.
 func (s *TokenSource) noteSeen(stored *Record) {
 	if stored == nil || stored.Token == nil {
 		return
@@ -160,7 +160,7 @@ func (s *TokenSource) noteSeen(stored *Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used != nil {
-		s.used.seen = stored.Login
+		s.used.seen = stored
 	}
 }
 
@@ -172,13 +172,16 @@ func (s *TokenSource) isPast(k *knownToken) bool {
 	if s.used == nil || k == nil || k.login == "" {
 		return false
 	}
-	switch u := k.unsaved.Load(); {
+	u, seen := k.unsaved.Load(), s.used.seen
+	switch {
 	case k.isOf(s.used.ended):
 		return true
-	case u != nil && (u.new || s.used.newest == noLogin): // another one was ended
+	case u != nil && u.new:
 		return false
-	case u == nil && s.used.seen != "" && !k.isOf(s.used.seen):
+	case seen.login() != "" && !k.isOf(seen.Login) && !k.isNewerThan(seen):
 		return true
+	case u != nil && s.used.newest == noLogin: // another one was ended
+		return false
 	}
 	return !k.isOf(s.used.newest)
 }

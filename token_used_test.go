@@ -484,25 +484,52 @@ func TestStoreIsNotOlderThanWhatWasReplaced(t *testing.T) {
 }
 
 // While OnToken is shown a login, another process saves a later one, and a refresh finds that. What the refresh brings is used, though it
-// cannot be saved, and not the earlier login.
+// cannot be saved, and not the earlier login: nor does that one replace the later one in the Store, whether it was saved or not.
 func TestLaterLoginIsFoundWhileSetIsUnderWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		i := &rotatingIssuer{valid: "refresh-theirs", delay: 2 * time.Second}
-		s := newSharedStore(nil)
-		src := &TokenSource{Fetch: i.fetch, Store: s, OnToken: func(*oauth2.Token) { time.Sleep(time.Second) }}
-		all := sync.WaitGroup{}
-		all.Go(func() { _ = src.Set(login("mine")) })
-		synctest.Wait()
-		s.putRecord(&Record{Token: expiredLogin("theirs"), Login: "later"})
-		all.Go(func() {
-			if got, err := src.Token(); err != nil || got.AccessToken != "a1" {
-				t.Errorf("%v %v", got, err)
-			}
+	for name, failure := range map[string]error{"saved": nil, "perhaps saved": errors.New("no answer")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testLaterLoginIsFoundWhileSetIsUnderWay(t, failure) })
 		})
-		synctest.Wait()
-		s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
-		all.Wait()
-		require.Equal(t, "a1", tokenOf(t, src))
-		require.Empty(t, i.reused)
+	}
+}
+
+func testLaterLoginIsFoundWhileSetIsUnderWay(t *testing.T, failure error) {
+	i := &rotatingIssuer{valid: "refresh-theirs", delay: 2 * time.Second}
+	s := newSharedStore(nil)
+	src := &TokenSource{Fetch: i.fetch, Store: s, OnToken: func(*oauth2.Token) { time.Sleep(time.Second) }}
+	all := sync.WaitGroup{}
+	s.change(func(s *sharedStore) { s.failSave = failure })
+	all.Go(func() { _ = src.Set(login("mine")) })
+	synctest.Wait()
+	s.putRecord(&Record{Token: expiredLogin("theirs"), Login: "later"})
+	all.Go(func() {
+		if got, err := src.Token(); err != nil || got.AccessToken != "a1" {
+			t.Errorf("%v %v", got, err)
+		}
 	})
+	synctest.Wait()
+	s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+	all.Wait()
+	require.Equal(t, "a1", tokenOf(t, src))
+	require.Empty(t, i.reused)
+	s.change(func(s *sharedStore) { s.failSave = nil })
+	time.Sleep(time.Minute)
+	require.Equal(t, "a1", s.get().AccessToken)
+}
+
+// A login that may have been saved does not replace a later one whose refresh token was spent here.
+func TestSpentTokenOfALaterLoginIsNotReplacedByAnEarlierOne(t *testing.T) {
+	s := newSharedStore(nil)
+	src := &TokenSource{Store: s}
+	k := src.newLogin(login("mine"))
+	s.failSave = errors.New("no answer")
+	require.Error(t, src.save(t.Context(), k, false))
+	s.failSave = nil
+	src.replace(k)
+	theirs := &Record{Token: login("theirs"), Login: "later"}
+	s.putRecord(theirs)
+	src.spend(&knownToken{token: login("new"), login: "later", from: "refresh-theirs"})
+	require.NoError(t, src.save(t.Context(), k, true))
+	require.Equal(t, "theirs", s.get().AccessToken)
+	require.Nil(t, src.current.Load(), "the next caller asks the Store")
 }
