@@ -212,7 +212,7 @@ func (s *TokenSource) endUpTo(k *knownToken) {
 	switch {
 	case current == nil, current.isOf(u.seen.login()), s.running != nil && s.running.base == current:
 	case current.unsaved.Load() != nil && current.received.After(k.received):
-	case u.newest == noLogin || u.seen.login() != "":
+	case u.newest == noLogin || u.seen != nil:
 		s.endCurrent()
 	}
 }

@@ -27,7 +27,7 @@ func (s *TokenSource) save(ctx context.Context, k *knownToken, again bool) error
 		case u == nil || again && s.current.Load() != k: // it has been saved or replaced
 		case s.hasSpent(k.record()):
 			past = nil // what has come of it is about to take its place
-		case stored.login() == k.login && s.hasSpent(stored) || k.isNewerThan(stored):
+		case s.cameAfter(k, stored) || k.isNewerThan(stored):
 			k.unsaved.CompareAndSwap(u, &unsaved{has: stored})
 			if u.new {
 				s.noteNewest(k)

@@ -83,6 +83,20 @@ func (s *TokenSource) hasSpent(stored *Record) bool {
 	return s.used != nil && slices.Contains(s.used.spent, stored.Token.RefreshToken)
 }
 
+// cameAfter reports whether k was obtained for the refresh token of a Record, or for one that was spent here later.
+func (s *TokenSource) cameAfter(k *knownToken, stored *Record) bool {
+	if stored == nil || k.from == "" || grantOf(stored.Token) == "" {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used == nil {
+		return false
+	}
+	i := slices.Index(s.used.spent, stored.Token.RefreshToken)
+	return i >= 0 && slices.Index(s.used.spent, k.from) >= i
+}
+
 // refuse notes which refresh token the token endpoint has refused for good, if that is what e says: it is not to be sent again,
 // whatever comes into use meanwhile. What is said of it in answer to a request for more concerns nobody else.
 func (s *TokenSource) refuse(r *TokenRequest, e *tokenError) {
@@ -164,8 +178,8 @@ func (s *TokenSource) noteSeen(stored *Record) {
 	}
 }
 
-// isPast reports whether the Store has said of the login of k that it was ended, or has, since it got k, got a token of a later
-// one, from here or as a refresh has found out.
+// isPast reports whether the Store has said of the login of k that it was ended, or has, since it got k, got a successor of k or a
+// token of a later login, from here or as a refresh has found out.
 func (s *TokenSource) isPast(k *knownToken) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +192,7 @@ func (s *TokenSource) isPast(k *knownToken) bool {
 		return true
 	case u != nil && u.new:
 		return false
-	case seen.login() != "" && !k.isOf(seen.Login) && !k.isNewerThan(seen):
+	case seen != nil && !isSameToken(seen.Token, k.token) && !k.isNewerThan(seen):
 		return true
 	case u != nil && s.used.newest == noLogin: // another one was ended
 		return false

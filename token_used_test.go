@@ -483,17 +483,19 @@ func TestStoreIsNotOlderThanWhatWasReplaced(t *testing.T) {
 	require.False(t, run.isOld(ended))
 }
 
-// While OnToken is shown a login, another process saves a later one, and a refresh finds that. What the refresh brings is used, though it
-// cannot be saved, and not the earlier login: nor does that one replace the later one in the Store, whether it was saved or not.
-func TestLaterLoginIsFoundWhileSetIsUnderWay(t *testing.T) {
+// While OnToken is shown a login, another process saves a later one, or a successor, and a refresh finds that. What the refresh brings
+// is used, though it cannot be saved, and not what Set was given: nor does that go into the Store again, whether it was saved or not.
+func TestLaterTokenIsFoundWhileSetIsUnderWay(t *testing.T) {
 	for name, failure := range map[string]error{"saved": nil, "perhaps saved": errors.New("no answer")} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { testLaterLoginIsFoundWhileSetIsUnderWay(t, failure) })
-		})
+		for what, successor := range map[string]bool{"a later login": false, "a successor": true} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { testLaterTokenIsFoundWhileSetIsUnderWay(t, failure, successor) })
+			})
+		}
 	}
 }
 
-func testLaterLoginIsFoundWhileSetIsUnderWay(t *testing.T, failure error) {
+func testLaterTokenIsFoundWhileSetIsUnderWay(t *testing.T, failure error, successor bool) {
 	i := &rotatingIssuer{valid: "refresh-theirs", delay: 2 * time.Second}
 	s := newSharedStore(nil)
 	src := &TokenSource{Fetch: i.fetch, Store: s, OnToken: func(*oauth2.Token) { time.Sleep(time.Second) }}
@@ -501,7 +503,11 @@ func testLaterLoginIsFoundWhileSetIsUnderWay(t *testing.T, failure error) {
 	s.change(func(s *sharedStore) { s.failSave = failure })
 	all.Go(func() { _ = src.Set(login("mine")) })
 	synctest.Wait()
-	s.putRecord(&Record{Token: expiredLogin("theirs"), Login: "later"})
+	theirs := &Record{Token: expiredLogin("theirs"), Login: "later"}
+	if successor {
+		theirs.Login = src.used.newest
+	}
+	s.putRecord(theirs)
 	all.Go(func() {
 		if got, err := src.Token(); err != nil || got.AccessToken != "a1" {
 			t.Errorf("%v %v", got, err)
@@ -517,19 +523,45 @@ func testLaterLoginIsFoundWhileSetIsUnderWay(t *testing.T, failure error) {
 	require.Equal(t, "a1", s.get().AccessToken)
 }
 
-// A login that may have been saved does not replace a later one whose refresh token was spent here.
-func TestSpentTokenOfALaterLoginIsNotReplacedByAnEarlierOne(t *testing.T) {
-	s := newSharedStore(nil)
-	src := &TokenSource{Store: s}
-	k := src.newLogin(login("mine"))
-	s.failSave = errors.New("no answer")
-	require.Error(t, src.save(t.Context(), k, false))
-	s.failSave = nil
-	src.replace(k)
-	theirs := &Record{Token: login("theirs"), Login: "later"}
-	s.putRecord(theirs)
-	src.spend(&knownToken{token: login("new"), login: "later", from: "refresh-theirs"})
-	require.NoError(t, src.save(t.Context(), k, true))
-	require.Equal(t, "theirs", s.get().AccessToken)
-	require.Nil(t, src.current.Load(), "the next caller asks the Store")
+// What may have been saved does not replace what came later, though its refresh token was spent here: a later login, a successor.
+func TestSpentTokenIsNotReplacedByAnEarlierOne(t *testing.T) {
+	for name, successor := range map[string]bool{"a later login": false, "a successor": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSharedStore(nil)
+			src := &TokenSource{Store: s}
+			k := src.newLogin(login("mine"))
+			s.failSave = errors.New("no answer")
+			require.Error(t, src.save(t.Context(), k, false))
+			s.failSave = nil
+			src.replace(k)
+			theirs := &Record{Token: login("theirs"), Login: "later"}
+			if successor {
+				theirs.Login = k.login
+			}
+			s.putRecord(theirs)
+			src.spend(&knownToken{token: login("new"), login: theirs.Login, from: "refresh-theirs"})
+			require.NoError(t, src.save(t.Context(), k, true))
+			require.Equal(t, "theirs", s.get().AccessToken)
+			require.Nil(t, src.current.Load(), "the next caller asks the Store")
+		})
+	}
+}
+
+// What the Store has is older than a token that was obtained for that, or for what was spent after it, and for no other.
+func TestTokenCameAfterWhatWasSpentForIt(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	of := func(n string) *Record { return &Record{Token: login(n)} }
+	at := func(n, from string) *knownToken { return &knownToken{token: login(n), from: from} }
+	second, third := at("second", "refresh-first"), at("third", "refresh-second")
+	require.False(t, src.cameAfter(second, of("first")), "nothing was spent")
+	src.spend(second)
+	src.spend(third)
+	require.True(t, src.cameAfter(second, of("first")))
+	require.True(t, src.cameAfter(third, of("first")))
+	require.True(t, src.cameAfter(third, of("second")))
+	require.False(t, src.cameAfter(second, of("second")), "it is itself")
+	require.False(t, src.cameAfter(third, of("another")))
+	require.False(t, src.cameAfter(at("first", ""), of("second")))
+	require.False(t, src.cameAfter(third, nil))
+	require.False(t, src.cameAfter(third, &Record{LoggedOut: true}))
 }
