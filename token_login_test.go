@@ -669,7 +669,7 @@ func TestEndIsSeenWhileSetIsUnderWay(t *testing.T) {
 	theirs := &Record{Token: login("theirs"), Login: "theirs"}
 	for name, note := range map[string]func(src *TokenSource){ // as another goroutine does that has looked there
 		"ended": func(src *TokenSource) { src.noteEnd("another") },
-		"later": func(src *TokenSource) { src.noteSeen(theirs) },
+		"later": func(src *TokenSource) { src.noteSeen(&refreshRun{}, theirs) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := newSharedStore(nil)

@@ -16,7 +16,7 @@ type refreshRun struct {
 	ctx      *refreshContext
 	began    time.Time
 	logouts  uint                       // how often there had been a Logout when it began
-	ends     uint                       // and how often the Store had said that a login was ended
+	ends     uint                       // and how often the Store had said that a login was ended, or when it had the Store's lock
 	failure  failure                    // of the refresh before
 	fetched  atomic.Pointer[knownToken] // what it has obtained
 	ended    atomic.Bool                // and reported to the listener
@@ -185,7 +185,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	err := s.updateUnless(ctx, enough, func(ctx context.Context, stored *Record, confirm func(context.Context) error) (*Record, error) {
 		k := run.fetched.Load()
 		stored = stored.attached()
-		s.noteSeen(stored)
+		s.noteSeen(run, stored)
 		if k == nil { // as always, but if the Store has called before
 			if ends(stored) {
 				return nil, fetchErr

@@ -30,6 +30,9 @@ func (s *TokenSource) save(ctx context.Context, k *knownToken, again bool) error
 		case s.cameAfter(k, stored) || k.isNewerThan(stored):
 			k.unsaved.CompareAndSwap(u, &unsaved{has: stored})
 			if u.new {
+				if stored != nil && stored.LoggedOut {
+					s.noteEnd(stored.Login) // for others that wait to come into use
+				}
 				s.noteNewest(k)
 			}
 			return k.record(), nil

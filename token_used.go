@@ -166,16 +166,17 @@ func (s *TokenSource) noteNewest(k *knownToken) {
 	u.newest, u.seen = k.login, nil
 }
 
-// noteSeen notes what a refresh has found in the Store, under its lock.
-func (s *TokenSource) noteSeen(stored *Record) {
-	if stored == nil || stored.Token == nil {
-		return
+// noteSeen notes what a refresh has found in the Store, under its lock. What comes of it is later than any end that was seen before.
+func (s *TokenSource) noteSeen(run *refreshRun, stored *Record) {
+	if stored != nil && stored.LoggedOut {
+		s.noteEnd(stored.Login)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used != nil {
+	if s.used != nil && stored != nil && stored.Token != nil {
 		s.used.seen = stored
 	}
+	run.ends = s.ends
 }
 
 // isPast reports whether the Store has said of the login of k that it was ended, or has, since it got k, got a successor of k or a

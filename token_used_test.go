@@ -565,3 +565,33 @@ func TestTokenCameAfterWhatWasSpentForIt(t *testing.T) {
 	require.False(t, src.cameAfter(third, nil))
 	require.False(t, src.cameAfter(third, &Record{LoggedOut: true}))
 }
+
+// That a login was ended is also noted where that is overwritten, as a login that has yet to be saved is newer: what was found in the
+// Store before, and is not in use yet, does not come into use any more.
+func TestEndIsNotedThatIsOverwritten(t *testing.T) {
+	for name, overwrite := range map[string]func(t *testing.T, src *TokenSource, s *sharedStore){
+		"by Set": func(t *testing.T, src *TokenSource, s *sharedStore) {
+			require.NoError(t, src.save(t.Context(), src.newLogin(login("new")), false))
+		},
+		"by a refresh": func(t *testing.T, src *TokenSource, s *sharedStore) {
+			s.failLock = errors.New("it is taken")
+			require.ErrorIs(t, src.Set(expiredLogin("new")), ErrNotSaved)
+			s.failLock = nil
+			require.Equal(t, "a1", tokenOf(t, src))
+			src.endedElsewhere(nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := &rotatingIssuer{valid: "refresh-new"}
+			s := newSharedStore(nil)
+			src := &TokenSource{Fetch: i.fetch, Store: s}
+			earlier := &refreshRun{ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+			s.putRecord(&Record{LoggedOut: true, Login: "theirs"})
+			overwrite(t, src, s)
+			require.NotNil(t, s.get())
+			found := src.newKnownToken(login("theirs"))
+			src.publish(earlier, found, nil)
+			require.Nil(t, src.current.Load())
+		})
+	}
+}
