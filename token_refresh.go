@@ -472,21 +472,24 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	if s.used != nil && s.used.coming == run.fetched.Load() {
 		s.used.coming = nil
 	}
+	isPast := false
 	switch {
 	case s.used != nil && k.isOf(s.used.ended):
 		k, err = nil, errLoggedOut
 	case k != nil && s.ends != run.ends && k.unsaved.Load() == nil:
-		k, err = nil, nil // the Store has said since that a login was ended, and has k: the next caller finds out which came last
+		// The Store has said since that a login was ended, and has k: the next caller finds out which came last.
+		k, err, isPast = nil, nil, true
 	}
 	now := time.Now()
 	if k != nil {
 		s.current.Store(k)
 		s.failure, s.begun, s.ended = failure{}, true, false
 	}
-	if err == error(errLoggedOut) && s.current.Load() == run.base {
+	switch current, loggedOut := s.current.Load(), err == error(errLoggedOut); {
+	case (loggedOut || isPast) && current == run.base:
 		s.endCurrent()
 		run.base = nil
-	} else if k := s.current.Load(); err == error(errLoggedOut) && k != nil && k.unsaved.Load() == nil {
+	case loggedOut && current != nil && current.unsaved.Load() == nil:
 		s.endCurrent()
 	}
 	if s.running == run {

@@ -595,3 +595,18 @@ func TestEndIsNotedThatIsOverwritten(t *testing.T) {
 		})
 	}
 }
+
+// What was spent for a token that does not come into use any more, as the Store has said meanwhile that a login was ended, is not in use
+// any more either.
+func TestWhatWasSpentIsNotUsedAfterAnEnd(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil), Initial: login("old")}
+	base := src.newKnownToken(src.Initial)
+	src.current.Store(base)
+	run := &refreshRun{base: base, ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+	k := src.newKnownToken(login("new"))
+	k.from = grantOf(src.Initial)
+	src.noteEnd("another")
+	src.publish(run, k, nil)
+	require.Nil(t, src.current.Load())
+	require.NoError(t, run.err, "whoever waits looks into the Store")
+}
