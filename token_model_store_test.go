@@ -148,7 +148,7 @@ func (s processStore) write(h *modelHold, current, r *Record) error {
 		s.w.disturb(r)
 		if fault == writeLost {
 			s.w.pardon()
-			s.w.forget(r)
+			s.w.forget(h.proc, r)
 			if r.LoggedOut {
 				s.w.forsake()
 			}

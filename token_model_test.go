@@ -99,9 +99,9 @@ func (w *tokenModel) isDisturbed(n int) bool {
 	return f.disturbed
 }
 
-// forget notes that the store has lost a record that it said to be saved: whoever has that token finds an older one there until
-// it has to refresh.
-func (w *tokenModel) forget(r *Record) {
+// forget notes that the store has lost a record that p has written, and that it said to be saved: whoever has that token finds an older
+// one there until it has to refresh. What p had before, and had not saved yet, is lost with it.
+func (w *tokenModel) forget(p *process, r *Record) {
 	if r == nil || r.Token == nil {
 		return
 	}
@@ -111,6 +111,7 @@ func (w *tokenModel) forget(r *Record) {
 	for _, p := range w.procs {
 		delete(p.got, f)
 	}
+	clear(p.got)
 }
 
 // forgetAll notes that the store has lost all that it knew: whoever has not heard that an older token was saved writes that one, and
