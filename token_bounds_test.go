@@ -58,8 +58,8 @@ func TestSpentRefreshTokensAreBounded(t *testing.T) {
 		src.spend(&knownToken{token: old(), from: fmt.Sprint("r", i)})
 	}
 	require.Len(t, src.used.spent, 16)
-	require.True(t, src.hasSpent(&Record{Token: &oauth2.Token{RefreshToken: "r999"}}))
-	require.False(t, src.hasSpent(&Record{Token: &oauth2.Token{RefreshToken: "r0"}}))
+	require.True(t, src.hasSpent(&oauth2.Token{RefreshToken: "r999"}))
+	require.False(t, src.hasSpent(&oauth2.Token{RefreshToken: "r0"}))
 }
 
 // A token has come of another if it was obtained for that one's refresh token, also where nothing is known of a login.

@@ -166,6 +166,10 @@ var (
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
 		causes: []error{ErrCredentialsRefused},
 	}
+	errSpent = &tokenError{
+		text:   "the refresh token has been used, and what came of it is lost; a new login is required",
+		causes: []error{ErrLoginRequired},
+	}
 	errForgotten     = errors.New("authretry: there was a Logout since the refresh began")
 	errComing        = errors.New("authretry: an earlier refresh has a token that is not in use yet")
 	errReplaced      = errors.New("authretry: the token has been replaced while it was to be refreshed")

@@ -26,6 +26,7 @@ type knownToken struct {
 	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
 	isInitial bool          // it is TokenSource.Initial, on its way into the Store
 	login     string        // see Record
+	looks     uint          // how often the Store had been looked at when it was found there, or was to go there; guarded by TokenSource.mu
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it

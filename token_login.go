@@ -96,7 +96,8 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 			defer unlock()
 		}
 		var err error
-		if stored, err = s.Store.Load(ctx); err == nil && s.takeStored(run, stored.attached()) {
+		looks := s.looks()
+		if stored, err = s.Store.Load(ctx); err == nil && s.takeStored(run, stored.attached(), looks) {
 			return nil
 		}
 	}
@@ -187,10 +188,12 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 func (s *TokenSource) replace(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if k != nil && (s.hasSpent(k.record()) || s.current.Load().isOf(k.login)) {
+	if k != nil && (s.hasSpent(k.token) || s.current.Load().isOf(k.login)) {
 		return
 	}
 	defer func() { // whatever OnToken does
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if s.isPast(k) {
 			s.endUpTo(k)
 		} else {
@@ -202,25 +205,21 @@ func (s *TokenSource) replace(k *knownToken) {
 	}
 }
 
-// endUpTo forgets the token in use rather than replace it by k, if the Store has said last that a login was ended, or had another one:
-// the next caller looks there. What is later than k and has yet to be saved stays in use, and so does what is of the login that was
-// found, or is being refreshed.
+// endUpTo forgets the token in use rather than replace it by k, which is past, by what was seen in the Store: the next caller looks there.
+// What is later than k and has yet to be saved stays in use, and so does what is of the login that was found, or is being refreshed. The
+// caller holds publishing and mu.
 func (s *TokenSource) endUpTo(k *knownToken) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	current, u := s.current.Load(), s.usedHere()
+	current, last := s.current.Load(), s.used.last
 	switch {
-	case current == nil, current.isOf(u.seen.login()), s.running != nil && s.running.base == current:
+	case current == nil, last.Token != nil && current.isOf(last.Login), s.running != nil && s.running.base == current:
 	case current.unsaved.Load() != nil && current.received.After(k.received):
-	case u.newest == noLogin || u.seen != nil:
+	case !s.used.isOwn:
 		s.endCurrent()
 	}
 }
 
-// putToUse makes k the current token, and forgets all failures.
+// putToUse makes k the current token, and forgets all failures. The caller holds publishing and mu.
 func (s *TokenSource) putToUse(k *knownToken) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.current.Store(k)
 	s.begun, s.ended = true, k == nil
 	s.failure, s.forced = failure{}, nil
@@ -255,6 +254,7 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	if s.Store != nil {
 		ctx, cancel := s.limited(ctx)
 		defer cancel()
+		var said atomic.Pointer[Record]
 		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
 			// Under the lock, so that no refresh spends what somebody has logged in with since, only for its token to be forgotten.
 			defer s.replace(nil)
@@ -271,16 +271,23 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 			} else if ended == nil {
 				ended = s.Initial
 			}
-			if current != nil && current.LoggedOut {
-				return current, nil
+			r := current
+			if r == nil || !r.LoggedOut {
+				if login == "" {
+					login = rand.Text() // so that it is not taken for an earlier one
+				}
+				r = &Record{LoggedOut: true, Login: login}
 			}
-			if login == "" {
-				login = rand.Text() // so that it is not taken for an earlier one
-			}
-			return &Record{LoggedOut: true, Login: login}, nil
+			said.Store(r)
+			s.noteLook(r) // what was saved before, and is not in use yet, was ended, too
+			return r, nil
 		})
 		if err != nil {
 			failed = append(failed, storeFailed(err, ended))
+		}
+		if r := said.Load(); r != nil { // or perhaps nobody was told: who asks next looks into the Store
+			s.noteLook(r)
+			s.endedElsewhere(nil) // what was found there before it had been told
 		}
 	}
 	if !forgotten.Load() {

@@ -638,7 +638,7 @@ func TestEndIsSeenWhileOnTokenRuns(t *testing.T) {
 	require.NoError(t, src.Set(&oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: time.Now().Add(-time.Hour)}))
 	src.OnToken = func(*oauth2.Token) {
 		store.putRecord(&Record{LoggedOut: true, Login: "later"})
-		src.noteEnd("later") // as another goroutine does that has looked there
+		src.noteLook(&Record{LoggedOut: true, Login: "later"}) // as another goroutine does that has looked there
 	}
 	_, err := src.Token()
 	require.ErrorIs(t, err, ErrLoginRequired)
@@ -657,10 +657,50 @@ func TestEndOfAnEarlierLoginIsSeenWhileOnTokenRuns(t *testing.T) {
 	store.change(func(s *sharedStore) { s.failLock = nil })
 	src.OnToken = func(*oauth2.Token) {
 		src.OnToken = nil
-		src.noteEnd("earlier") // as another goroutine does that has looked there before
+		src.noteLook(&Record{LoggedOut: true, Login: "earlier"}) // as another goroutine does that has looked there before
 	}
 	require.Equal(t, "a1", tokenOf(t, src))
 	require.Empty(t, i.reused)
+}
+
+// A login that was saved before a Logout, and is not in use yet, does not come into use after it.
+func TestLogoutEndsALoginOnItsWay(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	k := src.newLogin(login("saved"))
+	require.NoError(t, src.save(t.Context(), k, false))
+	require.NoError(t, src.Logout(t.Context()))
+	src.replace(k)
+	_, err := src.Token()
+	require.ErrorIs(t, err, ErrLoginRequired)
+}
+
+// What is found in the Store before that has saved a logout is not in use after it.
+func TestLogoutEndsWhatIsFoundMeanwhile(t *testing.T) {
+	s := newSharedStore(login("old"))
+	found := false
+	store := &interruptedStore{sharedStore: s}
+	src := &TokenSource{Store: store}
+	store.beforeWrite = func() {
+		store.beforeWrite = func() {}
+		found = tokenOf(t, src) == "old"
+	}
+	require.NoError(t, src.Logout(t.Context()))
+	require.True(t, found)
+	_, err := src.Token()
+	require.ErrorIs(t, err, ErrLoginRequired)
+}
+
+// An interruptedStore does something before it writes.
+type interruptedStore struct {
+	*sharedStore
+	beforeWrite func()
+}
+
+func (s *interruptedStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	return s.sharedStore.Update(ctx, func(ctx context.Context, current *Record, confirm func(context.Context) error) (*Record, error) {
+		defer s.beforeWrite()
+		return fn(ctx, current, confirm)
+	})
 }
 
 // While OnToken looks at a login, the Store says that one was ended, or has a later one. Then what Set has saved is not used, for somebody
@@ -668,8 +708,8 @@ func TestEndOfAnEarlierLoginIsSeenWhileOnTokenRuns(t *testing.T) {
 func TestEndIsSeenWhileSetIsUnderWay(t *testing.T) {
 	theirs := &Record{Token: login("theirs"), Login: "theirs"}
 	for name, note := range map[string]func(src *TokenSource){ // as another goroutine does that has looked there
-		"ended": func(src *TokenSource) { src.noteEnd("another") },
-		"later": func(src *TokenSource) { src.noteSeen(&refreshRun{}, theirs) },
+		"ended": func(src *TokenSource) { src.noteLook(&Record{LoggedOut: true, Login: "another"}) },
+		"later": func(src *TokenSource) { src.noteLook(theirs) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := newSharedStore(nil)

@@ -158,6 +158,7 @@ func (s processStore) write(h *modelHold, current, r *Record) error {
 	}
 	s.w.checkWrite(h.proc, current, r)
 	s.saved = r
+	s.proc.saw(r)
 	if fault == writeUnheard {
 		s.w.disturb(r)
 		return errModelStore

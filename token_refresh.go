@@ -16,7 +16,6 @@ type refreshRun struct {
 	ctx      *refreshContext
 	began    time.Time
 	logouts  uint                       // how often there had been a Logout when it began
-	ends     uint                       // and how often the Store had said that a login was ended, or when it had the Store's lock
 	failure  failure                    // of the refresh before
 	fetched  atomic.Pointer[knownToken] // what it has obtained
 	ended    atomic.Bool                // and reported to the listener
@@ -67,7 +66,7 @@ func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool)
 
 // start starts a refresh of the token k. The caller holds mu.
 func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
-	run := &refreshRun{demand: d, base: k, began: time.Now(), logouts: s.logouts, ends: s.ends, failure: s.failure, done: make(chan struct{})}
+	run := &refreshRun{demand: d, base: k, began: time.Now(), logouts: s.logouts, failure: s.failure, done: make(chan struct{})}
 	s.running = run
 	run.ctx = newRefreshContext(ctx, s)
 	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
@@ -161,9 +160,10 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	if s.Store == nil {
 		return s.fetch(ctx, run, run.baseToken(), nil)
 	}
+	looks := s.looks()
 	if stored, err := s.Store.Load(ctx); err == nil { // or else Update will say why
 		stored = stored.attached()
-		if err := s.refusedForGood(run, run.previous(stored)); s.takeStored(run, stored) {
+		if err := s.refusedForGood(run, run.previous(stored)); s.takeStored(run, stored, looks) {
 			return nil
 		} else if err != nil {
 			return err // there is nothing new: leave the lock to others
@@ -171,23 +171,29 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	}
 	var fetchErr error
 	// ends reports whether stored ends the run, because another process has put a good token there, or ended the login.
-	ends := func(stored *Record) bool {
-		if s.takeStored(run, stored) {
+	ends := func(stored *Record, looks uint) bool {
+		if s.takeStored(run, stored, looks) {
 			return true
 		}
 		if stored != nil && stored.LoggedOut && !run.isOld(stored) {
-			s.noteEnd(stored.Login)
 			fetchErr = errLoggedOut
 		}
 		return fetchErr != nil
 	}
-	enough := func(stored *Record) bool { return ends(stored.attached()) }
+	enough := func(stored *Record) bool {
+		before := looks
+		looks = s.looks()
+		if stored != nil && stored.LoggedOut && !s.noteEnd(stored, before) {
+			return false // it may be over: Update says so
+		}
+		return ends(stored.attached(), before)
+	}
 	err := s.updateUnless(ctx, enough, func(ctx context.Context, stored *Record, confirm func(context.Context) error) (*Record, error) {
 		k := run.fetched.Load()
 		stored = stored.attached()
-		s.noteSeen(run, stored)
+		looks := s.noteLook(stored)
 		if k == nil { // as always, but if the Store has called before
-			if ends(stored) {
+			if ends(stored, looks) {
 				return nil, fetchErr
 			}
 			if k = s.initial(run, stored); k == nil {
@@ -231,6 +237,7 @@ func (s *TokenSource) initial(run *refreshRun, stored *Record) *knownToken {
 		return nil
 	}
 	k.isInitial = true
+	s.noteOwn(k)
 	run.fetched.Store(k)
 	return k
 }
@@ -265,6 +272,8 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return errRefusedWhileFresh
 	case s.Fetch == nil:
 		return run.noFetchError()
+	case s.hasSpent(previous):
+		return errSpent
 	}
 	if run.forced { // and nothing new in the Store: what other processes refresh does not count
 		s.countForced(run.by)
@@ -307,6 +316,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	k.asked = k.asked.and(run.needs)
 	k.asked.scopes = nil
 	s.spend(k)
+	s.noteOwn(k)
 	run.fetched.Store(k)
 	if !isSubset(run.scopes, k.scopes) {
 		run.lacks = true
@@ -359,8 +369,8 @@ func (s *TokenSource) callFetch(ctx context.Context, r TokenRequest) (*oauth2.To
 }
 
 // takeStored makes the token in the Store the result of the run, if another process has put it there since, and it is
-// good.
-func (s *TokenSource) takeStored(run *refreshRun, stored *Record) bool {
+// good. It was found there after so many looks.
+func (s *TokenSource) takeStored(run *refreshRun, stored *Record, looks uint) bool {
 	if stored == nil || stored.Token == nil || checkToken(stored.Token) != nil || run.isOld(stored) {
 		return false
 	}
@@ -368,7 +378,7 @@ func (s *TokenSource) takeStored(run *refreshRun, stored *Record) bool {
 		return false
 	}
 	k := s.newKnownToken(stored.Token)
-	k.scopes, k.login = union(k.scopes, stored.scopes()), stored.Login
+	k.scopes, k.login, k.looks = union(k.scopes, stored.scopes()), stored.Login, looks
 	if k.lifetime == 0 || run.isRefused(stored.Token) || !k.meets(&run.needs, time.Now()) {
 		return false
 	}
@@ -472,30 +482,33 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	if s.used != nil && s.used.coming == run.fetched.Load() {
 		s.used.coming = nil
 	}
-	isPast := false
+	current := s.current.Load()
+	ends := false // whether the current token is of no use any more
 	switch {
 	case s.used != nil && k.isOf(s.used.ended):
 		k, err = nil, errLoggedOut
-	case k != nil && s.ends != run.ends && k.unsaved.Load() == nil:
-		// The Store has said since that a login was ended, and has k: the next caller finds out which came last.
-		k, err, isPast = nil, nil, true
+	case s.isPast(k) && (k.unsaved.Load() == nil || !s.used.isOwn): // a later login of our own takes its place in a moment
+		ends = current == run.base || k.succeeds(current) // and was spent for k
+		k, err = nil, nil                                 // the next caller finds in the Store what there is
+	}
+	if err == error(errLoggedOut) {
+		ends = current == run.base || current != nil && current.unsaved.Load() == nil
 	}
 	now := time.Now()
-	if k != nil {
+	switch {
+	case k != nil:
 		s.current.Store(k)
 		s.failure, s.begun, s.ended = failure{}, true, false
-	}
-	switch current, loggedOut := s.current.Load(), err == error(errLoggedOut); {
-	case (loggedOut || isPast) && current == run.base:
+	case ends:
 		s.endCurrent()
-		run.base = nil
-	case loggedOut && current != nil && current.unsaved.Load() == nil:
-		s.endCurrent()
+		if current == run.base {
+			run.base = nil
+		}
 	}
 	if s.running == run {
 		s.running = nil
 	}
-	current := s.current.Load()
+	current = s.current.Load()
 	switch {
 	case run.over:
 	case k == nil && (current != run.base || err == nil):

@@ -22,25 +22,22 @@ func (s *TokenSource) newLogin(t *oauth2.Token) *knownToken {
 // save saves k, if the Store has nothing newer; if that is tried again, only as long as k is the token in use.
 func (s *TokenSource) save(ctx context.Context, k *knownToken, again bool) error {
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
+		s.noteLook(stored)
 		u, past := k.unsaved.Load(), k
 		switch {
 		case u == nil || again && s.current.Load() != k: // it has been saved or replaced
-		case s.hasSpent(k.record()):
+		case s.hasSpent(k.token):
 			past = nil // what has come of it is about to take its place
 		case s.cameAfter(k, stored) || k.isNewerThan(stored):
 			k.unsaved.CompareAndSwap(u, &unsaved{has: stored})
 			if u.new {
-				if stored != nil && stored.LoggedOut {
-					s.noteEnd(stored.Login) // for others that wait to come into use
-				}
-				s.noteNewest(k)
+				s.noteOwn(k)
 			}
 			return k.record(), nil
 		case stored != nil && stored.Token != nil && stored.Token.AccessToken != k.token.AccessToken: // nil: k was saved meanwhile
 			s.replacedElsewhere(k)
 		}
 		if stored != nil && stored.LoggedOut {
-			s.noteEnd(stored.Login)
 			s.endedElsewhere(past)
 		}
 		return nil, nil
@@ -112,7 +109,7 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 // isOld reports whether stored is what our token was to replace, had it been possible to save it; or was before, and the Store
 // has forgotten what came after. Once our token has been replaced itself, it is to replace nothing.
 func (run *refreshRun) isOld(stored *Record) bool {
-	if run.ctx.source.hasSpent(stored) {
+	if stored != nil && run.ctx.source.hasSpent(stored.Token) {
 		return true
 	}
 	if run.base == nil || stored == nil || run.ctx.source.current.Load() != run.base {

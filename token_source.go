@@ -110,7 +110,6 @@ type TokenSource struct {
 	begun    bool            // Initial has been looked at
 	ended    bool            // by Logout, here or elsewhere
 	logouts  uint            // calls of Logout
-	ends     uint            // how often the Store has said that a login was ended
 	running  *refreshRun     // the refresh under way; nil if there is none
 	fetching map[string]bool // with which refresh tokens Fetch has been called, and has not returned; nil: with none
 	used     *usedGrants     // nil: none

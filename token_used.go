@@ -6,14 +6,16 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// usedGrants are the refresh tokens that are known not to be worth sending again, the last ones, and a login that was ended.
+// usedGrants are the refresh tokens that are known not to be worth sending again, the last ones, and what is known of the Store.
 type usedGrants struct {
 	spent   []string       // the token endpoint has given a successor
 	coming  *knownToken    // what it has given for the last one, if that is not in use yet
-	newest  string         // the login that the Store has got last from here, or was to get; or noLogin
-	seen    *Record        // what a refresh has found in the Store since; nil: nothing
-	ended   string         // the login of which the Store has said last that it was ended
 	refused []refusedGrant // it has refused them for good
+
+	last  *Record // what the Store had when it was looked at last, or what it was to get since; nil: not looked at, or it had nothing
+	isOwn bool    // it was to get that
+	looks uint    // how often last has been set
+	ended string  // the login of which the Store has said last that it was ended
 }
 
 // A refusedGrant is one that the token endpoint has refused for good.
@@ -25,8 +27,6 @@ type refusedGrant struct {
 const (
 	maxSpent   = 16
 	maxRefused = 4 // each with the answer of the token endpoint
-
-	noLogin = "-" // no login is named so
 )
 
 // keptLast appends to a list of at most a given length, whose first one makes room.
@@ -50,10 +50,7 @@ func (s *TokenSource) spend(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
-	u.coming, u.newest, u.seen = k, k.login, nil
-	if u.ended == k.login {
-		u.ended = "" // the Store has forgotten that
-	}
+	u.coming = k
 	if !slices.Contains(u.spent, k.from) {
 		u.spent = keptLast(u.spent, k.from, maxSpent)
 	}
@@ -73,28 +70,28 @@ func (s *TokenSource) newerFor(run *refreshRun, grant string) (*knownToken, erro
 	return s.used.coming, nil
 }
 
-// hasSpent reports whether the refresh token of a Record has been spent here.
-func (s *TokenSource) hasSpent(stored *Record) bool {
-	if stored == nil || grantOf(stored.Token) == "" {
-		return false
-	}
+// hasSpent reports whether the refresh token of t has been spent here.
+func (s *TokenSource) hasSpent(t *oauth2.Token) bool {
+	grant := grantOf(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.used != nil && slices.Contains(s.used.spent, stored.Token.RefreshToken)
+	return s.used != nil && grant != "" && slices.Contains(s.used.spent, grant)
 }
 
 // cameAfter reports whether k was obtained for the refresh token of a Record, or for one that was spent here later.
 func (s *TokenSource) cameAfter(k *knownToken, stored *Record) bool {
-	if stored == nil || k.from == "" || grantOf(stored.Token) == "" {
-		return false
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used == nil {
+	return s.used.haveSpentFor(k, stored)
+}
+
+// haveSpentFor is cameAfter. The caller holds mu.
+func (u *usedGrants) haveSpentFor(k *knownToken, stored *Record) bool {
+	if u == nil || stored == nil || k.from == "" || grantOf(stored.Token) == "" {
 		return false
 	}
-	i := slices.Index(s.used.spent, stored.Token.RefreshToken)
-	return i >= 0 && slices.Index(s.used.spent, k.from) >= i
+	i := slices.Index(u.spent, stored.Token.RefreshToken)
+	return i >= 0 && slices.Index(u.spent, k.from) >= i
 }
 
 // refuse notes which refresh token the token endpoint has refused for good, if that is what e says: it is not to be sent again,
@@ -149,54 +146,73 @@ func (s *TokenSource) noteFound(stored *Record) {
 	}
 }
 
-// noteEnd notes that the Store says that a login was ended.
-func (s *TokenSource) noteEnd(login string) {
+// looks counts what was seen in the Store or was to go there. It is asked before Load, for what has changed by the time that it returns.
+func (s *TokenSource) looks() uint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.usedHere()
-	u.ended, u.newest, u.seen = login, noLogin, nil
-	s.ends++
+	if s.used == nil {
+		return 0
+	}
+	return s.used.looks
 }
 
-// noteNewest notes that the login of k is about to be saved.
-func (s *TokenSource) noteNewest(k *knownToken) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	u := s.usedHere()
-	u.newest, u.seen = k.login, nil
-}
-
-// noteSeen notes what a refresh has found in the Store, under its lock. What comes of it is later than any end that was seen before.
-func (s *TokenSource) noteSeen(run *refreshRun, stored *Record) {
-	if stored != nil && stored.LoggedOut {
-		s.noteEnd(stored.Login)
+// noteLook notes what was seen in the Store under its lock, and returns how many looks there were.
+func (s *TokenSource) noteLook(stored *Record) uint {
+	if stored == nil {
+		return s.looks()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used != nil && stored != nil && stored.Token != nil {
-		s.used.seen = stored
-	}
-	run.ends = s.ends
+	return s.usedHere().note(stored, false)
 }
 
-// isPast reports whether the Store has said of the login of k that it was ended, or has, since it got k, got a successor of k or a
-// token of a later login, from here or as a refresh has found out.
-func (s *TokenSource) isPast(k *knownToken) bool {
+// noteEnd notes that Load has said that a login was ended, unless something else is known since the looks that there were before it.
+func (s *TokenSource) noteEnd(stored *Record, looks uint) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used == nil || k == nil || k.login == "" {
+	u := s.usedHere()
+	if u.looks != looks {
 		return false
 	}
-	u, seen := k.unsaved.Load(), s.used.seen
-	switch {
+	u.note(stored, false)
+	return true
+}
+
+// noteOwn notes that the Store is about to get k, and is called under its lock.
+func (s *TokenSource) noteOwn(k *knownToken) {
+	if s.Store == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k.looks = s.usedHere().note(k.record(), true)
+}
+
+func (u *usedGrants) note(r *Record, own bool) uint {
+	u.last, u.isOwn = r, own
+	u.looks++
+	if r.LoggedOut {
+		u.ended = r.Login
+	} else if u.ended == r.Login {
+		u.ended = "" // the Store has forgotten that
+	}
+	return u.looks
+}
+
+// isPast reports whether something later than k was seen in the Store, or was to go there: a successor, another login, or that the
+// login of k was ended. What was saved can be found there again, if it is not. The caller holds mu.
+func (s *TokenSource) isPast(k *knownToken) bool {
+	if k == nil || s.used == nil || s.used.last == nil {
+		return false
+	}
+	last := s.used.last
+	switch u := k.unsaved.Load(); {
 	case k.isOf(s.used.ended):
 		return true
-	case u != nil && u.new:
+	case last.Token != nil && isSameToken(last.Token, k.token), s.used.haveSpentFor(k, last):
 		return false
-	case seen != nil && !isSameToken(seen.Token, k.token) && !k.isNewerThan(seen):
-		return true
-	case u != nil && s.used.newest == noLogin: // another one was ended
-		return false
+	case u == nil:
+		return s.used.looks != k.looks
 	}
-	return !k.isOf(s.used.newest)
+	return !k.isNewerThan(last)
 }

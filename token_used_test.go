@@ -273,7 +273,7 @@ func TestLoginThatIsEndedBeforeItsTokenIsInUse(t *testing.T) {
 	s.putRecord(&Record{Token: expiredLogin("old"), Login: "l"})
 	i := &rotatingIssuer{valid: "refresh-old"}
 	src := &TokenSource{Fetch: i.fetch, Store: s}
-	src.OnToken = func(*oauth2.Token) { src.noteEnd("l") }
+	src.OnToken = func(*oauth2.Token) { src.noteLook(&Record{LoggedOut: true, Login: "l"}) }
 	_, err := src.Token()
 	require.ErrorIs(t, err, errLoggedOut)
 	require.Nil(t, src.current.Load())
@@ -412,7 +412,7 @@ func testTwoSetsAtOnce(t *testing.T, elsewhere bool) {
 func TestLoginThatWasEndedIsPast(t *testing.T) {
 	src := &TokenSource{Store: newSharedStore(nil)}
 	k, other := src.newLogin(login("ended")), src.newLogin(login("other"))
-	src.noteEnd(k.login)
+	src.noteLook(&Record{LoggedOut: true, Login: k.login})
 	require.True(t, src.isPast(k))
 	require.False(t, src.isPast(other))
 }
@@ -505,7 +505,7 @@ func testLaterTokenIsFoundWhileSetIsUnderWay(t *testing.T, failure error, succes
 	synctest.Wait()
 	theirs := &Record{Token: expiredLogin("theirs"), Login: "later"}
 	if successor {
-		theirs.Login = src.used.newest
+		theirs.Login = src.used.last.Login
 	}
 	s.putRecord(theirs)
 	all.Go(func() {
@@ -597,16 +597,59 @@ func TestEndIsNotedThatIsOverwritten(t *testing.T) {
 }
 
 // What was spent for a token that does not come into use any more, as the Store has said meanwhile that a login was ended, is not in use
-// any more either.
+// any more either: what was in use when the refresh began, or what Set has put there since.
 func TestWhatWasSpentIsNotUsedAfterAnEnd(t *testing.T) {
-	src := &TokenSource{Store: newSharedStore(nil), Initial: login("old")}
-	base := src.newKnownToken(src.Initial)
-	src.current.Store(base)
-	run := &refreshRun{base: base, ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+	for name, set := range map[string]bool{"then": false, "since": true} {
+		t.Run(name, func(t *testing.T) {
+			src := &TokenSource{Store: newSharedStore(nil), Initial: login("old")}
+			base := src.newKnownToken(src.Initial)
+			src.current.Store(base)
+			run := &refreshRun{base: base, ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+			if set {
+				run.base = nil
+			}
+			k := src.newKnownToken(login("new"))
+			k.from = grantOf(src.Initial)
+			src.noteLook(&Record{LoggedOut: true, Login: "another"})
+			src.publish(run, k, nil)
+			require.Nil(t, src.current.Load())
+			require.NoError(t, run.err, "whoever waits looks into the Store")
+		})
+	}
+}
+
+// Where the Store shows again what was spent for a token, it has lost that token, and has nothing later.
+func TestStoreThatHasLostATokenHasNothingLater(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
 	k := src.newKnownToken(login("new"))
-	k.from = grantOf(src.Initial)
-	src.noteEnd("another")
-	src.publish(run, k, nil)
-	require.Nil(t, src.current.Load())
-	require.NoError(t, run.err, "whoever waits looks into the Store")
+	k.from = "refresh-old"
+	src.spend(k)
+	src.noteOwn(k)
+	require.False(t, src.isPast(k))
+	src.noteLook(&Record{Token: login("old")})
+	require.False(t, src.isPast(k))
+	src.noteLook(&Record{Token: login("another")})
+	require.True(t, src.isPast(k))
+}
+
+// A refresh token that was spent is not sent again, though the Store has it still, as what came of it could not be saved, and a Logout
+// has made this process forget that.
+func TestSpentRefreshTokenIsNotSentAfterALogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "refresh-old", delay: 2 * time.Second}
+		s := newSharedStore(login("old"))
+		src := &TokenSource{Fetch: i.fetch, Store: s}
+		require.Equal(t, "old", tokenOf(t, src))
+		src.Refused(t.Context(), login("old"), nil) // starts a refresh, for which nobody waits
+		synctest.Wait()
+		s.change(func(s *sharedStore) { s.failLock, s.failSave = errors.New("down"), errors.New("down") })
+		require.Error(t, src.Logout(t.Context()))
+		s.change(func(s *sharedStore) { s.failLock = nil })
+		require.Equal(t, "old", tokenOf(t, src), "the Store has it still")
+		time.Sleep(3 * time.Second) // what it was spent for arrives, and is not used
+		s.change(func(s *sharedStore) { s.failSave = nil })
+		_, err := src.Refresh(t.Context(), login("old"))
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.Empty(t, i.reused)
+	})
 }
