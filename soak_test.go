@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	soakDuration = flag.Duration("soak.duration", 2*time.Second, "how long TestSoak puts the Transport under load")
+	soakDuration = flag.Duration("soak.duration", time.Second, "how long TestSoak puts the Transport under load")
 	soakSeed     = flag.Uint64("soak.seed", 0, "of TestSoak's choices; 0: a new one")
 )
 

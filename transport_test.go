@@ -153,7 +153,7 @@ func TestDigestIsOneRoundTripInTheSteadyState(t *testing.T) {
 
 // Servers that want nonce counts in order refuse those of requests that overtake each other.
 func TestConcurrentDigestKeepsNonceCountsInOrder(t *testing.T) {
-	const workers, rounds = 500, 20
+	const workers, rounds = 500, 8
 	guard := &authtest.Digest{Username: "Mufasa", Password: "Circle of Life"}
 	srv := authtest.NewServer(guard)
 	defer srv.Close()
