@@ -216,19 +216,21 @@ func checkSpoiled(k *check) {
 	repaired(late, 1)
 }
 
-// damaged are values that are no Record.
-var damaged = map[string]string{
-	"nothing":            "",
-	"a torn Record":      `{"version":1,"access_token":"` + secret,
-	"no token":           `{"version":1}`,
-	"a list":             `["` + secret + `"]`,
-	"null":               "null",
-	"another type":       `{"version":1,"access_token":["` + secret + `"]}`,
-	"no version":         `{"access_token":"` + secret + `"}`,
-	"zeros":              strings.Repeat("\x00", 4096),
-	"more than 1 MiB":    `{"version":1,"access_token":"` + secret + strings.Repeat("x", 1<<20) + `"}`,
-	"a Record and 2 MiB": `{"version":1,"access_token":"` + secret + `"}` + strings.Repeat(" ", 2<<20) + "x",
-	"10 MiB":             secret + strings.Repeat("x", 10<<20),
+// damaged returns values that are no Record. They are large, and made only where they are needed: a child process has no use for them.
+func damaged() map[string]string {
+	return map[string]string{
+		"nothing":            "",
+		"a torn Record":      `{"version":1,"access_token":"` + secret,
+		"no token":           `{"version":1}`,
+		"a list":             `["` + secret + `"]`,
+		"null":               "null",
+		"another type":       `{"version":1,"access_token":["` + secret + `"]}`,
+		"no version":         `{"access_token":"` + secret + `"}`,
+		"zeros":              strings.Repeat("\x00", 4096),
+		"more than 1 MiB":    `{"version":1,"access_token":"` + secret + strings.Repeat("x", 1<<20) + `"}`,
+		"a Record and 2 MiB": `{"version":1,"access_token":"` + secret + `"}` + strings.Repeat(" ", 2<<20) + "x",
+		"10 MiB":             secret + strings.Repeat("x", 10<<20),
+	}
 }
 
 // checkDamage puts what is no Record where one should be.
@@ -236,7 +238,7 @@ func checkDamage(k *check) {
 	if k.Put == nil {
 		return
 	}
-	for name, text := range damaged {
+	for name, text := range damaged() {
 		if len(text) > k.MaxSize && k.MaxSize < 1<<20 {
 			continue // which the place does not take
 		}
