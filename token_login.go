@@ -250,15 +250,13 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 		ended = s.Initial
 	}
 	var failed []error
-	var forgotten atomic.Bool
+	var said atomic.Pointer[Record] // by the Store, or to it; nil: its function was not called
 	if s.Store != nil {
 		ctx, cancel := s.limited(ctx)
 		defer cancel()
-		var said atomic.Pointer[Record]
 		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
 			// Under the lock, so that no refresh spends what somebody has logged in with since, only for its token to be forgotten.
 			defer s.replace(nil)
-			forgotten.Store(true)
 			login := current.login()
 			if k := s.current.Load(); k != nil {
 				k.unsaved.Store(nil) // not after this
@@ -285,12 +283,11 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 		if err != nil {
 			failed = append(failed, storeFailed(err, ended))
 		}
-		if r := said.Load(); r != nil { // or perhaps nobody was told: who asks next looks into the Store
-			s.noteLook(r)
-			s.endedElsewhere(nil) // what was found there before it had been told
-		}
 	}
-	if !forgotten.Load() {
+	if r := said.Load(); r != nil {
+		s.noteLook(r)
+		s.endedElsewhere(nil) // what was found there before it had been told; if it was not, the next caller finds it again
+	} else {
 		s.replace(nil)
 	}
 	if s.Revoke != nil && ended != nil {
