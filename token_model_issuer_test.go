@@ -128,6 +128,9 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 	}
 	i.w.store.mu.Unlock()
 
+	i.w.mu.Lock()
+	losses := i.w.losses
+	i.w.mu.Unlock()
 	i.mu.Lock()
 	fault := issuerFaults
 	if len(i.faults) > 0 {
@@ -176,7 +179,9 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 	}
 	if _, got := modelTokenOf(t); err == nil {
 		i.w.mu.Lock()
-		p.got[f] = max(p.got[f], got)
+		if i.w.losses == losses {
+			p.got[f] = max(p.got[f], got)
+		}
 		i.w.mu.Unlock()
 	}
 	s.answered.Store(err == nil || !r.wider) // an error in answer to a request for more concerns nobody else

@@ -48,6 +48,7 @@ type tokenModel struct {
 
 	mu       sync.Mutex
 	failures []string
+	losses   int // how often the store has lost all
 }
 
 func newTokenModel(t *testing.T, options byte) *tokenModel {
@@ -114,13 +115,14 @@ func (w *tokenModel) forget(p *process, r *Record) {
 	clear(p.got)
 }
 
-// forgetAll notes that the store has lost all that it knew: whoever has not heard that an older token was saved writes that one, and
-// a logout ends none of what it knew before.
+// forgetAll notes that the store has lost all that it knew: whoever has not heard that an older token was saved writes that one, also
+// before a refresh that is under way has a newer one, and a logout ends none of what it knew before.
 func (w *tokenModel) forgetAll() {
 	w.issuer.mu.Lock()
 	defer w.issuer.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.losses++
 	for _, f := range w.issuer.families {
 		f.saved = false
 	}
