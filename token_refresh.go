@@ -257,7 +257,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	if err := s.refusedForGood(run, previous); err != nil {
 		return err
 	}
-	if k, err := s.newerFor(run, grantOf(previous)); err != nil {
+	if k, err := s.newerFor(run, previous); err != nil {
 		return err
 	} else if k != nil {
 		if k.lifetime == 0 || run.isRefused(k.token) || !k.meets(&run.needs, time.Now()) {

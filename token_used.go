@@ -56,18 +56,22 @@ func (s *TokenSource) spend(k *knownToken) {
 	}
 }
 
-// newerFor returns what the token endpoint has given for a refresh token that a run is about to send, if that is not in use
-// yet. It fails if the token that the run is to replace is not in use any more.
-func (s *TokenSource) newerFor(run *refreshRun, grant string) (*knownToken, error) {
+// newerFor returns what the token endpoint has given for the refresh token of previous, which a run is about to send, or for a later
+// one, if that is not in use yet. It fails if the token that the run is to replace is not in use any more.
+func (s *TokenSource) newerFor(run *refreshRun, previous *oauth2.Token) (*knownToken, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current.Load() != run.base {
 		return nil, errReplaced
 	}
-	if s.used == nil || s.used.coming == nil || s.used.coming.from != grant && !s.used.coming.succeeds(run.base) {
+	if s.used == nil || s.used.coming == nil {
 		return nil, nil
 	}
-	return s.used.coming, nil
+	coming := s.used.coming
+	if previous == run.baseToken() || coming.from == grantOf(previous) || coming.succeeds(run.base) {
+		return coming, nil
+	}
+	return nil, nil // the Store has something later
 }
 
 // hasSpent reports whether the refresh token of t has been spent here.

@@ -653,3 +653,40 @@ func TestSpentRefreshTokenIsNotSentAfterALogout(t *testing.T) {
 		require.Empty(t, i.reused)
 	})
 }
+
+// A refresh that is late has spent the refresh token of a later login, which the Store has still. Another refresh goes on with what is
+// about to come into use, and does not send the refresh token of the login before.
+func TestRefreshBesideALateOneOfALaterLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "refresh-theirs", delay: 25 * time.Second}
+		s := newSharedStore(nil)
+		src := &TokenSource{Fetch: i.fetch, Store: s, FetchTimeout: 10 * time.Second}
+		require.NoError(t, src.Set(login("mine")))
+		src.OnToken = func(*oauth2.Token) { time.Sleep(time.Second) }
+		s.putRecord(&Record{Token: expiredLogin("theirs"), Login: "later"})
+		s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+		src.Refused(t.Context(), login("mine"), nil)
+		time.Sleep(20 * time.Second)
+		got, err := src.Refresh(t.Context(), login("mine"))
+		require.NoError(t, err)
+		require.Equal(t, "a1", got.AccessToken)
+		require.Empty(t, i.reused)
+	})
+}
+
+// A login that was ended, and is in the Store again, as that has forgotten its end, is used: whether Load finds it or a refresh.
+func TestLoginWhoseEndWasForgottenIsUsed(t *testing.T) {
+	for name, failLoad := range map[string]error{"by Load": nil, "by Update": errors.New("busy")} {
+		t.Run(name, func(t *testing.T) {
+			s := newSharedStore(nil)
+			src := &TokenSource{Store: s}
+			s.putRecord(&Record{LoggedOut: true, Login: "l"})
+			s.failLoad = failLoad
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			src.failure = failure{} // as after some time
+			s.putRecord(&Record{Token: login("again"), Login: "l"})
+			require.Equal(t, "again", tokenOf(t, src))
+		})
+	}
+}
