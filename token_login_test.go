@@ -317,112 +317,6 @@ func TestStepUpByLogin(t *testing.T) {
 	})
 }
 
-func TestLogout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		i := &issuer{lifetime: time.Hour}
-		store := newSharedStore(nil)
-		var revoked []string
-		open := func() *TokenSource {
-			return &TokenSource{Fetch: i.fetch, Store: store, Initial: old(), MinRefreshInterval: -1,
-				Revoke: func(_ context.Context, t *oauth2.Token) error { revoked = append(revoked, t.RefreshToken); return nil }}
-		}
-		here, there := open(), open()
-		require.Equal(t, "old", tokenOf(t, here))
-		require.Equal(t, "old", tokenOf(t, there))
-		got, err := here.Refresh(t.Context(), old())
-		require.NoError(t, err)
-		require.NoError(t, here.Logout(t.Context()))
-		require.Equal(t, []string{got.RefreshToken}, revoked, "the newest one")
-		require.True(t, store.record().LoggedOut)
-		for range 3 {
-			_, err = here.Token()
-			require.ErrorIs(t, err, ErrLoginRequired)
-			time.Sleep(time.Minute)
-		}
-		// The other process notices at its next look, and does not bring it back, neither from memory nor from Initial.
-		require.Equal(t, "old", tokenOf(t, there))
-		_, err = there.Refresh(t.Context(), old())
-		require.ErrorIs(t, err, ErrLoginRequired)
-		_, err = there.Token()
-		require.ErrorIs(t, err, ErrLoginRequired)
-		_, err = open().Token()
-		require.ErrorIs(t, err, ErrLoginRequired)
-		require.True(t, store.record().LoggedOut)
-		require.EqualValues(t, 1, i.calls.Load())
-
-		require.NoError(t, here.Set(&oauth2.Token{AccessToken: "again", RefreshToken: "r"}))
-		time.Sleep(time.Minute)
-		require.Equal(t, "again", tokenOf(t, there))
-		require.Equal(t, "again", tokenOf(t, open()))
-	})
-}
-
-func TestLogoutThatFails(t *testing.T) {
-	store := newSharedStore(old())
-	store.failSave = errors.New("disk full")
-	src := &TokenSource{Store: store, Revoke: func(context.Context, *oauth2.Token) error { return errors.New("revocation is down, refresh-0") }}
-	require.Equal(t, "old", tokenOf(t, src))
-	err := src.Logout(t.Context())
-	require.ErrorIs(t, err, store.failSave)
-	require.ErrorContains(t, err, "revoked")
-	require.NotContains(t, err.Error(), "refresh-0")
-}
-
-// A logout while a refresh is under way: what the refresh brings is not put in its place.
-func TestLogoutDuringARefresh(t *testing.T) {
-	for _, hasStore := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			i := &issuer{delay: time.Second, lifetime: time.Hour}
-			src := &TokenSource{Fetch: i.fetch, Initial: old()}
-			store := newSharedStore(nil)
-			if hasStore {
-				src.Store = store
-			}
-			require.Equal(t, "old", tokenOf(t, src))
-			var all sync.WaitGroup
-			all.Go(func() { _, _ = src.Refresh(context.Background(), old()) })
-			time.Sleep(100 * time.Millisecond)
-			require.NoError(t, src.Logout(t.Context()))
-			all.Wait()
-			time.Sleep(time.Minute)
-			_, err := src.Token()
-			require.ErrorIs(t, err, ErrLoginRequired)
-			if hasStore {
-				require.True(t, store.record().LoggedOut)
-			}
-		})
-	}
-}
-
-// The same where there was no token before, so that it looks as if nothing had happened meanwhile.
-func TestLogoutDuringTheFirstFetch(t *testing.T) {
-	for name, takes := range map[string]time.Duration{"in time": time.Second, "after FetchTimeout": 2 * time.Minute} {
-		for _, lostLock := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, lock lost: %v", name, lostLock), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
-						time.Sleep(takes)
-						return &oauth2.Token{AccessToken: "first", RefreshToken: "r"}, nil
-					}}
-					if lostLock { // so that the logout need not wait for the refresh
-						src.Store = unlockedStore{newSharedStore(nil)}
-					}
-					var err error
-					var waiting sync.WaitGroup
-					waiting.Go(func() { _, err = src.Token() })
-					time.Sleep(min(takes, time.Minute) - 100*time.Millisecond)
-					require.NoError(t, src.Logout(t.Context()))
-					waiting.Wait()
-					require.Error(t, err)
-					time.Sleep(time.Hour)
-					_, err = src.Token()
-					require.ErrorIs(t, err, ErrLoginRequired)
-				})
-			})
-		}
-	}
-}
-
 // An unlockedStore is one whose lock keeps nobody out, and that saves only over what it has shown all the same.
 type unlockedStore struct{ *sharedStore }
 
@@ -437,29 +331,6 @@ func (s unlockedStore) Update(ctx context.Context, fn func(context.Context, *Rec
 			return nil, errors.New("another record is there by now")
 		}
 		return r, nil
-	})
-}
-
-// Revoke is asked by the HTTP client that is for the token endpoint, and no longer than a refresh would take.
-func TestRevokeIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		own := &http.Client{}
-		src := &TokenSource{Initial: old(), HTTPClient: own, FetchTimeout: time.Minute, Revoke: func(ctx context.Context, _ *oauth2.Token) error {
-			if ctx.Value(oauth2.HTTPClient) != own {
-				return errors.New("by another client")
-			}
-			<-ctx.Done()
-			return ctx.Err()
-		}}
-		began := time.Now()
-		require.ErrorIs(t, src.Logout(t.Context()), context.DeadlineExceeded)
-		require.Equal(t, time.Minute, time.Since(began))
-		ended, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		src.Initial, began = nil, time.Now()
-		require.NoError(t, src.Set(old()))
-		require.Error(t, src.Logout(ended))
-		require.Equal(t, time.Second, time.Since(began))
 	})
 }
 
@@ -532,21 +403,6 @@ func TestLoginThatIsNotNeededAnyMore(t *testing.T) {
 	})
 }
 
-// A login that has never been used is revoked all the same.
-func TestLogoutRevokesInitial(t *testing.T) {
-	for name, store := range map[string]TokenStore{"no Store": nil, "nothing in the Store": newSharedStore(nil)} {
-		var revoked []string
-		src := &TokenSource{Store: store, Initial: old(), Revoke: func(_ context.Context, t *oauth2.Token) error {
-			revoked = append(revoked, t.RefreshToken)
-			return nil
-		}}
-		require.NoError(t, src.Logout(t.Context()))
-		require.Equal(t, []string{"refresh-0"}, revoked, name)
-		_, err := src.Token()
-		require.ErrorIs(t, err, ErrLoginRequired)
-	}
-}
-
 // Those whose needs a login under way will not meet are united in the next one.
 func TestNextLoginIsForAllWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -572,51 +428,6 @@ func TestNextLoginIsForAllWhoWait(t *testing.T) {
 	})
 }
 
-// Logout ends and revokes the login that there is, whatever was there before it.
-func TestLogoutEndsTheLoginInUse(t *testing.T) {
-	var revoked []string
-	revoke := func(_ context.Context, t *oauth2.Token) error { revoked = append(revoked, t.RefreshToken); return nil }
-	src := &TokenSource{Fetch: new(issuer).fetch, Initial: old(), Revoke: revoke}
-	_, err := src.Refresh(t.Context(), old())
-	require.NoError(t, err)
-	require.NoError(t, src.Logout(t.Context()))
-	require.Equal(t, []string{"refresh-1"}, revoked)
-
-	store := newSharedStore(nil)
-	src = &TokenSource{Store: store}
-	require.NoError(t, src.Set(login("a")))
-	name := store.record().Login
-	require.NotEmpty(t, name)
-	store.putRecord(nil) // it has vanished
-	require.NoError(t, src.Logout(t.Context()))
-	require.Equal(t, &Record{LoggedOut: true, Login: name}, store.record())
-
-	revoked = nil
-	store = newSharedStore(login("a"))
-	src = &TokenSource{Store: store, Revoke: revoke}
-	require.Equal(t, "a", tokenOf(t, src))
-	store.put(login("newer"))
-	require.NoError(t, src.Logout(t.Context()))
-	require.Equal(t, []string{login("newer").RefreshToken}, revoked, "that of another process")
-
-	store = newSharedStore(login("of which nothing is known"))
-	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
-	require.NotEmpty(t, store.record().Login, "it is not taken for an earlier one")
-	ended := &Record{LoggedOut: true} // by a version that gave it no name
-	store.putRecord(ended)
-	require.NoError(t, (&TokenSource{Store: store}).Logout(t.Context()))
-	require.Same(t, ended, store.record(), "it is not ended again")
-}
-
-// A Logout has forgotten the token before the store's lock is free again.
-func TestLogoutForgetsUnderTheLock(t *testing.T) {
-	store := newSharedStore(old())
-	src := &TokenSource{Fetch: new(issuer).fetch, Store: store}
-	require.Equal(t, "old", tokenOf(t, src))
-	src.Store = lockWatch{store, func() { require.Nil(t, src.current.Load()) }}
-	require.NoError(t, src.Logout(t.Context()))
-}
-
 // A lockWatch calls a function before it frees the lock.
 type lockWatch struct {
 	*sharedStore
@@ -628,100 +439,4 @@ func (s lockWatch) Update(ctx context.Context, fn func(context.Context, *Record,
 		defer s.before()
 		return fn(ctx, r, confirm)
 	})
-}
-
-// While OnToken looks at what a refresh has brought, the Store says that a later login was ended: what was brought is not used any more.
-func TestEndIsSeenWhileOnTokenRuns(t *testing.T) {
-	i := &issuer{lifetime: time.Hour}
-	store := newSharedStore(nil)
-	src := &TokenSource{Fetch: i.fetch, Store: store}
-	require.NoError(t, src.Set(&oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: time.Now().Add(-time.Hour)}))
-	src.OnToken = func(*oauth2.Token) {
-		store.putRecord(&Record{LoggedOut: true, Login: "later"})
-		src.noteLook(&Record{LoggedOut: true, Login: "later"}) // as another goroutine does that has looked there
-	}
-	_, err := src.Token()
-	require.ErrorIs(t, err, ErrLoginRequired)
-	require.EqualValues(t, 1, i.calls.Load())
-}
-
-// As above, but it is an earlier login that was ended, and what was refreshed was not saved before: what was brought is in the
-// Store, and is found there. The refresh token is not sent again.
-func TestEndOfAnEarlierLoginIsSeenWhileOnTokenRuns(t *testing.T) {
-	i := &rotatingIssuer{valid: "refresh-new"}
-	store := newSharedStore(nil)
-	store.putRecord(&Record{LoggedOut: true, Login: "earlier"})
-	src := &TokenSource{Fetch: i.fetch, Store: store}
-	store.change(func(s *sharedStore) { s.failLock = errors.New("it is taken") })
-	require.ErrorIs(t, src.Set(expiredLogin("new")), ErrNotSaved)
-	store.change(func(s *sharedStore) { s.failLock = nil })
-	src.OnToken = func(*oauth2.Token) {
-		src.OnToken = nil
-		src.noteLook(&Record{LoggedOut: true, Login: "earlier"}) // as another goroutine does that has looked there before
-	}
-	require.Equal(t, "a1", tokenOf(t, src))
-	require.Empty(t, i.reused)
-}
-
-// A login that was saved before a Logout, and is not in use yet, does not come into use after it.
-func TestLogoutEndsALoginOnItsWay(t *testing.T) {
-	src := &TokenSource{Store: newSharedStore(nil)}
-	k := src.newLogin(login("saved"))
-	require.NoError(t, src.save(t.Context(), k, false))
-	require.NoError(t, src.Logout(t.Context()))
-	src.replace(k)
-	_, err := src.Token()
-	require.ErrorIs(t, err, ErrLoginRequired)
-}
-
-// What is found in the Store before that has saved a logout is not in use after it.
-func TestLogoutEndsWhatIsFoundMeanwhile(t *testing.T) {
-	s := newSharedStore(login("old"))
-	found := false
-	store := &interruptedStore{sharedStore: s}
-	src := &TokenSource{Store: store}
-	store.beforeWrite = func() {
-		store.beforeWrite = func() {}
-		found = tokenOf(t, src) == "old"
-	}
-	require.NoError(t, src.Logout(t.Context()))
-	require.True(t, found)
-	_, err := src.Token()
-	require.ErrorIs(t, err, ErrLoginRequired)
-}
-
-// An interruptedStore does something before it writes.
-type interruptedStore struct {
-	*sharedStore
-	beforeWrite func()
-}
-
-func (s *interruptedStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
-	return s.sharedStore.Update(ctx, func(ctx context.Context, current *Record, confirm func(context.Context) error) (*Record, error) {
-		defer s.beforeWrite()
-		return fn(ctx, current, confirm)
-	})
-}
-
-// While OnToken looks at a login, the Store says that one was ended, or has a later one. Then what Set has saved is not used, for somebody
-// may have ended or replaced that; nor is what it was to replace. The next caller finds in the Store what there is.
-func TestEndIsSeenWhileSetIsUnderWay(t *testing.T) {
-	theirs := &Record{Token: login("theirs"), Login: "theirs"}
-	for name, note := range map[string]func(src *TokenSource){ // as another goroutine does that has looked there
-		"ended": func(src *TokenSource) { src.noteLook(&Record{LoggedOut: true, Login: "another"}) },
-		"later": func(src *TokenSource) { src.noteLook(theirs) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			store := newSharedStore(nil)
-			src := &TokenSource{Store: store}
-			require.NoError(t, src.Set(login("first")))
-			src.OnToken = func(*oauth2.Token) {
-				src.OnToken = nil
-				store.putRecord(theirs)
-				note(src)
-			}
-			require.NoError(t, src.Set(login("second")))
-			require.Equal(t, "theirs", tokenOf(t, src))
-		})
-	}
 }

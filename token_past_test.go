@@ -1,0 +1,220 @@
+package authretry
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// While OnToken is shown a login, another process saves a later one, or a successor, and a refresh finds that. What the refresh brings
+// is used, though it cannot be saved, and not what Set was given: nor does that go into the Store again, whether it was saved or not.
+func TestLaterTokenIsFoundWhileSetIsUnderWay(t *testing.T) {
+	for name, failure := range map[string]error{"saved": nil, "perhaps saved": errors.New("no answer")} {
+		for what, successor := range map[string]bool{"a later login": false, "a successor": true} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { testLaterTokenIsFoundWhileSetIsUnderWay(t, failure, successor) })
+			})
+		}
+	}
+}
+
+func testLaterTokenIsFoundWhileSetIsUnderWay(t *testing.T, failure error, successor bool) {
+	i := &rotatingIssuer{valid: "refresh-theirs", delay: 2 * time.Second}
+	s := newSharedStore(nil)
+	src := &TokenSource{Fetch: i.fetch, Store: s, OnToken: func(*oauth2.Token) { time.Sleep(time.Second) }}
+	all := sync.WaitGroup{}
+	s.change(func(s *sharedStore) { s.failSave = failure })
+	all.Go(func() { _ = src.Set(login("mine")) })
+	synctest.Wait()
+	theirs := &Record{Token: expiredLogin("theirs"), Login: "later"}
+	if successor {
+		theirs.Login = src.used.last.Login
+	}
+	s.putRecord(theirs)
+	all.Go(func() {
+		if got, err := src.Token(); err != nil || got.AccessToken != "a1" {
+			t.Errorf("%v %v", got, err)
+		}
+	})
+	synctest.Wait()
+	s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+	all.Wait()
+	require.Equal(t, "a1", tokenOf(t, src))
+	require.Empty(t, i.reused)
+	s.change(func(s *sharedStore) { s.failSave = nil })
+	time.Sleep(time.Minute)
+	require.Equal(t, "a1", s.get().AccessToken)
+}
+
+// What may have been saved does not replace what came later, though its refresh token was spent here: a later login, a successor.
+func TestSpentTokenIsNotReplacedByAnEarlierOne(t *testing.T) {
+	for name, successor := range map[string]bool{"a later login": false, "a successor": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSharedStore(nil)
+			src := &TokenSource{Store: s}
+			k := src.newLogin(login("mine"))
+			s.failSave = errors.New("no answer")
+			require.Error(t, src.save(t.Context(), k, false))
+			s.failSave = nil
+			src.replace(k)
+			theirs := &Record{Token: login("theirs"), Login: "later"}
+			if successor {
+				theirs.Login = k.login
+			}
+			s.putRecord(theirs)
+			src.spend(&knownToken{token: login("new"), login: theirs.Login, from: "refresh-theirs"})
+			require.NoError(t, src.save(t.Context(), k, true))
+			require.Equal(t, "theirs", s.get().AccessToken)
+			require.Nil(t, src.current.Load(), "the next caller asks the Store")
+		})
+	}
+}
+
+// What the Store has is older than a token that was obtained for that, or for what was spent after it, and for no other.
+func TestTokenCameAfterWhatWasSpentForIt(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	of := func(n string) *Record { return &Record{Token: login(n)} }
+	at := func(n, from string) *knownToken { return &knownToken{token: login(n), from: from} }
+	second, third := at("second", "refresh-first"), at("third", "refresh-second")
+	require.False(t, src.cameAfter(second, of("first")), "nothing was spent")
+	src.spend(second)
+	src.spend(third)
+	require.True(t, src.cameAfter(second, of("first")))
+	require.True(t, src.cameAfter(third, of("first")))
+	require.True(t, src.cameAfter(third, of("second")))
+	require.False(t, src.cameAfter(second, of("second")), "it is itself")
+	require.False(t, src.cameAfter(third, of("another")))
+	require.False(t, src.cameAfter(at("first", ""), of("second")))
+	require.False(t, src.cameAfter(third, nil))
+	require.False(t, src.cameAfter(third, &Record{LoggedOut: true}))
+}
+
+// That a login was ended is also noted where that is overwritten, as a login that has yet to be saved is newer: what was found in the
+// Store before, and is not in use yet, does not come into use any more.
+func TestEndIsNotedThatIsOverwritten(t *testing.T) {
+	for name, overwrite := range map[string]func(t *testing.T, src *TokenSource, s *sharedStore){
+		"by Set": func(t *testing.T, src *TokenSource, s *sharedStore) {
+			require.NoError(t, src.save(t.Context(), src.newLogin(login("new")), false))
+		},
+		"by a refresh": func(t *testing.T, src *TokenSource, s *sharedStore) {
+			s.failLock = errors.New("it is taken")
+			require.ErrorIs(t, src.Set(expiredLogin("new")), ErrNotSaved)
+			s.failLock = nil
+			require.Equal(t, "a1", tokenOf(t, src))
+			src.endedElsewhere(nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := &rotatingIssuer{valid: "refresh-new"}
+			s := newSharedStore(nil)
+			src := &TokenSource{Fetch: i.fetch, Store: s}
+			earlier := &refreshRun{ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+			s.putRecord(&Record{LoggedOut: true, Login: "theirs"})
+			overwrite(t, src, s)
+			require.NotNil(t, s.get())
+			found := src.newKnownToken(login("theirs"))
+			src.publish(earlier, found, nil)
+			require.Nil(t, src.current.Load())
+		})
+	}
+}
+
+// What was spent for a token that does not come into use any more, as the Store has said meanwhile that a login was ended, is not in use
+// any more either: what was in use when the refresh began, or what Set has put there since.
+func TestWhatWasSpentIsNotUsedAfterAnEnd(t *testing.T) {
+	for name, set := range map[string]bool{"then": false, "since": true} {
+		t.Run(name, func(t *testing.T) {
+			src := &TokenSource{Store: newSharedStore(nil), Initial: login("old")}
+			base := src.newKnownToken(src.Initial)
+			src.current.Store(base)
+			run := &refreshRun{base: base, ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+			if set {
+				run.base = nil
+			}
+			k := src.newKnownToken(login("new"))
+			k.from = grantOf(src.Initial)
+			src.noteLook(&Record{LoggedOut: true, Login: "another"})
+			src.publish(run, k, nil)
+			require.Nil(t, src.current.Load())
+			require.NoError(t, run.err, "whoever waits looks into the Store")
+		})
+	}
+}
+
+// Where the Store shows again what was spent for a token, it has lost that token, and has nothing later.
+func TestStoreThatHasLostATokenHasNothingLater(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	k := src.newKnownToken(login("new"))
+	k.from = "refresh-old"
+	src.spend(k)
+	src.noteOwn(k)
+	require.False(t, src.isPast(k))
+	src.noteLook(&Record{Token: login("old")})
+	require.False(t, src.isPast(k))
+	src.noteLook(&Record{Token: login("another")})
+	require.True(t, src.isPast(k))
+}
+
+// A refresh token that was spent is not sent again, though the Store has it still, as what came of it could not be saved, and a Logout
+// has made this process forget that.
+func TestSpentRefreshTokenIsNotSentAfterALogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "refresh-old", delay: 2 * time.Second}
+		s := newSharedStore(login("old"))
+		src := &TokenSource{Fetch: i.fetch, Store: s}
+		require.Equal(t, "old", tokenOf(t, src))
+		src.Refused(t.Context(), login("old"), nil) // starts a refresh, for which nobody waits
+		synctest.Wait()
+		s.change(func(s *sharedStore) { s.failLock, s.failSave = errors.New("down"), errors.New("down") })
+		require.Error(t, src.Logout(t.Context()))
+		s.change(func(s *sharedStore) { s.failLock = nil })
+		require.Equal(t, "old", tokenOf(t, src), "the Store has it still")
+		time.Sleep(3 * time.Second) // what it was spent for arrives, and is not used
+		s.change(func(s *sharedStore) { s.failSave = nil })
+		_, err := src.Refresh(t.Context(), login("old"))
+		require.ErrorIs(t, err, ErrLoginRequired)
+		require.Empty(t, i.reused)
+	})
+}
+
+// A refresh that is late has spent the refresh token of a later login, which the Store has still. Another refresh goes on with what is
+// about to come into use, and does not send the refresh token of the login before.
+func TestRefreshBesideALateOneOfALaterLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &rotatingIssuer{valid: "refresh-theirs", delay: 25 * time.Second}
+		s := newSharedStore(nil)
+		src := &TokenSource{Fetch: i.fetch, Store: s, FetchTimeout: 10 * time.Second}
+		require.NoError(t, src.Set(login("mine")))
+		src.OnToken = func(*oauth2.Token) { time.Sleep(time.Second) }
+		s.putRecord(&Record{Token: expiredLogin("theirs"), Login: "later"})
+		s.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+		src.Refused(t.Context(), login("mine"), nil)
+		time.Sleep(20 * time.Second)
+		got, err := src.Refresh(t.Context(), login("mine"))
+		require.NoError(t, err)
+		require.Equal(t, "a1", got.AccessToken)
+		require.Empty(t, i.reused)
+	})
+}
+
+// A login that was ended, and is in the Store again, as that has forgotten its end, is used: whether Load finds it or a refresh.
+func TestLoginWhoseEndWasForgottenIsUsed(t *testing.T) {
+	for name, failLoad := range map[string]error{"by Load": nil, "by Update": errors.New("busy")} {
+		t.Run(name, func(t *testing.T) {
+			s := newSharedStore(nil)
+			src := &TokenSource{Store: s}
+			s.putRecord(&Record{LoggedOut: true, Login: "l"})
+			s.failLoad = failLoad
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			src.failure = failure{} // as after some time
+			s.putRecord(&Record{Token: login("again"), Login: "l"})
+			require.Equal(t, "again", tokenOf(t, src))
+		})
+	}
+}
