@@ -254,7 +254,7 @@ func TestLogoutEndsWhatIsFoundMeanwhile(t *testing.T) {
 	store := &interruptedStore{sharedStore: s}
 	src := &TokenSource{Store: store}
 	store.beforeWrite = func() {
-		store.beforeWrite = func() {}
+		store.beforeWrite = nil
 		found = tokenOf(t, src) == "old"
 	}
 	require.NoError(t, src.Logout(t.Context()))
@@ -263,17 +263,64 @@ func TestLogoutEndsWhatIsFoundMeanwhile(t *testing.T) {
 	require.ErrorIs(t, err, ErrLoginRequired)
 }
 
-// An interruptedStore does something before it writes.
+// What Set was given before a Logout, and may not have saved, does not come into use while the Store is told; what it is given when
+// the Store has been told stays.
+func TestLogoutAndASetThatIsNotSaved(t *testing.T) {
+	s := newSharedStore(login("old"))
+	store := &interruptedStore{sharedStore: s}
+	src := &TokenSource{Store: store}
+	before := src.newLogin(login("before"))
+	s.failSave = errors.New("no answer")
+	require.Error(t, src.save(t.Context(), before, false))
+	s.failSave = nil
+	store.beforeWrite = func() { src.replace(before) }
+	require.NoError(t, src.Logout(t.Context()))
+	store.beforeWrite = nil
+	_, err := src.Token()
+	require.ErrorIs(t, err, ErrLoginRequired)
+
+	require.NoError(t, src.Set(login("again")))
+	store.afterUpdate = func() {
+		store.afterUpdate = nil
+		s.failLock = errors.New("down")
+		require.ErrorIs(t, src.Set(login("after")), ErrNotSaved)
+	}
+	require.NoError(t, src.Logout(t.Context()))
+	require.Equal(t, "after", tokenOf(t, src))
+}
+
+// What a refresh has obtained before a Logout, and is not in use yet, is not what another refresh goes on with.
+func TestLogoutForgetsWhatIsComing(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	k := src.newKnownToken(login("new"))
+	k.from = "refresh-old"
+	src.spend(k)
+	coming, err := src.newerFor(&refreshRun{}, nil)
+	require.NoError(t, err)
+	require.Equal(t, k, coming)
+	require.NoError(t, src.Logout(t.Context()))
+	coming, err = src.newerFor(&refreshRun{}, nil)
+	require.NoError(t, err)
+	require.Nil(t, coming)
+}
+
+// An interruptedStore does something before it writes, and after Update.
 type interruptedStore struct {
 	*sharedStore
-	beforeWrite func()
+	beforeWrite, afterUpdate func()
 }
 
 func (s *interruptedStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
-	return s.sharedStore.Update(ctx, func(ctx context.Context, current *Record, confirm func(context.Context) error) (*Record, error) {
-		defer s.beforeWrite()
+	err := s.sharedStore.Update(ctx, func(ctx context.Context, current *Record, confirm func(context.Context) error) (*Record, error) {
+		if s.beforeWrite != nil {
+			defer s.beforeWrite()
+		}
 		return fn(ctx, current, confirm)
 	})
+	if s.afterUpdate != nil {
+		s.afterUpdate()
+	}
+	return err
 }
 
 // While OnToken looks at a login, the Store says that one was ended, or has a later one. Then what Set has saved is not used, for somebody

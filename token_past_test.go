@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -199,22 +200,72 @@ func TestRefreshBesideALateOneOfALaterLogin(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "a1", got.AccessToken)
 		require.Empty(t, i.reused)
+		s.change(func(s *sharedStore) { s.failSave = nil })
+		time.Sleep(time.Minute)
+		require.Equal(t, "a1", s.get().AccessToken, "it is saved in the end")
 	})
 }
 
-// A login that was ended, and is in the Store again, as that has forgotten its end, is used: whether Load finds it or a refresh.
+// A login that was ended, and is in the Store again, as that has forgotten its end, is used: whether Load finds it or a refresh, as it
+// is or refreshed.
 func TestLoginWhoseEndWasForgottenIsUsed(t *testing.T) {
 	for name, failLoad := range map[string]error{"by Load": nil, "by Update": errors.New("busy")} {
-		t.Run(name, func(t *testing.T) {
-			s := newSharedStore(nil)
-			src := &TokenSource{Store: s}
-			s.putRecord(&Record{LoggedOut: true, Login: "l"})
-			s.failLoad = failLoad
-			_, err := src.Token()
-			require.ErrorIs(t, err, ErrLoginRequired)
-			src.failure = failure{} // as after some time
-			s.putRecord(&Record{Token: login("again"), Login: "l"})
-			require.Equal(t, "again", tokenOf(t, src))
-		})
+		for what, token := range map[string]*oauth2.Token{"good": login("again"), "expired": expiredLogin("again")} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				i := &rotatingIssuer{valid: "refresh-again"}
+				s := newSharedStore(nil)
+				src := &TokenSource{Store: s, Fetch: i.fetch}
+				s.putRecord(&Record{LoggedOut: true, Login: "l"})
+				s.failLoad = failLoad
+				_, err := src.Token()
+				require.ErrorIs(t, err, ErrLoginRequired)
+				src.failure = failure{} // as after some time
+				s.putRecord(&Record{Token: token, Login: "l"})
+				require.NotEmpty(t, tokenOf(t, src))
+			})
+		}
 	}
+}
+
+// That Load says that a login was ended counts only if nothing else is known since it began.
+func TestEndThatLoadHasSeenMayBeOver(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	ended, later := &Record{LoggedOut: true, Login: "l"}, &Record{Token: login("later"), Login: "later"}
+	looks := src.looks()
+	src.noteLook(later)
+	require.False(t, src.noteEnd(ended, looks))
+	require.Equal(t, later, src.used.last)
+	require.True(t, src.noteEnd(ended, src.looks()))
+	require.Equal(t, ended, src.used.last)
+}
+
+// Initial comes into use though it cannot be saved, also where the Store has had something before, and has lost it.
+func TestInitialIsUsedWhereTheStoreHasLostWhatItHad(t *testing.T) {
+	s := newSharedStore(expiredLogin("lost"))
+	src := &TokenSource{Initial: login("initial"), Store: s, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		return nil, errors.New("down")
+	}}
+	_, err := src.Token()
+	require.Error(t, err)
+	src.failure = failure{} // as after some time
+	s.putRecord(nil)
+	s.failSave = errors.New("disk full")
+	require.Equal(t, "initial", tokenOf(t, src))
+}
+
+// A refresh token that was refused for good is not sent again where the Store can only be read under its lock.
+func TestRefusedRefreshTokenIsNotSentAgainUnderTheLock(t *testing.T) {
+	s := newSharedStore(expiredLogin("old"))
+	s.failLoad = errors.New("busy")
+	calls := 0
+	src := &TokenSource{Store: s, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		calls++
+		return nil, refusal(400, "invalid_grant")
+	}}
+	for range 3 {
+		_, err := src.Token()
+		require.ErrorIs(t, err, ErrLoginRequired)
+		src.failure = failure{} // as after some time
+	}
+	require.Equal(t, 1, calls)
 }

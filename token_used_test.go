@@ -419,17 +419,24 @@ func TestLoginThatWasEndedIsPast(t *testing.T) {
 
 // That a login was ended waits for who is being shown a token: OnToken sees what comes of it last.
 func TestEndOfALoginWaitsForOnToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src := &TokenSource{Initial: old()}
-		require.Equal(t, "old", tokenOf(t, src))
-		src.publishing.Lock()
-		go src.endedElsewhere(nil)
-		synctest.Wait()
-		require.NotNil(t, src.current.Load())
-		src.publishing.Unlock()
-		synctest.Wait()
-		require.Nil(t, src.current.Load())
-	})
+	for name, note := range map[string]func(src *TokenSource){
+		"ended":    func(src *TokenSource) { src.endedElsewhere(nil) },
+		"replaced": func(src *TokenSource) { src.replacedElsewhere(src.current.Load()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := &TokenSource{Initial: old()}
+				require.Equal(t, "old", tokenOf(t, src))
+				src.publishing.Lock()
+				go note(src)
+				synctest.Wait()
+				require.NotNil(t, src.current.Load())
+				src.publishing.Unlock()
+				synctest.Wait()
+				require.Nil(t, src.current.Load())
+			})
+		})
+	}
 }
 
 // A login that is found to be ended when its token is saved at last is past: nothing that comes of it is used any more.
