@@ -269,3 +269,23 @@ func TestRefusedRefreshTokenIsNotSentAgainUnderTheLock(t *testing.T) {
 	}
 	require.Equal(t, 1, calls)
 }
+
+// What is being refreshed stays in use until that has ended, whatever is found to be past meanwhile; and nothing is sent for a token that
+// is not in use any more.
+func TestWhatIsBeingRefreshedStays(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil)}
+	base, k := src.newLogin(login("base")), src.newLogin(login("saved"))
+	base.unsaved.Store(nil)
+	src.current.Store(base)
+	src.running = &refreshRun{base: base, ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+	require.NoError(t, src.save(t.Context(), k, false))
+	src.noteLook(&Record{Token: login("theirs"), Login: "theirs"})
+	src.replace(k)
+	require.Equal(t, base, src.current.Load())
+	src.running = nil
+	src.replace(k)
+	require.Nil(t, src.current.Load(), "the next caller looks into the Store")
+
+	_, err := src.newerFor(&refreshRun{base: base}, base.token)
+	require.ErrorIs(t, err, errReplaced)
+}
