@@ -289,3 +289,75 @@ func TestWhatIsBeingRefreshedStays(t *testing.T) {
 	_, err := src.newerFor(&refreshRun{base: base}, base.token)
 	require.ErrorIs(t, err, errReplaced)
 }
+
+// Nor does a login that is past end what is later: what has yet to be saved, or is of the login that was found.
+func TestLoginThatIsPastDoesNotEndALaterOne(t *testing.T) {
+	theirs := &Record{Token: login("theirs"), Login: "theirs"}
+	for name, change := range map[string]func(k *knownToken){
+		"not saved":          func(k *knownToken) { k.unsaved.Store(&unsaved{}) },
+		"of the login found": func(k *knownToken) { k.login = "theirs" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := &TokenSource{Store: newSharedStore(nil)}
+			k := src.newLogin(login("saved"))
+			later := src.newKnownToken(login("later"))
+			later.received = k.received.Add(time.Second)
+			change(later)
+			src.current.Store(later)
+			require.NoError(t, src.save(t.Context(), k, false))
+			src.noteLook(theirs)
+			src.replace(k)
+			require.Equal(t, later, src.current.Load())
+		})
+	}
+}
+
+// What a refresh has obtained is what the Store was to get last.
+func TestRefreshNotesWhatTheStoreIsToGet(t *testing.T) {
+	i := &rotatingIssuer{valid: "refresh-old"}
+	src := &TokenSource{Store: newSharedStore(expiredLogin("old")), Fetch: i.fetch}
+	require.Equal(t, "a1", tokenOf(t, src))
+	require.True(t, src.used.isOwn)
+	require.Equal(t, "a1", src.used.last.Token.AccessToken)
+}
+
+// A store that shows what others save while a refresh waits for its lock says that a login was ended: that ends the refresh, unless
+// something else was seen under the lock meanwhile.
+func TestEndThatIsSeenWhileWaitingForTheLock(t *testing.T) {
+	for name, isOver := range map[string]bool{"it is so": false, "it is over": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSharedStore(login("again"))
+			s.failLoad = errors.New("busy")
+			src := &TokenSource{}
+			store := &showingStore{sharedStore: s, shown: &Record{LoggedOut: true, Login: "theirs"}}
+			if isOver {
+				store.before = func() { src.noteLook(&Record{Token: login("again"), Login: "later"}) }
+			}
+			src.Store = store
+			got, err := src.Token()
+			if isOver {
+				require.NoError(t, err)
+				require.Equal(t, "again", got.AccessToken)
+			} else {
+				require.ErrorIs(t, err, ErrLoginRequired)
+			}
+		})
+	}
+}
+
+// A showingStore shows a Record before it gets the lock.
+type showingStore struct {
+	*sharedStore
+	before func()
+	shown  *Record
+}
+
+func (s *showingStore) UpdateUnless(ctx context.Context, enough func(*Record) bool, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	if s.before != nil {
+		s.before()
+	}
+	if enough(s.shown) {
+		return nil
+	}
+	return s.Update(ctx, fn)
+}
