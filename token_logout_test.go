@@ -263,6 +263,17 @@ func TestLogoutEndsWhatIsFoundMeanwhile(t *testing.T) {
 	require.ErrorIs(t, err, ErrLoginRequired)
 }
 
+// Nor does it come into use after the logout, if it was found before.
+func TestLogoutEndsWhatWasFoundBeforeIt(t *testing.T) {
+	store := &interruptedStore{sharedStore: newSharedStore(login("old"))}
+	src := &TokenSource{Store: store}
+	k := src.newKnownToken(login("old"))
+	store.beforeWrite = func() { k.looks = src.looks() }
+	require.NoError(t, src.Logout(t.Context()))
+	src.publish(&refreshRun{logouts: src.logouts, ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}, k, nil)
+	require.Nil(t, src.current.Load())
+}
+
 // What Set was given before a Logout, and may not have saved, does not come into use while the Store is told; what it is given when
 // the Store has been told stays.
 func TestLogoutAndASetThatIsNotSaved(t *testing.T) {
