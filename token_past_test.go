@@ -361,3 +361,25 @@ func (s *showingStore) UpdateUnless(ctx context.Context, enough func(*Record) bo
 	}
 	return s.Update(ctx, fn)
 }
+
+// What has been spent is not saved again: what came of it is about to take its place.
+func TestWhatWasSpentIsNotSavedAgain(t *testing.T) {
+	s := newSharedStore(nil)
+	src := &TokenSource{Store: s}
+	k := src.newLogin(login("mine"))
+	s.failSave = errors.New("no answer")
+	require.Error(t, src.save(t.Context(), k, false))
+	s.failSave = nil
+	src.replace(k)
+	src.spend(&knownToken{token: login("new"), login: k.login, from: "refresh-mine"})
+	require.NoError(t, src.save(t.Context(), k, true))
+	require.Nil(t, s.record())
+}
+
+// A refresh that has waited for the Store's lock sends nothing after a Logout.
+func TestNothingIsSentAfterALogout(t *testing.T) {
+	src := &TokenSource{Store: newSharedStore(nil), Fetch: (&rotatingIssuer{}).fetch}
+	run := &refreshRun{ctx: newRefreshContext(t.Context(), src)}
+	require.NoError(t, src.Logout(t.Context()))
+	require.ErrorIs(t, src.fetch(t.Context(), run, login("old"), nil), errForgotten)
+}
