@@ -322,8 +322,3 @@ func grantOf(t *oauth2.Token) string {
 	}
 	return t.RefreshToken
 }
-
-// isSameToken reports whether two tokens are one, as it was obtained.
-func isSameToken(a, b *oauth2.Token) bool {
-	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
-}

@@ -185,3 +185,8 @@ func checkToken(t *oauth2.Token) error {
 	}
 	return nil
 }
+
+// isSameToken reports whether two tokens are one, as it was obtained.
+func isSameToken(a, b *oauth2.Token) bool {
+	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
+}

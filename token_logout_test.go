@@ -280,10 +280,7 @@ func TestLogoutAndASetThatIsNotSaved(t *testing.T) {
 	s := newSharedStore(login("old"))
 	store := &interruptedStore{sharedStore: s}
 	src := &TokenSource{Store: store}
-	before := src.newLogin(login("before"))
-	s.failSave = errors.New("no answer")
-	require.Error(t, src.save(t.Context(), before, false))
-	s.failSave = nil
+	before := perhapsSaved(t, src, s, "before")
 	store.beforeWrite = func() { src.replace(before) }
 	require.NoError(t, src.Logout(t.Context()))
 	store.beforeWrite = nil

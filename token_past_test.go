@@ -52,16 +52,22 @@ func testLaterTokenIsFoundWhileSetIsUnderWay(t *testing.T, failure error, succes
 	require.Equal(t, "a1", s.get().AccessToken)
 }
 
+// perhapsSaved returns a login that the Store was to get, and of which it has not said that it has.
+func perhapsSaved(t *testing.T, src *TokenSource, s *sharedStore, name string) *knownToken {
+	k := src.newLogin(login(name))
+	s.failSave = errors.New("no answer")
+	require.Error(t, src.save(t.Context(), k, false))
+	s.failSave = nil
+	return k
+}
+
 // What may have been saved does not replace what came later, though its refresh token was spent here: a later login, a successor.
 func TestSpentTokenIsNotReplacedByAnEarlierOne(t *testing.T) {
 	for name, successor := range map[string]bool{"a later login": false, "a successor": true} {
 		t.Run(name, func(t *testing.T) {
 			s := newSharedStore(nil)
 			src := &TokenSource{Store: s}
-			k := src.newLogin(login("mine"))
-			s.failSave = errors.New("no answer")
-			require.Error(t, src.save(t.Context(), k, false))
-			s.failSave = nil
+			k := perhapsSaved(t, src, s, "mine")
 			src.replace(k)
 			theirs := &Record{Token: login("theirs"), Login: "later"}
 			if successor {
@@ -221,7 +227,7 @@ func TestLoginWhoseEndWasForgottenIsUsed(t *testing.T) {
 				require.ErrorIs(t, err, ErrLoginRequired)
 				src.failure = failure{} // as after some time
 				s.putRecord(&Record{Token: token, Login: "l"})
-				require.NotEmpty(t, tokenOf(t, src))
+				require.Equal(t, map[string]string{"good": "again", "expired": "a1"}[what], tokenOf(t, src))
 			})
 		}
 	}
@@ -366,10 +372,7 @@ func (s *showingStore) UpdateUnless(ctx context.Context, enough func(*Record) bo
 func TestWhatWasSpentIsNotSavedAgain(t *testing.T) {
 	s := newSharedStore(nil)
 	src := &TokenSource{Store: s}
-	k := src.newLogin(login("mine"))
-	s.failSave = errors.New("no answer")
-	require.Error(t, src.save(t.Context(), k, false))
-	s.failSave = nil
+	k := perhapsSaved(t, src, s, "mine")
 	src.replace(k)
 	src.spend(&knownToken{token: login("new"), login: k.login, from: "refresh-mine"})
 	require.NoError(t, src.save(t.Context(), k, true))
@@ -382,4 +385,18 @@ func TestNothingIsSentAfterALogout(t *testing.T) {
 	run := &refreshRun{ctx: newRefreshContext(t.Context(), src)}
 	require.NoError(t, src.Logout(t.Context()))
 	require.ErrorIs(t, src.fetch(t.Context(), run, login("old"), nil), errForgotten)
+}
+
+// A refresh token that the token endpoint gives anew is good, although it was spent before.
+func TestRefreshTokenThatIsGivenAnewIsSent(t *testing.T) {
+	var sent []string
+	src := &TokenSource{Initial: login("a"), MinRefreshInterval: -1, Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+		sent = append(sent, r.Previous.RefreshToken)
+		return login([]string{"b", "a"}[(len(sent)-1)%2]), nil
+	}}
+	for range 4 {
+		_, err := src.Refresh(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{"refresh-a", "refresh-b", "refresh-a", "refresh-b"}, sent)
 }

@@ -61,7 +61,7 @@ func (s *TokenSource) replacedElsewhere(k *knownToken) {
 }
 
 // endedElsewhere notes that the Store has said that the login was ended. Of tokens that have yet to be saved, that concerns k only. It
-// is called under the Store's lock, too.
+// is called under the Store's lock, too, but for a Logout, which has told the Store itself.
 func (s *TokenSource) endedElsewhere(k *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()

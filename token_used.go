@@ -51,6 +51,7 @@ func (s *TokenSource) spend(k *knownToken) {
 	defer s.mu.Unlock()
 	u := s.usedHere()
 	u.coming = k
+	u.spent = slices.DeleteFunc(u.spent, func(spent string) bool { return spent == k.token.RefreshToken }) // it has been given anew
 	if !slices.Contains(u.spent, k.from) {
 		u.spent = keptLast(u.spent, k.from, maxSpent)
 	}
@@ -86,11 +87,11 @@ func (s *TokenSource) hasSpent(t *oauth2.Token) bool {
 func (s *TokenSource) cameAfter(k *knownToken, stored *Record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.used.haveSpentFor(k, stored)
+	return s.used.cameAfter(k, stored)
 }
 
-// haveSpentFor is cameAfter. The caller holds mu.
-func (u *usedGrants) haveSpentFor(k *knownToken, stored *Record) bool {
+// cameAfter is TokenSource.cameAfter. The caller holds mu.
+func (u *usedGrants) cameAfter(k *knownToken, stored *Record) bool {
 	if u == nil || stored == nil || k.from == "" || grantOf(stored.Token) == "" {
 		return false
 	}
@@ -160,7 +161,7 @@ func (s *TokenSource) looks() uint {
 	return s.used.looks
 }
 
-// noteLook notes what was seen in the Store under its lock, and returns how many looks there were.
+// noteLook notes what was seen in the Store under its lock, or what it was told in a Logout, and returns how many looks there were.
 func (s *TokenSource) noteLook(stored *Record) uint {
 	if stored == nil {
 		return s.looks()
@@ -213,7 +214,7 @@ func (s *TokenSource) isPast(k *knownToken) bool {
 	switch u := k.unsaved.Load(); {
 	case k.isOf(s.used.ended):
 		return true
-	case last.Token != nil && isSameToken(last.Token, k.token), s.used.haveSpentFor(k, last):
+	case last.Token != nil && isSameToken(last.Token, k.token), s.used.cameAfter(k, last):
 		return false
 	case u == nil:
 		return s.used.looks != k.looks

@@ -443,10 +443,7 @@ func TestEndOfALoginWaitsForOnToken(t *testing.T) {
 func TestEndThatIsFoundWhenATokenIsSavedIsNoted(t *testing.T) {
 	s := newSharedStore(nil)
 	src := &TokenSource{Store: s}
-	k := src.newLogin(login("a"))
-	s.failSave = errors.New("disk full")
-	require.Error(t, src.save(t.Context(), k, false))
-	s.failSave = nil
+	k := perhapsSaved(t, src, s, "a")
 	s.putRecord(&Record{LoggedOut: true, Login: k.login})
 	require.False(t, src.isPast(k))
 	require.NoError(t, src.save(t.Context(), k, false))
