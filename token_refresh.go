@@ -147,7 +147,6 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 				return nil, fetchErr
 			}
 		}
-		k.unsaved.CompareAndSwap(nil, &unsaved{has: stored})
 		return k.record(), nil
 	})
 	k := run.fetched.Load()
@@ -180,9 +179,17 @@ func (s *TokenSource) initial(run *refreshRun, stored *Record) *knownToken {
 		return nil
 	}
 	k.isInitial = true
-	s.noteOwn(k)
-	run.fetched.Store(k)
+	s.obtained(run, k, stored)
 	return k
+}
+
+// obtained makes k the result of the run. If there is a Store, which has stored, k has yet to be saved there.
+func (s *TokenSource) obtained(run *refreshRun, k *knownToken, stored *Record) {
+	if s.Store != nil {
+		k.unsaved.Store(&unsaved{has: stored}) // before it can be published, which may be at once: the time may be up
+		s.noteOwn(k)
+	}
+	run.fetched.Store(k)
 }
 
 // mayBegin reports whether Initial may still come into use.
@@ -259,8 +266,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	k.asked = k.asked.and(run.needs)
 	k.asked.scopes = nil
 	s.spend(k)
-	s.noteOwn(k)
-	run.fetched.Store(k)
+	s.obtained(run, k, stored)
 	if !isSubset(run.scopes, k.scopes) {
 		run.lacks = true
 		return notGranted("the authorization server has granted less than was asked for; the user or the client may not have that scope")

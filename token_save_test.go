@@ -407,6 +407,28 @@ func (s unheardStore) Update(ctx context.Context, fn func(context.Context, *Reco
 	return err
 }
 
+// The time of a refresh may be up in the moment in which it has its token, before the Store is told of that: the token is in use from
+// then on, and is saved later.
+func TestTokenThatComesAsTheTimeEndsIsSaved(t *testing.T) {
+	for name, initial := range map[string]*oauth2.Token{"from Fetch": nil, "Initial": login("a1")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSharedStore(nil)
+				src := &TokenSource{Store: s, Initial: initial, Fetch: new(rotatingIssuer).fetch}
+				run := &refreshRun{ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+				if src.initial(run, nil) == nil {
+					require.NoError(t, src.fetch(t.Context(), run, nil, nil))
+				}
+				src.end(t.Context(), run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
+				require.Equal(t, "a1", tokenOf(t, src))
+				time.Sleep(time.Minute)
+				require.NotNil(t, s.record())
+				require.Equal(t, "a1", s.get().AccessToken)
+			})
+		})
+	}
+}
+
 // A login that could not be saved is not saved any more where another one has taken its place.
 func TestReplacedLoginIsNotSavedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -185,9 +185,6 @@ func (s *TokenSource) noteEnd(stored *Record, looks uint) bool {
 
 // noteOwn notes that the Store is about to get k, and is called under its lock.
 func (s *TokenSource) noteOwn(k *knownToken) {
-	if s.Store == nil {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k.looks = s.usedHere().note(k.record(), true)
