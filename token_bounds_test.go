@@ -70,7 +70,18 @@ func TestSuccessorIsKnownByTheRefreshToken(t *testing.T) {
 	require.False(t, (&knownToken{token: &oauth2.Token{AccessToken: "new"}}).succeeds(&knownToken{token: &oauth2.Token{AccessToken: "a"}}))
 }
 
-// So are those that were refused for good.
+// Of two tokens of one login, the one that became known later is newer, also where the clock shows the same for both.
+func TestEarlierTokenDoesNotSucceedALaterOne(t *testing.T) {
+	src := new(TokenSource)
+	first, second := src.newKnownToken(login("first")), src.newKnownToken(login("second"))
+	first.login, second.login = "theirs", "theirs"
+	second.received = first.received
+	require.True(t, second.succeeds(first))
+	require.False(t, first.succeeds(second))
+	require.False(t, first.succeeds(first))
+}
+
+// The refresh tokens that were refused for good are bounded, too.
 func TestRefusedRefreshTokensAreBounded(t *testing.T) {
 	src := new(TokenSource)
 	for i := range 100 {

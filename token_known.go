@@ -13,6 +13,7 @@ import (
 // A knownToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
 type knownToken struct {
 	token    *oauth2.Token
+	number   uint64        // of all those that have become known to the TokenSource, in order
 	received time.Time     // with a monotonic reading
 	lifetime time.Duration // from received; 0 if it had expired by then
 	expiry   int64         // by the wall clock, in Unix microseconds
@@ -89,7 +90,7 @@ func (k *knownToken) succeeds(other *knownToken) bool {
 	case k.from != "" && k.from == grantOf(other.token):
 		return true
 	}
-	return other.isOf(k.login) && k.token.AccessToken != other.token.AccessToken && !k.received.Before(other.received)
+	return other.isOf(k.login) && k.token.AccessToken != other.token.AccessToken && k.number > other.number
 }
 
 // meets reports whether the token is good for what is needed, for all that is known.
@@ -121,7 +122,7 @@ const maxGranted = 1 << 12
 // newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.
 func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
 	own := *t
-	k := &knownToken{token: &own, received: time.Now(), lifetime: forever, expiry: math.MaxInt64, scopes: grantedScopes(t)}
+	k := &knownToken{token: &own, number: s.known.Add(1), received: time.Now(), lifetime: forever, expiry: math.MaxInt64, scopes: grantedScopes(t)}
 	if !t.Expiry.IsZero() {
 		// By both clocks: the monotonic one does not count the time that the machine sleeps, and the wall clock may be set back.
 		k.lifetime = max(0, t.Expiry.Sub(k.received))

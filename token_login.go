@@ -212,7 +212,7 @@ func (s *TokenSource) endUpTo(k *knownToken) {
 	current, last := s.current.Load(), s.used.last
 	switch {
 	case current == nil, last.Token != nil && current.isOf(last.Login), s.running != nil && s.running.base == current:
-	case current.unsaved.Load() != nil && current.received.After(k.received):
+	case current.unsaved.Load() != nil && current.number > k.number:
 	case !s.used.isOwn:
 		s.endCurrent()
 	}

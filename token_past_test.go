@@ -307,7 +307,6 @@ func TestLoginThatIsPastDoesNotEndALaterOne(t *testing.T) {
 			src := &TokenSource{Store: newSharedStore(nil)}
 			k := src.newLogin(login("saved"))
 			later := src.newKnownToken(login("later"))
-			later.received = k.received.Add(time.Second)
 			change(later)
 			src.current.Store(later)
 			require.NoError(t, src.save(t.Context(), k, false))
