@@ -143,11 +143,13 @@ func TestWhatWasSpentIsNotUsedAfterAnEnd(t *testing.T) {
 			if set {
 				run.base = nil
 			}
+			began := run.base
 			k := src.newKnownToken(login("new"))
 			k.from = grantOf(src.Initial)
 			src.noteLook(&Record{LoggedOut: true, Login: "another"})
 			src.publish(run, k, nil)
 			require.Nil(t, src.current.Load())
+			require.True(t, run.base == began, "the goroutine of a run whose time is up may be reading it")
 			require.NoError(t, run.err, "whoever waits looks into the Store")
 		})
 	}

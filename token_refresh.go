@@ -20,7 +20,7 @@ type refreshRun struct {
 	fetched  atomic.Pointer[knownToken] // what it has obtained
 	ended    atomic.Bool                // and reported to the listener
 	isOthers bool                       // it is that of an earlier run, which sees to its saving
-	lacks    bool                       // something of what was asked for was not granted
+	lacks    bool                       // fetched lacks something of what was asked for; set before it
 
 	// Of a Login:
 	waiters int                // guarded by TokenSource.mu
@@ -266,9 +266,9 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	k.asked = k.asked.and(run.needs)
 	k.asked.scopes = nil
 	s.spend(k)
+	run.lacks = !isSubset(run.scopes, k.scopes)
 	s.obtained(run, k, stored)
-	if !isSubset(run.scopes, k.scopes) {
-		run.lacks = true
+	if run.lacks {
 		return notGranted("the authorization server has granted less than was asked for; the user or the client may not have that scope")
 	}
 	if k.lifetime == 0 {
@@ -431,17 +431,17 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	if s.used != nil && s.used.coming == run.fetched.Load() {
 		s.used.coming = nil
 	}
-	current := s.current.Load()
+	current, base := s.current.Load(), run.base
 	ends := false // whether the current token is of no use any more
 	switch {
 	case s.used != nil && k.isOf(s.used.ended):
 		k, err = nil, errLoggedOut
 	case s.isPast(k) && (k.unsaved.Load() == nil || !s.used.isOwn): // a later login of our own takes its place in a moment
-		ends = current == run.base || k.succeeds(current) // and was spent for k
-		k, err = nil, nil                                 // the next caller finds in the Store what there is
+		ends = current == base || k.succeeds(current) // and was spent for k
+		k, err = nil, nil                             // the next caller finds in the Store what there is
 	}
 	if err == error(errLoggedOut) {
-		ends = current == run.base || current != nil && current.unsaved.Load() == nil
+		ends = current == base || current != nil && current.unsaved.Load() == nil
 	}
 	now := time.Now()
 	switch {
@@ -450,8 +450,8 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 		s.failure, s.begun, s.ended = failure{}, true, false
 	case ends:
 		s.endCurrent()
-		if current == run.base {
-			run.base = nil
+		if current == base {
+			base = nil
 		}
 	}
 	if s.running == run {
@@ -460,18 +460,18 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	current = s.current.Load()
 	switch {
 	case run.over:
-	case k == nil && (current != run.base || err == nil):
+	case k == nil && (current != base || err == nil):
 		s.supersede(run)
 	case err == nil:
 		run.finish(k.token, nil)
-	case run.lacks && k != nil:
+	case k != nil && run.lacks:
 		s.lacking = now.Add(s.refusalInterval())
 		run.finish(k.token, err) // which is good for who has asked for no more than there was
 	case !run.none(), run.challenge == nil && errors.Is(err, ErrChallengeRequired):
-		run.base.unrefuse()
+		base.unrefuse()
 		run.finish(nil, err) // it concerns who has asked, and nothing else
 	default:
-		run.base.unrefuse()
+		base.unrefuse()
 		if k == nil || !k.usable(now) {
 			s.failure = run.failure.next(err, current, s, now)
 			if current != nil {

@@ -321,6 +321,31 @@ func TestTokenThatLacksAScopeIsGoodForTheOthers(t *testing.T) {
 	})
 }
 
+// The time of a refresh may be up in the moment in which such a token comes: it is known by then that it lacks something, which the
+// race detector can tell.
+func TestTokenThatLacksAScopeAsTheTimeEnds(t *testing.T) {
+	src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		return (&oauth2.Token{AccessToken: "less"}).WithExtra(map[string]any{"scope": "read"}), nil
+	}}
+	d, err := newDemand(&TokenRequest{Scopes: []string{"write"}})
+	require.NoError(t, err)
+	run := &refreshRun{demand: d, ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+	var overdue sync.WaitGroup
+	overdue.Go(func() {
+		for run.fetched.Load() == nil {
+			runtime.Gosched()
+		}
+		src.end(t.Context(), run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
+	})
+	require.ErrorContains(t, src.fetch(t.Context(), run, nil, nil), "granted less")
+	overdue.Wait()
+	got, err, ours := run.result(&d)
+	require.Nil(t, got)
+	require.ErrorContains(t, err, "took too long")
+	require.True(t, ours)
+	require.Equal(t, "less", tokenOf(t, src), "it is good for who has asked for nothing more")
+}
+
 // A token that could not be replaced goes to those again who have refused it.
 func TestFailedRefreshForgetsWhoHasRefused(t *testing.T) {
 	i := &issuer{}
