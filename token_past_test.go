@@ -401,3 +401,56 @@ func TestRefreshTokenThatIsGivenAnewIsSent(t *testing.T) {
 	}
 	require.Equal(t, []string{"refresh-a", "refresh-b", "refresh-a", "refresh-b"}, sent)
 }
+
+// A refresh spends what the Store has, and its token cannot be saved at first. Meanwhile a run that began before has put something earlier to
+// use, or what was in use was ended. The token is used, and saved later: nobody else has it. What is later than it stays.
+func TestUnsavedTokenIsNotLostToAnEarlierOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		current func(src *TokenSource, k *knownToken) *knownToken
+		stays   bool
+	}{
+		"an earlier one": {func(src *TokenSource, k *knownToken) *knownToken {
+			found := src.newKnownToken(login("found"))
+			found.looks = k.looks - 1
+			return found
+		}, false},
+		"a later one": {func(src *TokenSource, k *knownToken) *knownToken {
+			found := src.newKnownToken(login("found"))
+			found.looks = k.looks + 1
+			return found
+		}, true},
+		"nothing": {func(*TokenSource, *knownToken) *knownToken { return nil }, false},
+		"nothing, after a logout": {func(src *TokenSource, _ *knownToken) *knownToken {
+			src.logouts++
+			return nil
+		}, true},
+		"a login that is not saved": {func(src *TokenSource, _ *knownToken) *knownToken { return src.newLogin(login("mine")) }, true},
+		"a later one, and it was saved": {func(src *TokenSource, k *knownToken) *knownToken {
+			k.unsaved.Store(nil)
+			return src.newKnownToken(login("found"))
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSharedStore(login("theirs"))
+				src := &TokenSource{Store: s, Fetch: (&rotatingIssuer{valid: "refresh-theirs"}).fetch}
+				run := &refreshRun{base: src.newKnownToken(login("base")), ctx: newRefreshContext(t.Context(), src), done: make(chan struct{})}
+				src.current.Store(run.base)
+				src.noteLook(s.record())
+				require.NoError(t, src.fetch(t.Context(), run, login("theirs"), s.record()))
+				k := run.fetched.Load()
+				current := c.current(src, k)
+				src.current.Store(current)
+				src.publish(run, k, nil)
+				time.Sleep(time.Minute)
+				if c.stays {
+					require.True(t, src.current.Load() == current)
+					require.Equal(t, "theirs", s.get().AccessToken)
+				} else {
+					require.True(t, src.current.Load() == k)
+					require.Equal(t, "a1", s.get().AccessToken)
+				}
+			})
+		})
+	}
+}

@@ -395,8 +395,8 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if current := s.current.Load(); current != run.base && !k.succeeds(current) || s.hasLoggedOutSince(run) {
-		s.settle(run, nil, err) // Set or Logout was faster, or a later run
+	if s.isOvertaken(run, k) {
+		s.settle(run, nil, err)
 		return
 	}
 	if k.lifetime > 0 && !run.lacks {
@@ -414,14 +414,6 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 	if s.OnToken != nil && !k.isInitial {
 		s.OnToken(k.token)
 	}
-}
-
-// hasLoggedOutSince reports whether there was a Logout since a run began: what comes of it is not used any more, even if there was
-// no token before it, and there is none now.
-func (s *TokenSource) hasLoggedOutSince(run *refreshRun) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.logouts != run.logouts
 }
 
 // settle puts k to use, if there is one, and tells those who wait for the run. With k, the caller holds publishing.

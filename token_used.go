@@ -218,3 +218,28 @@ func (s *TokenSource) isPast(k *knownToken) bool {
 	}
 	return !k.isNewerThan(last)
 }
+
+// isOvertaken reports whether a run comes too late with k: Set or Logout was faster, or a later run. What the Store has not got would be
+// lost: it is used, unless something is in use that is later.
+func (s *TokenSource) isOvertaken(run *refreshRun, k *knownToken) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch current := s.current.Load(); {
+	case s.logouts != run.logouts:
+		return true
+	case current == run.base, k.succeeds(current):
+		return false
+	case k.unsaved.Load() == nil:
+		return true
+	default: // if nothing is in use, settle knows whether k is past
+		return current != nil && (current.unsaved.Load() != nil || current.looks >= k.looks)
+	}
+}
+
+// hasLoggedOutSince reports whether there was a Logout since a run began: what comes of it is not used any more, even if there was
+// no token before it, and there is none now.
+func (s *TokenSource) hasLoggedOutSince(run *refreshRun) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logouts != run.logouts
+}
