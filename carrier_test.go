@@ -253,6 +253,59 @@ func TestEveryCarrierIsClosedInTheEnd(t *testing.T) {
 	}
 }
 
+// So is what Sessions had that the origin seems to have forgotten, as it refuses in a crowd.
+func TestCarriersOfForgottenSessionsAreClosed(t *testing.T) {
+	var open atomic.Int32
+	var at sync.WaitGroup
+	at.Add(5)
+	held, release := make(chan bool), make(chan bool)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Counted") == "" || r.URL.Path == "/refused" {
+			w.Header().Set("WWW-Authenticate", "Counted")
+			w.WriteHeader(401)
+			return
+		}
+		switch r.URL.Path {
+		case "/together":
+			at.Done()
+			at.Wait()
+		case "/held":
+			held <- true
+			<-release
+		}
+	}))
+	defer srv.Close()
+	scheme := &puppet{name: "Counted", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+		return &exclusiveCounted{&countedCarrier{open: &open}}, nil
+	}}
+	transport := &Transport{Base: &http.Transport{}, Schemes: []Scheme{scheme}, AllowPlaintext: true}
+	get := func(path string, status int) {
+		resp, err := (&http.Client{Transport: transport}).Get(srv.URL + path)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != status {
+			t.Error(resp.Status)
+		}
+	}
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() { get("/together", 200) })
+	}
+	all.Wait()
+	require.EqualValues(t, 5, open.Load())
+	all.Go(func() { get("/held", 200) })
+	<-held
+	get("/refused", 401)
+	release <- true
+	all.Wait()
+	transport.CloseIdleConnections()
+	require.Zero(t, open.Load())
+}
+
 // What requests go by that are still under way is closed after the last of them, whoever forgets the Session meanwhile.
 func TestCarrierIsNotClosedUnderItsRequests(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -102,11 +102,16 @@ func (b *putBack) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// shown returns a request as a Scheme is to see it: the caller's, or one for the root of a proxy. A proxy's protection
-// space is all of the proxy (RFC 7616 §3.3), and credentials for it must not be confused with those for the origin
-// that is behind it.
+// shown returns a request as a Scheme is to see it: the caller's, with the URL at which it arrives if req.Host decides that, or one for
+// the root of a proxy. A proxy's protection space is all of the proxy (RFC 7616 §3.3), and credentials for it must not be confused
+// with those for the origin that is behind it.
 func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request {
-	if x.side == originSide {
+	switch {
+	case x.goesElsewhere():
+		own := *req
+		own.URL = x.at
+		return &own
+	case x.side == originSide:
 		return req
 	}
 	method := x.req.Method
@@ -119,6 +124,9 @@ func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request 
 	}
 	return asked.WithContext(x.ctx)
 }
+
+// goesElsewhere reports whether req.Host decides that the request goes elsewhere than its URL says.
+func (x *exchange) goesElsewhere() bool { return x.side == originSide && x.at != x.req.URL }
 
 // shownResponse returns resp as Schemes are to see it: a copy without a body, whose request was the one that was sent,
 // with our credentials or without. What a proxy says is put in an origin's words.

@@ -187,6 +187,10 @@ func (x *exchange) first() (*http.Request, error) {
 	if err == nil {
 		l = l.await(x.ctx, x.at)
 		x.visit = l.visit
+		if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
+			x.keep(l)
+			l = lease{}
+		}
 		err = x.carry(&l)
 	}
 	if err != nil {
@@ -321,7 +325,10 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 		*scratch = *req
 		scratch.Header = make(http.Header)
 	}
-	getBody := req.GetBody
+	getBody, to := req.GetBody, req.URL
+	if x.goesElsewhere() {
+		req.URL = x.at
+	}
 	if x.body != nil {
 		scratch.GetBody = x.body.copies()
 	}
@@ -331,6 +338,9 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 	}
 	if scratch == req {
 		req.GetBody = getBody
+		if x.goesElsewhere() {
+			req.URL = to
+		}
 		return err
 	}
 	if err != nil {
@@ -495,7 +505,7 @@ func (x *exchange) learn(resp *http.Response, sent *http.Request, l lease, refus
 	if !ok {
 		return false, nil
 	}
-	if refused || x.side == proxySide {
+	if refused || x.side == proxySide || x.goesElsewhere() {
 		return learner.Learn(x.shownResponse(resp, sent, true), refused)
 	}
 	own := resp.Request

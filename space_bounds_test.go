@@ -9,7 +9,9 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -264,4 +266,37 @@ func TestLongHostsAreNoCrowd(t *testing.T) {
 	require.Zero(t, s.enter(spacesOf("", strings.Repeat("x", 2_000))))
 	require.Empty(t, s.known)
 	require.NotZero(t, s.enter(spacesOf("", strings.Repeat("x", maxHost))))
+}
+
+// A Covers that panics while a request ends, and would make room for one that waits, does not take that one along.
+func TestCoversThatPanicsHarmsNobodyWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		panics := atomic.Bool{}
+		k := &originSpaces{all: &spaces{}}
+		k.counts, k.bound, k.here = true, 2, 3 // two are out, and one more has just come
+		k.spaces = []*protectionSpace{{latest: held{Session: panicsOnce{&panics}}}}
+		u, err := url.Parse("https://api.test/")
+		require.NoError(t, err)
+		waits := make(chan any)
+		go func() {
+			defer func() { waits <- recover() }()
+			lease{visit: visit{at: k}}.await(context.Background(), u)
+		}()
+		synctest.Wait()
+		panics.Store(true)
+		require.Panics(t, func() { visit{at: k}.end(true) })
+		require.Nil(t, <-waits)
+		require.EqualValues(t, 2, k.here, "it went when its time was up")
+	})
+}
+
+type panicsOnce struct{ on *atomic.Bool }
+
+func (panicsOnce) Exclusive()                    {}
+func (panicsOnce) Authorize(*http.Request) error { return nil }
+func (p panicsOnce) Covers(*url.URL) bool {
+	if p.on.Swap(false) {
+		panic("covers")
+	}
+	return true
 }

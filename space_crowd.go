@@ -143,9 +143,9 @@ func (v visit) end(accepted bool) {
 	}
 	for k.waiting != nil && (k.bound == 0 || k.here < k.bound) {
 		w := (*k.waiting)[0]
+		l, _ := k.lease(w.u, false) // which may panic
 		k.unqueue(w)
 		k.here++
-		l, _ := k.lease(w.u, false)
 		w.when <- l
 	}
 }
@@ -157,6 +157,8 @@ func (v visit) crowded() (right bool) {
 	if k == nil {
 		return false
 	}
+	var dropped []held
+	defer func() { endAll(dropped) }()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.here < 2 {
@@ -171,6 +173,9 @@ func (v visit) crowded() (right bool) {
 		for _, sp := range k.spaces {
 			for len(sp.idle) > int(k.bound) { // those used last are the likeliest to be known
 				k.grow(-sp.idle[0].size())
+				if sp.idle[0].by != nil {
+					dropped = append(dropped, sp.idle[0])
+				}
 				sp.idle = slices.Delete(sp.idle, 0, 1)
 			}
 		}

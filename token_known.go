@@ -13,7 +13,7 @@ import (
 // A knownToken is a token in use, with what is known of it. It is not modified but for its atomic fields.
 type knownToken struct {
 	token    *oauth2.Token
-	number   uint64        // of all those that have become known to the TokenSource, in order
+	number   uint64        // in the order in which tokens have become known; clocks show the same twice
 	received time.Time     // with a monotonic reading
 	lifetime time.Duration // from received; 0 if it had expired by then
 	expiry   int64         // by the wall clock, in Unix microseconds
@@ -23,9 +23,9 @@ type knownToken struct {
 
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
-	by        *origin       // by whom, as far as that is known
-	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
 	isInitial bool          // it is TokenSource.Initial, on its way into the Store
+	by        *origin       // by whom its predecessor was refused, as far as that is known
+	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
 	login     string        // see Record
 	looks     uint          // how often the Store had been looked at when it was found there, or was to go there; guarded by TokenSource.mu
 
@@ -116,13 +116,15 @@ func grantedScopes(t *oauth2.Token) []string {
 	return union(nil, scopes)
 }
 
+var lastKnown atomic.Uint64 // the number of the last token of all
+
 // maxGranted is how many scopes of one token are known.
 const maxGranted = 1 << 12
 
 // newKnownToken returns what is known of t, which has just been obtained. It has a copy of t, which is its owner's.
 func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
 	own := *t
-	k := &knownToken{token: &own, number: s.known.Add(1), received: time.Now(), lifetime: forever, expiry: math.MaxInt64, scopes: grantedScopes(t)}
+	k := &knownToken{token: &own, number: lastKnown.Add(1), received: time.Now(), lifetime: forever, expiry: math.MaxInt64, scopes: grantedScopes(t)}
 	if !t.Expiry.IsZero() {
 		// By both clocks: the monotonic one does not count the time that the machine sleeps, and the wall clock may be set back.
 		k.lifetime = max(0, t.Expiry.Sub(k.received))

@@ -101,8 +101,6 @@ type TokenSource struct {
 	// else. It changes only under publishing and mu.
 	current atomic.Pointer[knownToken]
 
-	known atomic.Uint64 // how many tokens have become known
-
 	// publishing makes OnToken and the change of current one step, so that tokens are seen in the order in which they
 	// come into use. It is held while OnToken runs. Callers who want a token do not take it. It is taken before mu.
 	publishing turn

@@ -135,6 +135,7 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 		return x.pass(0) // Base returns the error for that
 	}
 	x.origin = t.goesTo(req)
+	x.at = addressed(req, x.origin)
 	if reason := t.withholds(req, x.origin); reason != 0 {
 		return x.pass(reason)
 	}
@@ -244,6 +245,16 @@ func (t *Transport) goesTo(req *http.Request) origin {
 	return originOf(&url.URL{Scheme: o.scheme, Host: req.Host}) // also if it cannot be told
 }
 
+// addressed returns the URL of a request that goes to an origin: with another host than its own, if req.Host decides.
+func addressed(req *http.Request, o origin) *url.URL {
+	if req.Host == "" || req.Host == req.URL.Host || o == originOf(req.URL) {
+		return req.URL
+	}
+	u := *req.URL
+	u.Host = req.Host
+	return &u
+}
+
 // isProxied implements way.
 func (t *Transport) isProxied(req *http.Request) bool {
 	proxy, _ := proxyOf(t.base(), req)
@@ -266,6 +277,7 @@ func proxyOf(rt http.RoundTripper, req *http.Request) (proxy *url.URL, known boo
 		proxy, err := rt.proxy(req)
 		return proxy, err == nil
 	case *Transport:
+		_ = rt.init() // it decides what base returns
 		return proxyOf(rt.base(), req)
 	case *returningRedirects:
 		if inner := rt.Client.HTTPClient.Transport; inner != nil {
@@ -291,6 +303,7 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 		base = l.by.RoundTripper
 	}
 	if l.Session != nil && t.follows.Load() {
+		closeBody(req) // as Base would
 		return nil, &followsRedirects{base}
 	}
 	resp, err := base.RoundTrip(req)

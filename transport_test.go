@@ -587,6 +587,32 @@ func TestBaseThatChoosesAReplica(t *testing.T) {
 	require.ErrorContains(t, err, "follows redirects by itself")
 }
 
+// The body of a request that is not sent, as Base has followed a redirect before, is closed all the same.
+func TestBodyIsClosedIfBaseFollowsRedirects(t *testing.T) {
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		req.Body.Close()
+		next := httptest.NewRequest("GET", "https://evil.test/", nil)
+		next.Response = &http.Response{Request: req}
+		return &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}, Request: next}, nil
+	})
+	for _, rewinds := range []bool{false, true} {
+		transport := &Transport{Base: base, Schemes: []Scheme{&APIKey{Key: secret}}}
+		for range 2 {
+			r, w := io.Pipe()
+			w.Close() // so that nobody would wait
+			req, err := http.NewRequest("POST", "https://api.example.com/", r)
+			require.NoError(t, err)
+			if rewinds {
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("body")), nil }
+			}
+			_, err = transport.RoundTrip(req)
+			require.ErrorContains(t, err, "follows redirects by itself")
+			_, err = r.Read(nil)
+			require.ErrorIs(t, err, io.ErrClosedPipe)
+		}
+	}
+}
+
 type statusKey struct{}
 
 // wrapping is a context of somebody between the Transport and its Base.
