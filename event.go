@@ -131,13 +131,16 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	e := Event{Kind: EventChallenged, Attempt: int(x.attempts), Status: status}
 	var names []string
 	for i := range challenges {
-		if name := cut(challenges[i].Scheme); !slices.Contains(names, name) && len(names) < 4 {
+		if name := cut(challenges[i].Scheme); !slices.Contains(names, name) && len(names) < 4 && (len(name) < secretPart || !x.repeats(name)) {
 			names = append(names, name)
 		}
 	}
 	e.Scheme = strings.Join(names, ", ")
 	if len(challenges) > 0 {
 		e.Realm = cut(challenges[0].Params.Get("realm"))
+	}
+	if x.repeats(e.Realm) {
+		e.Realm = ""
 	}
 	x.report(e, lease{})
 }

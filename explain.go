@@ -280,7 +280,7 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 		r.Err = &proxyCause{string(plaintext) + " credentials are not sent over plain http to a proxy on another host: use a proxy with an https:// URL, or set ProxyTransport.AllowPlaintext", plaintext}
 	}
 	if resp != nil {
-		r.Status, r.Challenges = resp.StatusCode, challengesOf(resp)
+		r.Status, r.Challenges = resp.StatusCode, x.withoutRepeated(challengesOf(resp))
 	}
 	for _, s := range x.schemes {
 		r.Schemes = append(r.Schemes, s.Name())

@@ -83,6 +83,57 @@ func showsAny(text string, secrets []string) bool {
 	return false
 }
 
+// repeats reports whether a text of a server's, of some 100 bytes, shows what was sent to it and is secret.
+func (x *exchange) repeats(text string) bool { return text != "" && showsAny(text, x.secrets()) }
+
+// secrets returns what is secret of all that was sent.
+func (x *exchange) secrets() (list []string) {
+	for _, sent := range []*http.Request{x.req, &x.copied, x.last} {
+		if sent != nil {
+			list = append(list, secretsOf(sent, x.req)...)
+		}
+	}
+	return list
+}
+
+// withoutRepeated removes from what a server asks for what it repeats of the credentials that it was sent. A short name is left, as
+// whoever missed it would know that it is a password.
+func (x *exchange) withoutRepeated(challenges []Challenge) []Challenge {
+	if len(challenges) == 0 {
+		return challenges
+	}
+	parts := make(map[string]struct{}) // of the secrets, rather than of a text that may be long
+	var short []string
+	for _, s := range x.secrets() {
+		if len(s) < secretPart {
+			short = append(short, s)
+			continue
+		}
+		for i := range len(s) - secretPart + 1 {
+			parts[s[i:i+secretPart]] = struct{}{}
+		}
+	}
+	repeats := func(text string) bool {
+		if len(parts) > 0 {
+			for i := range max(0, len(text)-secretPart+1) {
+				if _, ok := parts[text[i:i+secretPart]]; ok {
+					return true
+				}
+			}
+		}
+		return slices.ContainsFunc(short, func(s string) bool { return len(s) >= 4 && strings.Contains(text, s) })
+	}
+	challenges = slices.DeleteFunc(challenges, func(c Challenge) bool { return len(c.Scheme) >= secretPart && repeats(c.Scheme) })
+	for i := range challenges {
+		c := &challenges[i]
+		if repeats(c.Token68) {
+			c.Token68 = ""
+		}
+		c.Params = slices.DeleteFunc(c.Params, func(p Param) bool { return len(p.Name) >= secretPart && repeats(p.Name) || repeats(p.Value) })
+	}
+	return challenges
+}
+
 // secretsOf returns what is secret of a request that was sent: its credentials, whoever has set them, and what else is not
 // in the caller's request. What Digest sends proves a secret without showing it.
 func secretsOf(sent, callers *http.Request) (list []string) {

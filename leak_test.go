@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -186,7 +187,8 @@ func TestEventsDoNotShowTheQuery(t *testing.T) {
 
 func TestErrorsOfAProxyDoNotQuoteWhatItSendsBack(t *testing.T) {
 	t.Parallel()
-	for _, format := range append(echoes, "HTTP/1.1 502 Got %s\r\nContent-Length: 0\r\n\r\n") {
+	for _, format := range append(echoes, "HTTP/1.1 502 Got %s\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=\"%s\"\r\nContent-Length: 0\r\n\r\n") {
 		proxy, err := url.Parse("http://" + echoing(t, format))
 		require.NoError(t, err)
 		var log bytes.Buffer
@@ -279,4 +281,47 @@ func TestErrorsOfRequestsWithoutSecretsAreAsTheyCame(t *testing.T) {
 		Base: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, malformed })}
 	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
 	require.Equal(t, malformed, err)
+}
+
+// A server may repeat in its challenges what it was sent: neither Explain nor an event shows that, whoever has set it; nor what it repeats
+// of the first send in answer to the second.
+func TestChallengesThatRepeatCredentials(t *testing.T) {
+	var sent []string
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		sent = append(sent, req.Header.Get("Authorization"))
+		all := strings.ReplaceAll(strings.Join(sent, " "), `"`, "")
+		return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{
+			"Www-Authenticate": {`Basic realm="` + all + `"`, `Other realm="` + all + `"`, strings.ReplaceAll(strings.TrimSpace(all), " ", "-") + ` realm="y"`}}}, nil
+	})
+	for name, scheme := range map[string]Scheme{
+		"APIKey":        &APIKey{Key: longSecret},
+		"Bearer":        &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: longSecret})},
+		"Basic":         &Basic{Username: "u", Password: longSecret},
+		"Basic ahead":   &Basic{Username: "u", Password: longSecret, Ahead: true},
+		"the caller's":  &Basic{Username: "u", Password: "p"},
+		"cannot answer": &Digest{Username: "u", Password: "p"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var shown strings.Builder
+			log := LogEvents(slog.New(slog.NewTextHandler(&shown, &slog.HandlerOptions{Level: slog.LevelDebug - 10})))
+			transport := &Transport{Base: base, Schemes: []Scheme{scheme}, OnEvent: func(ctx context.Context, e Event) {
+				fmt.Fprintf(&shown, "%+v\n", e)
+				log(ctx, e)
+			}}
+			for range 2 { // with what is remembered, too
+				sent = nil
+				req, err := http.NewRequest("GET", "https://api.example.com/", nil)
+				require.NoError(t, err)
+				if name == "the caller's" {
+					req.Header.Set("Authorization", "Bearer "+longSecret)
+				}
+				resp, err := transport.RoundTrip(req)
+				require.NoError(t, err)
+				fmt.Fprintf(&shown, "%v %+v %#v\n", Explain(resp), Explain(resp), Explain(resp))
+				require.NotEmpty(t, sent)
+			}
+			requireNoPart(t, longSecret, shown.String(), name)
+			requireNoPart(t, base64.StdEncoding.EncodeToString([]byte("u:"+longSecret)), shown.String(), name)
+		})
+	}
 }

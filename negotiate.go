@@ -195,7 +195,9 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 	isSender := refused.Session != nil && refused.scheme == scheme
 	l.started = isSender && refused.started
 	if c != nil {
-		l.realm = c.Params.Get("realm")
+		if l.realm = c.Params.Get("realm"); x.repeats(cut(l.realm)) {
+			l.realm = "" // events have it
+		}
 	}
 	refusal := x.shownResponse(resp, sent, isSender)
 	refusal.Request = refusal.Request.WithContext(&x.calls)

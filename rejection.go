@@ -14,7 +14,7 @@ type Rejection struct {
 	Reason     Reason
 	Origin     string      // "https://api.example.com"
 	Status     int         // of the response that refused, also if the request failed after it; 0 if there is none
-	Challenges []Challenge // what that response asks for, as far as it could be read
+	Challenges []Challenge // what that response asks for, as far as it could be read; without what it repeats of credentials that were sent
 	Schemes    []string    // the names of the Schemes that the Transport has
 	Tried      []string    // the names of the Schemes whose credentials were sent, in that order
 	Ahead      bool        // credentials were sent with the first request

@@ -58,6 +58,7 @@ type exchange struct {
 	carried    []carriedUse   // what Carriers have made, and this exchange uses
 	resp       *http.Response // the latest
 	remote     string         // from which address that came; "" if it is not known, or nobody asks
+	last       *http.Request  // the latest send that was answered, or the CONNECT that was refused
 	seen       *http.Response // which Schemes have been shown, with this header
 	seenHeader http.Header
 	hook       error // what the caller's OnProxyConnectResponse says of a refused CONNECT
@@ -371,7 +372,10 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	if resp.Body == nil {
 		resp.Body = http.NoBody
 	}
-	x.resp = resp
+	x.resp, x.last = resp, req
+	if x.way.isTunnel() {
+		x.last = resp.Request
+	}
 	return resp, nil
 }
 
