@@ -85,8 +85,7 @@ func TestLoopbackByAProxyIsNotLoopback(t *testing.T) {
 	}
 }
 
-// Where req.Host decides, it is its credentials that are asked for, and a Scheme sees the URL at which the request arrives; Base gets the
-// caller's.
+// Where req.Host decides, it is its credentials that are asked for. A Scheme of others sees the caller's URL, and so does Base.
 func TestCredentialsAreThoseOfTheHostThatDecides(t *testing.T) {
 	var seen []string
 	sees := func(what string, req *http.Request) { seen = append(seen, what+" "+req.URL.String()) }
@@ -146,7 +145,7 @@ func TestCredentialsAreThoseOfTheHostThatDecides(t *testing.T) {
 			}
 		})
 	}
-	at := " http://evil.example/path"
+	at := " http://api.internal/path"
 	require.Equal(t, []string{"Start" + at, "Answer" + at, "Authorize" + at, "Learn" + at, "Start" + at, "Authorize" + at, "Learn" + at}, seen)
 }
 
