@@ -243,7 +243,8 @@ func testHTTP2(t *testing.T, s *servers.Server, spaces map[string]string) {
 			for range 5 {
 				want = append(want, "200 HTTP/2.0 GET "+path+" "+scheme)
 			}
-			// The log is written after the response.
+			// The log is written after the response, or even after the connection.
+			client.CloseIdleConnections()
 			require.Eventually(t, func() bool { return len(requests()) >= len(want) }, 10*time.Second, 20*time.Millisecond)
 			got := requests()
 			for i, line := range got { // index.html is what the server makes of the path

@@ -55,9 +55,11 @@ func send(client *http.Client, method, url string, body io.Reader) (string, erro
 	return fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("X-User")), err
 }
 
-// logged returns what is new in a server's log of requests, as soon as there are n lines. Those of several connections are in any order.
-func logged(t *testing.T, s *servers.Server, seen *int, n int) (lines []string) {
+// logged closes the client's connections, and returns what is new in a server's log of requests, as soon as there are n lines.
+// Those of several connections are in any order.
+func logged(t *testing.T, s *servers.Server, client *http.Client, seen *int, n int) (lines []string) {
 	t.Helper()
+	client.CloseIdleConnections()
 	require.Eventually(t, func() bool { lines = s.AccessLog(t)[*seen:]; return len(lines) >= n }, 10*time.Second, 10*time.Millisecond)
 	*seen += len(lines)
 	return lines
@@ -79,7 +81,7 @@ func TestApacheRequestByRequest(t *testing.T) {
 		require.ElementsMatch(t, []string{
 			"401 " + c.first + " GET /ntlm/index.html -", "401 HTTP/1.1 GET /ntlm/index.html NTLM", "200 HTTP/1.1 GET /ntlm/index.html NTLM",
 			"200 HTTP/1.1 GET /ntlm/index.html -", "200 HTTP/1.1 GET /ntlm/index.html -",
-		}, logged(t, s, &seen, 5))
+		}, logged(t, s, client, &seen, 5))
 	}
 }
 
@@ -124,7 +126,7 @@ func handshakesOf(t *testing.T, s *servers.Server, workers int) (handshakes int)
 	}
 	close(next)
 	all.Wait()
-	for _, line := range logged(t, s, &seen, 102) {
+	for _, line := range logged(t, s, client, &seen, 102) {
 		if strings.HasPrefix(line, "401 ") && strings.HasSuffix(line, " NTLM") {
 			handshakes++
 		}
@@ -156,7 +158,7 @@ func TestApacheUpload(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{
 		"401 HTTP/1.1 PUT /ntlm/0 -", "401 HTTP/1.1 PUT /ntlm/0 NTLM", "201 HTTP/1.1 PUT /ntlm/0 NTLM", "201 HTTP/1.1 PUT /ntlm/1 -",
-	}, logged(t, s, &seen, 4))
+	}, logged(t, s, client, &seen, 4))
 }
 
 func TestApacheWrongCredentials(t *testing.T) {
@@ -172,7 +174,7 @@ func TestApacheWrongCredentials(t *testing.T) {
 		resp.Body.Close()
 		require.Equal(t, 401, resp.StatusCode)
 		require.ErrorContains(t, authretry.Explain(resp), "the NTLM credentials were refused")
-		require.ElementsMatch(t, []string{"401 HTTP/1.1 GET /ntlm/index.html -", "401 HTTP/1.1 GET /ntlm/index.html NTLM", "401 HTTP/1.1 GET /ntlm/index.html NTLM"}, logged(t, s, &seen, 3))
+		require.ElementsMatch(t, []string{"401 HTTP/1.1 GET /ntlm/index.html -", "401 HTTP/1.1 GET /ntlm/index.html NTLM", "401 HTTP/1.1 GET /ntlm/index.html NTLM"}, logged(t, s, client, &seen, 3))
 	}
 }
 

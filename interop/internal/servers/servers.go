@@ -44,7 +44,8 @@ type Server struct {
 	accessLog string // if it writes one line per request
 }
 
-// AccessLog returns the lines of the server's own log of requests, as far as they have been written.
+// AccessLog returns the lines of the server's own log of requests, as far as they have been written. Apache writes the
+// line of a request by HTTP/2 now and then only as the connection is closed: close idle connections, and wait.
 func (s *Server) AccessLog(t testing.TB) []string {
 	t.Helper()
 	data, err := os.ReadFile(s.accessLog)
