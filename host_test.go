@@ -85,7 +85,8 @@ func TestLoopbackByAProxyIsNotLoopback(t *testing.T) {
 	}
 }
 
-// Where req.Host decides, it is its credentials that are asked for. A Scheme of others sees the caller's URL, and so does Base.
+// Where req.Host decides, it is its credentials that are asked for, and a Scheme sees the URL at which the request arrives; Base gets the
+// caller's.
 func TestCredentialsAreThoseOfTheHostThatDecides(t *testing.T) {
 	var seen []string
 	sees := func(what string, req *http.Request) { seen = append(seen, what+" "+req.URL.String()) }
@@ -145,7 +146,7 @@ func TestCredentialsAreThoseOfTheHostThatDecides(t *testing.T) {
 			}
 		})
 	}
-	at := " http://api.internal/path"
+	at := " http://evil.example/path"
 	require.Equal(t, []string{"Start" + at, "Answer" + at, "Authorize" + at, "Learn" + at, "Start" + at, "Authorize" + at, "Learn" + at}, seen)
 }
 

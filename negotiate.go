@@ -101,7 +101,7 @@ func (x *exchange) lend() (lease, error) {
 		if exact && s.scheme != known.scheme {
 			continue
 		}
-		session, err := s.Start(&x.calls, x.shown(s.scheme, x.req, false))
+		session, err := s.Start(&x.calls, x.shown(x.req, false))
 		err = x.calls.missedValues(err)
 		if err == nil && session != nil && !x.mayGo(s.scheme) {
 			err = plaintextError(s.Name())
@@ -199,7 +199,7 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 			l.realm = "" // events have it
 		}
 	}
-	refusal := x.shownResponse(scheme, resp, sent, isSender)
+	refusal := x.shownResponse(resp, sent, isSender)
 	refusal.Request = refusal.Request.WithContext(&x.calls)
 	session, err := x.schemes[scheme].Answer(&x.calls, c, refusal)
 	err = x.calls.missedValues(err)

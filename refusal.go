@@ -102,12 +102,12 @@ func (b *putBack) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// shown returns a request as a Scheme, the one with that index, is to see it: the caller's, with the URL at which it arrives if req.Host
-// decides that, or one for the root of a proxy. A proxy's protection space is all of the proxy (RFC 7616 §3.3), and credentials for it
-// must not be confused with those for the origin that is behind it.
-func (x *exchange) shown(scheme int, req *http.Request, withCredentials bool) *http.Request {
+// shown returns a request as a Scheme is to see it: the caller's, with the URL at which it arrives if req.Host decides that, or one for
+// the root of a proxy. A proxy's protection space is all of the proxy (RFC 7616 §3.3), and credentials for it must not be confused
+// with those for the origin that is behind it.
+func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request {
 	switch {
-	case x.goesElsewhere(scheme):
+	case x.goesElsewhere():
 		own := *req
 		own.URL = x.at
 		return &own
@@ -125,28 +125,18 @@ func (x *exchange) shown(scheme int, req *http.Request, withCredentials bool) *h
 	return asked.WithContext(x.ctx)
 }
 
-// goesElsewhere reports whether req.Host decides that the request goes elsewhere than its URL says, and the Scheme goes by that. One of
-// others may not: what it sends can depend on whom the caller has addressed, as a Kerberos ticket does, in which no Host has a say.
-func (x *exchange) goesElsewhere(scheme int) bool {
-	if x.side == proxySide || x.at == x.req.URL {
-		return false
-	}
-	switch x.schemes[scheme].(type) {
-	case *Basic, *Digest, *APIKey, *Bearer:
-		return true
-	}
-	return false
-}
+// goesElsewhere reports whether req.Host decides that the request goes elsewhere than its URL says.
+func (x *exchange) goesElsewhere() bool { return x.side == originSide && x.at != x.req.URL }
 
 // shownResponse returns resp as Schemes are to see it: a copy without a body, whose request was the one that was sent,
 // with our credentials or without. What a proxy says is put in an origin's words.
-func (x *exchange) shownResponse(scheme int, resp *http.Response, sent *http.Request, withCredentials bool) *http.Response {
+func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCredentials bool) *http.Response {
 	if x.way.isTunnel() {
 		sent = resp.Request
 	}
 	c := *resp
 	c.Body = unreadable{}
-	req := *x.shown(scheme, sent, withCredentials)
+	req := *x.shown(sent, withCredentials)
 	req.Body, req.GetBody = nil, nil
 	c.Request = &req
 	if x.asksRemote {

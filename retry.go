@@ -327,7 +327,7 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 		scratch.Header = make(http.Header)
 	}
 	getBody, to := req.GetBody, req.URL
-	if x.goesElsewhere(l.scheme) {
+	if x.goesElsewhere() {
 		req.URL = x.at
 	}
 	if x.body != nil {
@@ -339,7 +339,7 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 	}
 	if scratch == req {
 		req.GetBody = getBody
-		if x.goesElsewhere(l.scheme) {
+		if x.goesElsewhere() {
 			req.URL = to
 		}
 		return err
@@ -509,8 +509,8 @@ func (x *exchange) learn(resp *http.Response, sent *http.Request, l lease, refus
 	if !ok {
 		return false, nil
 	}
-	if refused || x.side == proxySide || x.goesElsewhere(l.scheme) {
-		return learner.Learn(x.shownResponse(l.scheme, resp, sent, true), refused)
+	if refused || x.side == proxySide || x.goesElsewhere() {
+		return learner.Learn(x.shownResponse(resp, sent, true), refused)
 	}
 	own := resp.Request
 	resp.Request = sent

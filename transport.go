@@ -50,7 +50,9 @@ type Transport struct {
 
 	// Origins are the origins that may have the credentials, such as "https://api.example.com". Requests to others
 	// are sent as they are, so Transports for several APIs can be nested: the inner one is the outer one's Base. An element is scheme, host
-	// and, if it is not the default one, port: no path, and no pattern such as "https://*.example.com".
+	// and, if it is not the default one, port: no path, and no pattern such as "https://*.example.com". The host is that of the URL,
+	// or Request.Host where the request goes there: by plain http through a proxy, or with a Base of which it is not known whether
+	// it uses one, unless the host of the URL is loopback.
 	//
 	// To leave it empty is valid, but not secure: credentials then go to whatever origin the caller addresses, as far as the
 	// Schemes have any for it, and a [Bearer] and an [APIKey] send theirs to any. Set it, unless all URLs are your own.

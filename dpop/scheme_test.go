@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -278,6 +279,34 @@ func TestTokensThatAreNotSent(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Where Request.Host decides where the request goes, as by a proxy, a token for the host of the URL is not sent.
+func TestTokenIsNotSentWhereHostLeads(t *testing.T) {
+	record := authretry.Record{Resource: "http://api.internal/", Token: &oauth2.Token{AccessToken: "secret-token", TokenType: "DPoP"}}
+	data, err := record.Encode()
+	require.NoError(t, err)
+	decoded, err := authretry.DecodeRecord(data)
+	require.NoError(t, err)
+	proxy, proxyURL := newAnswering(t, func(int, http.ResponseWriter, *http.Request) {})
+	u, err := url.Parse(proxyURL)
+	require.NoError(t, err)
+	base := &http.Transport{Proxy: http.ProxyURL(u)}
+	defer base.CloseIdleConnections()
+	client := &http.Client{Transport: &authretry.Transport{Base: base, AllowPlaintext: true,
+		Schemes: []authretry.Scheme{&dpop.Scheme{Key: newKey(t), Source: &authretry.TokenSource{Initial: decoded.Token}}}}}
+	for host, sends := range map[string]int{"evil.example": 0, "api.internal": 1} {
+		req := newRequest(t, "http://api.internal/")
+		req.Host = host
+		resp, err := client.Do(req)
+		if sends == 0 {
+			require.ErrorContains(t, err, "not sent to another origin")
+		} else {
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+		}
+		require.EqualValues(t, sends, proxy.sends.Swap(0))
 	}
 }
 

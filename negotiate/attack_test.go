@@ -162,7 +162,6 @@ func TestSPN(t *testing.T) {
 		return "HTTP/" + u.Hostname()
 	}})
 	req := newRequest(t, testURL+"?q=secret")
-	req.Host = "evil.test"
 	resp, err := (&http.Client{Transport: rt}).Do(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
@@ -180,6 +179,43 @@ func TestSPN(t *testing.T) {
 		} else {
 			require.ErrorContains(t, err, text)
 		}
+	}
+}
+
+// Request.Host names the service only where the request goes there: by plain http, through a proxy or a Base that may use one.
+func TestSPNAndHost(t *testing.T) {
+	k := newTestKDC(t, testSPN, "HTTP/alias.test")
+	asks := refusingWith("Negotiate")
+	srv := httptest.NewServer(asks)
+	defer srv.Close()
+	proxy, err := url.Parse(srv.URL)
+	require.NoError(t, err)
+	dialled := &net.Dialer{}
+	direct := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dialled.DialContext(ctx, network, proxy.Host)
+	}}
+	proxied := &http.Transport{Proxy: http.ProxyURL(proxy)}
+	defer direct.CloseIdleConnections()
+	defer proxied.CloseIdleConnections()
+	for _, c := range []struct {
+		base      http.RoundTripper
+		url, want string
+	}{
+		{direct, testURL, "http://www.example.test"},
+		{proxied, testURL, "http://alias.test"},
+		{by{asks}, testURL, "http://alias.test"},
+		{by{asks}, "https://www.example.test/", "https://www.example.test"},
+	} {
+		var asked []string
+		rt := &authretry.Transport{Base: c.base, Schemes: []authretry.Scheme{&Scheme{Kerberos: k.client("alice"), SharedConnections: true,
+			SPN: func(u *url.URL) string { asked = append(asked, u.String()); return "HTTP/" + u.Hostname() }}}}
+		req := newRequest(t, c.url)
+		req.Host = "alias.test"
+		resp, err := rt.RoundTrip(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, 401, resp.StatusCode)
+		require.Equal(t, []string{c.want}, asked)
 	}
 }
 

@@ -387,9 +387,6 @@ func TestLargeBlobToAnUnknownRepository(t *testing.T) {
 }
 
 func TestManyRepositories(t *testing.T) {
-	answer := func(req *http.Request, status int, header http.Header, body string) (*http.Response, error) {
-		return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil
-	}
 	padding := strings.Repeat("x", 1500) // as long as a JWT
 	tokens := 0
 	tokenServer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -438,7 +435,37 @@ func TestManyRepositories(t *testing.T) {
 	runtime.KeepAlive(transport)
 }
 
+func answer(req *http.Request, status int, header http.Header, body string) (*http.Response, error) {
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil
+}
+
 // roundTripFunc is a RoundTripper made of a func.
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// Where Request.Host decides where the request goes, it is that registry's credentials that are asked for.
+func TestRegistryIsWhereTheRequestGoes(t *testing.T) {
+	var asked []string
+	scheme := &registry.Scheme{
+		Credentials: func(_ context.Context, r authretry.CredentialsRequest) (string, string, error) {
+			asked = append(asked, r.Origin)
+			return "", "", authretry.ErrUnsupportedChallenge
+		},
+		HTTPClient: &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return answer(req, 200, http.Header{}, `{"token":"t"}`)
+		})},
+	}
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) { // which may use a proxy
+		if req.Header.Get("Authorization") != "" {
+			return answer(req, 200, http.Header{}, "")
+		}
+		return answer(req, 401, http.Header{"Www-Authenticate": {`Bearer realm="https://auth.example.com/token",service="s"`}}, "")
+	})
+	req := newRequest(t, "http://registry.internal/v2/")
+	req.Host = "registry.example.com"
+	resp, err := (&authretry.Transport{Base: base, Schemes: []authretry.Scheme{scheme}, AllowPlaintext: true}).RoundTrip(req)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, []string{"http://registry.example.com"}, asked)
+}
