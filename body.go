@@ -55,8 +55,9 @@ type body struct {
 	cuts     []int      // where the portions of the record end that were read ahead
 	overflow bool       // no more is recorded, and src cannot be replayed: the record is incomplete, or nobody needs it
 	current  *sender
-	settled  bool // there will be no other sender
-	closed   bool // src is
+	unsent   io.Closer // a copy for the second send that nobody sends yet
+	settled  bool      // there will be no other sender
+	closed   bool      // src is
 }
 
 // newBody takes over the body of req. It returns nil if there is none.
@@ -167,7 +168,7 @@ func (b *body) replay(req *http.Request) error {
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.settled = true
+		b.settled, b.unsent = true, req.Body
 		b.current.leaveLocked() // nobody wants the rest of it; whoever sends it still has to close it
 		if g := b.current.gate; g != nil {
 			g.end()
@@ -184,6 +185,16 @@ func (b *body) replay(req *http.Request) error {
 	b.settled = true
 	req.Body = b.current
 	return nil
+}
+
+// handOver says that whoever sends the body from now on closes it.
+func (b *body) handOver() {
+	if b == nil || b.inMemory || b.rewind == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unsent = nil
 }
 
 // settle says that there will be no other sender than the current one, so that nothing more need be recorded.
@@ -209,7 +220,8 @@ func (b *body) settle() {
 	}
 }
 
-// abandon closes the caller's body whoever may be reading it: the request is not sent, or not sent again.
+// abandon closes the caller's body whoever may be reading it, and a copy of it that nobody sends: the request is not sent, or not
+// sent again.
 func (b *body) abandon() {
 	if b == nil {
 		return
@@ -220,9 +232,11 @@ func (b *body) abandon() {
 	if b.current != nil && b.current.gate != nil {
 		b.current.gate.end()
 	}
-	src := b.closeLocked()
+	src, unsent := b.closeLocked(), b.unsent
+	b.unsent = nil
 	b.mu.Unlock()
-	closeSource(src)
+	defer closeSource(src)
+	closeSource(unsent)
 }
 
 // closeLocked notes that the caller's body is closed, and returns it to be closed without the lock; nil if it was closed

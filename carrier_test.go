@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -305,6 +306,56 @@ func TestCarriersOfForgottenSessionsAreClosed(t *testing.T) {
 	transport.CloseIdleConnections()
 	require.Zero(t, open.Load())
 }
+
+// A Covers that panics as a request ends does not keep what that went by open.
+func TestCarrierIsLeftIfCoversPanics(t *testing.T) {
+	var open atomic.Int32
+	panics := atomic.Bool{}
+	var k *originSpaces
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Counted") == "" {
+			w.Header().Set("WWW-Authenticate", "Counted")
+			w.WriteHeader(401)
+		} else if r.URL.Path == "/folder/panics" {
+			panics.Store(true)
+			k.mu.Lock()
+			k.bound, k.waiting = 2, &[]*waiter{{r.URL, make(chan lease, 1)}}
+			k.mu.Unlock()
+		}
+	}))
+	defer srv.Close()
+	transport := &Transport{Base: &http.Transport{}, AllowPlaintext: true, Schemes: []Scheme{
+		&puppet{name: "Counted", answer: func(context.Context, *Challenge, *http.Response) (Session, error) {
+			return &coveringCounted{exclusiveCounted{&countedCarrier{open: &open}}, panicsOnce{&panics}}, nil
+		}}}}
+	get := func(path string) error {
+		resp, err := (&http.Client{Transport: transport}).Get(srv.URL + path)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	require.NoError(t, get("/folder/"))
+	require.EqualValues(t, 1, open.Load())
+	u, err := url.Parse(srv.URL)
+	require.NoError(t, err)
+	k = transport.auth.spaces.of(spacesKey{origin: originOf(u)})
+	require.ErrorContains(t, get("/folder/panics"), "panic")
+	require.EqualValues(t, 0, k.here)
+	transport.Forget("")
+	require.Zero(t, open.Load())
+	transport.CloseIdleConnections()
+}
+
+type coveringCounted struct {
+	exclusiveCounted
+	panicsOnce
+}
+
+func (c *coveringCounted) Authorize(req *http.Request) error {
+	return c.exclusiveCounted.Authorize(req)
+}
+func (*coveringCounted) Exclusive() {}
 
 // What requests go by that are still under way is closed after the last of them, whoever forgets the Session meanwhile.
 func TestCarrierIsNotClosedUnderItsRequests(t *testing.T) {

@@ -289,7 +289,7 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 		r.Ahead = true
 		r.Tried = append(r.Tried, r.Schemes[x.ahead.scheme])
 	}
-	if x.answer != nil && x.attempts > 1 {
+	if x.answer != nil && x.answer.Session != nil && x.attempts > 1 {
 		r.Refreshed = r.Ahead && x.answer.scheme == x.ahead.scheme
 		r.Tried = append(r.Tried, r.Schemes[x.answer.scheme])
 	}

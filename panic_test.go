@@ -113,6 +113,54 @@ func TestPanicIsAnErrorOfTheRequest(t *testing.T) {
 	}
 }
 
+// A copy of the body that nobody sends, because a callback panics before, is closed.
+func TestCopyOfTheBodyIsClosedIfACallbackPanics(t *testing.T) {
+	for _, where := range []string{"Jar", "OnEvent", "Close", "nowhere"} {
+		t.Run(where, func(t *testing.T) {
+			var response io.ReadCloser = http.NoBody
+			if where == "Close" {
+				response = explosive{strings.NewReader("")}
+			}
+			transport := &Transport{
+				Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					req.Body.Close()
+					resp := &http.Response{StatusCode: 401, Request: req, Header: http.Header{"Www-Authenticate": {"Basic"}, "Set-Cookie": {"a=b"}}, Body: response}
+					if req.Header.Get("Authorization") != "" {
+						resp.StatusCode, resp.Body = 200, http.NoBody
+					}
+					return resp, nil
+				}),
+				Schemes: []Scheme{&Basic{Username: "u", Password: "p"}},
+				OnEvent: func(_ context.Context, e Event) {
+					if where == "OnEvent" && e.Kind == EventAuthorized {
+						panic(secret)
+					}
+				},
+			}
+			if where == "Jar" {
+				transport.Jar = panickingJar{}
+			}
+			src, again := &tracked{Reader: strings.NewReader("a body")}, &tracked{Reader: strings.NewReader("a body")}
+			req := httptest.NewRequest("PUT", "https://api.example.com/", nil)
+			req.Body, req.ContentLength = src, 6
+			req.GetBody = func() (io.ReadCloser, error) { return again, nil }
+			_, err := transport.RoundTrip(req)
+			if where == "nowhere" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, "panic")
+			}
+			require.EqualValues(t, 1, src.closed.Load())
+			require.EqualValues(t, 1, again.closed.Load())
+		})
+	}
+}
+
+type panickingJar struct{}
+
+func (panickingJar) SetCookies(*url.URL, []*http.Cookie) { panic(secret) }
+func (panickingJar) Cookies(*url.URL) []*http.Cookie     { panic(secret) }
+
 type closer struct {
 	io.Reader
 	closed *bool

@@ -105,11 +105,11 @@ func (x *exchange) run() (resp *http.Response, err error) {
 		stop = context.AfterFunc(x.ctx, x.body.abandon)
 	}
 	defer func() {
-		x.visit.end(x.passed)
+		defer x.endCarriers(resp)
 		if stop != nil {
-			stop()
+			defer stop()
 		}
-		x.endCarriers(resp)
+		x.visit.end(x.passed) // which may panic
 	}()
 	return x.converse()
 }
@@ -361,6 +361,7 @@ var errNoProxyCredentials = errors.New("authretry: a Session sets no Authorizati
 func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
 	watched := x.watch(req)
+	x.body.handOver()
 	resp, err := x.way.send(x, req, l)
 	x.remote = watched.Addr()
 	if err != nil {

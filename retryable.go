@@ -97,10 +97,11 @@ func newReturningRedirects(rt *retryablehttp.RoundTripper) *returningRedirects {
 	if from == nil {
 		from = retryablehttp.NewClient()
 	}
-	if from.HTTPClient == nil {
-		from.HTTPClient = retryablehttp.NewClient().HTTPClient // as it would do itself
+	client := from.HTTPClient
+	if client == nil {
+		client = retryablehttp.NewClient().HTTPClient // as it would do itself
 	}
-	inner := *from.HTTPClient
+	inner := *client
 	inner.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &returningRedirects{&retryablehttp.RoundTripper{Client: &retryablehttp.Client{
 		HTTPClient:      &inner,

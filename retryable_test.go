@@ -194,7 +194,9 @@ func TestRetryableBaseWithItsDefaults(t *testing.T) {
 	made := newReturningRedirects(&retryablehttp.RoundTripper{})
 	require.Equal(t, retryablehttp.NewClient().RetryMax, made.Client.RetryMax)
 	require.NotNil(t, made.Client.CheckRetry)
-	made = newReturningRedirects(&retryablehttp.RoundTripper{Client: &retryablehttp.Client{RetryMax: 7}})
+	theirs := &retryablehttp.Client{RetryMax: 7}
+	made = newReturningRedirects(&retryablehttp.RoundTripper{Client: theirs})
+	require.Nil(t, theirs.HTTPClient, "which is not ours to set")
 	require.Equal(t, 7, made.Client.RetryMax)
 	require.NotNil(t, made.Client.HTTPClient.Transport, "that of retryablehttp")
 }

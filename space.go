@@ -165,6 +165,7 @@ func (s *spaces) keep(key spacesKey, u *url.URL, l lease, changes uint32) (kept 
 	if l.space == nil {
 		known = s.at(key)
 		if s.changesOf(key.account).Load() != changes { // looked at after known, which is dropped if it changes later
+			s.shrink()
 			return false
 		}
 	}
@@ -210,7 +211,7 @@ func (s *spaces) takesBodies(key spacesKey) bool {
 
 // forget drops the whole space of a lease whose credentials the server has refused for good.
 func (s *spaces) forget(key spacesKey, l lease) {
-	if known := s.of(key); known != nil {
+	if known := s.of(key); known != nil && l.Session != nil {
 		endAll(known.forget(l))
 	}
 }

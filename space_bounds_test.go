@@ -1,12 +1,15 @@
 package authretry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -299,4 +302,51 @@ func (p panicsOnce) Covers(*url.URL) bool {
 		panic("covers")
 	}
 	return true
+}
+
+// What is added for an account that was forgotten meanwhile counts towards the bound as all else does.
+func TestForgottenAccountsKeepTheBound(t *testing.T) {
+	s := &spaces{limit: 4 * sizeOfOrigin}
+	u := urlOf(t, "https://api.test/")
+	for i := range 100 {
+		key := spacesOf(strconv.Itoa(i), "api.test")
+		before := s.changesOf(key.account).Load()
+		s.forgetAccount(key.account)
+		require.False(t, s.keep(key, u, lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, before))
+		require.LessOrEqual(t, s.size.Load(), s.limit)
+	}
+}
+
+// Nothing was sent with an empty lease, as that of a CONNECT without credentials: its refusal says nothing of any Scheme or space.
+func TestRefusalOfNothingForgetsNothing(t *testing.T) {
+	s := &spaces{}
+	u := urlOf(t, "https://api.test/")
+	key := spacesOf("", "api.test")
+	require.True(t, s.keep(key, u, lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, 0))
+	s.forget(key, lease{})
+	require.Len(t, s.of(key).spaces, 1)
+	s.forget(key, lease{held: held{Session: panicsOnce{new(atomic.Bool)}}})
+	require.Empty(t, s.of(key).spaces)
+
+	x := &exchange{authenticator: &authenticator{schemes: []Scheme{&Basic{}}}, attempts: 2, answer: &lease{}}
+	require.Empty(t, x.rejection(nil, ErrCredentialsRefused).Tried)
+}
+
+// Those who wait keep their order, whoever goes.
+func TestWaitersKeepTheirOrder(t *testing.T) {
+	k := &originSpaces{all: &spaces{}}
+	k.bound = 1
+	var all []*waiter
+	for range 5 {
+		k.here = 1
+		k.waiting = cmp.Or(k.waiting, new([]*waiter))
+		all = append(all, k.queue(nil))
+	}
+	for _, i := range []int{2, 0, 3, 1} {
+		k.unqueue(all[i])
+		all[i] = nil
+		require.Equal(t, slices.DeleteFunc(slices.Clone(all), func(w *waiter) bool { return w == nil }), *k.waiting)
+	}
+	k.unqueue(all[4])
+	require.Nil(t, k.waiting)
 }

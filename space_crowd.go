@@ -120,8 +120,14 @@ func (k *originSpaces) queue(u *url.URL) *waiter {
 
 // unqueue takes back what queue has done. The caller holds mu.
 func (k *originSpaces) unqueue(w *waiter) {
-	*k.waiting = slices.DeleteFunc(*k.waiting, func(other *waiter) bool { return other == w })
-	if len(*k.waiting) == 0 {
+	all := *k.waiting
+	if i := slices.Index(all, w); i > 0 {
+		all = slices.Delete(all, i, i+1)
+	} else { // as nearly always, whether it may go out or has waited long enough
+		all[0] = nil
+		all = all[1:]
+	}
+	if *k.waiting = all; len(all) == 0 {
 		k.waiting = nil
 	}
 }
