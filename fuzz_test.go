@@ -52,7 +52,7 @@ func FuzzRoundTrip(f *testing.F) {
 			require.LessOrEqual(t, len(req.Header["X-Api-Key"]), 1)
 			if hasCredentials(req) && req.URL.User == nil { // which http.Client makes a header of
 				require.Equal(t, "https://api.example.com", originOf(req.URL).String())
-				require.False(t, hasLeftOrigin(req, originOf(req.URL)))
+				require.False(t, hasLeftOrigin(req, byURL))
 			}
 			resp := &http.Response{StatusCode: int(status1), Body: http.NoBody, Request: req, Header: http.Header{
 				"Www-Authenticate": {challenge1, challenge2}, "Proxy-Authenticate": {challenge2}, "Set-Cookie": {cookie},

@@ -73,6 +73,46 @@ func TestHostThatDecidesIsTheOrigin(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Who was addressed by Host, through a proxy, and redirects to the host of the URL, has led elsewhere.
+func TestRedirectFromTheHostThatDecides(t *testing.T) {
+	var asked []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.String()+" "+r.Header.Get("Authorization"))
+		if r.URL.Path == "/" {
+			w.Header().Set("Location", r.URL.Query().Get("to"))
+			w.WriteHeader(http.StatusFound)
+		}
+	}))
+	defer srv.Close()
+	proxy, err := url.Parse(srv.URL)
+	require.NoError(t, err)
+	base := &http.Transport{Proxy: http.ProxyURL(proxy)}
+	defer base.CloseIdleConnections()
+	ahead := &puppet{name: "Word", start: func(_ context.Context, req *http.Request) (Session, error) {
+		if req.URL.Host != "api.internal" {
+			return nil, nil
+		}
+		return &word{text: "Word k"}, nil
+	}}
+	client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{ahead}, AllowPlaintext: true}}
+	for host, c := range map[string]struct {
+		to   string
+		want []string
+	}{
+		"evil.example": {"http://api.internal/in", []string{"http://evil.example/?to=http://api.internal/in ", "http://api.internal/in "}},
+		"api.internal": {"http://api.internal/in", []string{"http://api.internal/?to=http://api.internal/in Word k", "http://api.internal/in Word k"}},
+	} {
+		req, err := http.NewRequest("GET", "http://api.internal/?to="+c.to, nil)
+		require.NoError(t, err)
+		req.Host = host
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, c.want, asked)
+		asked = nil
+	}
+}
+
 // What a proxy gets is not on this machine, whatever it is called.
 func TestLoopbackByAProxyIsNotLoopback(t *testing.T) {
 	base, asked := recordingProxy(t)

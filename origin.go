@@ -136,8 +136,9 @@ const maxHops = 100
 
 // hasLeftOrigin reports whether req is the outcome of a chain of redirects that has left the origin of the
 // request that the caller made, even if it has come back since: whoever was visited in between has chosen where req
-// goes. An upgrade from http to https of the same host, on default ports, is not leaving.
-func hasLeftOrigin(req *http.Request, o origin) bool {
+// goes. An upgrade from http to https of the same host, on default ports, is not leaving. Of says where a request goes.
+func hasLeftOrigin(req *http.Request, of func(*http.Request) origin) bool {
+	o := of(req)
 	for range maxHops {
 		if req.Response == nil {
 			return false
@@ -146,7 +147,7 @@ func hasLeftOrigin(req *http.Request, o origin) bool {
 		if req == nil || req.URL == nil {
 			return true // a redirect by someone unknown
 		}
-		from := originOf(req.URL)
+		from := of(req)
 		if from != o && !isUpgrade(from, o) {
 			return true
 		}

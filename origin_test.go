@@ -121,14 +121,14 @@ func TestRedirectsThatLeaveTheOriginGetNoCredentials(t *testing.T) {
 		{[]string{"https://b.test/", "https://a.test/", "https://a.test/x"}, true},
 	} {
 		req := hops(c.chain...)
-		require.Equal(t, c.left, hasLeftOrigin(req, originOf(req.URL)), "%v", c.chain)
+		require.Equal(t, c.left, hasLeftOrigin(req, byURL), "%v", c.chain)
 	}
 	endless := hops("https://a.test/")
 	endless.Response = &http.Response{Request: endless}
-	require.True(t, hasLeftOrigin(endless, originOf(endless.URL)))
+	require.True(t, hasLeftOrigin(endless, byURL))
 	orphan := hops("https://a.test/")
 	orphan.Response = &http.Response{}
-	require.True(t, hasLeftOrigin(orphan, originOf(orphan.URL)))
+	require.True(t, hasLeftOrigin(orphan, byURL))
 }
 
 // Everybody who may see a request of ours, with what a redirect could do to it.
@@ -255,6 +255,9 @@ func TestChainOfRedirectsIsBounded(t *testing.T) {
 			req = httptest.NewRequest("GET", "https://api.test/", nil)
 			req.Response = &http.Response{Request: before}
 		}
-		require.Equal(t, left, hasLeftOrigin(req, originOf(req.URL)), redirects)
+		require.Equal(t, left, hasLeftOrigin(req, byURL), redirects)
 	}
 }
+
+// byURL is where requests go that say nothing else in their Host.
+func byURL(req *http.Request) origin { return originOf(req.URL) }

@@ -227,7 +227,7 @@ func (t *Transport) withholds(req *http.Request, o origin) Reason {
 		return ReasonOriginNotListed
 	case hasOwnAuthorization(req.Header):
 		return ReasonOwnAuthorization
-	case req.Response != nil && hasLeftOrigin(req, originOf(req.URL)):
+	case req.Response != nil && hasLeftOrigin(req, t.goesTo):
 		return ReasonRedirected
 	}
 	return 0
