@@ -62,6 +62,25 @@ func TestHostThatDecidesIsTheOrigin(t *testing.T) {
 	_, err := (&Transport{Base: unknown, Schemes: []Scheme{&APIKey{Key: "k"}}, Origins: []string{"http://api.internal"}, AllowPlaintext: true}).RoundTrip(req)
 	require.NoError(t, err)
 	require.Equal(t, []string{"http://evil.example/ "}, asked())
+	// So if it is Host's origin that is listed, it is not sure that it is that one which gets the request.
+	for _, c := range []struct {
+		origins []string
+		sent    string
+	}{
+		{[]string{"http://evil.example"}, ""}, {[]string{"http://api.internal"}, ""}, {[]string{"http://api.internal", "http://evil.example"}, "ApiKey k"},
+	} {
+		var sent string
+		unknown = func(req *http.Request) (*http.Response, error) {
+			sent = req.Header.Get("Authorization")
+			return &http.Response{StatusCode: 401, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+		}
+		resp, err := (&Transport{Base: unknown, Schemes: []Scheme{&APIKey{Key: "k"}}, Origins: c.origins, AllowPlaintext: true}).RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, c.sent, sent)
+		if sent == "" {
+			require.ErrorContains(t, Explain(resp), "Request.Host names another host than the URL")
+		}
+	}
 	// Without a proxy, Host is but a name for the server that the URL leads to.
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		require.Equal(t, "ApiKey k", r.Header.Get("Authorization"))
@@ -122,6 +141,17 @@ func TestLoopbackByAProxyIsNotLoopback(t *testing.T) {
 			require.Equal(t, ReasonPlaintext, r.Reason, target)
 			require.Empty(t, asked())
 		}
+	}
+	// Nor is what Host says so, if the URL leads elsewhere and it is not known which of them counts.
+	req, err := http.NewRequest("GET", "http://api.internal/", nil)
+	require.NoError(t, err)
+	req.Host = "127.0.0.1"
+	for _, base := range []http.RoundTripper{base, roundTripFunc(base.RoundTrip)} {
+		_, err = (&Transport{Base: base, Schemes: []Scheme{&APIKey{Key: "k"}}}).RoundTrip(req)
+		var r *Rejection
+		require.ErrorAs(t, err, &r)
+		require.Equal(t, ReasonPlaintext, r.Reason)
+		require.Empty(t, asked())
 	}
 }
 

@@ -136,7 +136,7 @@ func (x *exchange) mayGo(scheme int) bool {
 	if x.allowPlaintext || x.origin.scheme == "https" {
 		return true
 	}
-	if x.origin.isLoopback() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
+	if x.origin.isLoopback() && !x.goesElsewhere() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
 		return true
 	}
 	safe, ok := x.schemes[scheme].(PlaintextSafe)

@@ -261,3 +261,6 @@ func TestChainOfRedirectsIsBounded(t *testing.T) {
 
 // byURL is where requests go that say nothing else in their Host.
 func byURL(req *http.Request) origin { return originOf(req.URL) }
+
+// goesTo is where a Transport's request goes, whether that is sure or not.
+func goesTo(t *Transport, req *http.Request) origin { o, _ := t.goesTo(req); return o }

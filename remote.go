@@ -30,7 +30,7 @@ func (x *exchange) refusedAt() refusedAt {
 	if x.side != originSide || x.resp == nil {
 		return refusedAt{}
 	}
-	u := url.URL{Scheme: x.req.URL.Scheme, Host: x.req.URL.Host, Path: x.req.URL.Path, RawPath: x.req.URL.RawPath}
+	u := url.URL{Scheme: x.at.Scheme, Host: x.at.Host, Path: x.at.Path, RawPath: x.at.RawPath}
 	return refusedAt{u.String(), x.remote}
 }
 

@@ -474,7 +474,7 @@ func TestHostOfARequestThatNoProxyGets(t *testing.T) {
 		require.NoError(t, err)
 		req.Host = "virtual.test"
 		transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "Mufasa", Password: "secret"}}}
-		require.Equal(t, originOf(req.URL), transport.goesTo(req), name)
+		require.Equal(t, originOf(req.URL), goesTo(transport, req), name)
 	}
 }
 

@@ -51,8 +51,8 @@ type Transport struct {
 	// Origins are the origins that may have the credentials, such as "https://api.example.com". Requests to others
 	// are sent as they are, so Transports for several APIs can be nested: the inner one is the outer one's Base. An element is scheme, host
 	// and, if it is not the default one, port: no path, and no pattern such as "https://*.example.com". The host is that of the URL,
-	// or Request.Host where the request goes there: by plain http through a proxy, or with a Base of which it is not known whether
-	// it uses one, unless the host of the URL is loopback.
+	// or Request.Host where the request goes there: by plain http through a proxy. With a Base of which it is not known whether it uses
+	// a proxy, both must be listed if they differ, unless the host of the URL is loopback.
 	//
 	// To leave it empty is valid, but not secure: credentials then go to whatever origin the caller addresses, as far as the
 	// Schemes have any for it, and a [Bearer] and an [APIKey] send theirs to any. Set it, unless all URLs are your own.
@@ -136,9 +136,10 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	case req.URL == nil, req.Header == nil, req.URL.Scheme != "http" && req.URL.Scheme != "https":
 		return x.pass(0) // Base returns the error for that
 	}
-	x.origin = t.goesTo(req)
+	var sure bool
+	x.origin, sure = t.goesTo(req)
 	x.at = addressed(req, x.origin)
-	if reason := t.withholds(req, x.origin); reason != 0 {
+	if reason := t.withholds(req, x.origin, sure); reason != 0 {
 		return x.pass(reason)
 	}
 	return x.run()
@@ -220,31 +221,32 @@ func (t *Transport) base() http.RoundTripper {
 }
 
 // withholds returns why a request passes without credentials, or 0 if it may have them. Nothing is sent without
-// passing here.
-func (t *Transport) withholds(req *http.Request, o origin) Reason {
+// passing here. O is where it goes; if that is not sure, it may as well go to where its URL says.
+func (t *Transport) withholds(req *http.Request, o origin, sure bool) Reason {
 	switch {
-	case t.origins != nil && !t.origins[o]:
+	case t.origins != nil && (!t.origins[o] || !sure && !t.origins[originOf(req.URL)]):
 		return ReasonOriginNotListed
 	case hasOwnAuthorization(req.Header):
 		return ReasonOwnAuthorization
-	case req.Response != nil && hasLeftOrigin(req, t.goesTo):
+	case req.Response != nil && hasLeftOrigin(req, func(req *http.Request) origin { o, _ := t.goesTo(req); return o }):
 		return ReasonRedirected
 	}
 	return 0
 }
 
 // goesTo returns where the bytes of a request go. To a proxy, plain http says in one line both where to send the request and
-// for which host it is: there req.Host counts rather than the URL, as net/http has it; but not with SOCKS.
-func (t *Transport) goesTo(req *http.Request) origin {
+// for which host it is: there req.Host counts rather than the URL, as net/http has it; but not with SOCKS. That is not sure if it
+// cannot be told whether there is a proxy.
+func (t *Transport) goesTo(req *http.Request) (o origin, sure bool) {
+	o = originOf(req.URL)
 	if req.URL.Scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
-		return originOf(req.URL)
+		return o, true
 	}
-	o := originOf(req.URL)
 	proxy, known := proxyOf(t.base(), req)
 	if known && (proxy == nil || proxy.Scheme != "http" && proxy.Scheme != "https") || !known && o.isLoopback() {
-		return o
+		return o, true
 	}
-	return originOf(&url.URL{Scheme: o.scheme, Host: req.Host}) // also if it cannot be told
+	return originOf(&url.URL{Scheme: o.scheme, Host: req.Host}), known
 }
 
 // addressed returns the URL of a request that goes to an origin: with another host than its own, if req.Host decides.

@@ -86,7 +86,7 @@ func (m *model) check(c *call, req *http.Request) (who *credential) {
 	if who == nil {
 		return nil
 	}
-	at := modelOrigin(req.URL)
+	at := modelAt(req)
 	switch {
 	case m.transport.Account != nil && c.account == "":
 		m.problemLocked("credentials for nobody's request")
@@ -94,9 +94,9 @@ func (m *model) check(c *call, req *http.Request) (who *credential) {
 		m.problemLocked("credentials of %q on a request of %q", who.account, c.account)
 	case who.at >= 0 && modelURLs[who.at] != at:
 		m.problemLocked("credentials for %s went to %s", modelURLs[who.at], at)
-	case strings.HasPrefix(at, "http:") && scheme != "Digest" && !strings.HasPrefix(at, "http://127.") && !m.transport.AllowPlaintext:
+	case strings.HasPrefix(at, "http:") && scheme != "Digest" && !strings.HasPrefix(modelOrigin(req.URL), "http://127.") && !m.transport.AllowPlaintext:
 		m.problemLocked("%s credentials went over http to %s", scheme, at)
-	case m.transport.Origins != nil && !slices.Contains(m.transport.Origins, at):
+	case m.transport.Origins != nil && (!slices.Contains(m.transport.Origins, at) || !slices.Contains(m.transport.Origins, modelOrigin(req.URL))):
 		m.problemLocked("credentials went to %s, which is not listed", at)
 	case who.version < c.floor && (scheme != "Bearer" || m.transport.Account != nil):
 		m.problemLocked("credentials of before Forget: %d, and %d is the first that may be", who.version, c.floor)
@@ -125,7 +125,7 @@ func paramOf(header, name string) string { return readParams(header)[name] }
 // checkDigest checks Digest credentials for all that a server could find wrong, and returns whose password made them.
 func (m *model) checkDigest(c *call, req *http.Request, header string) *credential {
 	p := readParams(header)
-	at := modelOrigin(req.URL)
+	at := modelAt(req)
 	m.mu.Lock()
 	if p["qop"] != "" {
 		count, err := strconv.ParseInt(p["nc"], 16, 32)

@@ -191,8 +191,15 @@ func (m *model) request(s *script) {
 	req, err := http.NewRequestWithContext(ctx, pickOf(s, "GET", "POST", "PUT", "DELETE"), m.pickOrigin(s)+pickOf(s, "/", "/a/b", "/q?x=1"), nil)
 	require.NoError(m.t, err)
 	req.Header.Set("X-Account", o.account)
-	if s.rarely() {
+	switch s.pick(8) {
+	case 7:
 		req.Header.Set("Authorization", "Own thing")
+	case 6:
+		if req.Host = "kit.test"; req.URL.Host == "plain.test" {
+			req.Host = "127.0.0.1:8080"
+		} else if req.URL.Host == "kit.test" {
+			req.Host = "plain.test"
+		}
 	}
 	o.putBody(req)
 
@@ -229,7 +236,7 @@ func (m *model) roundTrip(clients *http.Request) (*http.Response, error) {
 		}
 	}
 	o := orderIn(req.Context())
-	o.hops = append(o.hops, modelOrigin(req.URL))
+	o.hops = append(o.hops, modelAt(req))
 	c := &call{order: o, req: req}
 	m.mu.Lock()
 	c.floor = m.floor[o.account]

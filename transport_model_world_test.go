@@ -72,6 +72,15 @@ func modelOrigin(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
+// modelAt returns the origin at which a request arrives: over plain http it may go by a proxy, for all that is known, which goes by Host.
+func modelAt(req *http.Request) string {
+	u := *req.URL
+	if u.Scheme == "http" && req.Host != "" && !strings.HasPrefix(u.Host, "127.") {
+		u.Host = req.Host
+	}
+	return modelOrigin(&u)
+}
+
 func newModel(t *testing.T, data []byte) *model {
 	s := &script{data: data}
 	world := s.cut(worldBytes)
@@ -301,7 +310,7 @@ func (m *model) answer(c *call, req *http.Request, what int, who *credential) *h
 
 // guardOf returns what guards the origin of req.
 func (m *model) guardOf(req *http.Request) int {
-	at := slices.Index(modelURLs, modelOrigin(req.URL))
+	at := slices.Index(modelURLs, modelAt(req))
 	return m.kinds[max(at, 0)]
 }
 
@@ -321,7 +330,7 @@ func (m *model) honest(resp *http.Response, req *http.Request, who *credential) 
 		ok = paramOf(req.Header.Get("Authorization"), "nonce") == n
 		m.mu.Lock()
 		if m.nonces[n]++; m.nonces[n] >= m.nonceUses {
-			delete(m.nonces, modelOrigin(req.URL))
+			delete(m.nonces, modelAt(req))
 		}
 		made := m.made
 		m.mu.Unlock()
@@ -341,7 +350,7 @@ func (m *model) honest(resp *http.Response, req *http.Request, who *credential) 
 func (m *model) nonceAt(req *http.Request) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o := modelOrigin(req.URL)
+	o := modelAt(req)
 	if m.nonces[o] == 0 {
 		m.made++
 		m.nonces[o] = m.made
