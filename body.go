@@ -45,6 +45,7 @@ type body struct {
 	inMemory bool                          // src is sent as it is
 	size     int64                         // of src; -1 or 0: unknown
 	limit    int64                         // of the record
+	unsent   io.Closer                     // a copy for the second send, until that begins
 
 	reading chan struct{} // has an element during a Read of src, which may take long; guards err and chunk
 	err     error         // what the last Read of src returned
@@ -55,9 +56,8 @@ type body struct {
 	cuts     []int      // where the portions of the record end that were read ahead
 	overflow bool       // no more is recorded, and src cannot be replayed: the record is incomplete, or nobody needs it
 	current  *sender
-	unsent   io.Closer // a copy for the second send that nobody sends yet
-	settled  bool      // there will be no other sender
-	closed   bool      // src is
+	settled  bool // there will be no other sender
+	closed   bool // src is
 }
 
 // newBody takes over the body of req. It returns nil if there is none.
@@ -166,9 +166,10 @@ func (b *body) replay(req *http.Request) error {
 		if inMemory, _ := memoryOf(again); inMemory == nil {
 			req.Body = &guardedBody{again}
 		}
+		b.unsent = req.Body
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.settled, b.unsent = true, req.Body
+		b.settled = true
 		b.current.leaveLocked() // nobody wants the rest of it; whoever sends it still has to close it
 		if g := b.current.gate; g != nil {
 			g.end()
@@ -187,14 +188,12 @@ func (b *body) replay(req *http.Request) error {
 	return nil
 }
 
-// handOver says that whoever sends the body from now on closes it.
-func (b *body) handOver() {
-	if b == nil || b.inMemory || b.rewind == nil {
-		return
+// handOver says that the body is sent from now on, by whoever then closes it. It returns the copy that is to be sent, if there is one.
+func (b *body) handOver() (unsent io.Closer) {
+	if b != nil {
+		unsent, b.unsent = b.unsent, nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.unsent = nil
+	return unsent
 }
 
 // settle says that there will be no other sender than the current one, so that nothing more need be recorded.
@@ -220,8 +219,7 @@ func (b *body) settle() {
 	}
 }
 
-// abandon closes the caller's body whoever may be reading it, and a copy of it that nobody sends: the request is not sent, or not
-// sent again.
+// abandon closes the caller's body whoever may be reading it: the request is not sent, or not sent again.
 func (b *body) abandon() {
 	if b == nil {
 		return
@@ -232,11 +230,9 @@ func (b *body) abandon() {
 	if b.current != nil && b.current.gate != nil {
 		b.current.gate.end()
 	}
-	src, unsent := b.closeLocked(), b.unsent
-	b.unsent = nil
+	src := b.closeLocked()
 	b.mu.Unlock()
-	defer closeSource(src)
-	closeSource(unsent)
+	closeSource(src)
 }
 
 // closeLocked notes that the caller's body is closed, and returns it to be closed without the lock; nil if it was closed

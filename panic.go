@@ -26,6 +26,7 @@ func (x *exchange) contain(resp **http.Response, err *error) {
 		quietly(func() { closeBody(x.req) })
 	}
 	x.body.abandon()
+	quietly(func() { closeSource(x.body.handOver()) }) // the copy that would have been sent
 	if x.resp != nil {
 		quietly(func() { x.resp.Body.Close() })
 	}
