@@ -88,6 +88,9 @@ func (b *Browser) await(ctx context.Context, r *receiver, opened *opening) (url.
 		default: // which comes before all else
 		}
 		if failed != nil && b.Open != nil {
+			if ctx.Err() != nil { // which is why, most likely
+				return nil, context.Cause(ctx)
+			}
 			return nil, fmt.Errorf("login: the page could not be opened (Browser.Open): %w", failed)
 		}
 		select {

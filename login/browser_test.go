@@ -422,6 +422,19 @@ func TestLocalhostIsBothAddresses(t *testing.T) {
 	requireFree(t, "127.0.0.1:"+port)
 }
 
+// The end of the context is the error, even if the page could not be opened because of it; both are known at once.
+func TestPageThatDoesNotOpenAsTheContextEnds(t *testing.T) {
+	cause := errors.New("the person has had enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	for range 100 {
+		opened := opening{failed: make(chan error, 1)}
+		opened.failed <- ctx.Err()
+		_, err := (&Browser{Open: func(context.Context, string) error { return nil }}).await(ctx, &receiver{}, &opened)
+		require.Equal(t, cause, err)
+	}
+}
+
 // Every step ends with the context, and leaves no port behind.
 func TestLoginEndsWithItsContext(t *testing.T) {
 	cause := errors.New("the person has had enough")
