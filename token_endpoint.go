@@ -126,13 +126,16 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 	}
 	t, err := answer.token(known)
 	if err != nil {
+		if refreshToken := answer.fields.RefreshToken; refreshToken != "" {
+			return &oauth2.Token{RefreshToken: refreshToken}, err // the one before may be spent
+		}
 		return nil, err
 	}
 	if t.RefreshToken == "" {
 		t.RefreshToken = grant.Get("refresh_token")
 	}
 	if e.Proof != nil && !equalFoldASCII(t.TokenType, "DPoP") {
-		return nil, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5)", printable(t.TokenType))
+		return &oauth2.Token{RefreshToken: t.RefreshToken}, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5)", printable(t.TokenType))
 	}
 	return t, nil
 }

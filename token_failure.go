@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -170,11 +171,13 @@ var (
 		text:   "the refresh token has been used, and what came of it is lost; a new login is required",
 		causes: []error{ErrLoginRequired},
 	}
-	errForgotten     = errors.New("authretry: there was a Logout since the refresh began")
-	errComing        = errors.New("authretry: an earlier refresh has a token that is not in use yet")
-	errReplaced      = errors.New("authretry: the token has been replaced while it was to be refreshed")
-	errStillFetching = errors.New("authretry: an earlier call of TokenSource.Fetch has not returned, although its context has ended")
-	errRecursion     = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
+	errForgotten       = errors.New("authretry: there was a Logout since the refresh began")
+	errComing          = errors.New("authretry: an earlier refresh has a token that is not in use yet")
+	errReplaced        = errors.New("authretry: the token has been replaced while it was to be refreshed")
+	errStillRefreshing = errors.New("authretry: earlier refreshes have not returned from TokenSource.Store or Fetch")
+	errStillFetching   = errors.New("authretry: an earlier call of TokenSource.Fetch has not returned, although its context has ended")
+	errOwnLogout       = errors.New("authretry: TokenSource.Logout is called by a refresh of that very source, whose Store it would wait for")
+	errRecursion       = errors.New("authretry: the request for a token needs that very token: its client must not be one that uses this TokenSource")
 )
 
 // failed is the error for a Fetch of a successor of previous that failed with err.
@@ -210,6 +213,17 @@ func failed(err error, previous *oauth2.Token) *tokenError {
 		e.text += "; log in again and call TokenSource.Set"
 	}
 	return e
+}
+
+// isOutOfOrder reports whether a Fetch that was to get more than there was has failed for a reason that concerns everybody: the token
+// endpoint cannot be asked at present.
+func isOutOfOrder(err error) (is bool) {
+	defer func() { _ = recover() }() // err may be of anybody's
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		return r.Response != nil && (r.Response.StatusCode >= 500 || r.Response.StatusCode == http.StatusTooManyRequests)
+	}
+	_, unreachable := errors.AsType[*url.Error](err)
+	return unreachable || errors.Is(err, context.DeadlineExceeded)
 }
 
 // withoutLogin leaves out of a cause what failed says at the end.

@@ -24,10 +24,11 @@ type knownToken struct {
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
 	isInitial bool          // it is TokenSource.Initial, on its way into the Store
+	looks     uint32        // how often the Store had been looked at when it was found there, or was to go there; guarded by TokenSource.mu
 	by        *origin       // by whom its predecessor was refused, as far as that is known
 	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
 	login     string        // see Record
-	looks     uint          // how often the Store had been looked at when it was found there, or was to go there; guarded by TokenSource.mu
+	loggedIn  int64         // when somebody has logged in for it, in Unix microseconds; 0 if that is not known
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it
@@ -100,7 +101,15 @@ func (k *knownToken) meets(n *needs, now time.Time) bool {
 	}
 	has := k.asked
 	has.scopes = k.scopes
-	return n.within(&has) && (!n.hasMaxAge || now.Sub(k.received) <= n.maxAge)
+	return n.within(&has) && (!n.hasMaxAge || k.loggedIn != 0 && now.UnixMicro()-k.loggedIn <= n.maxAge.Microseconds())
+}
+
+// knownScopes returns what the token is good for, as far as that is known. k may be nil.
+func (k *knownToken) knownScopes() []string {
+	if k == nil {
+		return nil
+	}
+	return k.scopes
 }
 
 // grantedScopes returns what the token endpoint says that a token is good for; nil if it does not (RFC 6749 §5.1).

@@ -22,9 +22,7 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 	case d.metBy(k, now):
 		return nil, k.token, nil
 	case s.loggingIn != nil:
-		if !s.loggingIn.serves(d) {
-			s.wantNext(d.needs)
-		}
+		s.await(s.loggingIn, d)
 		s.loggingIn.waiters++
 		return s.loggingIn, nil, nil
 	case ctx.Err() != nil:
@@ -33,7 +31,7 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 		return nil, nil, s.declined
 	}
 	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
-	run.needs, s.next = d.and(s.wanted()), nil
+	run.needs = s.withOthers(d, k, true)
 	s.loggingIn = run
 	timeout := s.LoginTimeout
 	if timeout <= 0 {
@@ -51,7 +49,9 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if run.waiters--; run.waiters == 0 {
-		run.cancel()
+		if run.cancel(); s.loggingIn == run { // whoever comes later has not given up
+			s.loggingIn = nil
+		}
 	}
 	return err
 }
@@ -59,23 +59,18 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 // logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
 func (s *TokenSource) logIn(ctx context.Context, run *refreshRun) {
 	defer run.cancel()
-	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, notLoggedIn(ctx, context.Cause(ctx))) })
-	err := apart(panicked, func() error {
-		if err := s.askPerson(ctx, run); err != nil {
-			return notLoggedIn(ctx, err)
-		}
-		return nil
-	})
+	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, notLoggedIn(ctx, context.Cause(ctx), nil)) })
+	err := apart(panicked, func() error { return s.askPerson(ctx, run) })
 	overdue()
 	if err != nil && !errors.Is(err, ErrLoginRequired) {
-		err = notLoggedIn(ctx, err)
+		err = notLoggedIn(ctx, err, nil)
 	}
 	s.endLogin(run, run.fetched.Load(), err)
 }
 
-// notLoggedIn is the error of a login under ctx that has failed.
-func notLoggedIn(ctx context.Context, err error) error {
-	text := describeCause(err, nil)
+// notLoggedIn is the error of a login under ctx, in place of the token previous, that has failed.
+func notLoggedIn(ctx context.Context, err error, previous *oauth2.Token) error {
+	text := describeCause(err, previous)
 	if ctx.Err() == context.DeadlineExceeded {
 		text = "it took too long (see TokenSource.LoginTimeout)"
 	}
@@ -91,7 +86,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 		}); ok {
 			unlock, err := locker.LockLogin(ctx)
 			if err != nil {
-				return err
+				return notLoggedIn(ctx, err, nil)
 			}
 			defer unlock()
 		}
@@ -105,11 +100,11 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 	t, err := s.Login(ctx, TokenRequest{Previous: previous, Challenge: run.challenge, URL: run.at.url, RemoteAddr: run.at.remote, Account: run.account,
 		Scopes: union(run.has(previous, stored), run.scopes), Claims: run.claims,
 		ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge, wider: true})
-	if err != nil {
-		return err
+	if err == nil && (t == nil || t.AccessToken != "" || t.RefreshToken == "") { // or else it has to be refreshed
+		err = checkToken(t)
 	}
-	if err := checkToken(t); err != nil {
-		return err
+	if err != nil {
+		return notLoggedIn(ctx, err, previous)
 	}
 	k := s.newLogin(t)
 	if k.scopes == nil {
@@ -142,11 +137,13 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 		return
 	}
 	switch {
-	case k == nil && run.challenge == nil && errors.Is(err, ErrChallengeRequired):
-		run.finish(nil, err)
+	case k == nil && (run.waiters == 0 || run.challenge == nil && errors.Is(err, ErrChallengeRequired)):
+		run.finish(nil, err) // if nobody waits, it has been given up
 	case k == nil:
 		s.declined, s.declineTo = err, time.Now().Add(s.refusalInterval())
 		run.finish(nil, err)
+	case err == nil && !k.usable(time.Now()):
+		run.finish(nil, nil) // it has to be refreshed
 	case !isSubset(run.scopes, k.scopes):
 		s.lacking = time.Now().Add(s.refusalInterval())
 		run.finish(k.token, notGranted("whoever has logged in has not been granted what was asked for"))
@@ -170,6 +167,11 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	}
 	k := s.newLogin(t)
 	var err error
+	defer func() { // whatever OnToken does
+		if err != nil {
+			s.saveLater(newRefreshContext(context.Background(), s), k, minRetryDelay)
+		}
+	}()
 	if s.Store != nil {
 		ctx, cancel := context.WithTimeout(newRefreshContext(context.Background(), s), s.fetchTimeout())
 		defer cancel()
@@ -177,7 +179,6 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	}
 	s.replace(k)
 	if err != nil {
-		s.saveLater(newRefreshContext(context.Background(), s), k, minRetryDelay)
 		return notSaved(err, k.token)
 	}
 	return nil
@@ -223,6 +224,11 @@ func (s *TokenSource) putToUse(k *knownToken) {
 	s.current.Store(k)
 	s.begun, s.ended = true, k == nil
 	s.failure, s.forced = failure{}, nil
+	s.lacking, s.stepUps, s.declined, s.declineTo = time.Time{}, refreshCount{}, nil, time.Time{}
+	if run := s.loggingIn; k != nil && run != nil && run.fetched.Load() != k && k.meets(&run.needs, time.Now()) {
+		s.supersede(run) // there is no need of it any more, for all that is known
+		s.loggingIn = nil
+	}
 	if k == nil {
 		s.logouts++
 		if s.used != nil {
@@ -243,6 +249,9 @@ func (s *TokenSource) putToUse(k *knownToken) {
 // An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
 // there: call Logout again.
 func (s *TokenSource) Logout(ctx context.Context) error {
+	if ctx.Value(refreshKey{s}) != nil && ctx.Value(confirmKey{}) != nil {
+		return errOwnLogout
+	}
 	var ended *oauth2.Token
 	if k := s.current.Load(); k != nil {
 		ended = k.token

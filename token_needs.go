@@ -2,7 +2,9 @@ package authretry
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -127,15 +129,28 @@ func mergeClaims(a, b string) (string, error) {
 		return "", fmt.Errorf("authretry: claims of %d bytes are asked for, and %d may be", len(b), maxClaims)
 	}
 	var first, second map[string]any
-	if json.Unmarshal([]byte(b), &second) != nil || second == nil {
+	if readClaims(b, &second) != nil || second == nil {
 		return "", fmt.Errorf("authretry: the claims that are asked for are not a JSON object")
 	}
-	_ = json.Unmarshal([]byte(a), &first) // of whatever there is
+	_ = readClaims(a, &first) // of whatever there is
 	merged, err := json.Marshal(mergeObjects(first, second))
 	if err != nil || len(merged) > maxClaims {
 		return "", fmt.Errorf("authretry: the claims that are asked for are too many")
 	}
 	return string(merged), nil
+}
+
+// readClaims reads a JSON object, and nothing else. Numbers stay as they are.
+func readClaims(text string, into *map[string]any) error {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("there is more than one value")
+	}
+	return nil
 }
 
 func mergeObjects(a, b map[string]any) map[string]any {

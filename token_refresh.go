@@ -3,6 +3,7 @@ package authretry
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +16,15 @@ type refreshRun struct {
 	base     *knownToken // the current token when it started; nil if there was none
 	ctx      *refreshContext
 	began    time.Time
-	logouts  uint                       // how often there had been a Logout when it began
+	logouts  uint32                     // how often there had been a Logout when it began
 	failure  failure                    // of the refresh before
 	fetched  atomic.Pointer[knownToken] // what it has obtained
 	ended    atomic.Bool                // and reported to the listener
 	isOthers bool                       // it is that of an earlier run, which sees to its saving
+	isOwn    bool                       // Fetch has given it to this run; set before it
 	lacks    bool                       // fetched lacks something of what was asked for; set before it
+	useless  bool                       // fetched has nothing new but its refresh token; set before it
+	revoked  atomic.Bool                // since there was a Logout
 
 	// Of a Login:
 	waiters int                // guarded by TokenSource.mu
@@ -46,7 +50,7 @@ func (run *refreshRun) await(ctx context.Context, what string) error {
 }
 
 // result returns what came of the run for who has the demand d. It is not theirs if the run was for others, or if Set has
-// put something in its place that has to be refreshed itself.
+// put something in its place that does not meet it, or has to be refreshed itself.
 func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool) {
 	switch {
 	case !run.serves(d) || run.err == nil && run.token == nil:
@@ -55,16 +59,23 @@ func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool)
 		return nil, nil, false
 	case run.token != nil && d.none():
 		return run.token, nil, true // whatever others have asked for besides
-	case run.err != nil:
-		return nil, run.err, true
+	case run.err == nil:
+		return run.token, nil, true
+	case !run.needs.within(&d.needs) && !d.alone: // most likely, what has failed is what others wanted
+		d.alone = true
+		return nil, nil, false
+	case run.err == error(errRefusedWhileFresh) && !d.retried: // which concerns who had refused it
+		d.retried = true
+		return nil, nil, false
 	}
-	return run.token, nil, true
+	return nil, run.err, true
 }
 
 // start starts a refresh of the token k. The caller holds mu.
 func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
 	run := &refreshRun{demand: d, base: k, began: time.Now(), logouts: s.logouts, failure: s.failure, done: make(chan struct{})}
 	s.running = run
+	s.alive++
 	run.ctx = newRefreshContext(ctx, s)
 	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
 	go s.carryOut(ctx, cancel, run)
@@ -81,9 +92,10 @@ func (s *TokenSource) fetchTimeout() time.Duration {
 // carryOut carries out a refresh, which ends even if Fetch, Store or OnToken panic, exit the goroutine, or do not heed
 // the context.
 func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, run *refreshRun) {
+	defer s.gone()
 	defer cancel()
 	overdue := context.AfterFunc(ctx, func() {
-		s.end(ctx, run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
+		s.end(run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
 	})
 	err := error(&tokenError{text: "a callback for tokens has ended its goroutine"})
 	defer func() {
@@ -91,10 +103,20 @@ func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, r
 			err = panicked(p)
 		}
 		overdue()
-		s.end(ctx, run, run.fetched.Load(), err)
+		s.end(run, run.fetched.Load(), err)
 	}()
-	run.report(ctx, Event{Kind: EventRefreshing})
+	s.report(run, Event{Kind: EventRefreshing})
 	err = s.obtainNew(ctx, run)
+}
+
+// maxAlive is how many goroutines of refreshes there are at most: what does not heed the end of its context keeps them.
+const maxAlive = 4
+
+// gone says that the goroutine of a refresh is at its end.
+func (s *TokenSource) gone() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.alive--
 }
 
 // obtainNew gets the token and puts it in run.fetched. It may leave an error besides, if that token is without use or
@@ -114,7 +136,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	}
 	var fetchErr error
 	// ends reports whether stored ends the run, because another process has put a good token there, or ended the login.
-	ends := func(stored *Record, looks uint) bool {
+	ends := func(stored *Record, looks uint32) bool {
 		if s.takeStored(run, stored, looks) {
 			return true
 		}
@@ -175,7 +197,7 @@ func (s *TokenSource) initial(run *refreshRun, stored *Record) *knownToken {
 		return nil
 	}
 	k := s.newKnownToken(s.Initial)
-	if k.lifetime == 0 {
+	if k.lifetime == 0 || !k.meets(&run.needs, time.Now()) {
 		return nil
 	}
 	k.isInitial = true
@@ -233,41 +255,63 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 			return storeFailed(err, previous)
 		}
 	}
+	if err := s.begin(run, previous); err == errComing {
+		return s.fetch(ctx, run, previous, stored) // it has come meanwhile
+	} else if err != nil {
+		return err
+	}
+	defer s.finish(previous) // when it is known what has come of it
 	has := run.has(previous, stored)
 	r := TokenRequest{Previous: previous, Challenge: run.challenge, URL: run.at.url, RemoteAddr: run.at.remote, Account: run.account, Background: run.background,
 		Scopes: union(has, run.scopes), Claims: run.claims, ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge,
 		wider: !isSubset(run.scopes, has)}
-	t, err := s.callFetch(ctx, r)
+	t, err := s.Fetch(ctx, r)
+	useless := err
 	if err != nil {
 		e := failed(run.ctx.explain(err), previous)
 		s.refuse(&r, e)
-		return e
+		useless = e
+	} else if useless = checkToken(t); useless == nil && run.isSame(t) {
+		useless = errSameToken
 	}
-	if err := checkToken(t); err != nil {
-		return err
-	}
-	if b := run.base; b != nil && t.AccessToken == b.token.AccessToken && (run.refused != "" || t.Expiry.Equal(b.token.Expiry)) {
-		return errSameToken
+	rotated := grantOf(t) != "" && grantOf(t) != grantOf(previous)
+	switch {
+	case useless != nil && !rotated:
+		return useless
+	case useless != nil && useless != error(errSameToken): // the one before is spent: what is new is all that there is
+		t = &oauth2.Token{RefreshToken: t.RefreshToken}
 	}
 	k := s.newKnownToken(t)
-	if k.token.RefreshToken != grantOf(previous) {
+	switch {
+	case rotated:
 		k.from = grantOf(previous)
+	case k.token.RefreshToken == "": // as it was (RFC 6749 §6)
+		k.token.RefreshToken = grantOf(previous)
 	}
 	if run.forced && run.refused != "" {
 		k.successor, k.by = true, s.obtainedFor(run.by)
 	}
 	if k.scopes == nil { // as asked for (RFC 6749 §5.1)
 		k.scopes = r.Scopes
-	}
-	if run.base != nil {
-		k.asked = run.base.asked
+		if useless != nil {
+			k.scopes = has
+		}
 	}
 	k.login = run.login(previous, stored)
-	k.asked = k.asked.and(run.needs)
-	k.asked.scopes = nil
+	if b := run.base; b != nil && (previous == b.token || b.isOf(k.login)) {
+		k.asked, k.loggedIn = b.asked, b.loggedIn
+	}
+	if useless == nil {
+		k.asked = k.asked.and(run.needs)
+		k.asked.scopes = nil
+	}
 	s.spend(k)
-	run.lacks = !isSubset(run.scopes, k.scopes)
+	run.isOwn, run.useless = true, useless != nil
+	run.lacks = !run.useless && !isSubset(run.scopes, k.scopes)
 	s.obtained(run, k, stored)
+	if useless != nil {
+		return useless
+	}
 	if run.lacks {
 		return notGranted("the authorization server has granted less than was asked for; the user or the client may not have that scope")
 	}
@@ -292,34 +336,39 @@ func (s *TokenSource) refusedForGood(run *refreshRun, previous *oauth2.Token) er
 	return s.failure.finalFor(previous, now)
 }
 
-// callFetch calls Fetch, unless an earlier call that does not heed its context is still at the same refresh token.
-func (s *TokenSource) callFetch(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
-	grant := grantOf(r.Previous)
+// begin notes that Fetch is about to be called with the refresh token of previous, until finish is called; unless an earlier call that
+// does not heed its context is still at it, or something has come of one: then it fails.
+func (s *TokenSource) begin(run *refreshRun, previous *oauth2.Token) error {
 	s.mu.Lock()
-	busy := s.fetching[grant]
-	if !busy {
-		if s.fetching == nil {
-			s.fetching = make(map[string]bool, 1)
-		}
-		s.fetching[grant] = true
+	defer s.mu.Unlock()
+	grant := grantOf(previous)
+	switch k, err := s.newerForLocked(run, previous); {
+	case s.fetching[grant]:
+		return errStillFetching
+	case err != nil:
+		return err
+	case k != nil, grant != "" && s.used != nil && slices.Contains(s.used.spent, grant):
+		return errComing
 	}
-	s.mu.Unlock()
-	if busy {
-		return nil, errStillFetching
+	if s.fetching == nil {
+		s.fetching = make(map[string]bool, 1)
 	}
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if delete(s.fetching, grant); len(s.fetching) == 0 {
-			s.fetching = nil
-		}
-	}()
-	return s.Fetch(ctx, r)
+	s.fetching[grant] = true
+	return nil
+}
+
+// finish says that what has come of a call of Fetch is known.
+func (s *TokenSource) finish(previous *oauth2.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.fetching, grantOf(previous)); len(s.fetching) == 0 {
+		s.fetching = nil
+	}
 }
 
 // takeStored makes the token in the Store the result of the run, if another process has put it there since, and it is
 // good. It was found there after so many looks.
-func (s *TokenSource) takeStored(run *refreshRun, stored *Record, looks uint) bool {
+func (s *TokenSource) takeStored(run *refreshRun, stored *Record, looks uint32) bool {
 	if stored == nil || stored.Token == nil || checkToken(stored.Token) != nil || run.isOld(stored) {
 		return false
 	}
@@ -369,6 +418,12 @@ func (run *refreshRun) login(previous *oauth2.Token, stored *Record) string {
 	return ""
 }
 
+// isSame reports whether t, which Fetch has returned, is the token that it was to replace.
+func (run *refreshRun) isSame(t *oauth2.Token) bool {
+	b := run.base
+	return b != nil && t.AccessToken == b.token.AccessToken && (run.refused != "" || t.Expiry.Equal(b.token.Expiry))
+}
+
 func (run *refreshRun) baseToken() *oauth2.Token {
 	if run.base == nil {
 		return nil
@@ -380,10 +435,11 @@ func (run *refreshRun) baseToken() *oauth2.Token {
 //
 // It is called twice if the time ran out before the work was done. Whatever token the second call has is kept, too,
 // unless there is a newer one.
-func (s *TokenSource) end(ctx context.Context, run *refreshRun, k *knownToken, err error) {
+func (s *TokenSource) end(run *refreshRun, k *knownToken, err error) {
+	defer s.revokeLate(run, k)
 	defer s.publish(run, k, err) // whatever the listener does
 	if run.ended.CompareAndSwap(false, true) {
-		run.report(ctx, Event{Kind: EventRefreshed, Duration: time.Since(run.began), Err: err})
+		s.report(run, Event{Kind: EventRefreshed, Duration: time.Since(run.began), Err: err})
 	}
 }
 
@@ -399,7 +455,7 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 		s.settle(run, nil, err)
 		return
 	}
-	if k.lifetime > 0 && !run.lacks {
+	if k.lifetime > 0 && !run.lacks && !run.useless {
 		err = nil // that the token could not be saved is for the listener; it is good
 	}
 	if k.unsaved.Load() != nil {
@@ -459,12 +515,15 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	case k != nil && run.lacks:
 		s.lacking = now.Add(s.refusalInterval())
 		run.finish(k.token, err) // which is good for who has asked for no more than there was
-	case !run.none(), run.challenge == nil && errors.Is(err, ErrChallengeRequired):
+	case !run.isRenewalOf(run.base, now) && !isOutOfOrder(err), run.challenge == nil && errors.Is(err, ErrChallengeRequired):
 		base.unrefuse()
+		if base != nil {
+			base.refreshAt.CompareAndSwap(int64(base.lifetime), int64(base.early)) // it may have been due meanwhile
+		}
 		run.finish(nil, err) // it concerns who has asked, and nothing else
 	default:
 		base.unrefuse()
-		if k == nil || !k.usable(now) {
+		if k == nil || run.useless || !k.usable(now) {
 			s.failure = run.failure.next(err, current, s, now)
 			if current != nil {
 				current.retryAfter(now, s.failure.until.Sub(now))
@@ -476,7 +535,7 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 
 // supersede ends a run because its base is no longer the current token. The caller holds mu.
 func (s *TokenSource) supersede(run *refreshRun) {
-	if current := s.current.Load(); current.usable(time.Now()) {
+	if current, now := s.current.Load(), time.Now(); current.usable(now) && current.meets(&run.needs, now) {
 		run.finish(current.token, nil)
 	} else {
 		run.finish(nil, nil)
@@ -489,10 +548,33 @@ func (run *refreshRun) finish(t *oauth2.Token, err error) {
 	close(run.done)
 }
 
-// report tells the listener of who started the run.
-func (run *refreshRun) report(ctx context.Context, e Event) {
+// revokeLate revokes what has come of a run since there was a Logout.
+func (s *TokenSource) revokeLate(run *refreshRun, k *knownToken) {
+	if k == nil || s.Revoke == nil || !run.isOwn || !s.hasLoggedOutSince(run) || !run.revoked.CompareAndSwap(false, true) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
+	defer cancel()
+	_ = apart(panicked, func() error { return s.Revoke(ctx, k.token) })
+}
+
+// report tells the listener of who started the run. One that waits for the run itself is waited for only as long as for a Fetch.
+func (s *TokenSource) report(run *refreshRun, e Event) {
+	if listener(run.ctx) == nil {
+		return
+	}
 	e.Attempt = run.attempt
-	reportTo(run.ctx, e)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		reportTo(run.ctx, e)
+	}()
+	overdue := time.NewTimer(s.fetchTimeout())
+	defer overdue.Stop()
+	select {
+	case <-told:
+	case <-overdue.C:
+	}
 }
 
 // reportTo tells a listener under its caller's context: tracing and loggers look there.
@@ -500,6 +582,7 @@ func reportTo(ctx *refreshContext, e Event) {
 	defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 	if listen := listener(ctx); listen != nil {
 		e.Scheme = "Bearer"
-		listen(context.WithoutCancel(ctx.caller()), e)
+		// Marked, so that a request for the token that it waits for is an error.
+		listen(context.WithValue(context.WithoutCancel(ctx.caller()), refreshKey{ctx.source}, true), e)
 	}
 }

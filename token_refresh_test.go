@@ -335,7 +335,7 @@ func TestTokenThatLacksAScopeAsTheTimeEnds(t *testing.T) {
 		for run.fetched.Load() == nil {
 			runtime.Gosched()
 		}
-		src.end(t.Context(), run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
+		src.end(run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
 	})
 	require.ErrorContains(t, src.fetch(t.Context(), run, nil, nil), "granted less")
 	overdue.Wait()

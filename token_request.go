@@ -13,11 +13,15 @@ import (
 // callers; under oauth2.HTTPClient it has [TokenSource.HTTPClient]. It must not modify what r points to. A TokenSource does not
 // call it again before it has returned, even if its context has ended, but for another refresh token, as after Set.
 //
+// If it returns a token and an error, the token's refresh token is kept, and nothing else of it. An answer without a refresh token leaves the one that there was (RFC 6749 §6). A FetchFunc must not call Set or Logout of its
+// TokenSource if that has a Store, whose lock it would wait for.
+//
 // An error that wraps [ErrLoginRequired] is permanent for r.Previous's refresh token. So is an *oauth2.RetrieveError that
 // says invalid_grant, or bad_refresh_token as GitHub does. Without a refresh token, it is tried again after 30 s to 5 min, as is
 // one that says invalid_client or unauthorized_client, which concerns the client. All other errors are transient. An error
 // in answer to a request that wants something besides what there was (Scopes, Claims, ACRValues, MaxAge) goes to those who
-// wanted it, and concerns nobody else.
+// wanted it, and concerns nobody else; but for one that says that the token endpoint is out of order: an *oauth2.RetrieveError with
+// status 429 or 5xx, a *url.Error, or the end of its context.
 //
 // One that wraps [ErrChallengeRequired], where r.Challenge is nil, has the request sent without a token, to see what the server
 // asks for.
@@ -90,7 +94,10 @@ type demand struct {
 	challenge  *Challenge
 	at         refusedAt // where that came from
 	account    string
-	attempt    int // of the request, for events; 0 in the background
+	attempt    int  // of the request, for events; 0 in the background
+	alone      bool // what others have asked for besides has failed: nobody else's needs go with it
+	retried    bool // because of what was said to others
+	loggedIn   bool // somebody has logged in for it
 }
 
 func newDemand(r *TokenRequest) (demand, error) {
@@ -108,6 +115,11 @@ func newDemand(r *TokenRequest) (demand, error) {
 // metBy reports whether k is what the caller needs.
 func (d *demand) metBy(k *knownToken, now time.Time) bool {
 	return !d.forced && k.usable(now) && !d.isRefused(k.token) && k.meets(&d.needs, now)
+}
+
+// isRenewalOf reports whether the caller needs no more than what k is, or was, good for.
+func (d *demand) isRenewalOf(k *knownToken, now time.Time) bool {
+	return d.none() || k != nil && k.meets(&d.needs, now)
 }
 
 func (d *demand) isRefused(t *oauth2.Token) bool {

@@ -11,6 +11,7 @@ import (
 // newLogin returns what is known of a token that somebody has just logged in for. If there is a Store, it has yet to be saved.
 func (s *TokenSource) newLogin(t *oauth2.Token) *knownToken {
 	k := s.newKnownToken(t)
+	k.loggedIn = k.received.UnixMicro()
 	s.unuse(t)
 	if s.Store != nil {
 		k.login = rand.Text()

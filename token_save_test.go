@@ -419,7 +419,7 @@ func TestTokenThatComesAsTheTimeEndsIsSaved(t *testing.T) {
 				if src.initial(run, nil) == nil {
 					require.NoError(t, src.fetch(t.Context(), run, nil, nil))
 				}
-				src.end(t.Context(), run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
+				src.end(run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
 				require.Equal(t, "a1", tokenOf(t, src))
 				time.Sleep(time.Minute)
 				require.NotNil(t, s.record())

@@ -20,7 +20,7 @@ import (
 // A refresh is not tied to the caller who caused it. It has no values of that caller's context, and goes on when that ends, for
 // FetchTimeout at most. What it obtains is kept. Every caller waits under its own context.
 //
-// The error of a failed refresh goes to all who waited for it. The token endpoint is then left alone for a time that
+// The error of a failed refresh goes to all who waited for it, unless it was for more than they wanted. The token endpoint is then left alone for a time that
 // grows from 100 ms to 30 s (sooner where the token is about to expire), or for what Retry-After says, 5 min at most, during
 // which callers without a usable token get the same error. A refresh token that the token endpoint has refused is not sent
 // again: the error wraps [ErrLoginRequired] until Set or the Store has another token, unless Login helps. Client credentials
@@ -69,7 +69,8 @@ type TokenSource struct {
 	HTTPClient *http.Client
 
 	// Revoke is what Logout calls with the token, if it is not nil: it tells the authorization server that the token is not
-	// used any more (RFC 7009): [TokenEndpoint.Revocation], or your own.
+	// used any more (RFC 7009): [TokenEndpoint.Revocation], or your own. It is called, too, with what a refresh brings that
+	// Logout has overtaken; an error of that is dropped.
 	Revoke func(context.Context, *oauth2.Token) error
 
 	// OnToken is called with each token from Fetch, Store, Login or Set just before it comes into use, each time that it does;
@@ -84,7 +85,8 @@ type TokenSource struct {
 	RefreshBefore time.Duration
 
 	// FetchTimeout bounds a refresh, Store included. Nobody waits any longer for a Fetch that ignores the end of its
-	// context, but if it returns a token later, that is kept. 0 means 30 seconds.
+	// context, but if it returns a token later, that is kept. If four refreshes do not come to an end, none is begun any more. 0 means
+	// 30 seconds.
 	FetchTimeout time.Duration
 
 	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
@@ -107,17 +109,18 @@ type TokenSource struct {
 
 	// mu guards what follows. It is never held while anything is called that could wait.
 	mu       sync.Mutex
-	begun    bool            // Initial has been looked at
-	ended    bool            // by Logout, here or elsewhere
-	logouts  uint            // calls of Logout
-	running  *refreshRun     // the refresh under way; nil if there is none
-	fetching map[string]bool // with which refresh tokens Fetch has been called, and has not returned; nil: with none
-	used     *usedGrants     // nil: none
-	failure  failure         // of the last refresh; zero if it succeeded
-	forced   *forced         // refreshes that refusals have caused lately; nil: none
-	next     *needs          // of those who wait for a refresh that will not meet them; nil: none
-	stepUps  refreshCount    // refreshes that needs have caused lately
-	lacking  time.Time       // until then nobody asks for more: a grant has lacked something
+	begun    bool             // Initial has been looked at
+	ended    bool             // by Logout, here or elsewhere
+	logouts  uint32           // calls of Logout
+	alive    int32            // goroutines of refreshes
+	running  *refreshRun      // the refresh under way; nil if there is none
+	fetching map[string]bool  // with which refresh tokens Fetch has been called, and has not returned; nil: with none
+	used     *usedGrants      // nil: none
+	failure  failure          // of the last refresh; zero if it succeeded
+	forced   *forced          // refreshes that refusals have caused lately; nil: none
+	unserved map[*demand]bool // of those who wait for a refresh or a login that will not meet them; nil: none
+	stepUps  refreshCount     // refreshes that needs have caused lately
+	lacking  time.Time        // until then nobody asks for more: a grant has lacked something
 
 	loggingIn *refreshRun // the login under way; nil if there is none
 	declined  error       // of the last login
@@ -280,7 +283,7 @@ func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.running != nil || s.current.Load() != k:
+	case s.running != nil || s.current.Load() != k || s.alive >= maxAlive:
 	case now.Before(s.failure.until):
 		k.retryAfter(now, s.failure.until.Sub(now))
 	default:
@@ -290,6 +293,7 @@ func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
 
 // obtain returns a token that meets the demand: the current one, or that of a refresh for which it waits.
 func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, error) {
+	defer s.leave(&d)
 	if ctx.Value(refreshKey{s}) != nil {
 		return nil, errRecursion
 	}
@@ -307,14 +311,18 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 			}
 			var ours bool
 			if t, err, ours = run.result(&d); !ours {
+				if d.alone {
+					s.leave(&d)
+				}
 				continue
 			}
 		}
-		if s.Login != nil && needsLogin(err) {
+		if s.Login != nil && needsLogin(err) && !d.loggedIn {
 			if run, t, err = s.joinLogin(ctx, &d); run != nil {
 				if err := s.awaitLogin(ctx, run); err != nil {
 					return nil, err
 				}
+				d.loggedIn = run.serves(&d) && run.fetched.Load() != nil // once is enough
 				var ours bool
 				if t, err, ours = run.result(&d); !ours {
 					continue
@@ -340,9 +348,7 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 	case d.metBy(k, now):
 		return nil, k.token, nil
 	case s.running != nil:
-		if !s.running.serves(d) {
-			s.wantNext(d.needs)
-		}
+		s.await(s.running, d)
 		return s.running, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time to get one: %w", context.Cause(ctx))
@@ -350,47 +356,72 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 		return nil, nil, errLoggedOut
 	case s.Fetch == nil && s.Store == nil:
 		return nil, nil, d.noFetchError()
-	case now.Before(s.failure.until):
+	case now.Before(s.failure.until) && s.failure.err != error(errRefusedWhileFresh):
 		return nil, nil, s.failure.err
+	case s.alive >= maxAlive:
+		return nil, nil, errStillRefreshing
 	}
 	start := *d
-	if !d.none() {
-		start.needs = d.and(s.wanted())
+	if !d.isRenewalOf(k, now) {
 		if err := s.mayStepUp(k, &start.needs, now); err != nil {
 			return nil, nil, err
 		}
+		start.needs = s.withOthers(d, k, false)
 	}
 	if k.usable(now) {
 		start.forced, start.by = true, originIn(ctx)
 		start.noFetch = start.none() && s.refusedWhileFresh(k, start, now)
-		if start.noFetch && s.Store == nil {
+		if start.noFetch && (s.Store == nil || now.Before(s.failure.until)) {
 			return nil, nil, errRefusedWhileFresh
 		}
 	}
 	return s.start(ctx, k, start), nil, nil
 }
 
-// wantNext notes what the next refresh is for, besides. The caller holds mu.
-func (s *TokenSource) wantNext(n needs) {
-	n = s.wanted().and(n)
-	s.next = &n
+// await notes that somebody waits for a run; and if that will not meet the demand, that the next one should. The caller holds mu.
+func (s *TokenSource) await(run *refreshRun, d *demand) {
+	if d.alone || run.serves(d) {
+		return
+	}
+	if s.unserved == nil {
+		s.unserved = make(map[*demand]bool)
+	}
+	s.unserved[d] = true
 }
 
-// wanted returns what the next refresh is for, besides. The caller holds mu.
-func (s *TokenSource) wanted() needs {
-	if s.next == nil {
-		return needs{}
+// leave notes that who has the demand d does not wait any more.
+func (s *TokenSource) leave(d *demand) {
+	if d.none() {
+		return // it is met by every run
 	}
-	return *s.next
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.unserved, d); len(s.unserved) == 0 {
+		s.unserved = nil
+	}
+}
+
+// withOthers returns what a refresh, or a login, is for that d starts in place of the token k: for those who wait, besides, as far as
+// that is not too much for one token. What only a person can give is no need of a refresh. The caller holds mu.
+func (s *TokenSource) withOthers(d *demand, k *knownToken, login bool) needs {
+	n := d.needs
+	if d.alone {
+		return n
+	}
+	for other := range s.unserved {
+		if !login && other.needsPerson() || other.within(&n) {
+			continue
+		}
+		if both := n.and(other.needs); both.tooMuch(k.knownScopes()) == nil {
+			n = both
+		}
+	}
+	return n
 }
 
 // mayStepUp returns why a token that is good for more must not be asked for now, or counts it. The caller holds mu.
 func (s *TokenSource) mayStepUp(k *knownToken, n *needs, now time.Time) error {
-	var has []string
-	if k != nil {
-		has = k.scopes
-	}
-	if err := n.tooMuch(has); err != nil {
+	if err := n.tooMuch(k.knownScopes()); err != nil {
 		return err
 	}
 	if n.needsPerson() {
@@ -406,7 +437,6 @@ func (s *TokenSource) mayStepUp(k *knownToken, n *needs, now time.Time) error {
 		return notGranted("servers ask for more than TokenSource asks the authorization server for in a while (see MinRefreshInterval)")
 	}
 	s.stepUps.n++
-	s.next = nil
 	return nil
 }
 
@@ -440,16 +470,17 @@ func (s *TokenSource) Format(f fmt.State, verb rune) { formatShown(f, "authretry
 // MarshalJSON keeps tokens out of JSON.
 func (s *TokenSource) MarshalJSON() ([]byte, error) { return marshalShown() }
 
-// isOnlyCopy reports whether a login would be lost, or a refresh interrupted, if s were dropped.
+// isOnlyCopy reports whether a login would be lost, or a refresh or a login interrupted, if s were dropped.
 func (s *TokenSource) isOnlyCopy() bool {
 	s.mu.Lock()
-	running, ended := s.running != nil, s.failure.final
+	busy, ended := s.running != nil || s.loggingIn != nil, s.failure.final
 	s.mu.Unlock()
-	if running || s.Store != nil {
-		return running
+	k := s.current.Load()
+	if busy || s.Store != nil {
+		return busy || k != nil && k.unsaved.Load() != nil
 	}
 	t := s.Initial
-	if k := s.current.Load(); k != nil {
+	if k != nil {
 		t = k.token
 	}
 	return grantOf(t) != "" && (ended == nil || ended.grant != grantOf(t))

@@ -463,25 +463,28 @@ func TestChallengeThatDoesNotSayWhatItWants(t *testing.T) {
 }
 
 func TestStepUpWithoutABetterToken(t *testing.T) {
-	scope := &Challenge{Scheme: "Bearer", Params: Params{{"error", "insufficient_scope"}, {"scope", "more"}}}
 	claims := &Challenge{Scheme: "Bearer", Params: Params{{"error", "insufficient_claims"}, {"claims", base64.StdEncoding.EncodeToString([]byte(`{"a":1}`))}}}
-	var asked []TokenRequest
-	src := &TokenSource{Initial: old(), MinRefreshInterval: -1, Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
-		if asked = append(asked, r); len(asked) == 1 {
-			return nil, refusal(500, "")
-		}
-		return (&oauth2.Token{AccessToken: "same"}).WithExtra(map[string]any{"scope": "more"}), nil
-	}}
-	token, err := src.StepUp(t.Context(), "old", scope, nil)
-	require.Nil(t, token)
-	require.ErrorContains(t, err, "answered 500")
-	require.NotErrorIs(t, err, ErrUnsupportedChallenge, "it may be different the next time")
-	token, err = src.StepUp(t.Context(), "old", scope, nil)
-	require.NoError(t, err)
-	_, err = src.StepUp(t.Context(), token.AccessToken, scope, nil)
-	require.ErrorIs(t, err, ErrUnsupportedChallenge)
-	require.ErrorContains(t, err, "was granted that already")
+	synctest.Test(t, func(t *testing.T) {
+		scope := &Challenge{Scheme: "Bearer", Params: Params{{"error", "insufficient_scope"}, {"scope", "more"}}}
+		var asked []TokenRequest
+		src := &TokenSource{Initial: old(), MinRefreshInterval: -1, Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+			if asked = append(asked, r); len(asked) == 1 {
+				return nil, refusal(500, "")
+			}
+			return (&oauth2.Token{AccessToken: "same"}).WithExtra(map[string]any{"scope": "more"}), nil
+		}}
+		token, err := src.StepUp(t.Context(), "old", scope, nil)
+		require.Nil(t, token)
+		require.ErrorContains(t, err, "answered 500")
+		require.NotErrorIs(t, err, ErrUnsupportedChallenge, "it may be different the next time")
+		time.Sleep(time.Second)
+		token, err = src.StepUp(t.Context(), "old", scope, nil)
+		require.NoError(t, err)
+		_, err = src.StepUp(t.Context(), token.AccessToken, scope, nil)
+		require.ErrorIs(t, err, ErrUnsupportedChallenge)
+		require.ErrorContains(t, err, "was granted that already")
 
+	})
 	// If none was refused, none is to be replaced.
 	for _, refused := range []string{"", "x"} {
 		r, err := wanted(refused, claims, nil)

@@ -14,7 +14,7 @@ type usedGrants struct {
 
 	last  *Record // what the Store had when it was looked at last, or what it was to get since; nil: not looked at, or it had nothing
 	isOwn bool    // it was to get that
-	looks uint    // how often last has been set
+	looks uint32  // how often last has been set
 	ended string  // the login of which the Store has said last that it was ended
 }
 
@@ -62,6 +62,10 @@ func (s *TokenSource) spend(k *knownToken) {
 func (s *TokenSource) newerFor(run *refreshRun, previous *oauth2.Token) (*knownToken, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.newerForLocked(run, previous)
+}
+
+func (s *TokenSource) newerForLocked(run *refreshRun, previous *oauth2.Token) (*knownToken, error) {
 	if s.current.Load() != run.base {
 		return nil, errReplaced
 	}
@@ -152,7 +156,7 @@ func (s *TokenSource) noteFound(stored *Record) {
 }
 
 // looks counts what was seen in the Store or was to go there. It is asked before Load, for what has changed by the time that it returns.
-func (s *TokenSource) looks() uint {
+func (s *TokenSource) looks() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used == nil {
@@ -162,7 +166,7 @@ func (s *TokenSource) looks() uint {
 }
 
 // noteLook notes what was seen in the Store under its lock, or what it was told in a Logout, and returns how many looks there were.
-func (s *TokenSource) noteLook(stored *Record) uint {
+func (s *TokenSource) noteLook(stored *Record) uint32 {
 	if stored == nil {
 		return s.looks()
 	}
@@ -172,7 +176,7 @@ func (s *TokenSource) noteLook(stored *Record) uint {
 }
 
 // noteEnd notes that Load has said that a login was ended, unless something else is known since the looks that there were before it.
-func (s *TokenSource) noteEnd(stored *Record, looks uint) bool {
+func (s *TokenSource) noteEnd(stored *Record, looks uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
@@ -190,7 +194,7 @@ func (s *TokenSource) noteOwn(k *knownToken) {
 	k.looks = s.usedHere().note(k.record(), true)
 }
 
-func (u *usedGrants) note(r *Record, own bool) uint {
+func (u *usedGrants) note(r *Record, own bool) uint32 {
 	u.last, u.isOwn = r, own
 	u.looks++
 	if r.LoggedOut {

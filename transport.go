@@ -103,7 +103,7 @@ type Transport struct {
 	Refused func(resp *http.Response) bool
 
 	// OnEvent is called with each step of each request, by the goroutine that takes it, so possibly by many at
-	// once; it should return soon. If nil, nothing is computed for it. [LogEvents] makes one for package log/slog, and module
+	// once; it should return soon, and must not wait for the token of whose refresh it is told. If nil, nothing is computed for it. [LogEvents] makes one for package log/slog, and module
 	// otelauthretry one for OpenTelemetry.
 	OnEvent func(context.Context, Event)
 
