@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -212,6 +213,19 @@ func TestErrorOfAStepUpIsNotForOthers(t *testing.T) {
 		_, err := src.Token()
 		require.NoError(t, err)
 	})
+}
+
+// However many of them come one after the other.
+func TestErrorsOfManyStepUpsAreNotForOthers(t *testing.T) {
+	run := &refreshRun{demand: demand{needs: needs{scopes: []string{"bad"}}}, err: errors.New("the scope is bad")}
+	d := new(demand)
+	for range 3 {
+		_, _, ours := run.result(d)
+		require.False(t, ours)
+	}
+	_, err, ours := run.result(&run.demand)
+	require.True(t, ours)
+	require.Equal(t, run.err, err)
 }
 
 // Nor does who was granted what they wanted.

@@ -61,8 +61,8 @@ func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool)
 		return run.token, nil, true // whatever others have asked for besides
 	case run.err == nil:
 		return run.token, nil, true
-	case !run.needs.within(&d.needs) && !d.alone: // most likely, what has failed is what others wanted
-		d.alone = true
+	case !run.needs.within(&d.needs): // most likely, what has failed is what others wanted
+		d.alone = true // so it ends: the run that it starts is for nobody else
 		return nil, nil, false
 	case run.err == error(errRefusedWhileFresh) && !d.retried: // which concerns who had refused it
 		d.retried = true
