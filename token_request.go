@@ -62,7 +62,8 @@ type TokenRequest struct {
 	Claims string
 
 	// ACRValues and MaxAge, if HasMaxAge, say how strong and how fresh the user's login must be (RFC 9470 §4). No refresh can
-	// help there: TokenSource.Login is asked.
+	// help there: TokenSource.Login is asked, also for a token of which it is not known when somebody has logged in for it, as for one
+	// from the Store.
 	ACRValues []string
 	MaxAge    time.Duration
 	HasMaxAge bool

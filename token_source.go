@@ -55,8 +55,9 @@ type TokenSource struct {
 	// waits: not for a refresh in the background, nor where it is the client that the token endpoint refuses, which no person
 	// can help. One call is under way at a time, if it heeds its context; with a Store that has a method
 	// LockLogin(context.Context) (unlock func(), err error), one over all processes that share it. Refreshes go on beside it,
-	// and only those wait who need it. Its context ends after LoginTimeout, and when nobody waits any more. If it fails,
-	// nobody is asked again before MinRefreshInterval is over. What it returns is used as by Set.
+	// and only those wait who need it. Its context ends after LoginTimeout, and when nobody waits any more: so also when Set has a
+	// token that will do for them. If it fails while somebody waits, nobody is asked again before MinRefreshInterval is over, unless
+	// Set is called. What it returns is used as by Set.
 	Login FetchFunc
 
 	// LoginTimeout bounds a Login. 0 means 5 minutes.
