@@ -135,7 +135,8 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 		t.RefreshToken = grant.Get("refresh_token")
 	}
 	if e.Proof != nil && !equalFoldASCII(t.TokenType, "DPoP") {
-		return &oauth2.Token{RefreshToken: t.RefreshToken}, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5)", printable(t.TokenType))
+		t.AccessToken = ""
+		return t, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5)", printable(t.TokenType))
 	}
 	return t, nil
 }

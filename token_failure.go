@@ -162,6 +162,10 @@ var (
 		text:   "the server wants a fresher or stronger login (RFC 9470), which no refresh can give; log in again, or set TokenSource.Login",
 		causes: []error{ErrLoginRequired, ErrCredentialsRefused},
 	}
+	errGivenUp = &tokenError{
+		text:   "nobody has logged in: all who waited have given up, more than once; nobody is asked again before TokenSource.MinRefreshInterval is over",
+		causes: []error{ErrLoginRequired},
+	}
 	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
 	errSameToken = &tokenError{
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",

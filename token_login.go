@@ -22,12 +22,12 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 	case d.metBy(k, now):
 		return nil, k.token, nil
 	case s.loggingIn != nil:
-		s.await(s.loggingIn, d)
+		s.await(s.loggingIn, d, true)
 		s.loggingIn.waiters++
 		return s.loggingIn, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time for a login: %w", context.Cause(ctx))
-	case now.Before(s.declineTo):
+	case now.Before(s.declineTo) && s.declined != nil:
 		return nil, nil, s.declined
 	}
 	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
@@ -49,17 +49,28 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if run.waiters--; run.waiters == 0 {
-		if run.cancel(); s.loggingIn == run { // whoever comes later has not given up
-			s.loggingIn = nil
-		}
+		run.cancel()
+		run.givenUp = true
 	}
 	return err
 }
 
 // logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
 func (s *TokenSource) logIn(ctx context.Context, run *refreshRun) {
+	ends, _ := ctx.Deadline()
 	defer run.cancel()
-	overdue := context.AfterFunc(ctx, func() { s.endLogin(run, nil, notLoggedIn(ctx, context.Cause(ctx), nil)) })
+	overdue := context.AfterFunc(ctx, func() {
+		if ctx.Err() == context.Canceled { // whoever comes now waits until Login has returned
+			left := time.NewTimer(time.Until(ends))
+			defer left.Stop()
+			select {
+			case <-run.done:
+				return
+			case <-left.C:
+			}
+		}
+		s.endLogin(run, nil, notLoggedIn(ctx, context.Cause(ctx), nil))
+	})
 	err := apart(panicked, func() error { return s.askPerson(ctx, run) })
 	overdue()
 	if err != nil && !errors.Is(err, ErrLoginRequired) {
@@ -137,9 +148,15 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 		return
 	}
 	switch {
-	case k == nil && (run.waiters == 0 || run.challenge == nil && errors.Is(err, ErrChallengeRequired)):
-		run.finish(nil, err) // if nobody waits, it has been given up
+	case k == nil && run.challenge == nil && errors.Is(err, ErrChallengeRequired):
+		run.finish(nil, err)
+	case k == nil && run.givenUp && !time.Now().Before(s.declineTo): // which is nobody's fault who has come since
+		s.declined, s.declineTo = nil, time.Now().Add(s.refusalInterval())
+		run.finish(nil, nil)
 	case k == nil:
+		if run.givenUp { // again
+			err = errGivenUp
+		}
 		s.declined, s.declineTo = err, time.Now().Add(s.refusalInterval())
 		run.finish(nil, err)
 	case err == nil && !k.usable(time.Now()):
@@ -178,10 +195,18 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 		err = s.save(ctx, k, false)
 	}
 	s.replace(k)
+	s.forgetDemands()
 	if err != nil {
 		return notSaved(err, k.token)
 	}
 	return nil
+}
+
+// forgetDemands forgets what nobody could be given lately.
+func (s *TokenSource) forgetDemands() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lacking, s.stepUps, s.declined, s.declineTo = time.Time{}, refreshCount{}, nil, time.Time{}
 }
 
 // replace puts k to use, whatever else is going on; nil: no token. If a refresh has found k in the Store meanwhile, and spent
@@ -224,7 +249,6 @@ func (s *TokenSource) putToUse(k *knownToken) {
 	s.current.Store(k)
 	s.begun, s.ended = true, k == nil
 	s.failure, s.forced = failure{}, nil
-	s.lacking, s.stepUps, s.declined, s.declineTo = time.Time{}, refreshCount{}, nil, time.Time{}
 	if run := s.loggingIn; k != nil && run != nil && run.fetched.Load() != k && k.meets(&run.needs, time.Now()) {
 		s.supersede(run) // there is no need of it any more, for all that is known
 		s.loggingIn = nil

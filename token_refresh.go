@@ -28,6 +28,7 @@ type refreshRun struct {
 
 	// Of a Login:
 	waiters int                // guarded by TokenSource.mu
+	givenUp bool               // by all of them; guarded by it, too
 	cancel  context.CancelFunc // when there are none
 
 	done  chan struct{} // closed when token and err are set
@@ -53,9 +54,11 @@ func (run *refreshRun) await(ctx context.Context, what string) error {
 // put something in its place that does not meet it, or has to be refreshed itself.
 func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool) {
 	switch {
-	case !run.serves(d) || run.err == nil && run.token == nil:
+	case run.err == nil && run.token == nil:
 		return nil, nil, false
 	case run.challenge == nil && d.challenge != nil && errors.Is(run.err, ErrChallengeRequired):
+		return nil, nil, false
+	case !run.serves(d) && (run.err == nil || !run.none()):
 		return nil, nil, false
 	case run.token != nil && d.none():
 		return run.token, nil, true // whatever others have asked for besides
@@ -247,9 +250,6 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 	case s.hasSpent(previous):
 		return errSpent
 	}
-	if run.forced { // and nothing new in the Store: what other processes refresh does not count
-		s.countForced(run.by)
-	}
 	if grantOf(previous) != "" {
 		if err := Confirm(ctx); err != nil {
 			return storeFailed(err, previous)
@@ -261,34 +261,41 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		return err
 	}
 	defer s.finish(previous) // when it is known what has come of it
+	if run.forced {          // and nothing new in the Store: what other processes refresh does not count
+		s.countForced(run.by)
+	}
 	has := run.has(previous, stored)
 	r := TokenRequest{Previous: previous, Challenge: run.challenge, URL: run.at.url, RemoteAddr: run.at.remote, Account: run.account, Background: run.background,
 		Scopes: union(has, run.scopes), Claims: run.claims, ACRValues: run.acr, MaxAge: run.maxAge, HasMaxAge: run.hasMaxAge,
 		wider: !isSubset(run.scopes, has)}
 	t, err := s.Fetch(ctx, r)
+	rotated := grantOf(t) != "" && grantOf(t) != grantOf(previous)
 	useless := err
 	if err != nil {
 		e := failed(run.ctx.explain(err), previous)
-		s.refuse(&r, e)
+		if !rotated {
+			s.refuse(&r, e)
+		} else if e.isPermanent() { // but there is something to go on with
+			e = &tokenError{text: e.text, retryAfter: e.retryAfter}
+		}
 		useless = e
 	} else if useless = checkToken(t); useless == nil && run.isSame(t) {
 		useless = errSameToken
 	}
-	rotated := grantOf(t) != "" && grantOf(t) != grantOf(previous)
 	switch {
 	case useless != nil && !rotated:
 		return useless
-	case useless != nil && useless != error(errSameToken): // the one before is spent: what is new is all that there is
-		t = &oauth2.Token{RefreshToken: t.RefreshToken}
+	case useless != nil && useless != error(errSameToken): // the refresh token before is spent, so the new one takes its place
+		t = withRefreshToken(previous, t.RefreshToken)
 	}
 	k := s.newKnownToken(t)
 	switch {
 	case rotated:
 		k.from = grantOf(previous)
-	case k.token.RefreshToken == "": // as it was (RFC 6749 §6)
+	case k.token.RefreshToken == "" && isOfSameClient(t, previous): // as it was (RFC 6749 §6)
 		k.token.RefreshToken = grantOf(previous)
 	}
-	if run.forced && run.refused != "" {
+	if run.forced && run.refused != "" && useless == nil {
 		k.successor, k.by = true, s.obtainedFor(run.by)
 	}
 	if k.scopes == nil { // as asked for (RFC 6749 §5.1)
@@ -418,6 +425,25 @@ func (run *refreshRun) login(previous *oauth2.Token, stored *Record) string {
 	return ""
 }
 
+// withRefreshToken returns a copy of t, which may be nil, that has another refresh token.
+func withRefreshToken(t *oauth2.Token, refreshToken string) *oauth2.Token {
+	own := oauth2.Token{}
+	if t != nil {
+		own = *t
+	}
+	own.RefreshToken = refreshToken
+	return &own
+}
+
+// isOfSameClient reports whether two tokens are of one client of one authorization server, for all that is known.
+func isOfSameClient(a, b *oauth2.Token) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	ra, rb := RecordOf(a), RecordOf(b)
+	return ra.Issuer == rb.Issuer && ra.TokenURL == rb.TokenURL && ra.ClientID == rb.ClientID
+}
+
 // isSame reports whether t, which Fetch has returned, is the token that it was to replace.
 func (run *refreshRun) isSame(t *oauth2.Token) bool {
 	b := run.base
@@ -467,7 +493,7 @@ func (s *TokenSource) publish(run *refreshRun, k *knownToken, err error) {
 		}
 		s.settle(run, k, err)
 	}()
-	if s.OnToken != nil && !k.isInitial {
+	if s.OnToken != nil && !k.isInitial && k.token.AccessToken != "" {
 		s.OnToken(k.token)
 	}
 }
@@ -495,7 +521,10 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	switch {
 	case k != nil:
 		s.current.Store(k)
-		s.failure, s.begun, s.ended = failure{}, true, false
+		s.begun, s.ended = true, false
+		if !run.useless {
+			s.failure = failure{}
+		}
 	case ends:
 		s.endCurrent()
 		if current == base {
@@ -515,7 +544,7 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	case k != nil && run.lacks:
 		s.lacking = now.Add(s.refusalInterval())
 		run.finish(k.token, err) // which is good for who has asked for no more than there was
-	case !run.isRenewalOf(run.base, now) && !isOutOfOrder(err), run.challenge == nil && errors.Is(err, ErrChallengeRequired):
+	case !run.none() && !isOutOfOrder(err), run.challenge == nil && errors.Is(err, ErrChallengeRequired):
 		base.unrefuse()
 		if base != nil {
 			base.refreshAt.CompareAndSwap(int64(base.lifetime), int64(base.early)) // it may have been due meanwhile
@@ -567,7 +596,8 @@ func (s *TokenSource) report(run *refreshRun, e Event) {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		reportTo(run.ctx, e)
+		// Marked, so that a request for the token that it is waited for is an error.
+		reportTo(run.ctx, context.WithValue(run.ctx.caller(), refreshKey{s}, true), e)
 	}()
 	overdue := time.NewTimer(s.fetchTimeout())
 	defer overdue.Stop()
@@ -578,11 +608,10 @@ func (s *TokenSource) report(run *refreshRun, e Event) {
 }
 
 // reportTo tells a listener under its caller's context: tracing and loggers look there.
-func reportTo(ctx *refreshContext, e Event) {
+func reportTo(ctx *refreshContext, caller context.Context, e Event) {
 	defer func() { _ = recover() }() // there is no caller here whom a panic would reach
 	if listen := listener(ctx); listen != nil {
 		e.Scheme = "Bearer"
-		// Marked, so that a request for the token that it waits for is an error.
-		listen(context.WithValue(context.WithoutCancel(ctx.caller()), refreshKey{ctx.source}, true), e)
+		listen(context.WithoutCancel(caller), e)
 	}
 }

@@ -118,9 +118,9 @@ func (d *demand) metBy(k *knownToken, now time.Time) bool {
 	return !d.forced && k.usable(now) && !d.isRefused(k.token) && k.meets(&d.needs, now)
 }
 
-// isRenewalOf reports whether the caller needs no more than what k is, or was, good for.
+// isRenewalOf reports whether k would be what the caller needs, had it not expired.
 func (d *demand) isRenewalOf(k *knownToken, now time.Time) bool {
-	return d.none() || k != nil && k.meets(&d.needs, now)
+	return k != nil && !k.usable(now) && !d.isRefused(k.token) && k.meets(&d.needs, now)
 }
 
 func (d *demand) isRefused(t *oauth2.Token) bool {

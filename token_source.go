@@ -119,7 +119,7 @@ type TokenSource struct {
 	used     *usedGrants      // nil: none
 	failure  failure          // of the last refresh; zero if it succeeded
 	forced   *forced          // refreshes that refusals have caused lately; nil: none
-	unserved map[*demand]bool // of those who wait for a refresh or a login that will not meet them; nil: none
+	unserved map[*demand]bool // of those who wait for a refresh, or (true) a login, that will not meet them; nil: none
 	stepUps  refreshCount     // refreshes that needs have caused lately
 	lacking  time.Time        // until then nobody asks for more: a grant has lacked something
 
@@ -284,7 +284,9 @@ func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.running != nil || s.current.Load() != k || s.alive >= maxAlive:
+	case s.running != nil || s.current.Load() != k:
+	case s.alive >= maxAlive:
+		k.retryAfter(now, minStoreWait)
 	case now.Before(s.failure.until):
 		k.retryAfter(now, s.failure.until.Sub(now))
 	default:
@@ -349,7 +351,7 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 	case d.metBy(k, now):
 		return nil, k.token, nil
 	case s.running != nil:
-		s.await(s.running, d)
+		s.await(s.running, d, false)
 		return s.running, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time to get one: %w", context.Cause(ctx))
@@ -363,7 +365,9 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 		return nil, nil, errStillRefreshing
 	}
 	start := *d
-	if !d.isRenewalOf(k, now) {
+	if d.isRenewalOf(k, now) {
+		start.needs = needs{} // what comes is as good
+	} else if !d.none() {
 		if err := s.mayStepUp(k, &start.needs, now); err != nil {
 			return nil, nil, err
 		}
@@ -379,15 +383,19 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 	return s.start(ctx, k, start), nil, nil
 }
 
-// await notes that somebody waits for a run; and if that will not meet the demand, that the next one should. The caller holds mu.
-func (s *TokenSource) await(run *refreshRun, d *demand) {
-	if d.alone || run.serves(d) {
+// await notes that somebody waits for a run; and if that will not meet the demand, that the next refresh, or login, should. The caller
+// holds mu.
+func (s *TokenSource) await(run *refreshRun, d *demand, login bool) {
+	switch {
+	case run.serves(d):
+		delete(s.unserved, d)
 		return
-	}
-	if s.unserved == nil {
+	case d.alone:
+		return
+	case s.unserved == nil:
 		s.unserved = make(map[*demand]bool)
 	}
-	s.unserved[d] = true
+	s.unserved[d] = login
 }
 
 // leave notes that who has the demand d does not wait any more.
@@ -402,15 +410,16 @@ func (s *TokenSource) leave(d *demand) {
 	}
 }
 
-// withOthers returns what a refresh, or a login, is for that d starts in place of the token k: for those who wait, besides, as far as
-// that is not too much for one token. What only a person can give is no need of a refresh. The caller holds mu.
+// withOthers returns what a refresh, or a login, is for that d starts in place of the token k: for those who wait for one, besides, as
+// far as that is not too much for one token. What only a person can give is no need of a refresh. The caller holds mu.
 func (s *TokenSource) withOthers(d *demand, k *knownToken, login bool) needs {
+	delete(s.unserved, d)
 	n := d.needs
 	if d.alone {
 		return n
 	}
-	for other := range s.unserved {
-		if !login && other.needsPerson() || other.within(&n) {
+	for other, waitsForLogin := range s.unserved {
+		if waitsForLogin != login || !login && other.needsPerson() || other.within(&n) {
 			continue
 		}
 		if both := n.and(other.needs); both.tooMuch(k.knownScopes()) == nil {

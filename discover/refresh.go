@@ -38,7 +38,7 @@ func (c *Config) refresh(ctx context.Context, r authretry.TokenRequest, known *a
 			c.forget(known.Issuer, who.id)
 			return nil, fmt.Errorf("%w: the authorization server does not know the client any more that it has registered", authretry.ErrLoginRequired)
 		}
-		return nil, err
+		return t, err
 	}
 	next := *known
 	if c.isUnnamed(known.Issuer) && known.Extra[extraUnnamed] == "" {
@@ -97,7 +97,7 @@ func (c *Config) naming(ctx context.Context, issuer string, fetch func() (*oauth
 		if isInvalidGrant(again) {
 			return nil, again
 		}
-		return nil, err
+		return t, err
 	}
 	return t, nil
 }
