@@ -66,6 +66,10 @@ const (
 	answerLate // the client ignores the end of its context
 	requestLate
 	issuerFaults
+
+	// Those that came later have numbers of their own, so that older scripts mean what they did.
+	answerOfNoUse // a new refresh token, and an access token that cannot be used
+	answerSame    // a new refresh token, and the access token that there was
 )
 
 // name returns the secret of a refresh token, or what it names.
@@ -185,6 +189,12 @@ func (i *modelIssuer) fetch(ctx context.Context, p *process, r TokenRequest) (*o
 		i.w.mu.Unlock()
 	}
 	s.answered.Store(err == nil || !r.wider) // an error in answer to a request for more concerns nobody else
+	switch {
+	case err == nil && fault == answerOfNoUse:
+		return &oauth2.Token{AccessToken: "of no use", RefreshToken: t.RefreshToken}, errors.New("the access token is of no use")
+	case err == nil && fault == answerSame:
+		t.AccessToken = r.Previous.AccessToken
+	}
 	return t, err
 }
 

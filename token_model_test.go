@@ -369,7 +369,11 @@ func (w *tokenModel) step(what byte, arg int) {
 		time.Sleep(modelDelays[arg%len(modelDelays)])
 	case 6, 7:
 		w.issuer.mu.Lock()
-		w.issuer.faults = append(w.issuer.faults, issuerFault(arg)%issuerFaults)
+		fault := issuerFault(arg) % issuerFaults
+		if arg >= 240 {
+			fault = issuerFaults + 1 + issuerFault(arg)%2
+		}
+		w.issuer.faults = append(w.issuer.faults, fault)
 		w.issuer.mu.Unlock()
 	case 8:
 		w.store.mu.Lock()
