@@ -150,9 +150,11 @@ func (b *faultBodies) put(req *http.Request, kind string) {
 	}
 }
 
+// requireClosedOnce waits for http.Transport, which may close a body after its RoundTrip has returned.
 func (b *faultBodies) requireClosedOnce(t *testing.T) {
 	t.Helper()
 	for _, c := range b.made {
+		require.Eventually(t, func() bool { return c.closed.Load() > 0 }, 10*time.Second, time.Millisecond)
 		require.Equal(t, int32(1), c.closed.Load())
 	}
 }
