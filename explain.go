@@ -152,7 +152,7 @@ func (x *exchange) explainPassed(resp *http.Response, reason Reason) *Rejection 
 }
 
 // errHostDecides says why it is not the URL's origin that has to be listed, or not it alone.
-var errHostDecides = errors.New("authretry: Request.Host names another host than the URL, and that is where plain http goes through a proxy; if Base may use one or not, list both")
+var errHostDecides = errors.New("authretry: Request.Host names another host than the URL, and a proxy sends plain http there; if it cannot be told whether Base uses a proxy, list both")
 
 // explainOthers returns what there is to be said of a response that does not refuse what we have credentials for. It is
 // nil if the response refuses nothing.

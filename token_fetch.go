@@ -2,7 +2,6 @@ package authretry
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -138,7 +137,7 @@ func (s *TokenSource) begin(run *refreshRun, previous *oauth2.Token) error {
 		return errStillFetching
 	case err != nil:
 		return err
-	case k != nil, grant != "" && s.used != nil && slices.Contains(s.used.spent, grant):
+	case k != nil, s.used.hasSpent(grant):
 		return errComing
 	}
 	if s.fetching == nil {

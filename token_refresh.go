@@ -33,7 +33,7 @@ type refreshRun struct {
 	done  chan struct{} // closed when token and err are set
 	over  bool          // done is closed; guarded by TokenSource.mu
 	token *oauth2.Token
-	err   error // if both are nil, Set has replaced the base by a token that has to be refreshed itself
+	err   error // if both are nil, whoever has waited looks again what there is
 }
 
 // serves reports whether the run, or what comes of it, is for who has the demand d.
@@ -77,7 +77,7 @@ func (run *refreshRun) result(d *demand) (t *oauth2.Token, err error, ours bool)
 func (s *TokenSource) start(ctx context.Context, k *knownToken, d demand) *refreshRun {
 	run := &refreshRun{demand: d, base: k, began: time.Now(), logouts: s.logouts, failure: s.failure, done: make(chan struct{})}
 	s.running = run
-	s.alive++
+	s.goroutines++
 	run.ctx = newRefreshContext(ctx, s)
 	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
 	go s.carryOut(ctx, cancel, run)
@@ -94,7 +94,7 @@ func (s *TokenSource) fetchTimeout() time.Duration {
 // carryOut carries out a refresh, which ends even if Fetch, Store or OnToken panic, exit the goroutine, or do not heed
 // the context.
 func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, run *refreshRun) {
-	defer s.gone()
+	defer s.goroutineEnds()
 	defer cancel()
 	overdue := context.AfterFunc(ctx, func() {
 		s.end(run, run.fetched.Load(), failed(context.DeadlineExceeded, nil))
@@ -111,14 +111,14 @@ func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, r
 	err = s.obtainNew(ctx, run)
 }
 
-// maxAlive is how many goroutines of refreshes there are at most: what does not heed the end of its context keeps them.
-const maxAlive = 4
+// maxGoroutines is how many refreshes there are at most that have not ended, since something does not heed the end of its context.
+const maxGoroutines = 4
 
-// gone says that the goroutine of a refresh is at its end.
-func (s *TokenSource) gone() {
+// goroutineEnds counts one less.
+func (s *TokenSource) goroutineEnds() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.alive--
+	s.goroutines--
 }
 
 // obtainNew gets the token and puts it in run.fetched. It may leave an error besides, if that token is without use or

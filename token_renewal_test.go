@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,28 +21,29 @@ import (
 
 // A token that a person has logged in for with an ACR is refreshed as any other when it has expired, and that is no request for the ACR.
 func TestRenewalOfAStrongLogin(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprint(w, `{"token_type":"Bearer","access_token":"new","expires_in":3600}`)
-	}))
-	defer srv.Close()
-	src := &TokenSource{Fetch: (&TokenEndpoint{URL: srv.URL, ClientID: "c"}).Refresh(), MinRefreshInterval: time.Millisecond}
-	expiry := time.Now().Add(50 * time.Millisecond)
-	logins := 0
-	src.Login = func(context.Context, TokenRequest) (*oauth2.Token, error) {
-		if logins++; logins > 1 {
-			return nil, errors.New("nobody there")
+	synctest.Test(t, func(t *testing.T) {
+		client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Request: req, Header: http.Header{"Content-Type": {"application/json"}},
+				Body: io.NopCloser(strings.NewReader(`{"token_type":"Bearer","access_token":"new","expires_in":3600}`))}, nil
+		})}
+		src := &TokenSource{HTTPClient: client, Fetch: (&TokenEndpoint{URL: "https://auth.example.com/token", ClientID: "c"}).Refresh(), MinRefreshInterval: time.Millisecond}
+		expiry := time.Now().Add(50 * time.Millisecond)
+		logins := 0
+		src.Login = func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			if logins++; logins > 1 {
+				return nil, errors.New("nobody there")
+			}
+			return &oauth2.Token{AccessToken: "in", RefreshToken: "refresh", Expiry: expiry}, nil
 		}
-		return &oauth2.Token{AccessToken: "in", RefreshToken: "refresh", Expiry: expiry}, nil
-	}
-	gold := TokenRequest{ACRValues: []string{"gold"}}
-	_, err := src.Obtain(t.Context(), gold)
-	require.NoError(t, err)
-	time.Sleep(60 * time.Millisecond)
-	_, _ = src.Obtain(t.Context(), gold)
-	time.Sleep(500 * time.Millisecond)
-	_, err = src.Token()
-	require.NoError(t, err, "the token endpoint takes the refresh token")
+		gold := TokenRequest{ACRValues: []string{"gold"}}
+		_, err := src.Obtain(t.Context(), gold)
+		require.NoError(t, err)
+		time.Sleep(60 * time.Millisecond)
+		_, _ = src.Obtain(t.Context(), gold)
+		time.Sleep(500 * time.Millisecond)
+		_, err = src.Token()
+		require.NoError(t, err, "the token endpoint takes the refresh token")
+	})
 }
 
 // But if it is refused, no refresh helps: somebody is asked.
@@ -294,65 +296,69 @@ func TestOneLoginAtATime(t *testing.T) {
 
 // Nothing is left of many callers who want this and that, and give up, of logins, refreshes and Logouts.
 func TestTokenSourceUnderStress(t *testing.T) {
-	var n atomic.Int32
-	src := &TokenSource{Initial: withScope(old(), "a"), FetchTimeout: time.Millisecond, MinRefreshInterval: -1, LoginTimeout: 2 * time.Millisecond,
-		Revoke: func(context.Context, *oauth2.Token) error { return nil },
-		Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
-			time.Sleep(rand.N(2 * time.Millisecond))
-			i := n.Add(1)
-			switch rand.N(6) {
-			case 0:
-				return nil, errors.New("x")
-			case 1:
-				return &oauth2.Token{RefreshToken: fmt.Sprint("R", i)}, errors.New("y")
-			case 2:
-				return nil, ErrLoginRequired
-			}
-			return &oauth2.Token{AccessToken: fmt.Sprint("t", i), RefreshToken: fmt.Sprint("R", i), Expiry: time.Now().Add(time.Millisecond)}, nil
-		},
-		Login: func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
-			time.Sleep(rand.N(3 * time.Millisecond))
-			i := n.Add(1)
-			if rand.N(3) == 0 {
-				return nil, errors.New("z")
-			}
-			return &oauth2.Token{AccessToken: fmt.Sprint("l", i), RefreshToken: fmt.Sprint("L", i), Expiry: time.Now().Add(rand.N(3 * time.Millisecond))}, nil
-		}}
-	end := time.Now().Add(300 * time.Millisecond)
-	var wg sync.WaitGroup
-	for g := range 12 {
-		wg.Go(func() {
-			for time.Now().Before(end) {
-				ctx, cancel := context.WithTimeout(context.Background(), rand.N(6*time.Millisecond))
-				r := TokenRequest{}
-				switch rand.N(4) {
+	synctest.Test(t, func(t *testing.T) {
+		var n atomic.Int32
+		src := &TokenSource{Initial: withScope(old(), "a"), FetchTimeout: time.Millisecond, MinRefreshInterval: -1, LoginTimeout: 2 * time.Millisecond,
+			Revoke: func(context.Context, *oauth2.Token) error { return nil },
+			Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+				time.Sleep(rand.N(2 * time.Millisecond))
+				i := n.Add(1)
+				switch rand.N(6) {
 				case 0:
-					r.Scopes = []string{fmt.Sprint("s", rand.N(5))}
+					return nil, errors.New("x")
 				case 1:
-					r.ACRValues = []string{fmt.Sprint("g", rand.N(3))}
+					return &oauth2.Token{RefreshToken: fmt.Sprint("R", i)}, errors.New("y")
 				case 2:
-					if k := src.current.Load(); k != nil {
-						r.Previous = k.token
+					return nil, ErrLoginRequired
+				}
+				return &oauth2.Token{AccessToken: fmt.Sprint("t", i), RefreshToken: fmt.Sprint("R", i), Expiry: time.Now().Add(time.Millisecond)}, nil
+			},
+			Login: func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
+				time.Sleep(rand.N(3 * time.Millisecond))
+				i := n.Add(1)
+				if rand.N(3) == 0 {
+					return nil, errors.New("z")
+				}
+				return &oauth2.Token{AccessToken: fmt.Sprint("l", i), RefreshToken: fmt.Sprint("L", i), Expiry: time.Now().Add(rand.N(3 * time.Millisecond))}, nil
+			}}
+		end := time.Now().Add(500 * time.Millisecond)
+		var wg sync.WaitGroup
+		for g := range 12 {
+			wg.Go(func() {
+				for time.Now().Before(end) {
+					ctx, cancel := context.WithTimeout(context.Background(), rand.N(6*time.Millisecond))
+					r := TokenRequest{}
+					switch rand.N(4) {
+					case 0:
+						r.Scopes = []string{fmt.Sprint("s", rand.N(5))}
+					case 1:
+						r.ACRValues = []string{fmt.Sprint("g", rand.N(3))}
+					case 2:
+						if k := src.current.Load(); k != nil {
+							r.Previous = k.token
+						}
 					}
+					if g == 0 && rand.N(10) == 0 {
+						_ = src.Set(&oauth2.Token{AccessToken: fmt.Sprint("set", n.Add(1)), RefreshToken: "S"})
+					}
+					if g == 1 && rand.N(20) == 0 {
+						_ = src.Logout(ctx)
+					}
+					_, _ = src.Obtain(ctx, r)
+					cancel()
+					time.Sleep(rand.N(100 * time.Microsecond)) // else the clock of the bubble stands still while there is a token
 				}
-				if g == 0 && rand.N(10) == 0 {
-					_ = src.Set(&oauth2.Token{AccessToken: fmt.Sprint("set", n.Add(1)), RefreshToken: "S"})
-				}
-				if g == 1 && rand.N(20) == 0 {
-					_ = src.Logout(ctx)
-				}
-				_, _ = src.Obtain(ctx, r)
-				cancel()
-			}
-		})
-	}
-	wg.Wait()
-	time.Sleep(50 * time.Millisecond)
-	src.mu.Lock()
-	defer src.mu.Unlock()
-	require.Zero(t, src.alive)
-	require.Nil(t, src.unserved)
-	require.Nil(t, src.fetching)
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		src.mu.Lock()
+		defer src.mu.Unlock()
+		require.Zero(t, src.goroutines)
+		require.Nil(t, src.unserved)
+		require.Nil(t, src.fetching)
+	})
 }
 
 // A panickingStore hangs, and panics at the end.

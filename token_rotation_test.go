@@ -179,7 +179,7 @@ func TestStoreThatHangs(t *testing.T) {
 		n := s.calls.Load()
 		close(s.block)
 		time.Sleep(time.Hour)
-		require.LessOrEqual(t, n, int32(maxAlive), "each is a goroutine that hangs")
+		require.LessOrEqual(t, n, int32(maxGoroutines), "each is a goroutine that hangs")
 	})
 }
 

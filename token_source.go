@@ -86,8 +86,8 @@ type TokenSource struct {
 	RefreshBefore time.Duration
 
 	// FetchTimeout bounds a refresh, Store included. Nobody waits any longer for a Fetch that ignores the end of its
-	// context, but if it returns a token later, that is kept. If four refreshes do not come to an end, none is begun any more. 0 means
-	// 30 seconds.
+	// context, but if it returns a token later, that is kept. While four refreshes have not come to an end, no other is begun.
+	// 0 means 30 seconds.
 	FetchTimeout time.Duration
 
 	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
@@ -109,23 +109,23 @@ type TokenSource struct {
 	publishing turn
 
 	// mu guards what follows. It is never held while anything is called that could wait.
-	mu       sync.Mutex
-	begun    bool             // Initial has been looked at
-	ended    bool             // by Logout, here or elsewhere
-	logouts  uint32           // calls of Logout
-	alive    int32            // goroutines of refreshes
-	running  *refreshRun      // the refresh under way; nil if there is none
-	fetching map[string]bool  // with which refresh tokens Fetch has been called, and has not returned; nil: with none
-	used     *usedGrants      // nil: none
-	failure  failure          // of the last refresh; zero if it succeeded
-	forced   *forced          // refreshes that refusals have caused lately; nil: none
-	unserved map[*demand]bool // of those who wait for a refresh, or (true) a login, that will not meet them; nil: none
-	stepUps  refreshCount     // refreshes that needs have caused lately
-	lacking  time.Time        // until then nobody asks for more: a grant has lacked something
+	mu         sync.Mutex
+	begun      bool             // Initial has been looked at
+	ended      bool             // by Logout, here or elsewhere
+	logouts    uint32           // calls of Logout
+	goroutines int32            // of refreshes, also of those that nobody waits for any more
+	running    *refreshRun      // the refresh under way; nil if there is none
+	fetching   map[string]bool  // with which refresh tokens Fetch has been called, and has not returned; nil: with none
+	used       *usedGrants      // nil: none
+	failure    failure          // of the last refresh; zero if it succeeded
+	forced     *forced          // refreshes that refusals have caused lately; nil: none
+	unserved   map[*demand]bool // of those who wait for a refresh, or (true) a login, that will not meet them; nil: none
+	stepUps    refreshCount     // refreshes that needs have caused lately
+	lacking    time.Time        // until then nobody asks for more: a grant has lacked something
 
 	loggingIn *refreshRun // the login under way; nil if there is none
-	declined  error       // of the last login
-	declineTo time.Time   // until then nobody is asked again
+	declined  error       // of the last login; nil: all who waited for it have given up, and it may be begun once more
+	declineTo time.Time   // until then nobody is asked again because of declined
 	share     float64     // of a token's lifetime, in which it is refreshed early; 0: not chosen yet
 }
 
@@ -285,7 +285,7 @@ func (s *TokenSource) renew(ctx context.Context, k *knownToken, now time.Time) {
 	defer s.mu.Unlock()
 	switch {
 	case s.running != nil || s.current.Load() != k:
-	case s.alive >= maxAlive:
+	case s.goroutines >= maxGoroutines:
 		k.retryAfter(now, minStoreWait)
 	case now.Before(s.failure.until):
 		k.retryAfter(now, s.failure.until.Sub(now))
@@ -361,7 +361,7 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 		return nil, nil, d.noFetchError()
 	case now.Before(s.failure.until) && s.failure.err != error(errRefusedWhileFresh):
 		return nil, nil, s.failure.err
-	case s.alive >= maxAlive:
+	case s.goroutines >= maxGoroutines:
 		return nil, nil, errStillRefreshing
 	}
 	start := *d

@@ -65,6 +65,7 @@ func (s *TokenSource) newerFor(run *refreshRun, previous *oauth2.Token) (*knownT
 	return s.newerForLocked(run, previous)
 }
 
+// newerForLocked is newerFor. The caller holds mu.
 func (s *TokenSource) newerForLocked(run *refreshRun, previous *oauth2.Token) (*knownToken, error) {
 	if s.current.Load() != run.base {
 		return nil, errReplaced
@@ -81,10 +82,14 @@ func (s *TokenSource) newerForLocked(run *refreshRun, previous *oauth2.Token) (*
 
 // hasSpent reports whether the refresh token of t has been spent here.
 func (s *TokenSource) hasSpent(t *oauth2.Token) bool {
-	grant := grantOf(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.used != nil && grant != "" && slices.Contains(s.used.spent, grant)
+	return s.used.hasSpent(grantOf(t))
+}
+
+// hasSpent is TokenSource.hasSpent, for a refresh token. The caller holds mu.
+func (u *usedGrants) hasSpent(grant string) bool {
+	return u != nil && grant != "" && slices.Contains(u.spent, grant)
 }
 
 // cameAfter reports whether k was obtained for the refresh token of a Record, or for one that was spent here later.

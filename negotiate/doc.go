@@ -15,11 +15,11 @@
 //
 // # What is sent, and where to
 //
-// A token is for the service HTTP/host, with the host that the request goes to, or of the proxy. That is the host of the URL that the
-// caller has addressed: no DNS, no redirect and no Host header changes it; Scheme.SPN can. Only plain http through a proxy goes to
-// what Request.Host says, if that is set, and so does the token; and so it is by plain http with a Transport.Base of which authretry
-// cannot tell whether it uses a proxy. With Scheme.Ahead the KDC is asked for a ticket for every host that the Transport
-// sends to, so set authretry.Transport.Origins, or let Scheme.SPN return "" for those that are no part of the realm.
+// A token is for the service HTTP/host, with the host of the URL that the caller has addressed, or of the proxy. No DNS and no redirect
+// changes that; Scheme.SPN can. Request.Host takes the place of the URL's host only over plain http through a proxy, since the proxy
+// sends the request there; and also if it cannot be told whether Transport.Base uses a proxy, unless the URL's host is loopback.
+// With Scheme.Ahead the KDC is asked for a ticket for every host that the Transport sends to, so set authretry.Transport.Origins, or
+// let Scheme.SPN return "" for those that are no part of the realm.
 //
 // Each send of a request has a token of its own. A token shows the user's name and the realm to who sees it, and no secret, so it
 // may go over plain http; but whoever is on the way there can have it instead of the server. Credentials are never delegated. Tokens

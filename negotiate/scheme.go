@@ -33,10 +33,10 @@ type Scheme struct {
 	Accounts func(ctx context.Context, account string) (Kerberos, error)
 
 	// SPN returns the name of the service at an origin, or of the one at a proxy, such as "HTTP/www.example.com". What it gets
-	// has a scheme and a host, and those are what the caller has addressed: no redirect has a say in it, and no Host header, but
-	// where that decides where the request goes, as in plain http through a proxy.
-	// If it returns "", there is no Kerberos for the origin, and its challenges are not answered. If SPN is nil, the name is
-	// HTTP/ and the host in lower case, without the port, which is not resolved by DNS. It is called by many goroutines at once.
+	// has a scheme and a host, and those are what the caller has addressed: no redirect changes them, and Request.Host changes the
+	// host only where the request goes there (see the package comment). If it returns "", there is no Kerberos for the origin, and
+	// its challenges are not answered. If SPN is nil, the name is HTTP/ and the host in lower case, without the port, which is not
+	// resolved by DNS. It is called by many goroutines at once.
 	SPN func(origin *url.URL) string
 
 	// Ahead sends a token ahead of any challenge, to every origin that the Transport sends credentials to, so that each request is sent
