@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/hashicorp/go-retryablehttp"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -116,7 +117,7 @@ func TestOneTransportForManyUsersNeverMixesThemUp(t *testing.T) {
 				var group sync.WaitGroup
 				for range 16 {
 					group.Go(func() {
-						for i := range 60 {
+						for i := range thorough.Or(60, 15) {
 							user := fmt.Sprint("user", rand.IntN(users))
 							target := a.URL + "/" + user + "/x"
 							switch rand.IntN(4) {

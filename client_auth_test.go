@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -141,7 +142,7 @@ func TestPrivateKeyJWTIsFreshEachTime(t *testing.T) {
 	require.NoError(t, err)
 	auth, e := &PrivateKeyJWT{Signer: ed}, &TokenEndpoint{URL: "https://a.test/"}
 	seen := map[string]bool{}
-	for range 10_000 {
+	for range thorough.Or(10_000, 1_000) {
 		form := map[string][]string{}
 		require.NoError(t, auth.Authenticate(t.Context(), e, form, nil))
 		require.False(t, seen[form["client_assertion"][0]])

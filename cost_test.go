@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -251,11 +252,11 @@ func measureCost(t *testing.T, c costCase, n int) (got cost) {
 		Base: challengeLines(digestChallengeText)}
 	roundTrip(t, transport, "https://warm.example.com/") // what is made once
 	for i := range 64 {                                  // so many scopes that a look at one takes a hash
-		transport.auth.spaces.keep(spacesKey{"", origin{"https", "api.example.com", "443"}}, httptest.NewRequest("GET", fmt.Sprintf("https://api.example.com/known/%d/x", i), nil).URL,
+		transport.auth.spaces.keep(spacesKey{"", origin{"https", "api.example.com", "443"}}, &url.URL{Scheme: "https", Host: "api.example.com", Path: fmt.Sprintf("/known/%d/x", i)},
 			lease{held: held{Session: word{text: "x"}}, scheme: 2, realm: "0"}, 0)
 	}
 	for i := range maxSpaces - 1 {
-		transport.auth.spaces.keep(spacesKey{"", origin{"https", "api.example.com", "443"}}, httptest.NewRequest("GET", "https://api.example.com/known/x", nil).URL,
+		transport.auth.spaces.keep(spacesKey{"", origin{"https", "api.example.com", "443"}}, &url.URL{Scheme: "https", Host: "api.example.com", Path: "/known/x"},
 			lease{held: held{Session: word{text: "x"}}, scheme: 2, realm: fmt.Sprint(i)}, 0)
 	}
 	got, logged = cost{}, 0
@@ -264,11 +265,11 @@ func measureCost(t *testing.T, c costCase, n int) (got cost) {
 	server := c.send(n)
 	transport.Base = server
 	transport.returning = nil
-	url := "https://api.example.com/a/b"
+	target := "https://api.example.com/a/b"
 	if server.location != "" {
-		url = server.location
+		target = server.location
 	}
-	reqs := []*http.Request{httptest.NewRequest("GET", url, nil), httptest.NewRequest("GET", url, nil), httptest.NewRequest("GET", url, nil)}
+	reqs := []*http.Request{httptest.NewRequest("GET", target, nil), httptest.NewRequest("GET", target, nil), httptest.NewRequest("GET", target, nil)}
 	var m1, m2 runtime.MemStats
 	runtime.ReadMemStats(&m1)
 	var explained []error
@@ -286,7 +287,7 @@ func measureCost(t *testing.T, c costCase, n int) (got cost) {
 	runtime.ReadMemStats(&m2)
 	got.allocated, got.logged, got.read = m2.TotalAlloc-m1.TotalAlloc, int(logged), server.read.Load()
 	clear(reqs)
-	url, server.location, server.refusal, server.header, server.body = "", "", nil, nil, nil
+	target, server.location, server.refusal, server.header, server.body = "", "", nil, nil, nil
 	transport.Base = nil
 	got.kept = int64(heap()) - int64(before)
 	runtime.KeepAlive(transport)

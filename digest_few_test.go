@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
@@ -123,7 +124,7 @@ func TestFewerRequestsAtOnceWhereAServerKeepsFewNonces(t *testing.T) {
 			"all at once":      func(s *forgetfulServer) { s.wipes = true },
 			"called stale":     func(s *forgetfulServer) { s.strict, s.wipes, s.stale = true, true, true },
 		} {
-			for seed := range uint64(3) {
+			for seed := range thorough.Or[uint64](3, 1) {
 				t.Run(fmt.Sprintf("%d nonces, %s, seed %d", c.keep, kind, seed), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						s, transport := newForgetfulServer(c.keep, seed)

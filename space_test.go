@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -38,7 +39,8 @@ func heapInUse() int64 {
 // made smaller here, let it remember some 100,000. Those who come once take no more room than that. The same goes for
 // origins.
 func TestWhatIsRememberedIsBounded(t *testing.T) { // not parallel: it measures the heap
-	const many = 3_000
+	many := thorough.Or(3_000, 1_500)
+	limit := many * 700
 	require.Greater(t, maxRemembered, 100_000*600)
 	require.Greater(t, maxSources, 100_000*(sizeOfSource+32))
 	basic := func() Scheme {
@@ -69,9 +71,9 @@ func TestWhatIsRememberedIsBounded(t *testing.T) { // not parallel: it measures 
 				transport.Account = accountOfUser
 			}
 			require.NoError(t, transport.init())
-			transport.auth.spaces.limit = 1 << 21
+			transport.auth.spaces.limit = int64(limit)
 			if b, ok := c.scheme.(*Bearer); ok {
-				b.accounts.limit = 1 << 21
+				b.accounts.limit = limit
 			}
 			send := func(i int) {
 				url, user := "https://api.example.com/v1/things?with=a&query=that&is=long", fmt.Sprintf("user-%d@example.com", i)
@@ -87,7 +89,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) { // not parallel: it measures 
 			for i := range many {
 				send(i)
 			}
-			each := (heapInUse() - before) / many
+			each := (heapInUse() - before) / int64(many)
 			t.Logf("%d bytes each", each)
 			if name == "Bearer, accounts" {
 				each -= 2*int64(unsafe.Sizeof(oauth2.Token{})) + 2*64 // the token, as it came and as it is used, and its header
@@ -105,10 +107,10 @@ func TestWhatIsRememberedIsBounded(t *testing.T) { // not parallel: it measures 
 			for i := range 2 * many {
 				send(many + i)
 			}
-			require.Less(t, heapInUse()-before, int64(5<<20))
+			require.Less(t, heapInUse()-before, int64(limit*5/2))
 			require.Greater(t, count(), many/2, "no more is dropped than need be")
 			send(3*many - 1)
-			require.Less(t, transport.auth.spaces.size.Load(), int64(1<<21+1024))
+			require.Less(t, transport.auth.spaces.size.Load(), int64(limit+1024))
 			runtime.KeepAlive(transport)
 		})
 	}
@@ -135,7 +137,7 @@ func TestSizeIsWhatThereIs(t *testing.T) {
 		}
 		return resp, nil
 	})}
-	for range 20_000 {
+	for range thorough.Or(20_000, 3_000) {
 		url := fmt.Sprintf("https://host%d.example.com/%d/", rand.IntN(3), rand.IntN(5))
 		_, err := transport.RoundTrip(forUser(fmt.Sprint(rand.IntN(3)), httptest.NewRequest("GET", url, nil)))
 		require.NoError(t, err)

@@ -128,7 +128,7 @@ func TestStoreOneRefreshForAllProcesses(t *testing.T) {
 						got, err := src.Token()
 						require.NoError(t, err)
 						require.True(t, time.Now().Before(got.Expiry))
-						time.Sleep(7 * time.Millisecond)
+						time.Sleep(31 * time.Millisecond)
 					}
 				})
 			}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -156,10 +157,10 @@ func TestDPoPLast64NoncesAreGood(t *testing.T) {
 		given = append(given, r.ResponseHeader.Get("DPoP-Nonce"))
 		return r
 	}
-	for range 200 {
+	for range 70 {
 		send("none that was given")
 	}
-	for i := range 150 {
+	for i := range thorough.Or(150, 70) {
 		// The answer gives another one before the proof is judged, so the last 64 are that one and 63 of those before.
 		require.Equal(t, authtest.Accepted, send(given[len(given)-63]).Decision, i)
 		require.Equal(t, authtest.Refused, send(given[len(given)-64]).Decision, i)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/dpop"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
@@ -141,8 +142,8 @@ func TestLearnBadResponses(t *testing.T) {
 }
 
 func TestNoTwoProofsAreAlike(t *testing.T) {
-	n := 1_000_000
-	if testing.Short() || raceEnabled {
+	n := thorough.Or(1_000_000, 20_000)
+	if raceEnabled {
 		n = 20_000
 	}
 	k, err := dpop.NewKey(quickSigner{newSigner(t)})

@@ -91,25 +91,31 @@ func checkLogout(k *check) {
 	if s.save(k.numbered(2)) {
 		other.holds(clauseLogout, 2, "after a new login")
 	}
-	k.checkLogoutOfOthers(func(place string) error {
-		return (&authretry.TokenSource{Store: k.storeAt(place)}).Logout(context.Background())
+	places := []string{k.newPlace(), k.newPlace()}
+	var both sync.WaitGroup // each waits for a TokenSource to look into the store
+	both.Go(func() {
+		k.checkLogoutOfOthers(places[0], func() error {
+			return (&authretry.TokenSource{Store: k.storeAt(places[0])}).Logout(context.Background())
+		})
 	})
 	if !k.OneProcess {
-		k.checkLogoutOfOthers(func(place string) error {
-			c := k.start(job{Role: "log out", Place: place})
-			defer c.kill()
-			if line, ok := c.next(clauseReturns); ok {
-				return errors.New(line)
-			}
-			return nil
+		both.Go(func() {
+			k.checkLogoutOfOthers(places[1], func() error {
+				c := k.start(job{Role: "log out", Place: places[1]})
+				defer c.kill()
+				if line, ok := c.next(clauseReturns); ok {
+					return errors.New(line)
+				}
+				return nil
+			})
 		})
 	}
+	both.Wait()
 	k.checkVanishedLogin()
 }
 
 // checkLogoutOfOthers has logOut end a login that a TokenSource has in its memory.
-func (k *check) checkLogoutOfOthers(logOut func(place string) error) {
-	place := k.newPlace()
+func (k *check) checkLogoutOfOthers(place string, logOut func() error) {
 	s := k.storeAt(place)
 	if !s.save(&authretry.Record{Token: granted(0)}) {
 		return
@@ -121,7 +127,7 @@ func (k *check) checkLogoutOfOthers(logOut func(place string) error) {
 		k.broken(clauseOnce, "a TokenSource got no token: %v", err)
 		return
 	}
-	if err := logOut(place); err != nil {
+	if err := logOut(); err != nil {
 		s.look(err)
 		k.broken(clauseLogout, "Logout failed: %v", err)
 		return

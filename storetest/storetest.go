@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,6 +125,7 @@ type check struct {
 	Options
 	open    OpenFunc
 	folders []string // to be removed
+	opening sync.Mutex
 
 	findings.List
 }
@@ -194,6 +196,8 @@ func (k *check) newFolder() string {
 
 // storeAt opens a store. If that fails, it ends the case.
 func (k *check) storeAt(place string) store {
+	k.opening.Lock()
+	defer k.opening.Unlock()
 	s, err := k.open(place)
 	if err != nil || s == nil {
 		k.misused("open failed: %v, %v", s, err)

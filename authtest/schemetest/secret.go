@@ -83,7 +83,10 @@ func shows(text, secret string) bool {
 	if plain, err := url.QueryUnescape(text); err == nil && strings.Contains(plain, secret) {
 		return true
 	}
-	for _, word := range strings.FieldsFunc(text, isNotBase64) {
+	for word := range strings.FieldsFuncSeq(text, isNotBase64) {
+		if base64.RawStdEncoding.DecodedLen(len(word)) < len(secret) {
+			continue
+		}
 		for _, decode := range []func(string) ([]byte, error){
 			base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString,
 		} {
