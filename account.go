@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // maxAccount is how many bytes an account may have.
@@ -168,11 +169,15 @@ func (x *exchange) noteAccount(resp *http.Response) {
 // another user, and only Transport.Account tells users apart. So a func that goes by a value of the request's context
 // fails at its first call, rather than to have its result used for everybody.
 type callContext struct {
-	context.Context // of the request
-	x               *exchange
-	all             bool
-	missed          atomic.Bool // a value was asked for that the request has, and was not given
+	x      *exchange
+	all    bool
+	missed atomic.Bool // a value was asked for that the request has, and was not given
 }
+
+// Deadline implements context.Context, and so do Done and Err.
+func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.x.ctx.Deadline() }
+func (c *callContext) Done() <-chan struct{}                   { return c.x.ctx.Done() }
+func (c *callContext) Err() error                              { return c.x.ctx.Err() }
 
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
@@ -196,9 +201,9 @@ func (c *callContext) Value(key any) any {
 		return &c.x.sends
 	}
 	if c.all || isOurs(key) {
-		return c.Context.Value(key)
+		return c.x.ctx.Value(key)
 	}
-	if c.Context.Value(key) != nil {
+	if c.x.ctx.Value(key) != nil {
 		c.missed.Store(true)
 	}
 	return nil

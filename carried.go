@@ -94,8 +94,8 @@ func (x *exchange) carry(l *lease) error {
 		l.by = &carried{RoundTripper: by, isBase: by == base}
 	}
 	l.by.enter()
-	x.carried = append(x.carried, carriedUse{l.by, kept})
-	l.carried = len(x.carried)
+	aside := x.setAside()
+	aside.carried = append(aside.carried, carriedUse{l.by, kept})
 	return nil
 }
 
@@ -103,7 +103,7 @@ func (x *exchange) carry(l *lease) error {
 // caller is still to read from such a connection, it is closed after that.
 func (x *exchange) endCarriers(resp *http.Response) {
 	var over []*carried
-	for _, use := range x.carried {
+	for _, use := range x.aside.value().carried {
 		if !use.kept {
 			use.end()
 		}

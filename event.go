@@ -104,7 +104,7 @@ func (e Event) attrs() []slog.Attr {
 // listen arranges for everything below to report, too.
 func (x *exchange) listen() {
 	if x.onEvent != nil {
-		x.start = time.Now()
+		x.setAside().start = time.Now()
 		x.ctx = withListener(x.ctx, x.onEvent)
 	}
 }
@@ -120,7 +120,7 @@ func (x *exchange) report(e Event, l lease) {
 	if l.Session != nil {
 		e.Scheme, e.Realm = x.schemes[l.scheme].Name(), cut(l.realm)
 	}
-	x.onEvent(x.ctx, e)
+	x.onEvent(x.context(), e)
 }
 
 // reportChallenges tells what a refusal asks for.
@@ -156,7 +156,7 @@ func (x *exchange) now() (t time.Time) {
 // waitedSince notes that a Scheme was asked for credentials at begin, and has ended.
 func (x *exchange) waitedSince(begin time.Time) {
 	if x.onEvent != nil {
-		x.waited += time.Since(begin)
+		x.setAside().waited += time.Since(begin)
 	}
 }
 
@@ -166,12 +166,12 @@ func (x *exchange) done(status int, r *Rejection, err error) {
 		return
 	}
 	x.ended = true
-	e := Event{Kind: EventDone, Attempt: int(x.attempts), Status: status, Waited: x.waited, Err: err}
+	e := Event{Kind: EventDone, Attempt: int(x.attempts), Status: status, Waited: x.aside.value().waited, Err: err}
 	if r != nil {
 		e.Reason = r.Reason
 	}
-	if !x.start.IsZero() {
-		e.Duration = time.Since(x.start)
+	if start := x.aside.value().start; !start.IsZero() {
+		e.Duration = time.Since(start)
 	}
 	x.report(e, lease{})
 }

@@ -337,8 +337,8 @@ func (x *exchange) fail(resp *http.Response, err error) error {
 // failTunnel returns the error of a request whose CONNECT the proxy has refused, which is what resp says.
 func (x *exchange) failTunnel(resp *http.Response, u *unanswered) error {
 	r := x.why(resp, u)
-	if x.hook != nil {
-		r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, x.hook)
+	if hook := x.aside.value().hook; hook != nil {
+		r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, hook)
 	}
 	x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: r.Status, Reason: r.Reason}, lease{})
 	x.done(0, r, r)

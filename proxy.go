@@ -242,12 +242,15 @@ func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Respons
 		return nil, withoutSecrets(err, s.secrets)
 	}
 	*l, w.refused = refusal.lease, refusal.sent
-	x.foreign, x.own, x.hook = false, refusal.own, refusal.hook
+	x.foreign, x.own = false, refusal.own
+	if refusal.hook != nil || x.aside != nil {
+		x.setAside().hook = refusal.hook
+	}
 	asked := &http.Request{Method: http.MethodConnect, Header: http.Header{}}
 	if refusal.sent != "" {
 		asked.Header["Proxy-Authorization"] = []string{refusal.sent}
 	}
-	return &http.Response{StatusCode: http.StatusProxyAuthRequired, Header: refusal.header, Body: http.NoBody, Request: asked.WithContext(x.ctx)}, nil
+	return &http.Response{StatusCode: http.StatusProxyAuthRequired, Header: refusal.header, Body: http.NoBody, Request: asked.WithContext(x.context())}, nil
 }
 
 // roundTrip sends a request, or opens a connection, which is then as good as a response.

@@ -122,7 +122,7 @@ func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request 
 	if values := req.Header[x.credentials]; withCredentials && len(values) > 0 {
 		asked.Header["Authorization"] = values
 	}
-	return asked.WithContext(x.ctx)
+	return asked.WithContext(x.context())
 }
 
 // goesElsewhere reports whether req.Host decides that the request goes elsewhere than its URL says.
@@ -140,7 +140,7 @@ func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCr
 	req.Body, req.GetBody = nil, nil
 	c.Request = &req
 	if x.asksRemote {
-		req.RemoteAddr = x.remote
+		req.RemoteAddr = x.aside.value().remote
 	}
 	if x.side == originSide {
 		req.Header = sent.Header.Clone()

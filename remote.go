@@ -31,7 +31,7 @@ func (x *exchange) refusedAt() refusedAt {
 		return refusedAt{}
 	}
 	u := url.URL{Scheme: x.at.Scheme, Host: x.at.Host, Path: x.at.Path, RawPath: x.at.RawPath}
-	return refusedAt{u.String(), x.remote}
+	return refusedAt{u.String(), x.aside.value().remote}
 }
 
 // refusalIn returns where the refusal came from that is being answered, if a context says so.

@@ -30,13 +30,13 @@ var (
 type exchange struct {
 	*authenticator
 	way    way
-	ctx    context.Context
-	req    *http.Request // the caller's
-	calls  callContext   // for Schemes
-	sends  callContext   // for the requests that Sessions authorize, as far as that may be asked for whom they are
-	origin origin        // which asks for credentials
-	at     *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
-	body   *body         // nil: none
+	ctx    context.Context // the caller's, with the listener if there is one
+	req    *http.Request   // the caller's
+	calls  callContext     // for Schemes
+	sends  callContext     // for the requests that Sessions authorize, as far as that may be asked for whom they are
+	origin origin          // which asks for credentials
+	at     *url.URL        // to which what is remembered belongs: the request's URL, or the root of the proxy
+	body   *body           // nil: none
 
 	account string // for whom it is; "" if there is one user
 	changes uint32 // how often such an account had been forgotten when it began
@@ -49,22 +49,45 @@ type exchange struct {
 	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
 	ended      bool  // EventDone was reported
 
-	copied   http.Request // the first send, which is a part of the exchange to save an allocation
-	visit    visit        // among those that are out to the origin
-	ahead    lease        // what went with the first send
-	answer   *lease       // what went with the second; nil: there was none
-	noReplay error        // why the Session that was to go ahead could not have the body
+	copied http.Request // the first send, which is a part of the exchange to save an allocation
+	visit  visit        // among those that are out to the origin
+	ahead  lease        // what went with the first send
+	answer *lease       // what went with the second; nil: there was none
 
-	carried    []carriedUse   // what Carriers have made, and this exchange uses
 	resp       *http.Response // the latest
-	remote     string         // from which address that came; "" if it is not known, or nobody asks
 	last       *http.Request  // the latest send that was answered, or the CONNECT that was refused
 	seen       *http.Response // which Schemes have been shown, with this header
 	seenHeader http.Header
-	hook       error // what the caller's OnProxyConnectResponse says of a refused CONNECT
+
+	aside *aside // nil: nothing of it
+}
+
+// aside is what most exchanges do not have. An exchange is allocated, and cleared, for each request, so it is apart.
+type aside struct {
+	noReplay error        // why the Session that was to go ahead could not have the body
+	hook     error        // what the caller's OnProxyConnectResponse says of a refused CONNECT
+	carried  []carriedUse // what Carriers have made, and this exchange uses
+
+	remote string // from which address the latest response came; "" if it is not known, or nobody asks
 
 	start  time.Time     // if anybody listens
 	waited time.Duration // for credentials, if anybody listens
+}
+
+// value returns what there is of it.
+func (a *aside) value() aside {
+	if a == nil {
+		return aside{}
+	}
+	return *a
+}
+
+// setAside returns x.aside, to set something of it.
+func (x *exchange) setAside() *aside {
+	if x.aside == nil {
+		x.aside = new(aside)
+	}
+	return x.aside
 }
 
 // A way is how the requests of an exchange are sent.
@@ -151,7 +174,7 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 
 // begin finds out for whom the request is, and makes the contexts for what is called.
 func (x *exchange) begin() error {
-	x.calls.x, x.calls.Context, x.calls.all = x, x.ctx, x.accountFunc != nil
+	x.calls.x, x.calls.all = x, x.accountFunc != nil
 	if x.accountFunc != nil {
 		if err := x.findAccount(); err != nil {
 			return err
@@ -159,12 +182,16 @@ func (x *exchange) begin() error {
 	}
 	x.changes = x.spaces.changesOf(x.account).Load()
 	x.listen()
-	x.calls.Context = x.ctx
-	x.sends.x, x.sends.Context, x.sends.all = x, x.ctx, x.side == originSide
-	if x.accountFunc != nil || x.asksAccount {
-		x.ctx = &x.sends
-	}
+	x.sends.x, x.sends.all = x, x.side == originSide
 	return nil
+}
+
+// context returns the context of what is sent: the caller's, or one that says for whom it is, if anybody asks.
+func (x *exchange) context() context.Context {
+	if x.sends.x != nil && (x.accountFunc != nil || x.asksAccount) {
+		return &x.sends
+	}
+	return x.ctx
 }
 
 // pass sends the request as it is, without credentials of ours, for the reason given; 0 if it cannot be sent anyway.
@@ -206,7 +233,7 @@ func (x *exchange) first() (*http.Request, error) {
 		}
 		switch {
 		case errors.Is(err, errBodyNotReplayable):
-			x.noReplay = err
+			x.setAside().noReplay = err
 		case !errors.Is(err, ErrChallengeRequired):
 			return nil, err
 		}
@@ -246,7 +273,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		if x.ctx.Err() != nil {
 			return nil, context.Cause(x.ctx) // which has closed the body
 		}
-		return nil, &unanswered{body: cmp.Or(x.noReplay, errBodyNotReplayable)}
+		return nil, &unanswered{body: cmp.Or(x.aside.value().noReplay, errBodyNotReplayable)}
 	}
 	if x.visit.at == nil && !x.way.isTunnel() && isExclusive(answer.Session) {
 		x.visit = x.spaces.enter(x.remembered())
@@ -304,7 +331,7 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 // Schemes and http.Transport leave alone; those of others get their own values, too.
 func (x *exchange) copy(into *http.Request) *http.Request {
 	if x.onEvent != nil || x.accountFunc != nil || x.asksAccount {
-		*into = *x.req.WithContext(x.ctx)
+		*into = *x.req.WithContext(x.context())
 	} else {
 		*into = *x.req
 	}
@@ -363,7 +390,9 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	watched := x.watch(req)
 	x.body.handOver()
 	resp, err := x.way.send(x, req, l)
-	x.remote = watched.Addr()
+	if watched != nil || x.aside != nil {
+		x.setAside().remote = watched.Addr()
+	}
 	if err != nil {
 		return nil, withoutSecrets(err, func() []string { return secretsOf(req, x.req) })
 	}
@@ -527,8 +556,14 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 
 // keep remembers the lease's Session for requests like this one.
 func (x *exchange) keep(l lease) {
-	if x.spaces.keep(x.remembered(), x.at, l, x.changes) && l.carried > 0 {
-		x.carried[l.carried-1].kept = true
+	if !x.spaces.keep(x.remembered(), x.at, l, x.changes) || l.by == nil {
+		return
+	}
+	uses := x.aside.value().carried
+	for i := range uses {
+		if uses[i].carried == l.by {
+			uses[i].kept = true
+		}
 	}
 }
 

@@ -106,7 +106,6 @@ type lease struct {
 	realm   string
 	started bool // by a Starter, ahead of any challenge: there is nothing to remember
 	visit   visit
-	carried int // index in exchange.carried, plus 1, of what the Session's requests go by; 0 if nothing
 
 	// Where a remembered Session came from; nil for one that has just answered a challenge.
 	known *originSpaces
