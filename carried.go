@@ -94,8 +94,8 @@ func (x *exchange) carry(l *lease) error {
 		l.by = &carried{RoundTripper: by, isBase: by == base}
 	}
 	l.by.enter()
-	aside := x.setAside()
-	aside.carried = append(aside.carried, carriedUse{l.by, kept})
+	a := x.setAside()
+	a.carried = append(a.carried, carriedUse{l.by, kept})
 	return nil
 }
 

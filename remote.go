@@ -31,7 +31,16 @@ func (x *exchange) refusedAt() refusedAt {
 		return refusedAt{}
 	}
 	u := url.URL{Scheme: x.at.Scheme, Host: x.at.Host, Path: x.at.Path, RawPath: x.at.RawPath}
-	return refusedAt{u.String(), x.aside.value().remote}
+	return refusedAt{u.String(), x.remote()}
+}
+
+// remote returns from which address the latest response came; "" if it is not known, or nobody asks. A Scheme may ask in a goroutine
+// of its own, so nothing else of what is aside is looked at: that changes meanwhile.
+func (x *exchange) remote() string {
+	if !x.asksRemote || x.aside == nil {
+		return ""
+	}
+	return x.aside.remote
 }
 
 // refusalIn returns where the refusal came from that is being answered, if a context says so.

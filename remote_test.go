@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,4 +73,31 @@ func TestSchemeSeesFromWhereARefusalComes(t *testing.T) {
 			require.Equal(t, []string{c.want, c.want}, s.from)
 		})
 	}
+}
+
+// A lateScheme goes on in a goroutine of its own after it has given up.
+type lateScheme struct {
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+}
+
+func (*lateScheme) Name() string { return "Bearer" }
+
+func (s *lateScheme) Answer(ctx context.Context, _ *Challenge, _ *http.Response) (Session, error) {
+	s.all.Go(func() {
+		<-ctx.Done()
+		refusalIn(ctx) // as a TokenSource asks that it calls
+	})
+	s.cancel()
+	return nil, ctx.Err()
+}
+
+// What a Scheme's own goroutine finds out by its context is not what the exchange goes on writing: -race would tell.
+func TestSchemeThatAsksTooLate(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &lateScheme{cancel: cancel}
+	transport := &Transport{Schemes: []Scheme{s}, OnEvent: func(context.Context, Event) {}, Base: answering(`Bearer realm="x"`)}
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil).WithContext(ctx))
+	require.ErrorIs(t, err, context.Canceled)
+	s.all.Wait()
 }

@@ -17,12 +17,11 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
-	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
 var (
-	soakDuration = flag.Duration("soak.duration", thorough.Or(time.Second, 300*time.Millisecond), "how long TestSoak puts the Transport under load")
+	soakDuration = flag.Duration("soak.duration", time.Second, "how long TestSoak puts the Transport under load")
 	soakSeed     = flag.Uint64("soak.seed", 0, "of TestSoak's choices; 0: a new one")
 )
 

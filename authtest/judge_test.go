@@ -304,7 +304,7 @@ func TestGoodTokensAreNotForgotten(t *testing.T) {
 	used := bearer.Login()
 	_, code, _ := bearer.rotate(used.RefreshToken, "")
 	require.Empty(t, code)
-	for range 2*maxRemembered + 1 {
+	for range 3*maxRemembered + 1 {
 		bearer.Login()
 	}
 	require.Equal(t, 200, send(t, srv, "GET", "/", "", auth("Bearer "+first.AccessToken)).StatusCode)
@@ -319,7 +319,7 @@ func TestGoodTokensAreNotForgotten(t *testing.T) {
 func TestEndedTokensAreForgotten(t *testing.T) {
 	bearer := &Bearer{}
 	first := bearer.Login()
-	for range 3 * maxRemembered {
+	for range 5 * maxRemembered {
 		bearer.access.values[bearer.Login().AccessToken].dead = true
 		bearer.refresh.values[bearer.refresh.order[len(bearer.refresh.order)-1]].used = true
 	}

@@ -420,18 +420,18 @@ func TestManyRepositories(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	start := heap()
-	pull(0, 4500)
+	pull(0, 5000)
 	half := heap()
-	pull(4500, 6000)
+	pull(5000, 10000)
 	end := heap()
-	t.Logf("%d KiB for 4,500 repositories, %d KiB for 6,000", (half-start)>>10, (end-start)>>10)
+	t.Logf("%d KiB for 5,000 repositories, %d KiB for 10,000", (half-start)>>10, (end-start)>>10)
 	require.Less(t, end-start, int64(16<<20))
 	require.Less(t, end-half, int64(1<<20))
 	places, grants, _ := scheme.Remembered()
 	require.Equal(t, []int{4096, 1024}, []int{places, grants})
-	require.Equal(t, []int{12000, 6000}, []int{sends, tokens})
-	pull(5000, 6000) // those used last are known
-	require.Equal(t, []int{13000, 6000}, []int{sends, tokens})
+	require.Equal(t, []int{20000, 10000}, []int{sends, tokens})
+	pull(9000, 10000) // those used last are known
+	require.Equal(t, []int{21000, 10000}, []int{sends, tokens})
 	runtime.KeepAlive(transport)
 }
 

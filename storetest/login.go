@@ -111,6 +111,9 @@ func checkLogout(k *check) {
 		})
 	}
 	both.Wait()
+	if k.IsStopped() {
+		return
+	}
 	k.checkVanishedLogin()
 }
 

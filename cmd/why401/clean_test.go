@@ -28,7 +28,6 @@ func TestEchoes(t *testing.T) {
 		return "%" + strings.ReplaceAll(fmt.Sprintf("% x", s), " ", "%")
 	}
 	std, raw := base64.StdEncoding.EncodeToString, base64.RawURLEncoding.EncodeToString
-	n := 0
 	for how, echo := range map[string]func(s string) string{
 		"as it is":              func(s string) string { return s },
 		"in upper case":         strings.ToUpper,
@@ -56,7 +55,7 @@ func TestEchoes(t *testing.T) {
 			"a cookie":          {"Cookie: theme=dark; sid=" + secret + "; x=y", []string{"sid=" + secret, secret}},
 			"parameters":        {`Authorization: Own id="7", proof="` + secret + `"`, []string{secret}},
 		} {
-			if n++; n%thorough.Or(1, 3) > 0 {
+			if len(what+how)%thorough.Or(1, 3) > 0 {
 				continue
 			}
 			t.Run(what+" "+how, func(t *testing.T) {
