@@ -111,10 +111,10 @@ func (s *TokenSource) carryOut(ctx context.Context, cancel context.CancelFunc, r
 	err = s.obtainNew(ctx, run)
 }
 
-// maxGoroutines is how many refreshes there are at most that have not ended, since something does not heed the end of its context.
+// maxGoroutines is how many goroutines of refreshes there are at most: what does not heed the end of its context keeps them.
 const maxGoroutines = 4
 
-// goroutineEnds counts one less.
+// goroutineEnds is called as the goroutine of a refresh ends, whether or not anybody has waited for it.
 func (s *TokenSource) goroutineEnds() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -102,9 +102,9 @@ type Transport struct {
 	// If nil, only a 401 refuses, and a 403 that a Scheme answers.
 	Refused func(resp *http.Response) bool
 
-	// OnEvent is called with each step of each request, by the goroutine that takes it, or while that waits, so possibly by many at
-	// once; it should return soon, and must not wait for the token of whose refresh it is told. If nil, nothing is computed for it.
-	// [LogEvents] makes one for package log/slog, and module otelauthretry one for OpenTelemetry.
+	// OnEvent is called with each step of each request, and by many goroutines at once. It should return soon: a request waits until it
+	// has, and a refresh waits too, for [TokenSource.FetchTimeout] at most. It must not wait for the token of whose refresh it is told.
+	// If nil, nothing is computed for it. [LogEvents] makes one for package log/slog, and module otelauthretry one for OpenTelemetry.
 	OnEvent func(context.Context, Event)
 
 	once      sync.Once

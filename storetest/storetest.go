@@ -124,8 +124,8 @@ var cases = []testCase{
 type check struct {
 	Options
 	open    OpenFunc
-	folders []string // to be removed
-	opening sync.Mutex
+	folders []string   // to be removed
+	opening sync.Mutex // an OpenFunc need not be safe for concurrent use
 
 	findings.List
 }

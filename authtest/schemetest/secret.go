@@ -84,7 +84,7 @@ func shows(text, secret string) bool {
 		return true
 	}
 	for word := range strings.FieldsFuncSeq(text, isNotBase64) {
-		if base64.RawStdEncoding.DecodedLen(len(word)) < len(secret) {
+		if base64.RawStdEncoding.DecodedLen(len(word)) < len(secret) { // too short for it in hex as well
 			continue
 		}
 		for _, decode := range []func(string) ([]byte, error){

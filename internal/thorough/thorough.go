@@ -4,8 +4,8 @@ package thorough
 
 import "os"
 
-// Or returns many if all is to be tried, else few. What a test requires must hold for both. It is called by the test itself, since the
-// go command runs a test again for another environment only if the test looks at it.
+// Or returns many if all is to be tried, else few. What a test requires must hold for both. Call it within a test, not for a variable of
+// the package: the go command takes a result from its cache unless it has seen the test look at the environment.
 func Or[T any](many, few T) T {
 	if os.Getenv("AUTHRETRY_TESTS") == "all" {
 		return many
