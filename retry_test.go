@@ -398,8 +398,17 @@ func TestServerHasTimeToRefuseALargeBody(t *testing.T) {
 					body.requireGoodUse(t)
 					return time.Since(start)
 				}
-				waited := send("/")
-				require.Equal(t, c.expect, expect)
+				// A busy machine may cut short the look ahead at a body of unknown length; then nothing has been noted of the server.
+				first := func(path string) (waited time.Duration) {
+					for range 100 {
+						if waited = send(path); expect != "" || c.expect == "" || c.length > 0 {
+							break
+						}
+					}
+					require.Equal(t, c.expect, expect)
+					return waited
+				}
+				waited := first("/")
 				if c.slow == 0 {
 					require.Equal(t, c.waits, waited)
 				}
@@ -412,8 +421,7 @@ func TestServerHasTimeToRefuseALargeBody(t *testing.T) {
 				_, err := transport.RoundTrip(httptest.NewRequest("GET", "http://localhost/locked/", nil))
 				require.NoError(t, err)
 				challenges = false
-				send("/elsewhere")
-				require.Equal(t, c.expect, expect)
+				first("/elsewhere")
 			})
 		})
 	}
