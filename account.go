@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -162,51 +161,75 @@ func (x *exchange) noteAccount(resp *http.Response) {
 	}
 }
 
-// A callContext is the context that a Scheme gets, or the request that a Session authorizes. It has the deadline, the end
-// and the cause of the request's context, and our own values.
+// A callContext is an exchange as the context that a Scheme gets. It has the deadline, the end and the cause of the request's
+// context, and our own values.
 //
-// Unless all is set, it has no others: what is got for a request is remembered for those that follow, which may be for
-// another user, and only Transport.Account tells users apart. So a func that goes by a value of the request's context
-// fails at its first call, rather than to have its result used for everybody.
-type callContext struct {
-	x      *exchange
-	all    bool
-	missed atomic.Bool // a value was asked for that the request has, and was not given
-}
+// Unless Transport.Account is set, it has no others: what is got for a request is remembered for those that follow, which may be
+// for another user, and only Account tells users apart. So a func that goes by a value of the request's context fails at its
+// first call, rather than to have its result used for everybody.
+type callContext exchange
 
 // Deadline implements context.Context, and so do Done and Err.
-func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.x.ctx.Deadline() }
-func (c *callContext) Done() <-chan struct{}                   { return c.x.ctx.Done() }
-func (c *callContext) Err() error                              { return c.x.ctx.Err() }
+func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.ctx.Deadline() }
+func (c *callContext) Done() <-chan struct{}                   { return c.ctx.Done() }
+func (c *callContext) Err() error                              { return c.ctx.Err() }
 
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
+	if v, ours := (*exchange)(c).valueOfOurs(key, c); ours {
+		return v
+	}
+	v := c.ctx.Value(key)
+	if c.accountFunc == nil && v != nil {
+		c.missed.Store(true)
+		return nil
+	}
+	return v
+}
+
+// A sendContext is an exchange as the context of a request that a Session authorizes: a callContext with all values of the
+// request's context, but for a proxy's credentials.
+type sendContext exchange
+
+// Deadline implements context.Context, and so do Done and Err.
+func (c *sendContext) Deadline() (deadline time.Time, ok bool) { return c.ctx.Deadline() }
+func (c *sendContext) Done() <-chan struct{}                   { return c.ctx.Done() }
+func (c *sendContext) Err() error                              { return c.ctx.Err() }
+
+// Value implements context.Context.
+func (c *sendContext) Value(key any) any {
+	v, ours := (*exchange)(c).valueOfOurs(key, c)
+	if ours || c.side == proxySide {
+		return v
+	}
+	return c.ctx.Value(key)
+}
+
+// valueOfOurs returns what a context of the exchange has under a key, if that is one of ours.
+func (x *exchange) valueOfOurs(key any, in context.Context) (value any, ours bool) {
 	switch key.(type) {
 	case accountKey:
-		return c.x.account
+		return x.account, true
 	case schemesKey:
-		return c.x.schemes
+		return x.schemes, true
 	case originKey:
-		return c.x.origin
+		return x.origin, true
 	case refusalKey:
-		return c.x.refusedAt()
+		return x.refusedAt(), true
 	case sideKey:
-		return c.x.side
+		return x.side, true
 	case noncesKey:
-		return &c.x.nonces
+		return &x.nonces, true
 	case requestKey:
-		if c.x.side == proxySide {
-			return c
+		if x.side == proxySide {
+			return in, true
 		}
-		return &c.x.sends
+		return (*sendContext)(x), true
 	}
-	if c.all || isOurs(key) {
-		return c.x.ctx.Value(key)
+	if isOurs(key) {
+		return x.ctx.Value(key), true
 	}
-	if c.x.ctx.Value(key) != nil {
-		c.missed.Store(true)
-	}
-	return nil
+	return nil, false
 }
 
 // isOurs reports whether a key is one of ours, or that by which package context finds the context that a derived one
@@ -239,12 +262,12 @@ func (a asked) Value(key any) any {
 }
 
 // missedValues returns err, and how to have values if it may be for want of them.
-func (c *callContext) missedValues(err error) error {
-	if err == nil || !c.missed.Load() {
+func (x *exchange) missedValues(err error) error {
+	if err == nil || !x.missed.Load() {
 		return err
 	}
 	hint := "authretry: it asked its context for a value of the request's, and gets none, since what it returns is used for other requests too; set Transport.Account to tell users apart, or to a func that returns a constant if there is one"
-	if c.x.side == proxySide {
+	if x.side == proxySide {
 		hint = "authretry: it asked its context for a value of the request's, and gets none, since the connections of a ProxyTransport are everybody's, whatever Transport.Account says; make a ProxyTransport for each user of the proxy"
 	}
 	return &missedValue{err, hint}

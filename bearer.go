@@ -149,7 +149,7 @@ func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if _, ok := src.TokenSource.(*TokenSource); !ok {
 		s.unsent.Store(o) // what the source returns next may be yet another one
 	} else if path := refusal.Request.URL.Path; len(path) <= maxScope {
-		o.method, o.path = refusal.Request.Method, strings.Clone(path)
+		o.origin, o.method, o.path = originIn(ctx).clone(), refusal.Request.Method, strings.Clone(path)
 		s.untested.Store(o)
 	}
 	return s, nil
@@ -225,7 +225,7 @@ func (s *sourceInUse) sameTokenError() error {
 // successor returns the token that answers the challenge c, in place of the refused one if that is not "".
 func (s *sourceInUse) successor(ctx context.Context, refused string, c *Challenge) (*oauth2.Token, error) {
 	if refused == "" {
-		return s.token(ctx, TokenRequest{Challenge: c})
+		return s.token(ctx, &TokenRequest{Challenge: c})
 	}
 	previous := &oauth2.Token{AccessToken: refused}
 	switch src := s.TokenSource.(type) {
@@ -245,9 +245,9 @@ func (s *sourceInUse) successor(ctx context.Context, refused string, c *Challeng
 }
 
 // token returns the token to send where none was refused.
-func (s *sourceInUse) token(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+func (s *sourceInUse) token(ctx context.Context, r *TokenRequest) (*oauth2.Token, error) {
 	if src, ok := s.TokenSource.(*TokenSource); ok {
-		return src.Obtain(ctx, r)
+		return src.meet(ctx, r)
 	}
 	if h := s.header.Load(); ctx.Done() == nil || h != nil && h.stable.Load() && isLasting(h.expiry) {
 		t, err := s.TokenSource.Token()
@@ -306,12 +306,15 @@ func (b *Bearer) checkType(kind string) error {
 type bearerSession Bearer
 
 // Authorize implements [Session].
-func (s *bearerSession) Authorize(req *http.Request) error {
-	src, err := (*Bearer)(s).source(req.Context())
+func (s *bearerSession) Authorize(req *http.Request) error { return s.authorize(req.Context(), req) }
+
+// authorize does what Authorize does, with a context that need not be the request's.
+func (s *bearerSession) authorize(ctx context.Context, req *http.Request) error {
+	src, err := (*Bearer)(s).source(ctx)
 	if err != nil {
 		return err
 	}
-	t, err := src.token(req.Context(), TokenRequest{})
+	t, err := src.token(ctx, &TokenRequest{})
 	if err != nil {
 		return err
 	}
@@ -346,19 +349,22 @@ type bearerAnswer struct {
 type obtained struct {
 	source       *sourceInUse
 	token        *oauth2.Token
-	method, path string // of the request that was refused
+	origin       origin // which has refused a request
+	method, path string // of that request
 }
 
 func (*bearerAnswer) size() int { return 64 }
 
 // Authorize implements [Session].
-func (s *bearerAnswer) Authorize(req *http.Request) error {
+func (s *bearerAnswer) Authorize(req *http.Request) error { return s.authorize(req.Context(), req) }
+
+func (s *bearerAnswer) authorize(ctx context.Context, req *http.Request) error {
 	if s.unsent.Load() != nil { // which says no at less cost than Swap
 		if o := s.unsent.Swap(nil); o != nil {
 			return s.send(req, o.source, o.token)
 		}
 	}
-	return s.bearerSession.Authorize(req)
+	return s.bearerSession.authorize(ctx, req)
 }
 
 // Learn notes what the server makes of the token for which it asked: if it accepts it, a later refusal will mean that it has
@@ -381,7 +387,7 @@ func (s *bearerAnswer) Learn(resp *http.Response, refused bool) (keep bool, err 
 	switch status := resp.StatusCode; {
 	case status == http.StatusProxyAuthRequired, status == http.StatusTooManyRequests, status >= 500: // it did not come as far as that
 	default:
-		src.acceptedBy(originIn(req.Context()), o.token.AccessToken)
+		src.acceptedBy(o.origin, o.token.AccessToken)
 	}
 	return true, nil
 }

@@ -82,7 +82,7 @@ func (x *exchange) carry(l *lease) error {
 		base, err := x.way.carrying()
 		var by http.RoundTripper
 		if err == nil {
-			by, err = c.Carry(&x.calls, base)
+			by, err = c.Carry((*callContext)(x), base)
 		}
 		if err == nil && by == nil {
 			err = errors.New("neither a RoundTripper nor an error was returned")
@@ -102,8 +102,11 @@ func (x *exchange) carry(l *lease) error {
 // endCarriers says that the exchange uses what Carriers have made no more, and closes what nobody else is going to use. If the
 // caller is still to read from such a connection, it is closed after that.
 func (x *exchange) endCarriers(resp *http.Response) {
+	if x.aside == nil {
+		return
+	}
 	var over []*carried
-	for _, use := range x.aside.value().carried {
+	for _, use := range x.aside.carried {
 		if !use.kept {
 			use.end()
 		}

@@ -253,11 +253,11 @@ func measureCost(t *testing.T, c costCase, n int) (got cost) {
 	roundTrip(t, transport, "https://warm.example.com/") // what is made once
 	for i := range 64 {                                  // so many scopes that a look at one takes a hash
 		transport.auth.spaces.keep(spacesKey{"", origin{"https", "api.example.com", "443"}}, &url.URL{Scheme: "https", Host: "api.example.com", Path: fmt.Sprintf("/known/%d/x", i)},
-			lease{held: held{Session: word{text: "x"}}, scheme: 2, realm: "0"}, 0)
+			&lease{held: held{Session: word{text: "x"}}, scheme: 2, realm: "0"}, 0)
 	}
 	for i := range maxSpaces - 1 {
 		transport.auth.spaces.keep(spacesKey{"", origin{"https", "api.example.com", "443"}}, &url.URL{Scheme: "https", Host: "api.example.com", Path: "/known/x"},
-			lease{held: held{Session: word{text: "x"}}, scheme: 2, realm: fmt.Sprint(i)}, 0)
+			&lease{held: held{Session: word{text: "x"}}, scheme: 2, realm: fmt.Sprint(i)}, 0)
 	}
 	got, logged = cost{}, 0
 

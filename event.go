@@ -109,15 +109,15 @@ func (x *exchange) listen() {
 	}
 }
 
-// report tells what happened with which Session.
-func (x *exchange) report(e Event, l lease) {
+// report tells what happened with which Session; nil: with none.
+func (x *exchange) report(e Event, l *lease) {
 	if x.onEvent == nil {
 		return
 	}
 	if x.origin.host != "" {
 		e.Origin = cutTo(maxOriginText, x.origin.String())
 	}
-	if l.Session != nil {
+	if l != nil {
 		e.Scheme, e.Realm = x.schemes[l.scheme].Name(), cut(l.realm)
 	}
 	x.onEvent(x.context(), e)
@@ -142,7 +142,7 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	if x.repeats(e.Realm) {
 		e.Realm = ""
 	}
-	x.report(e, lease{})
+	x.report(e, nil)
 }
 
 // now is when a Scheme is asked for credentials; the zero time if nobody listens.
@@ -173,7 +173,7 @@ func (x *exchange) done(status int, r *Rejection, err error) {
 	if start := x.aside.value().start; !start.IsZero() {
 		e.Duration = time.Since(start)
 	}
-	x.report(e, lease{})
+	x.report(e, nil)
 }
 
 // lost returns the error with which a send has ended.

@@ -340,7 +340,7 @@ func (x *exchange) failTunnel(resp *http.Response, u *unanswered) error {
 	if hook := x.aside.value().hook; hook != nil {
 		r.Err = fmt.Errorf("%w; OnProxyConnectResponse says: %w", r.Err, hook)
 	}
-	x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: r.Status, Reason: r.Reason}, lease{})
+	x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: r.Status, Reason: r.Reason}, nil)
 	x.done(0, r, r)
 	return r
 }

@@ -14,7 +14,7 @@ type authenticator struct {
 	*side
 	schemes        []Scheme
 	starters       []starter
-	hasOthers      bool // some scheme is not of this package
+	hasOthers      bool // some scheme is not of this package, and may ask a request's context by AccountOf
 	allowPlaintext bool
 
 	replayLimit int64
@@ -22,7 +22,6 @@ type authenticator struct {
 	jar         http.CookieJar                         // Transport.Jar
 	accountFunc func(*http.Request) string             // Transport.Account; nil: there is one user
 	forbidden   []answersForbidden                     // the schemes that answer a 403
-	asksAccount bool                                   // some scheme may ask by AccountOf for whom a request is
 	asksRemote  bool                                   // some scheme wants to know where the server is
 	onEvent     func(ctx context.Context, event Event) // nil: nobody listens, and nothing is computed
 
@@ -60,13 +59,12 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		switch s := s.(type) {
 		case *Basic, *Digest, *APIKey:
 		case *Bearer:
-			a.asksAccount = true // and the origin, which a TokenSource wants to know
 			a.asksRemote = a.asksRemote || a.side == originSide && s.wantsRemoteAddr()
 			if s.Sources != nil && a.accountFunc == nil {
 				return fmt.Errorf("authretry: Bearer.Sources needs to know for whom a request is: set Transport.Account, or Bearer.Source if there is one user; a ProxyTransport has no accounts")
 			}
 		default:
-			a.hasOthers, a.asksAccount = true, true
+			a.hasOthers = true
 			w, ok := s.(WantsRemoteAddr)
 			if !ok || a.side != originSide {
 				break
@@ -85,40 +83,49 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 	return nil
 }
 
-// lend returns what to send with the first request: a Session for the space that was challenged at this path before,
-// else what a Starter sends, else a Session that says it covers the path. The lease's Session is nil if there is none.
+// lend puts into l, which is empty, what to send with the first request: a Session for the space that was challenged at this
+// path before, else what a Starter sends, else a Session that says it covers the path. The Session stays nil if there is none.
 //
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
-func (x *exchange) lend() (lease, error) {
+func (x *exchange) lend(l *lease) error {
 	defer x.waitedSince(x.now())
-	known, exact := x.spaces.lend(x.remembered(), x.at)
-	x.visit = known.visit // which ends with the exchange, also if a Starter panics
-	if known.Session != nil && x.hasCallers(known.scheme) {
-		x.leave()
-		known, exact = lease{}, false
+	exact := false
+	if x.spaces.count.Load() > 0 {
+		// The visit ends with the exchange, also if a Starter panics.
+		*l, x.visit, exact = x.spaces.lend(x.remembered(), x.at)
+		if l.Session != nil && x.hasCallers(l.scheme) {
+			x.leave()
+			*l, exact = lease{}, false
+		}
 	}
 	for _, s := range x.starters {
-		if exact && s.scheme != known.scheme {
+		if exact && s.scheme != l.scheme {
 			continue
 		}
-		session, err := s.Start(&x.calls, x.shown(x.req, false))
-		err = x.calls.missedValues(err)
+		session, err := s.Start((*callContext)(x), x.shown(x.req, false))
+		err = x.missedValues(err)
 		if err == nil && session != nil && !x.mayGo(s.scheme) {
 			err = plaintextError(s.Name())
 		}
 		if err != nil || session != nil {
-			x.keep(known)
+			x.keep(l)
 			x.leave()
-			return lease{held: held{Session: session}, scheme: s.scheme, started: true}, err
+			if l.known != nil {
+				*l = lease{}
+			}
+			l.Session, l.scheme, l.started = session, s.scheme, true
+			return err
 		}
 	}
-	return known, nil
+	return nil
 }
 
 // leave says that the exchange is none of those that are out to the origin.
 func (x *exchange) leave() {
-	x.visit.end(false)
-	x.visit = visit{}
+	if x.visit.at != nil {
+		x.visit.end(false)
+		x.visit = visit{}
+	}
 }
 
 // hasCallers reports whether the caller has set the header of a scheme, other than Authorization, and so has its own credentials.
@@ -154,7 +161,7 @@ func readChallenges(values []string) []Challenge {
 // (RFC 7616 §3.7). A Scheme whose credentials were refused is asked at last even if no challenge is its own.
 //
 // An *unanswered error means that the refusal goes to the caller, any other that the request fails.
-func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *http.Request, refused lease) (lease, error) {
+func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
 	defer x.waitedSince(x.now())
 	u := &unanswered{}
 	own := false
@@ -190,7 +197,7 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 
 // ask asks a Scheme for its answer to a challenge. It returns neither a Session nor an error if there is none, and why is
 // noted in u.
-func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Response, sent *http.Request, refused lease) (lease, error) {
+func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
 	l := lease{scheme: scheme, realm: refused.realm}
 	isSender := refused.Session != nil && refused.scheme == scheme
 	l.started = isSender && refused.started
@@ -200,9 +207,9 @@ func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Respo
 		}
 	}
 	refusal := x.shownResponse(resp, sent, isSender)
-	refusal.Request = refusal.Request.WithContext(&x.calls)
-	session, err := x.schemes[scheme].Answer(&x.calls, c, refusal)
-	err = x.calls.missedValues(err)
+	refusal.Request = refusal.Request.WithContext((*callContext)(x))
+	session, err := x.schemes[scheme].Answer((*callContext)(x), c, refusal)
+	err = x.missedValues(err)
 	switch {
 	case errors.Is(err, ErrCredentialsRefused):
 		u.refused = err

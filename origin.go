@@ -23,6 +23,9 @@ type origin struct {
 
 // originOf returns the origin of u. It allocates nothing if u is in lower case already.
 func originOf(u *url.URL) origin {
+	if port := defaultPort(u.Scheme); port != "" && isCanonicalHost(u.Host) {
+		return origin{u.Scheme, u.Host, port} // as most are
+	}
 	host, port := u.Host, ""
 	if strings.Contains(host, ":") {
 		host, port = u.Hostname(), u.Port()
@@ -32,6 +35,16 @@ func originOf(u *url.URL) origin {
 		port = defaultPort(scheme)
 	}
 	return origin{scheme, lowerASCII(host), port}
+}
+
+// isCanonicalHost reports whether a host is in lower case, and has no port.
+func isCanonicalHost(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; c == ':' || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 // clone returns o without a hold on the URL that it is a part of.

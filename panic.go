@@ -16,7 +16,7 @@ func (x *exchange) contain(resp **http.Response, err *error) {
 	}
 	if p != nil {
 		failure := error(errPanicked)
-		quietly(func() { failure = x.calls.missedValues(&panicError{panicText(p)}) })
+		quietly(func() { failure = x.missedValues(&panicError{panicText(p)}) })
 		r := &Rejection{Reason: ReasonMisconfigured, Err: failure}
 		quietly(func() { r = x.rejection(nil, failure) })
 		*resp, *err = nil, r
@@ -41,7 +41,7 @@ func quietly(f func()) {
 // caught turns a panic into an error, where it is another goroutine than the caller's that calls.
 func (x *exchange) caught(err *error) {
 	if p := recover(); p != nil {
-		*err = x.rejection(nil, x.calls.missedValues(&panicError{panicText(p)}))
+		*err = x.rejection(nil, x.missedValues(&panicError{panicText(p)}))
 	}
 }
 

@@ -231,7 +231,7 @@ func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Respons
 	x.foreign = w.tunnel // what comes through a tunnel is not from the proxy
 	resp, err := w.roundTrip(req.WithContext(context.WithValue(req.Context(), proxySendKey{}, s)))
 	if unused := s.takeAnswer(); unused.Session != nil {
-		x.keep(unused) // another request's connection was free by then
+		x.keep(&unused) // another request's connection was free by then
 	}
 	if err == nil {
 		resp.Request = req

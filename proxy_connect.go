@@ -80,7 +80,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 	l := s.takeAnswer()
 	if l.Session == nil {
 		var err error
-		if l, err = x.lend(); err == nil {
+		if err = x.lend(&l); err == nil {
 			x.leave()
 			err = x.carry(&l)
 		}
@@ -91,7 +91,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 	if l.Session == nil {
 		return "", nil
 	}
-	if err := x.authorize(x.req, l); err != nil {
+	if err := x.authorize(x.req, &l); err != nil {
 		return "", x.rejection(nil, err)
 	}
 	value = x.req.Header.Get(x.credentials)
@@ -101,7 +101,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 	s.mu.Lock()
 	s.out, s.sent = append(s.out, connect{value, l}), append(s.sent, value)
 	s.mu.Unlock()
-	x.report(Event{Kind: EventAuthorized, Attempt: s.attempt}, l)
+	x.report(Event{Kind: EventAuthorized, Attempt: s.attempt}, &l)
 	return value, nil
 }
 
@@ -110,7 +110,7 @@ func (x *exchange) connecting(ctx context.Context, target string) *exchange {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
 	c := &exchange{authenticator: x.authenticator, way: x.way, ctx: ctx, req: req.WithContext(ctx), origin: x.origin, at: x.at}
 	c.begin() // which cannot fail: there is no account
-	c.req = req.WithContext(&c.sends)
+	c.req = req.WithContext((*sendContext)(c))
 	return c
 }
 
@@ -162,10 +162,10 @@ func (s *proxySend) connected(ctx context.Context, connectReq *http.Request, con
 	x.req.Header["Proxy-Authorization"] = []string{sent}
 	seen := *connectRes
 	seen.Request = x.req
-	if _, err := x.learn(&seen, x.req, l, false); err != nil {
+	if _, err := x.learn(&seen, x.req, &l, false); err != nil {
 		return x.rejection(nil, err)
 	}
-	x.keep(l)
+	x.keep(&l)
 	return nil
 }
 

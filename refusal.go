@@ -148,10 +148,11 @@ func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCr
 			req.Header = x.req.Header.Clone()
 		}
 	}
-	if x.seen != resp {
-		x.seen, x.seenHeader = resp, x.shownHeader(resp)
+	a := x.setAside()
+	if a.seen != resp {
+		a.seen, a.seenHeader = resp, x.shownHeader(resp)
 	}
-	c.Header = x.seenHeader
+	c.Header = a.seenHeader
 	return &c
 }
 

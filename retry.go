@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,8 +33,6 @@ type exchange struct {
 	way    way
 	ctx    context.Context // the caller's, with the listener if there is one
 	req    *http.Request   // the caller's
-	calls  callContext     // for Schemes
-	sends  callContext     // for the requests that Sessions authorize, as far as that may be asked for whom they are
 	origin origin          // which asks for credentials
 	at     *url.URL        // to which what is remembered belongs: the request's URL, or the root of the proxy
 	body   *body           // nil: none
@@ -48,16 +47,17 @@ type exchange struct {
 	foreign    bool  // resp does not come from the side that we authenticate to
 	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
 	ended      bool  // EventDone was reported
+	begun      bool  // it is known for whom it is
+
+	missed atomic.Bool // a Scheme has asked its context for a value that the request has, and was not given it
 
 	copied http.Request // the first send, which is a part of the exchange to save an allocation
 	visit  visit        // among those that are out to the origin
 	ahead  lease        // what went with the first send
 	answer *lease       // what went with the second; nil: there was none
 
-	resp       *http.Response // the latest
-	last       *http.Request  // the latest send that was answered, or the CONNECT that was refused
-	seen       *http.Response // which Schemes have been shown, with this header
-	seenHeader http.Header
+	resp *http.Response // the latest
+	last *http.Request  // the latest send that was answered, or the CONNECT that was refused
 
 	aside *aside // nil: nothing of it
 }
@@ -67,6 +67,9 @@ type aside struct {
 	noReplay error        // why the Session that was to go ahead could not have the body
 	hook     error        // what the caller's OnProxyConnectResponse says of a refused CONNECT
 	carried  []carriedUse // what Carriers have made, and this exchange uses
+
+	seen       *http.Response // which Schemes have been shown, with this header
+	seenHeader http.Header
 
 	remote string // from which address the latest response came; "" if it is not known, or nobody asks
 
@@ -151,7 +154,7 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 		return x.insist(resp, first)
 	}
 	if !x.isRefusal(resp) {
-		return x.accept(resp, first, x.ahead)
+		return x.accept(resp, first, &x.ahead)
 	}
 	second, err := x.second(first, resp)
 	if err != nil {
@@ -167,14 +170,13 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 		return nil, x.broken(err)
 	}
 	if !x.isRefusal(again) {
-		return x.accept(again, second, *x.answer)
+		return x.accept(again, second, x.answer)
 	}
 	return x.refuse(again, second, x.learnRefusal(again, second))
 }
 
-// begin finds out for whom the request is, and makes the contexts for what is called.
+// begin finds out for whom the request is.
 func (x *exchange) begin() error {
-	x.calls.x, x.calls.all = x, x.accountFunc != nil
 	if x.accountFunc != nil {
 		if err := x.findAccount(); err != nil {
 			return err
@@ -182,14 +184,14 @@ func (x *exchange) begin() error {
 	}
 	x.changes = x.spaces.changesOf(x.account).Load()
 	x.listen()
-	x.sends.x, x.sends.all = x, x.side == originSide
+	x.begun = true
 	return nil
 }
 
 // context returns the context of what is sent: the caller's, or one that says for whom it is, if anybody asks.
 func (x *exchange) context() context.Context {
-	if x.sends.x != nil && (x.accountFunc != nil || x.asksAccount) {
-		return &x.sends
+	if x.begun && (x.accountFunc != nil || x.hasOthers) {
+		return (*sendContext)(x)
 	}
 	return x.ctx
 }
@@ -211,23 +213,25 @@ func (x *exchange) first() (*http.Request, error) {
 	if x.way.isTunnel() {
 		return req, nil
 	}
-	l, err := x.lend()
+	l := &x.ahead
+	err := x.lend(l)
 	if err == nil {
-		l = l.await(x.ctx, x.at)
-		x.visit = l.visit
+		if x.visit.at != nil && l.Session == nil {
+			*l = x.visit.await(x.ctx, x.at, *l)
+		}
 		if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
 			x.keep(l)
-			l = lease{}
+			*l = lease{}
 		}
-		err = x.carry(&l)
+		err = x.carry(l)
 	}
 	if err != nil {
+		*l = lease{}
 		return nil, err
 	}
 	if l.Session != nil {
 		err := x.authorize(req, l)
 		if err == nil {
-			x.ahead = l
 			x.report(Event{Kind: EventAuthorized, Attempt: 1}, l)
 			return req, nil
 		}
@@ -235,9 +239,11 @@ func (x *exchange) first() (*http.Request, error) {
 		case errors.Is(err, errBodyNotReplayable):
 			x.setAside().noReplay = err
 		case !errors.Is(err, ErrChallengeRequired):
+			*l = lease{}
 			return nil, err
 		}
 		x.keep(l) // let the server say what it wants, of a body like this, or at all
+		*l = lease{}
 	}
 	own := req.Header.Get("Expect") != "" // then nothing is read of the body before the server has asked for it
 	switch {
@@ -257,11 +263,11 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	challenges := x.challenges(resp)
 	x.reportChallenges(resp.StatusCode, challenges)
-	x.learn(resp, first, x.ahead, true)
-	if forgotten(x.ahead) != nil {
+	x.learn(resp, first, &x.ahead, true)
+	if forgotten(&x.ahead) != nil {
 		x.visit.crowded()
 	}
-	answer, err := x.choose(challenges, resp, first, x.ahead)
+	answer, err := x.choose(challenges, resp, first, &x.ahead)
 	if err == nil {
 		err = x.carry(&answer)
 	}
@@ -269,7 +275,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		return nil, err
 	}
 	if !x.body.canReplay() {
-		x.keep(answer) // the next request will need it
+		x.keep(&answer) // the next request will need it
 		if x.ctx.Err() != nil {
 			return nil, context.Cause(x.ctx) // which has closed the body
 		}
@@ -280,8 +286,8 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	req := x.copy(new(http.Request))
 	if !x.way.isTunnel() {
-		if err := x.authorize(req, answer); errors.Is(err, errBodyNotReplayable) {
-			x.keep(answer)
+		if err := x.authorize(req, &answer); errors.Is(err, errBodyNotReplayable) {
+			x.keep(&answer)
 			return nil, &unanswered{body: err}
 		} else if err != nil {
 			return nil, err
@@ -291,13 +297,13 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		}
 	}
 	if err := x.body.replay(req); err != nil {
-		x.keep(answer)
+		x.keep(&answer)
 		return nil, &unanswered{body: err}
 	}
 	x.addCookies(req, resp)
 	x.answer = &answer
 	if !x.way.isTunnel() {
-		x.report(Event{Kind: EventAuthorized, Attempt: 2}, answer)
+		x.report(Event{Kind: EventAuthorized, Attempt: 2}, &answer)
 	}
 	return req, nil
 }
@@ -317,12 +323,12 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 	}
 	x.expects = false
 	if !x.isRefusal(resp) {
-		return x.accept(resp, req, lease{})
+		return x.accept(resp, req, &lease{})
 	}
 	challenges := x.challenges(resp)
 	x.reportChallenges(resp.StatusCode, challenges)
-	if answer, err := x.choose(challenges, resp, req, lease{}); err == nil && x.carry(&answer) == nil {
-		x.keep(answer)
+	if answer, err := x.choose(challenges, resp, req, &lease{}); err == nil && x.carry(&answer) == nil {
+		x.keep(&answer)
 	}
 	return x.refuse(resp, req, &unanswered{body: errBodyNotReplayable})
 }
@@ -330,7 +336,7 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 // copy makes into a copy of the caller's request, with headers of its own. Their values are shared, which our own
 // Schemes and http.Transport leave alone; those of others get their own values, too.
 func (x *exchange) copy(into *http.Request) *http.Request {
-	if x.onEvent != nil || x.accountFunc != nil || x.asksAccount {
+	if x.onEvent != nil || x.accountFunc != nil || x.hasOthers {
 		*into = *x.req.WithContext(x.context())
 	} else {
 		*into = *x.req
@@ -345,7 +351,7 @@ func (x *exchange) copy(into *http.Request) *http.Request {
 
 // authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
 // what it puts into Authorization is the proxy's: nobody but the proxy may see it.
-func (x *exchange) authorize(req *http.Request, l lease) error {
+func (x *exchange) authorize(req *http.Request, l *lease) error {
 	defer x.waitedSince(x.now())
 	scratch := req
 	if x.side == proxySide {
@@ -360,7 +366,15 @@ func (x *exchange) authorize(req *http.Request, l lease) error {
 	if x.body != nil {
 		scratch.GetBody = x.body.copies()
 	}
-	err := l.Authorize(scratch)
+	var err error
+	switch s := l.Session.(type) {
+	case *bearerSession: // whose request can keep the caller's context
+		err = s.authorize((*sendContext)(x), scratch)
+	case *bearerAnswer:
+		err = s.authorize((*sendContext)(x), scratch)
+	default:
+		err = s.Authorize(scratch)
+	}
 	if err != nil && x.body != nil && x.ctx.Err() != nil {
 		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
 	}
@@ -422,7 +436,7 @@ func (x *exchange) broken(err error) error {
 }
 
 // accept returns a response that is not a refusal, after the Session has learnt from it.
-func (x *exchange) accept(resp *http.Response, sent *http.Request, l lease) (*http.Response, error) {
+func (x *exchange) accept(resp *http.Response, sent *http.Request, l *lease) (*http.Response, error) {
 	if l.Session != nil && !x.foreign {
 		if _, err := x.learn(resp, sent, l, false); err != nil {
 			if r := rejectionOf(resp); r != nil { // a proxy's
@@ -469,7 +483,7 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 	x.noteAccount(resp)
 	if r != nil {
 		x.attach(resp, r)
-		x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: resp.StatusCode, Reason: r.Reason}, lease{})
+		x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: resp.StatusCode, Reason: r.Reason}, nil)
 	}
 	x.done(resp.StatusCode, r, nil)
 	return resp
@@ -506,27 +520,27 @@ func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Reques
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
 	u := &unanswered{refused: ErrCredentialsRefused}
-	keep, err := x.learn(resp, sent, *x.answer, true)
+	keep, err := x.learn(resp, sent, x.answer, true)
 	if errors.Is(err, ErrCredentialsRefused) {
 		u.refused = err
 	}
-	if hint := forgotten(*x.answer); hint != nil {
+	if hint := forgotten(x.answer); hint != nil {
 		u.refused = hint
 	}
 	right := x.visit.crowded() // a nonce that was given a moment ago is not known any more, or called stale
 	switch {
 	case keep:
-		x.keep(*x.answer)
+		x.keep(x.answer)
 	case right:
 		u.refused = errNonceForgotten
 	default:
-		x.spaces.forget(x.remembered(), *x.answer)
+		x.spaces.forget(x.remembered(), x.answer)
 	}
 	return u
 }
 
 // forgotten returns what there is to be said of a refusal, if the server has forgotten a Session that was good.
-func forgotten(l lease) error {
+func forgotten(l *lease) error {
 	if hinter, ok := l.Session.(interface{ refusedHint() error }); ok {
 		return hinter.refusedHint()
 	}
@@ -534,7 +548,7 @@ func forgotten(l lease) error {
 }
 
 // learn lets a Session learn from the response to what it has authorized.
-func (x *exchange) learn(resp *http.Response, sent *http.Request, l lease, refused bool) (keep bool, err error) {
+func (x *exchange) learn(resp *http.Response, sent *http.Request, l *lease, refused bool) (keep bool, err error) {
 	learner, ok := l.Session.(Learner)
 	if !ok {
 		return false, nil
@@ -555,8 +569,8 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 }
 
 // keep remembers the lease's Session for requests like this one.
-func (x *exchange) keep(l lease) {
-	if !x.spaces.keep(x.remembered(), x.at, l, x.changes) || l.by == nil {
+func (x *exchange) keep(l *lease) {
+	if l.Session == nil || !x.spaces.keep(x.remembered(), x.at, l, x.changes) || l.by == nil {
 		return
 	}
 	uses := x.aside.value().carried

@@ -105,7 +105,6 @@ type lease struct {
 	scheme  int // index in Transport.Schemes
 	realm   string
 	started bool // by a Starter, ahead of any challenge: there is nothing to remember
-	visit   visit
 
 	// Where a remembered Session came from; nil for one that has just answered a challenge.
 	known *originSpaces
@@ -114,18 +113,17 @@ type lease struct {
 
 // lend returns the remembered Session for a request to u, if there is one. The more specific scope wins, then the
 // later space. The lease is exact if a path at or above u's was challenged, and not only covered by what the
-// Session says of its extent. If there are exclusive Sessions, the request is counted until leave is called.
-func (s *spaces) lend(key spacesKey, u *url.URL) (l lease, exact bool) {
+// Session says of its extent. If there are exclusive Sessions, the request is counted until its visit ends.
+func (s *spaces) lend(key spacesKey, u *url.URL) (l lease, v visit, exact bool) {
 	known := s.of(key)
 	if known == nil {
-		return lease{}, false
+		return lease{}, visit{}, false
 	}
 	known.lastUse.Store(s.clock.Add(1))
 	known.mu.Lock()
 	defer known.mu.Unlock()
 	l, exact = known.lease(u, known.isFull())
-	l.visit = known.enter()
-	return l, exact
+	return l, known.enter(), exact
 }
 
 // lease returns the Session for a request to u; none of those that are exclusive if the request has to wait. The caller holds
@@ -153,7 +151,7 @@ func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 
 // keep returns the lease after use, or remembers the Session of a new one for requests to u and below, unless its account
 // has been forgotten since there were that many changes. It reports whether the Session is remembered.
-func (s *spaces) keep(key spacesKey, u *url.URL, l lease, changes uint32) (kept bool) {
+func (s *spaces) keep(key spacesKey, u *url.URL, l *lease, changes uint32) (kept bool) {
 	if l.started || l.Session == nil || len(l.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
 		return false
 	}
@@ -209,7 +207,7 @@ func (s *spaces) takesBodies(key spacesKey) bool {
 }
 
 // forget drops the whole space of a lease whose credentials the server has refused for good.
-func (s *spaces) forget(key spacesKey, l lease) {
+func (s *spaces) forget(key spacesKey, l *lease) {
 	if known := s.of(key); known != nil && l.Session != nil {
 		endAll(known.forget(l))
 	}
@@ -370,7 +368,7 @@ func (k *originSpaces) carried() (list []held) {
 }
 
 // keep does what spaces.keep says. It returns what Carriers have made and is not used any more.
-func (k *originSpaces) keep(u *url.URL, l lease) (kept bool, carried []held) {
+func (k *originSpaces) keep(u *url.URL, l *lease) (kept bool, carried []held) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	sp, exclusive := l.space, isExclusive(l.Session)
@@ -411,7 +409,7 @@ func (k *originSpaces) keep(u *url.URL, l lease) (kept bool, carried []held) {
 }
 
 // forget drops the space of a lease. It returns what Carriers have made for it.
-func (k *originSpaces) forget(l lease) []held {
+func (k *originSpaces) forget(l *lease) []held {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, sp := range k.spaces {

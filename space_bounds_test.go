@@ -62,17 +62,17 @@ func TestWhatIsInUseOutlivesWhatIsNot(t *testing.T) {
 	s := &spaces{limit: 16 * (sizeOfOrigin + sizeOfSpace + sizeOfSession + 100)}
 	use := spacesOf("daily", "api.test")
 	u := urlOf(t, "https://api.test/")
-	require.True(t, s.keep(use, u, lease{held: held{Session: word{}}}, 0))
+	require.True(t, s.keep(use, u, &lease{held: held{Session: word{}}}, 0))
 	for i := range 2_000 {
 		// Of 16 that are looked at, the oldest goes; there are about as many.
-		s.keep(spacesOf(fmt.Sprint("once-", i), "api.test"), u, lease{held: held{Session: word{}}}, 0)
-		l, _ := s.lend(use, u)
+		s.keep(spacesOf(fmt.Sprint("once-", i), "api.test"), u, &lease{held: held{Session: word{}}}, 0)
+		l, _, _ := s.lend(use, u)
 		require.NotNil(t, l.Session, "after %d others", i)
 	}
 	requireCounted(t, s)
 	for range 2_000 { // several origins of an account, which are in one list
 		key := spacesOf(fmt.Sprint("a", rand.IntN(4)), fmt.Sprint("host", rand.IntN(40)))
-		s.keep(key, u, lease{held: held{Session: word{}}}, 0)
+		s.keep(key, u, &lease{held: held{Session: word{}}}, 0)
 		requireCounted(t, s)
 	}
 	require.LessOrEqual(t, s.size.Load(), s.limit)
@@ -115,15 +115,15 @@ func TestSpacesOfOriginsAreBounded(t *testing.T) {
 	s := new(spaces)
 	s.size.Store(64 << 20) // as if there were as much
 	for _, host := range []string{"a.test", "b.test"} {
-		s.keep(spacesOf("", host), urlOf(t, "https://"+host+"/"), lease{held: held{Session: word{}}}, 0)
+		s.keep(spacesOf("", host), urlOf(t, "https://"+host+"/"), &lease{held: held{Session: word{}}}, 0)
 	}
 	require.Len(t, s.known, 0, "both made room, and not enough")
 	s.size.Store(0)
 	for i := range 100 {
-		s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), lease{held: held{Session: word{}}, realm: fmt.Sprint("realm", i)}, 0)
+		s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), &lease{held: held{Session: word{}}, realm: fmt.Sprint("realm", i)}, 0)
 	}
 	require.Len(t, s.of(spacesOf("", "api.test")).spaces, 32)
-	long := lease{held: held{Session: word{}}, realm: strings.Repeat("r", 2_000)}
+	long := &lease{held: held{Session: word{}}, realm: strings.Repeat("r", 2_000)}
 	require.False(t, s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), long, 0))
 	requireCounted(t, s)
 }
@@ -166,19 +166,19 @@ func TestNothingIsDroppedWhereThereIsNothing(t *testing.T) {
 func TestForgottenSpaceTakesNothingBack(t *testing.T) {
 	u := urlOf(t, "https://api.test/")
 	key := spacesOf("u", "api.test")
-	for name, forget := range map[string]func(s *spaces, l lease){
-		"the space":   func(s *spaces, l lease) { s.forget(key, l) },
-		"the account": func(s *spaces, _ lease) { s.forgetAccount("u") },
+	for name, forget := range map[string]func(s *spaces, l *lease){
+		"the space":   func(s *spaces, l *lease) { s.forget(key, l) },
+		"the account": func(s *spaces, _ *lease) { s.forgetAccount("u") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := new(spaces)
-			require.True(t, s.keep(key, u, lease{held: held{Session: exclusiveWord{}}}, 0))
-			l, _ := s.lend(key, u)
+			require.True(t, s.keep(key, u, &lease{held: held{Session: exclusiveWord{}}}, 0))
+			l, _, _ := s.lend(key, u)
 			require.NotNil(t, l.Session)
-			forget(s, l)
-			require.False(t, s.keep(key, u, l, 0))
+			forget(s, &l)
+			require.False(t, s.keep(key, u, &l, 0))
 			requireCounted(t, s)
-			l, _ = s.lend(key, u)
+			l, _, _ = s.lend(key, u)
 			require.Nil(t, l.Session)
 		})
 	}
@@ -188,7 +188,7 @@ func TestForgottenSpaceTakesNothingBack(t *testing.T) {
 func TestIdleSessionsAreBounded(t *testing.T) {
 	s := new(spaces)
 	u, key := urlOf(t, "https://api.test/"), spacesOf("", "api.test")
-	fresh := lease{held: held{Session: exclusiveWord{}}}
+	fresh := &lease{held: held{Session: exclusiveWord{}}}
 	for range 64 {
 		require.True(t, s.keep(key, u, fresh, 0))
 	}
@@ -233,13 +233,13 @@ func TestScopesAreBounded(t *testing.T) {
 	key := spacesOf("", "api.test")
 	for i := range 3_000 {
 		u := urlOf(t, fmt.Sprintf("https://api.test/%d/x", i))
-		require.True(t, s.keep(key, u, lease{held: held{Session: word{}}}, 0))
-		l, exact := s.lend(key, u)
+		require.True(t, s.keep(key, u, &lease{held: held{Session: word{}}}, 0))
+		l, _, exact := s.lend(key, u)
 		require.NotNil(t, l.Session)
 		require.True(t, exact, "the latest is there")
 	}
 	require.Len(t, s.of(key).spaces[0].scopes, 1_024)
-	require.True(t, s.keep(key, urlOf(t, "https://api.test/"+strings.Repeat("x/", 1_024)), lease{held: held{Session: word{}}}, 0))
+	require.True(t, s.keep(key, urlOf(t, "https://api.test/"+strings.Repeat("x/", 1_024)), &lease{held: held{Session: word{}}}, 0))
 	for scope := range s.of(key).spaces[0].scopes {
 		require.LessOrEqual(t, len(scope), 1_024)
 	}
@@ -283,7 +283,7 @@ func TestCoversThatPanicsHarmsNobodyWhoWaits(t *testing.T) {
 		waits := make(chan any)
 		go func() {
 			defer func() { waits <- recover() }()
-			lease{visit: visit{at: k}}.await(context.Background(), u)
+			visit{at: k}.await(context.Background(), u, lease{})
 		}()
 		synctest.Wait()
 		panics.Store(true)
@@ -312,7 +312,7 @@ func TestForgottenAccountsKeepTheBound(t *testing.T) {
 		key := spacesOf(strconv.Itoa(i), "api.test")
 		before := s.changesOf(key.account).Load()
 		s.forgetAccount(key.account)
-		require.False(t, s.keep(key, u, lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, before))
+		require.False(t, s.keep(key, u, &lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, before))
 		require.LessOrEqual(t, s.size.Load(), s.limit)
 	}
 }
@@ -322,10 +322,10 @@ func TestRefusalOfNothingForgetsNothing(t *testing.T) {
 	s := &spaces{}
 	u := urlOf(t, "https://api.test/")
 	key := spacesOf("", "api.test")
-	require.True(t, s.keep(key, u, lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, 0))
-	s.forget(key, lease{})
+	require.True(t, s.keep(key, u, &lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, 0))
+	s.forget(key, &lease{})
 	require.Len(t, s.of(key).spaces, 1)
-	s.forget(key, lease{held: held{Session: panicsOnce{new(atomic.Bool)}}})
+	s.forget(key, &lease{held: held{Session: panicsOnce{new(atomic.Bool)}}})
 	require.Empty(t, s.of(key).spaces)
 
 	x := &exchange{authenticator: &authenticator{schemes: []Scheme{&Basic{}}}, attempts: 2, answer: &lease{}}

@@ -69,13 +69,10 @@ func (k *originSpaces) isFull() bool {
 	return k.bound > 0 && (k.here >= k.bound || k.waiting != nil)
 }
 
-// await waits until the request to u may go out, if too many are out already. It returns the lease, with a Session that has
-// become free meanwhile, if one has.
-func (l lease) await(ctx context.Context, u *url.URL) lease {
-	k := l.visit.at
-	if k == nil || l.Session != nil {
-		return l
-	}
+// await waits until a request to u, which has got lease l without a Session, may go out, if too many are out already. It returns
+// the lease, with a Session that has become free meanwhile, if one has.
+func (v visit) await(ctx context.Context, u *url.URL, l lease) lease {
+	k := v.at
 	w := k.queue(u)
 	if w == nil {
 		return l
@@ -84,7 +81,6 @@ func (l lease) await(ctx context.Context, u *url.URL) lease {
 	defer timer.Stop()
 	select {
 	case got := <-w.when:
-		got.visit = l.visit
 		return got
 	case <-timer.C:
 	case <-ctx.Done():
@@ -93,7 +89,6 @@ func (l lease) await(ctx context.Context, u *url.URL) lease {
 	defer k.mu.Unlock()
 	select {
 	case got := <-w.when: // at the last moment
-		got.visit = l.visit
 		return got
 	default:
 		k.unqueue(w)

@@ -172,12 +172,17 @@ const (
 // wraps [ErrCredentialsRefused] if there is no other token than r.Previous; one of these errors is [ErrTokenRefused]. So
 // the Answer of a [Scheme] can return it as it is.
 func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	return s.meet(ctx, &r)
+}
+
+// meet is Obtain. It does not change r.
+func (s *TokenSource) meet(ctx context.Context, r *TokenRequest) (*oauth2.Token, error) {
 	if r.Previous == nil && r.asksForNothing() {
 		if t, err := s.atHand(ctx); t != nil || err != nil {
 			return t, err
 		}
 	}
-	d, err := newDemand(&r)
+	d, err := newDemand(r)
 	if err != nil {
 		return nil, err
 	}
