@@ -140,7 +140,7 @@ func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCr
 	req.Body, req.GetBody = nil, nil
 	c.Request = &req
 	if x.asksRemote {
-		req.RemoteAddr = x.remote()
+		req.RemoteAddr = x.aside.value().remote
 	}
 	if x.side == originSide {
 		req.Header = sent.Header.Clone()

@@ -25,22 +25,24 @@ type refusedAt struct {
 	remote string // the address of the server, as far as that is known
 }
 
-// refusedAt returns where the refusal came from that is being answered, of an origin's.
+// noteRefusal notes where the refusal came from that is about to be shown to Schemes.
+func (x *exchange) noteRefusal() {
+	remote := new(string)
+	if x.asksRemote && x.aside != nil {
+		*remote = x.aside.remote
+	}
+	x.refusedBy.Store(remote)
+}
+
+// refusedAt returns where the refusal came from that is being answered, of an origin's. A Scheme may ask in a goroutine of its own,
+// which may go on longer than its Answer, so nothing is looked at that changes meanwhile.
 func (x *exchange) refusedAt() refusedAt {
-	if x.side != originSide || x.resp == nil {
+	remote := x.refusedBy.Load()
+	if x.side != originSide || remote == nil {
 		return refusedAt{}
 	}
 	u := url.URL{Scheme: x.at.Scheme, Host: x.at.Host, Path: x.at.Path, RawPath: x.at.RawPath}
-	return refusedAt{u.String(), x.remote()}
-}
-
-// remote returns from which address the latest response came; "" if it is not known, or nobody asks. A Scheme may ask in a goroutine
-// of its own, so nothing else of what is aside is looked at: that changes meanwhile.
-func (x *exchange) remote() string {
-	if !x.asksRemote || x.aside == nil {
-		return ""
-	}
-	return x.aside.remote
+	return refusedAt{u.String(), *remote}
 }
 
 // refusalIn returns where the refusal came from that is being answered, if a context says so.

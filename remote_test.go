@@ -75,22 +75,34 @@ func TestSchemeSeesFromWhereARefusalComes(t *testing.T) {
 	}
 }
 
-// A lateScheme goes on in a goroutine of its own after it has given up.
+// A lateScheme goes on in a goroutine of its own after it has given up or answered.
 type lateScheme struct {
-	cancel context.CancelFunc
+	cancel context.CancelFunc // nil: it answers
 	all    sync.WaitGroup
+	wants  bool
 }
 
 func (*lateScheme) Name() string { return "Bearer" }
 
 func (s *lateScheme) Answer(ctx context.Context, _ *Challenge, _ *http.Response) (Session, error) {
 	s.all.Go(func() {
-		<-ctx.Done()
-		refusalIn(ctx) // as a TokenSource asks that it calls
+		if s.cancel != nil {
+			<-ctx.Done()
+			refusalIn(ctx) // as a TokenSource asks that it calls
+			return
+		}
+		for ctx.Err() == nil {
+			refusalIn(ctx)
+		}
 	})
+	if s.cancel == nil {
+		return word{text: "x"}, nil
+	}
 	s.cancel()
 	return nil, ctx.Err()
 }
+
+func (s *lateScheme) WantsRemoteAddr() bool { return s.wants }
 
 // What a Scheme's own goroutine finds out by its context is not what the exchange goes on writing: -race would tell.
 func TestSchemeThatAsksTooLate(t *testing.T) {
@@ -100,4 +112,21 @@ func TestSchemeThatAsksTooLate(t *testing.T) {
 	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil).WithContext(ctx))
 	require.ErrorIs(t, err, context.Canceled)
 	s.all.Wait()
+
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Www-Authenticate", `Bearer realm="x"`)
+		w.WriteHeader(401)
+	}))
+	defer server.Close()
+	for _, wants := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &lateScheme{wants: wants}
+		req, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
+		require.NoError(t, err)
+		resp, err := New(s).RoundTrip(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		cancel()
+		s.all.Wait()
+	}
 }

@@ -49,7 +49,8 @@ type exchange struct {
 	ended      bool  // EventDone was reported
 	begun      bool  // it is known for whom it is
 
-	missed atomic.Bool // a Scheme has asked its context for a value that the request has, and was not given it
+	missed    atomic.Bool            // a Scheme has asked its context for a value that the request has, and was not given it
+	refusedBy atomic.Pointer[string] // from which address the latest refusal came, "" if that is not known; nil: there was none
 
 	copied http.Request // the first send, which is a part of the exchange to save an allocation
 	visit  visit        // among those that are out to the origin
@@ -263,6 +264,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	challenges := x.challenges(resp)
 	x.reportChallenges(resp.StatusCode, challenges)
+	x.noteRefusal()
 	x.learn(resp, first, &x.ahead, true)
 	if forgotten(&x.ahead) != nil {
 		x.visit.crowded()
@@ -327,6 +329,7 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 	}
 	challenges := x.challenges(resp)
 	x.reportChallenges(resp.StatusCode, challenges)
+	x.noteRefusal()
 	if answer, err := x.choose(challenges, resp, req, &lease{}); err == nil && x.carry(&answer) == nil {
 		x.keep(&answer)
 	}
@@ -520,6 +523,7 @@ func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Reques
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
 	u := &unanswered{refused: ErrCredentialsRefused}
+	x.noteRefusal()
 	keep, err := x.learn(resp, sent, x.answer, true)
 	if errors.Is(err, ErrCredentialsRefused) {
 		u.refused = err
