@@ -48,7 +48,7 @@ type inquiry struct {
 	rejected *authretry.Rejection // why there are no credentials, or why they were refused
 	now      time.Time            // when the last response came
 	trial    *loginTrial          // of -login; nil: it was not given
-	words    string               // what words are looked for in: the body, in lower case, without secrets
+	words    string               // what words are looked for in: the body, in lower case, without secrets that are no ordinary words
 	disguise *cause               // why a response is a refusal that does not look like one; nil: it is none
 	trials   trials
 }

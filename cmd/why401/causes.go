@@ -15,11 +15,14 @@ func (in *inquiry) causes() []cause {
 	list := in.find(
 		in.notSent, in.noLogin, in.unsendable, in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.ownAuthorization, in.redirected,
-		in.tokenTimes, in.proof, in.boundToken, in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
+		in.tokenTimes, in.proof, in.boundToken, in.wrongKind, in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
 		in.forbidden, in.noneGiven, in.wrongScheme, in.malformed,
-		in.shouldBe403, in.notASCII, in.headerLost, in.skewed, in.wrongPassword, in.wrongToken, in.noChallenge, in.hidden, in.tooMany,
+		in.shouldBe403, in.notASCII, in.headerLost, in.skewed, in.wrongPassword, in.wrongToken, in.noChallenge, in.hidden, in.hiddenByScope, in.tooMany,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
+	if len(list) > 0 {
+		in.quoteMessage(&list[0])
+	}
 	return list
 }
 
@@ -147,19 +150,38 @@ func (in *inquiry) ownAuthorization() *cause {
 	return &cause{"own-authorization", sure, text, "Leave the header out, and use -u or -token-env instead. In a program, leave it to the Transport."}
 }
 
-func (in *inquiry) redirected() *cause {
-	var hops []*http.Request
+// requests returns what was sent, but for CONNECTs.
+func (in *inquiry) requests() (list []*http.Request) {
 	for _, h := range in.hops {
 		if !h.connect {
-			hops = append(hops, h.req)
+			list = append(list, h.req)
 		}
 	}
+	return list
+}
+
+func (in *inquiry) redirected() *cause {
+	hops := in.requests()
 	if !in.refused() || in.schemes == nil && !in.ownKey() || in.last() != "" || len(hops) < 2 || !left(hops) {
 		return nil
 	}
 	what := "credentials were not sent there"
 	if in.schemes == nil {
 		what = "what was given with -H was not sent there"
+	}
+	return in.redirectedFrom(hops, what)
+}
+
+// redirectedFrom says where a redirect led, to which what was given was not sent.
+func (in *inquiry) redirectedFrom(hops []*http.Request, what string) *cause {
+	at := in.asked()
+	switch {
+	case isLoginPath(at.Path) || strings.Contains(at.RawQuery, "SAMLRequest=") || isLoginPage(in.resp, strings.ToLower(in.body)):
+		return &cause{"redirected-to-login", likely, "The server has sent the request on to a login page, at another origin. So it did not accept what it was given, or looks only at its own session. The page is " + in.clean.url(at) + ", and " + what + ".",
+			"Get a token that the first server takes; do not send it to the page. Behind Cloudflare Access, that is a service token in the headers CF-Access-Client-Id and CF-Access-Client-Secret."}
+	case at.Scheme == "http" && in.url.Scheme == "https":
+		return &cause{"redirected-to-http", certain, "A redirect led from https to http, so no credentials went there. It led from " + in.clean.url(originURL(in.url)) + " to " + in.clean.url(at) + ", where everybody on the way could read them.",
+			"Ask the https URL of what it led to. Have the redirect repaired: behind a proxy that ends TLS, the server must be told that it is asked by https."}
 	}
 	return &cause{"redirected", certain, "A redirect led to another origin, so no credentials went there. It led from " + in.clean.url(originURL(in.url)) + " to " + in.clean.url(originURL(in.asked())) +
 		", and " + what + ": otherwise any server could collect credentials by redirecting.",
@@ -236,7 +258,25 @@ func (in *inquiry) noneGiven() *cause {
 	return &cause{"no-credentials", certain, "No credentials were sent, and the server wants some. It asks for " + in.asks() + ".", fix + " That shows whether they are accepted."}
 }
 
+// wrongKind is for credentials of a kind that the server has not asked for, of which it says more than that: a new one would be
+// refused just as well.
+func (in *inquiry) wrongKind() *cause {
+	if !in.isOfOtherKind() {
+		return nil
+	}
+	return in.otherKind()
+}
+
+func (in *inquiry) isOfOtherKind() bool { return in.sentOther() && in.param("error") != "" }
+
 func (in *inquiry) wrongScheme() *cause {
+	if in.isOfOtherKind() {
+		return nil // it has been said
+	}
+	return in.otherKind()
+}
+
+func (in *inquiry) otherKind() *cause {
 	unsupported := in.is(authretry.ReasonUnsupportedScheme)
 	if !in.is401() || !unsupported && !in.sentOther() {
 		return nil
@@ -255,6 +295,8 @@ func (in *inquiry) wrongScheme() *cause {
 	}
 	fix := "It takes other credentials. See below for what each challenge needs."
 	switch {
+	case in.has("Bearer") != nil && isRegistry(*in.has("Bearer")) && in.user.given:
+		fix = "Have the token service at the realm's URL make a token of them. In a program, package registry does that."
 	case in.has("Basic") != nil || in.has("Digest") != nil:
 		fix = "Give a user name and a password, with -u."
 	case in.has("Bearer") != nil:
@@ -279,10 +321,34 @@ func (in *inquiry) malformed() *cause {
 		"Have the server repaired. If it is known what it wants, send that ahead: Bearer and APIKey do always, Basic with Ahead."}
 }
 
+// hiddenByScope is for GitHub's 404 to a token without the scope that it names in a header.
+func (in *inquiry) hiddenByScope() *cause {
+	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || !in.gave() {
+		return nil
+	}
+	wanted, has := in.resp.Header.Get("X-Accepted-Oauth-Scopes"), in.resp.Header.Get("X-Oauth-Scopes")
+	if wanted == "" || hasAny(", "+has+",", scopesIn(wanted)...) {
+		return nil
+	}
+	return &cause{"hidden-by-scope", likely, "The token lacks a scope, and the 404 hides what exists from it. X-Accepted-OAuth-Scopes says “" + in.clean.text(wanted, 100) + "”, and X-OAuth-Scopes, which is the token's, “" + in.clean.text(has, 100) + "”.",
+		"Get a token with such a scope. Check the path, too."}
+}
+
+// scopesIn returns the scopes of a list with commas, each between ", " and ",".
+func scopesIn(list string) (scopes []string) {
+	for s := range strings.SplitSeq(list, ",") {
+		scopes = append(scopes, ", "+strings.TrimSpace(s)+",")
+	}
+	return scopes
+}
+
 // hidden is for a 404 that may mean 401.
 func (in *inquiry) hidden() *cause {
 	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || in.gave() {
 		return nil
+	}
+	if hops := in.requests(); (in.schemes != nil || in.ownKey()) && left(hops) {
+		return in.redirectedFrom(hops, "what was given was not sent there")
 	}
 	const text = "The 404 may hide what exists from whom it does not know. Some servers answer so rather than 401 (RFC 9110 §15.5.5); GitHub does for private repositories."
 	if in.schemes != nil {

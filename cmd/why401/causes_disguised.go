@@ -8,7 +8,7 @@ import (
 
 // isDisguised reports whether the response is a refusal that does not look like one, and notes why.
 func (in *inquiry) isDisguised() bool {
-	for _, find := range []func() *cause{in.badRequestToken, in.grpc, in.graphQL, in.loginPage, in.badRequestSign, in.badRequestName} {
+	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.grpc, in.graphQL, in.loginPage, in.badRequestSign, in.badRequestName} {
 		if in.disguise = find(); in.disguise != nil {
 			return true
 		}
@@ -23,11 +23,8 @@ const refuser = "In a program, Transport.Refused says which responses are refusa
 
 // badRequestToken is for an OAuth error under another status than 401 (RFC 6750 §3.1 has 401 for it).
 func (in *inquiry) badRequestToken() *cause {
-	if in.resp.StatusCode < 400 {
-		return nil
-	}
 	code := in.param("error")
-	if code == "" {
+	if code == "" && in.resp.StatusCode >= 400 {
 		var answer struct{ Error any }
 		if json.Unmarshal([]byte(in.body), &answer) == nil {
 			code, _ = answer.Error.(string)
@@ -38,6 +35,43 @@ func (in *inquiry) badRequestToken() *cause {
 	}
 	return &cause{"invalid-token-status", certain, "The server says that the token is not valid. Its error is " + code + ", and it says so with the status " + statusText(in.resp.StatusCode) + ", where a 401 was due (RFC 6750 §3.1).",
 		"Get a new token, for this server and from the issuer it trusts. " + refuser + "func(r *http.Response) bool { return r.StatusCode == " + statusNumber(in.resp.StatusCode) + " }, or what its body says."}
+}
+
+// apiErrors are what APIs that always answer 200 say of credentials: Slack's codes.
+var apiErrors = map[string]bool{"not_authed": true, "invalid_auth": true, "token_expired": true, "token_revoked": true, "account_inactive": true,
+	"missing_scope": true, "not_allowed_token_type": true, "no_permission": true, "access_denied": true, "unauthorized": true}
+
+// apiError is for a refusal in the JSON of a 200: {"ok": false, "error": "invalid_auth"}, or {"code": 401, "msg": …}.
+func (in *inquiry) apiError() *cause {
+	var answer struct {
+		OK           *bool
+		Error        any
+		Code, Status any
+	}
+	if in.resp.StatusCode >= 300 || json.Unmarshal([]byte(in.body), &answer) != nil {
+		return nil
+	}
+	says, sure := "", certain
+	if name, _ := answer.Error.(string); answer.OK != nil && !*answer.OK && apiErrors[name] {
+		says = name
+	}
+	for _, v := range []any{answer.Code, answer.Status} {
+		if n, _ := v.(float64); n == 401 || n == 403 {
+			says, sure = statusText(int(n)), likely
+		}
+	}
+	if says == "" {
+		return nil
+	}
+	text := "The answer says in a 200 that the caller is not let in. It says: " + says + "."
+	if message := strings.Join(strings.Fields(messageIn(in.resp, in.body)), " "); message != "" && message != says {
+		text += " And: “" + in.clean.text(message, mostMessage) + "”."
+	}
+	fix := "Get a new token, or one that may do this."
+	if !in.gave() {
+		fix = "Send credentials: -token-env for a token, -H for a key."
+	}
+	return &cause{"api-error", sure, text, fix + " " + refuser + "read r.Body, up to 64 KiB, and look for the error."}
 }
 
 func statusNumber(status int) string {
@@ -134,6 +168,9 @@ func isLoginPage(resp *http.Response, words string) bool {
 		return false
 	}
 	form := hasAny(words, `type="password"`, `type='password'`, `type=password`)
+	if resp.StatusCode == http.StatusNonAuthoritativeInfo && strings.Contains(words, "sign in") { // Azure DevOps
+		return true
+	}
 	return form || resp.Request.Response != nil && isLoginPath(resp.Request.URL.Path)
 }
 

@@ -57,7 +57,7 @@ func (in *inquiry) serverSays() *cause {
 	text := "The server says: " + in.clean.text(code, 60) + "."
 	switch {
 	case description != "":
-		text = fmt.Sprintf("The server says: “%s”.", in.clean.text(description, 400))
+		text = fmt.Sprintf("“%s” is what the server says.", in.clean.text(strings.TrimRight(description, "."), 400)) // its words first, where a line may end
 		if code != "" {
 			text += " The code is " + in.clean.text(code, 60) + "."
 		}
@@ -85,15 +85,10 @@ func (in *inquiry) serverSays() *cause {
 var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
 
 func (in *inquiry) shouldBe403() *cause {
-	if !in.is401() || !in.gave() {
+	if !in.is401() || !in.gave() || in.headerLost() != nil {
 		return nil
 	}
 	const fix = "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
-	for i := range in.hops {
-		if h := &in.hops[i]; h.sent != "" && !h.connect && h.resp != nil && h.resp.StatusCode < 400 && sameOrigin(h.req.URL, in.asked()) {
-			return &cause{"should-be-403", likely, "The credentials are good, but the user may not do this. The same server has accepted the same credentials a moment before, for " + in.clean.url(h.req.URL) + ", so this 401 probably should be a 403.", fix}
-		}
-	}
 	for _, word := range permission {
 		if in.says(word) {
 			return &cause{"should-be-403", likely, fmt.Sprintf("The response speaks of permission: the user may not do this. Its text says “%s”. Perhaps the credentials are good, and this 401 should be a 403.", word), fix}
@@ -104,7 +99,8 @@ func (in *inquiry) shouldBe403() *cause {
 
 // headerLost is for a server that has not seen what was sent to it.
 func (in *inquiry) headerLost() *cause {
-	if !in.is401() || in.last() == "" || in.param("error") != "" || !in.says(
+	isForbidden := in.resp != nil && in.resp.StatusCode == http.StatusForbidden && in.says("credentials were not provided")
+	if !in.is401() && !isForbidden || in.last() == "" || in.param("error") != "" || !in.says(
 		"credentials were not provided",                                                                                                                   // Django REST framework
 		"no authorization", "missing authorization", "authorization header is missing", "authorization header required", "authorization header not found", // PyJWT, express-jwt, Flask-JWT
 		"authorization header is required", "missing authentication", "authentication required", "full authentication is required", // Spring Security
@@ -112,6 +108,8 @@ func (in *inquiry) headerLost() *cause {
 		"no credentials found", // Kong
 		"jwt is missing",       // Envoy
 		"no token", "missing token", "token is missing", "token not found", "token not provided", "token missing", "missing bearer", "no bearer",
+		"no auth token", "missing access token", "missing or malformed jwt", "missing or invalid authorization", "missing key in request header",
+		"no credentials provided", "a token is required", "anonymous access",
 	) {
 		return nil
 	}
@@ -161,6 +159,7 @@ func (in *inquiry) noChallenge() *cause {
 	}
 	text := "The 401 does not say what the server wants. It has no WWW-Authenticate header, though it must (RFC 9110 §15.5.2)."
 	fix := "See the API's documentation. Usually it is a token (-token-env), an API key in a header of its own (-H), or a session cookie from a login form."
+	hinted := true
 	switch {
 	case in.says("api key", "api-key", "apikey", "api_key"):
 		text += " Its text speaks of an API key."
@@ -169,12 +168,19 @@ func (in *inquiry) noChallenge() *cause {
 		text += " Its text speaks of a token."
 	case in.says("session", "cookie", "log in", "login", "sign in"):
 		text += " Its text speaks of a login."
+	default:
+		hinted = false
 	}
 	if in.gave() {
 		fix += ". What was sent now is not it, or not good."
 	} else if in.user.given {
 		text += " User name and password were not sent, because they wait for a challenge."
-		fix += " If it is Basic after all, -ahead sends it; in a program, set Basic.Ahead."
+		const ahead = "Run it again with -ahead, which sends Basic at once. In a program, set Basic.Ahead."
+		if hinted {
+			fix += " If it is Basic after all: " + strings.ToLower(ahead[:1]) + ahead[1:]
+		} else {
+			fix = ahead + " " + fix
+		}
 	}
 	return &cause{"no-challenge", likely, text, strings.ReplaceAll(fix, "..", ".")}
 }

@@ -21,7 +21,7 @@ func (in *inquiry) fill(ctx context.Context) {
 	for _, h := range in.hops {
 		clean.hideExchange(h)
 	}
-	in.words = strings.ToLower(clean.redact(in.body))
+	in.words = strings.ToLower(clean.long().redact(in.body))
 	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
 		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
 		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)

@@ -45,8 +45,12 @@ func (c *cleaner) hideUser(name, password string) {
 // hideHeader adds the value of a header, and the parts of it that may be secrets by themselves: what follows the
 // scheme, what a cookie or a parameter is set to, both sides of a colon, and what is in the base64 of Basic.
 func (c *cleaner) hideHeader(value string) {
-	c.hide(value)
 	scheme, rest, ok := strings.Cut(value, " ")
+	if strings.HasPrefix(scheme, "AWS4-") {
+		c.hideAWS(rest)
+		return
+	}
+	c.hide(value)
 	if ok {
 		c.hide(strings.TrimSpace(rest))
 	}
@@ -67,6 +71,20 @@ func (c *cleaner) hideHeader(value string) {
 			if utf8.RuneCountInString(side) >= wordLength && !isPublic(side) {
 				c.hide(side)
 			}
+		}
+	}
+}
+
+// hideAWS adds what may be secret in a signature of AWS: not the region, the service and the names of headers, which its errors
+// speak of.
+func (c *cleaner) hideAWS(params string) {
+	for param := range strings.SplitSeq(params, ",") {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(param), "="); name {
+		case "Credential":
+			key, _, _ := strings.Cut(value, "/")
+			c.hide(key)
+		case "Signature":
+			c.hide(value)
 		}
 	}
 }

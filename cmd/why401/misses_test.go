@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -100,7 +101,7 @@ func TestBriefFits(t *testing.T) {
 		require.LessOrEqual(t, utf8.RuneCountInString("What to do: "+do), 80, do)
 		require.NotEmpty(t, do)
 	}
-	for _, s := range knownSigns {
+	for _, s := range slices.Concat(knownSigns, saidSigns) {
 		fits(cause{s.name, s.sure, s.text, s.fix})
 	}
 	files, err := filepath.Glob("testdata/*.txt")

@@ -120,6 +120,9 @@ func (p *printer) brief(c cause, colour string) {
 	if c.Sure != certain && c.Sure != "" {
 		label = strings.ToUpper(c.Sure[:1]) + c.Sure[1:] + " cause: "
 	}
+	if end := strings.LastIndex(why, "”"); strings.HasPrefix(why, "“") && utf8.RuneCountInString(label+why) > p.width {
+		why = why[:end] + "”" // the server's words are worth more than that they are its words
+	}
 	p.line(0, 2, colour, p.cut(label+why))
 	if do != "" {
 		p.line(0, 2, bold, p.cut("What to do: "+do))

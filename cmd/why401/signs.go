@@ -10,8 +10,9 @@ type sign struct {
 	name     string
 	sure     string
 	statuses []int
-	header   string   // "name: value", of which the value is a part of the header's; empty: any
-	words    []string // in the body, in lower case; one of them is enough; empty: any
+	header   string              // "name: value", of which the value is a part of the header's; empty: any
+	words    []string            // in the body, in lower case; one of them is enough; empty: any
+	when     func(*inquiry) bool // nil: always
 	text     string
 	fix      string
 }
@@ -26,50 +27,55 @@ var knownSigns = []sign{
 		"speaking plain http to an ssl-enabled server port",         // Apache
 		"this combination of host and port requires tls",            // Tomcat
 		"the client sent a plain http request, but this server req", // others
-	}, "The server speaks https on this port, and was asked by http.", "Use https:// in the URL."},
+	}, nil, "The server speaks https on this port, and was asked by http.", "Use https:// in the URL."},
 	{"client-certificate", certain, []int{400, 403, 496}, "", []string{
 		"no required ssl certificate was sent", // nginx
 		"client certificate required", "ssl certificate required", "403.7",
-	}, "The server wants a client certificate (mutual TLS).", "Get one from whoever runs the server, and try it with curl. The command is: curl --cert FILE --key FILE, and in a program, it is set as Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."},
-	{"client-certificate-bad", certain, []int{400, 495}, "", []string{"the ssl certificate error"}, // nginx
+		"cannot perform post-handshake authentication", // Apache
+	}, nil, "The server wants a client certificate (mutual TLS).", "Get one from whoever runs the server, and try it with curl. The command is: curl --cert FILE --key FILE, and in a program, it is set as Certificates in the TLSClientConfig of the http.Transport that is Transport.Base."},
+	{"client-certificate-bad", certain, []int{400, 495}, "", []string{"the ssl certificate error"}, nil, // nginx
 		"The server does not accept the client certificate that was sent.", "See whether it has expired, and is of an authority that it trusts."},
 
-	{"cloudflare", certain, []int{403, 503, 429}, "Cf-Mitigated: challenge", nil, // documented by Cloudflare
+	{"cloudflare", certain, []int{403, 503, 429}, "Cf-Mitigated: challenge", nil, nil, // documented by Cloudflare
 		"Cloudflare wants to see a browser, before the server is asked. It has answered with a page that only a browser passes, whatever the credentials.",
 		"Have a rule made for this path that lets programs pass. It is the site's owner who can do that (Security, WAF, skip rule); other credentials do not help."},
-	{"cloudflare", certain, []int{403, 429}, "Server: cloudflare", []string{"error code: 10", "error 10", "attention required! | cloudflare", "sorry, you have been blocked", "just a moment..."},
+	{"cloudflare", certain, []int{403, 429}, "Server: cloudflare", []string{"error code: 10", "error 10", "attention required! | cloudflare", "sorry, you have been blocked", "just a moment..."}, nil,
 		"Cloudflare refused, so the server itself was not asked. One of the site's rules forbids this address, country, user agent or request, whatever the credentials.",
 		"Have the site's owner look up the Ray ID in Cloudflare's events. It is in the CF-Ray header; a User-Agent of your own (-H) is worth a try."},
-	{"cloudflare-access", certain, []int{403}, "", []string{"cloudflare access"},
+	{"cloudflare-access", certain, []int{403}, "", []string{"cloudflare access"}, nil,
 		"Cloudflare Access refused: it wants a service token of its own.", "Send -H 'CF-Access-Client-Id: …' and the Secret likewise. They come besides the credentials of the server."},
 
-	{"csrf", certain, []int{403}, "", []string{"csrf verification failed", "csrf failed:", "csrf token missing"}, // Django
+	{"csrf", certain, []int{403}, "", []string{"csrf verification failed", "csrf failed:", "csrf token missing"}, nil, // Django
 		"Django wants a CSRF token, besides the credentials. It does so for sessions, that is, if there is a session cookie.", csrfFix},
-	{"csrf", certain, []int{403, 419, 422}, "", []string{"csrf token", "csrf-token", "csrftoken", "invalidauthenticitytoken", "authenticity token", "no valid crumb", "invalid csrf", "xsrf"}, // Spring, Laravel, Rails, Jenkins, Tornado
+	{"csrf", certain, []int{403, 419, 422}, "", []string{"csrf token", "csrf-token", "csrftoken", "invalidauthenticitytoken", "authenticity token", "no valid crumb", "invalid csrf", "xsrf"}, nil, // Spring, Laravel, Rails, Jenkins, Tornado
 		"The server wants a CSRF token, besides the credentials.", csrfFix},
-	{"csrf", certain, []int{403}, "X-Csrf-Token: required", nil, // SAP
+	{"csrf", certain, []int{403}, "X-Csrf-Token: required", nil, nil, // SAP
 		"The server wants a CSRF token, besides the credentials. Its X-CSRF-Token header says so.",
 		"Ask with -H 'X-CSRF-Token: Fetch' first, and send what comes back. The cookie that comes with it must be sent, too."},
 
-	{"aws-not-signed", certain, []int{403, 400}, "", []string{"not a valid key=value pair", "authorization header requires 'credential' parameter", "incompletesignatureexception"},
+	{"aws-not-signed", certain, []int{403, 400}, "", []string{"not a valid key=value pair", "authorization header requires 'credential' parameter", "incompletesignatureexception"}, nil,
 		"AWS wants a signature in Authorization, and got something else. API Gateway says so also of a path that it does not know.",
 		"Check stage and path first; then sign with the AWS SDK (SigV4). A token goes to methods with an authorizer for tokens only."},
-	{"aws-route", likely, []int{403}, "", []string{"missing authentication token", "missingauthenticationtokenexception"},
+	{"aws-route", likely, []int{403}, "", []string{"missing authentication token", "missingauthenticationtokenexception"}, nil,
 		"API Gateway has no such path or method, or wants a signature. It says “Missing Authentication Token” of both; tokens have nothing to do with it.",
 		"Check stage, path and method; sign with SigV4 if it uses IAM."},
-	{"aws-signature", certain, []int{403, 400}, "", []string{"signaturedoesnotmatch", "invalidsignatureexception", "the request signature we calculated does not match"},
+	{"aws-signature", certain, []int{403, 400}, "", []string{"signaturedoesnotmatch", "invalidsignatureexception", "the request signature we calculated does not match"}, nil,
 		"The AWS signature does not match. The secret is wrong, or a proxy has changed what was signed, or region and service are others.",
 		"Check secret key, region, service and what is between. The SDK signs the request as it is sent: nothing may change it afterwards."},
-	{"aws-key", certain, []int{403, 400}, "", []string{"invalidaccesskeyid", "unrecognizedclientexception", "invalidclienttokenid", "the security token included in the request is invalid", "the aws access key id you provided does not exist"},
+	{"aws-key", certain, []int{403, 400}, "", []string{"invalidaccesskeyid", "unrecognizedclientexception", "invalidclienttokenid", "the security token included in the request is invalid", "the aws access key id you provided does not exist"}, nil,
 		"AWS does not know the access key.", "Check the access key, its account and partition; make a new one."},
-	{"aws-expired", certain, []int{403, 400}, "", []string{"expiredtoken", "the security token included in the request is expired", "signature expired"},
+	{"aws-expired", certain, []int{403, 400}, "", []string{"expiredtoken", "the security token included in the request is expired", "signature expired"}, nil,
 		"The AWS session token or signature has expired.", "Get new credentials (aws sso login, sts), and check the clock."},
-	{"aws-clock", certain, []int{403}, "", []string{"requesttimetooskewed"},
+	{"aws-clock", certain, []int{403}, "", []string{"requesttimetooskewed"}, nil,
 		"The clock here and that of AWS differ by more than 15 minutes.", "Set the clock (timedatectl, chronyc tracking)."},
-	{"aws-api-key", likely, []int{403}, "X-Amzn-Errortype: forbiddenexception", nil,
+	{"aws-api-key", likely, []int{403}, "X-Amzn-Errortype: forbiddenexception", nil, nil,
 		"API Gateway wants a valid x-api-key, or its policy forbids this. It says “Forbidden” of a key that is wrong, missing, or in no usage plan for this stage, of a host name that is not its own, and where AWS WAF or a resource policy refuses.",
 		"Check the key, its usage plan with this stage, and the WAF. Send it with -H 'X-Api-Key: …'"},
-	{"aws-denied", certain, []int{403}, "", []string{"accessdeniedexception", "<code>accessdenied</code>", "is not authorized to perform"},
+	{"aws-presigned-expired", certain, []int{403}, "", []string{"<message>request has expired"}, nil,
+		"The presigned URL has expired.", "Have a new one made, that lasts longer. It is good no longer than the credentials that it was made with, either."},
+	{"aws-two-kinds", certain, []int{400}, "", []string{"only one auth mechanism allowed"}, nil,
+		"The request has two kinds of credentials. The URL is signed already.", "Leave out the Authorization header. A Transport with Origins leaves other hosts' URLs alone."},
+	{"aws-denied", certain, []int{403}, "", []string{"accessdeniedexception", "<code>accessdenied</code>", "is not authorized to perform"}, nil,
 		"An AWS policy does not allow this to this caller.", "Have the policy of the caller or the resource changed. Without credentials, the caller is anybody. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
 }
 
@@ -82,14 +88,16 @@ func (in *inquiry) signs() *cause {
 }
 
 func (in *inquiry) sign() *cause {
-	for _, s := range knownSigns {
+	for _, s := range slices.Concat(knownSigns, saidSigns) {
 		if !slices.Contains(s.statuses, in.resp.StatusCode) || len(s.words) > 0 && !in.saysSign(s.words) {
 			continue
 		}
 		if name, value, _ := strings.Cut(s.header, ": "); name != "" && !strings.Contains(strings.ToLower(in.resp.Header.Get(name)), value) {
 			continue
 		}
-		return &cause{s.name, s.sure, s.text, s.fix}
+		if s.when == nil || s.when(in) {
+			return &cause{s.name, s.sure, s.text, s.fix}
+		}
 	}
 	return nil
 }
@@ -105,6 +113,9 @@ func (in *inquiry) forbidden() *cause {
 		return nil
 	}
 	switch {
+	case !in.gave() && in.user.given:
+		return &cause{"forbidden", likely, "The server forbids this, and the user name given was not sent. User name and password wait for a 401 with a challenge.",
+			"Run it again with -ahead, which sends Basic at once. In a program, set Basic.Ahead."}
 	case !in.gave():
 		return &cause{"forbidden", likely, "The server forbids this, and no credentials were sent. Some servers say 403 where they mean 401; others refuse addresses, countries, user agents, or everything behind a firewall.",
 			"Try with credentials. If the refusal stays, the server's log or its administrator knows the rule."}

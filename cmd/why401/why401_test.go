@@ -96,7 +96,7 @@ func TestAsk(t *testing.T) {
 		{"forbidden", withToken("TOKEN"), "https://api.example.com/", hosts{api: says(403, "Content-Type: text/html\n\n<html><h1>Forbidden</h1></html>")}, 1},
 		{"should-be-403", user("PASSWORD"), "https://api.example.com/", hosts{
 			api: says(401, "WWW-Authenticate: Basic realm=\"cave\"\nContent-Type: text/plain\n\nYou do not have permission to open this door.")}, 1},
-		{"should-be-403-accepted", withToken("TOKEN"), "https://api.example.com/", hosts{
+		{"refused-after-redirect", withToken("TOKEN"), "https://api.example.com/", hosts{
 			api: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/" {
 					http.Redirect(w, r, "/admin", http.StatusSeeOther)

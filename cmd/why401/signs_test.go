@@ -1,0 +1,74 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Each sign is found by each of its words, and with each of its statuses: none that comes before it takes it for its own.
+func TestEverySignIsFound(t *testing.T) {
+	for _, s := range slices.Concat(knownSigns, saidSigns) {
+		words := s.words
+		if len(words) == 0 {
+			words = []string{""}
+		}
+		for _, status := range s.statuses {
+			for _, word := range words {
+				header := http.Header{}
+				if name, value, ok := strings.Cut(s.header, ": "); ok {
+					header.Set(name, value)
+				}
+				found := ""
+				for _, sent := range []string{"", "Basic", "Bearer"} { // one of which is what the sign is for
+					for _, method := range []string{"GET", "POST"} {
+						header := header.Clone()
+						if method == "POST" {
+							header.Set("Set-Cookie", "XSRF-TOKEN=x")
+						}
+						if s.name == "rate" {
+							header.Set("X-Ratelimit-Remaining", "0")
+						}
+						in := &inquiry{report: &report{}, words: "so it is: " + word + "!"}
+						in.method = method
+						in.hops = []hop{{req: &http.Request{URL: &url.URL{Scheme: "http", Host: "api.test"}, Header: http.Header{}}, sent: sent}}
+						in.resp = &http.Response{StatusCode: status, Header: header}
+						if c := in.sign(); c != nil && (found == "" || c.Name == s.name) {
+							found = c.Name
+						}
+					}
+				}
+				require.Equal(t, s.name, found, "%d %q", status, word)
+			}
+		}
+	}
+}
+
+// What the body says is found where APIs put it.
+func TestMessageInBody(t *testing.T) {
+	for _, c := range []struct{ kind, body, want string }{
+		{"application/json", `{"message":"The door is shut."}`, "The door is shut."},
+		{"application/json", `{"error":{"code":7,"message":"The door is shut."}}`, "The door is shut."},
+		{"application/json", `{"errors":[{"detail":"The door is shut."}]}`, "The door is shut."},
+		{"application/problem+json", `{"type":"about:blank","title":"No","detail":"The door is shut."}`, "The door is shut."},
+		{"application/json", `[{"errorCode":"SHUT","message":"The door is shut."}]`, "The door is shut."},
+		{"application/json", `{"error":"shut","error_description":"The door is shut."}`, "The door is shut."},
+		{"application/xml", `<?xml version="1.0"?><Error><Code>Shut</Code><Message>The door is shut.</Message></Error>`, "The door is shut."},
+		{"text/plain", "The door is shut.\n", "The door is shut."},
+		{"text/html", "<p>The door is shut.</p>", ""},
+		{"application/json", `{"message":`, ""},
+		{"application/json", `"The door is shut."`, ""},
+		{"application/json", strings.Repeat("[", 5000) + strings.Repeat("]", 5000), ""},
+		{"application/xml", `<?xml version="1.0"?><Error>`, ""},
+	} {
+		require.Equal(t, c.want, messageIn(&http.Response{Header: http.Header{"Content-Type": {c.kind}}}, c.body), c.body)
+	}
+	for _, text := range []string{"Unauthorized", "401 Unauthorized.", "Error: access denied!", "Invalid credentials"} {
+		require.True(t, isCommonplace(text), text)
+	}
+	require.False(t, isCommonplace("The door is shut."))
+}
