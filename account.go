@@ -3,6 +3,7 @@ package authretry
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"slices"
@@ -39,7 +40,7 @@ func HasScheme(ctx context.Context, name string) bool {
 type (
 	accountKey struct{} // has the account
 	schemesKey struct{} // has the Schemes
-	requestKey struct{} // has the context of the caller's request
+	requestKey struct{} // has the context in which a Session authorizes; a proxy's has itself
 	originKey  struct{} // has the origin that the request is for
 	refusalKey struct{} // has where the refusal came from that is being answered
 	sideKey    struct{} // has the side that asks for credentials
@@ -174,6 +175,11 @@ func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.ctx.De
 func (c *callContext) Done() <-chan struct{}                   { return c.ctx.Done() }
 func (c *callContext) Err() error                              { return c.ctx.Err() }
 
+// Format keeps the request, and with it credentials, out of everything that package fmt prints.
+func (c *callContext) Format(f fmt.State, _ rune) {
+	io.WriteString(f, "authretry: context of a Scheme")
+}
+
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
 	if v, ours := (*exchange)(c).valueOfOurs(key, c); ours {
@@ -187,14 +193,19 @@ func (c *callContext) Value(key any) any {
 	return v
 }
 
-// A sendContext is an exchange as the context of a request that a Session authorizes: a callContext with all values of the
-// request's context, but for a proxy's credentials.
+// A sendContext is an exchange as the context in which a Session authorizes: a callContext with all values of the request's
+// context, and for a proxy with none of them.
 type sendContext exchange
 
 // Deadline implements context.Context, and so do Done and Err.
 func (c *sendContext) Deadline() (deadline time.Time, ok bool) { return c.ctx.Deadline() }
 func (c *sendContext) Done() <-chan struct{}                   { return c.ctx.Done() }
 func (c *sendContext) Err() error                              { return c.ctx.Err() }
+
+// Format keeps the request, and with it credentials, out of everything that package fmt prints.
+func (c *sendContext) Format(f fmt.State, _ rune) {
+	io.WriteString(f, "authretry: context of a request")
+}
 
 // Value implements context.Context.
 func (c *sendContext) Value(key any) any {
@@ -205,8 +216,8 @@ func (c *sendContext) Value(key any) any {
 	return c.ctx.Value(key)
 }
 
-// valueOfOurs returns what a context of the exchange has under a key, if that is one of ours.
-func (x *exchange) valueOfOurs(key any, in context.Context) (value any, ours bool) {
+// valueOfOurs returns what a context of the exchange, which is asked, has under a key, if that is one of ours.
+func (x *exchange) valueOfOurs(key any, asked context.Context) (value any, ours bool) {
 	switch key.(type) {
 	case accountKey:
 		return x.account, true
@@ -222,7 +233,7 @@ func (x *exchange) valueOfOurs(key any, in context.Context) (value any, ours boo
 		return &x.nonces, true
 	case requestKey:
 		if x.side == proxySide {
-			return in, true
+			return asked, true
 		}
 		return (*sendContext)(x), true
 	}

@@ -122,9 +122,9 @@ func (x *exchange) lend(l *lease) error {
 
 // leave says that the exchange is none of those that are out to the origin.
 func (x *exchange) leave() {
-	if x.visit.at != nil {
-		x.visit.end(false)
-		x.visit = visit{}
+	if v := x.visit; v.at != nil {
+		x.visit = visit{} // first, since end may panic
+		v.end(false)
 	}
 }
 

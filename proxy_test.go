@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -1554,5 +1555,25 @@ func TestProxyConnectionThatNobodyGets(t *testing.T) {
 	case <-closed:
 	case <-time.After(time.Minute):
 		t.Fatal("it is still open")
+	}
+}
+
+// What a ProxyTransport sends has the values of the caller's context, whatever its Schemes: traces are among them.
+func TestProxyTransportKeepsTheCallersValues(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	defer proxy.Close()
+	u, err := url.Parse(proxy.URL)
+	require.NoError(t, err)
+	for _, s := range []Scheme{&Basic{Username: "u"}, &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "x"})}, startingScheme{}} {
+		transport := NewProxyTransport(&http.Transport{Proxy: http.ProxyURL(u)}, s)
+		var got atomic.Bool
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { got.Store(true) }})
+		req, err := http.NewRequestWithContext(ctx, "GET", "http://api.test/", nil)
+		require.NoError(t, err)
+		resp, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.True(t, got.Load(), "%T", s)
+		transport.CloseIdleConnections()
 	}
 }

@@ -122,7 +122,7 @@ func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request 
 	if values := req.Header[x.credentials]; withCredentials && len(values) > 0 {
 		asked.Header["Authorization"] = values
 	}
-	return asked.WithContext(x.context())
+	return asked.WithContext((*sendContext)(x))
 }
 
 // goesElsewhere reports whether req.Host decides that the request goes elsewhere than its URL says.

@@ -25,24 +25,22 @@ type refusedAt struct {
 	remote string // the address of the server, as far as that is known
 }
 
-// noteRefusal notes where the refusal came from that is about to be shown to Schemes.
+// noteRefusal notes where the response came from that a Scheme or Session is about to be shown.
 func (x *exchange) noteRefusal() {
-	remote := new(string)
-	if x.asksRemote && x.aside != nil {
-		*remote = x.aside.remote
+	if x.side != originSide {
+		return
 	}
-	x.refusedBy.Store(remote)
+	u := url.URL{Scheme: x.at.Scheme, Host: x.at.Host, Path: x.at.Path, RawPath: x.at.RawPath}
+	x.refusal.Store(&refusedAt{u.String(), x.aside.value().remote})
 }
 
 // refusedAt returns where the refusal came from that is being answered, of an origin's. A Scheme may ask in a goroutine of its own,
-// which may go on longer than its Answer, so nothing is looked at that changes meanwhile.
+// which may go on longer than its Answer, and even than the exchange.
 func (x *exchange) refusedAt() refusedAt {
-	remote := x.refusedBy.Load()
-	if x.side != originSide || remote == nil {
-		return refusedAt{}
+	if at := x.refusal.Load(); at != nil {
+		return *at
 	}
-	u := url.URL{Scheme: x.at.Scheme, Host: x.at.Host, Path: x.at.Path, RawPath: x.at.RawPath}
-	return refusedAt{u.String(), *remote}
+	return refusedAt{}
 }
 
 // refusalIn returns where the refusal came from that is being answered, if a context says so.

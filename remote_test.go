@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 
 	"github.com/authretry/authretry/authtest"
 )
@@ -126,7 +127,50 @@ func TestSchemeThatAsksTooLate(t *testing.T) {
 		resp, err := New(s).RoundTrip(req)
 		require.NoError(t, err)
 		resp.Body.Close()
+		req.URL.Path = "/another" // the caller may do that by now
 		cancel()
 		s.all.Wait()
 	}
+}
+
+// A TokenSource that is told of a refusal which no Scheme answers learns where it came from, too.
+func TestRefusalThatNobodyAnswersComesFromSomewhere(t *testing.T) {
+	asked := make(chan TokenRequest, 1)
+	source := &TokenSource{Initial: &oauth2.Token{AccessToken: "a"}, Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+		asked <- r
+		return &oauth2.Token{AccessToken: "b"}, nil
+	}}
+	transport := New(tellsOf403{&Bearer{Source: source}, source})
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 403, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, Body: http.NoBody, Request: req}, nil
+	})
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/door?key=x", nil))
+	require.NoError(t, err)
+	r := <-asked
+	require.NotNil(t, r.Challenge)
+	require.Equal(t, "https://api.test/door", r.URL)
+}
+
+// tellsOf403 is a Scheme that tells its source of a 403 which it does not answer.
+type tellsOf403 struct {
+	*Bearer
+	source *TokenSource
+}
+
+func (s tellsOf403) Start(ctx context.Context, req *http.Request) (Session, error) {
+	session, err := s.Bearer.Start(ctx, req)
+	return tellingSession{session, s.source}, err
+}
+
+type tellingSession struct {
+	Session
+	source *TokenSource
+}
+
+func (s tellingSession) Learn(resp *http.Response, _ bool) (bool, error) {
+	challenges, err := ParseChallenges(resp.Header["Www-Authenticate"])
+	if err == nil && resp.StatusCode == 403 {
+		s.source.Refused(resp.Request.Context(), &oauth2.Token{AccessToken: "a"}, &challenges[0])
+	}
+	return true, err
 }

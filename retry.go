@@ -49,12 +49,12 @@ type exchange struct {
 	ended      bool  // EventDone was reported
 	begun      bool  // it is known for whom it is
 
-	missed    atomic.Bool            // a Scheme has asked its context for a value that the request has, and was not given it
-	refusedBy atomic.Pointer[string] // from which address the latest refusal came, "" if that is not known; nil: there was none
+	missed  atomic.Bool               // a Scheme has asked its context for a value that the request has, and was not given it
+	refusal atomic.Pointer[refusedAt] // where the latest challenge came from, of an origin's; nil: there was none
 
 	copied http.Request // the first send, which is a part of the exchange to save an allocation
 	visit  visit        // among those that are out to the origin
-	ahead  lease        // what went with the first send
+	ahead  lease        // what is to go, and then went, with the first send; what is in it counts only if it has a Session
 	answer *lease       // what went with the second; nil: there was none
 
 	resp *http.Response // the latest
@@ -189,9 +189,10 @@ func (x *exchange) begin() error {
 	return nil
 }
 
-// context returns the context of what is sent: the caller's, or one that says for whom it is, if anybody asks.
+// context returns the context of what is sent: the caller's or, if there are accounts or a Session that may look for ours, one
+// that says for whom it is.
 func (x *exchange) context() context.Context {
-	if x.begun && (x.accountFunc != nil || x.hasOthers) {
+	if x.begun && x.side == originSide && (x.accountFunc != nil || x.hasOthers) {
 		return (*sendContext)(x)
 	}
 	return x.ctx
@@ -358,8 +359,7 @@ func (x *exchange) authorize(req *http.Request, l *lease) error {
 	defer x.waitedSince(x.now())
 	scratch := req
 	if x.side == proxySide {
-		scratch = new(http.Request)
-		*scratch = *req
+		scratch = req.WithContext((*sendContext)(x))
 		scratch.Header = make(http.Header)
 	}
 	getBody, to := req.GetBody, req.URL
@@ -556,6 +556,9 @@ func (x *exchange) learn(resp *http.Response, sent *http.Request, l *lease, refu
 	learner, ok := l.Session.(Learner)
 	if !ok {
 		return false, nil
+	}
+	if !refused && len(resp.Header[x.challenge]) > 0 {
+		x.noteRefusal() // which nobody answers, but a TokenSource may be told
 	}
 	if refused || x.side == proxySide || x.goesElsewhere() {
 		return learner.Learn(x.shownResponse(resp, sent, true), refused)

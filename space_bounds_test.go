@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"slices"
@@ -349,4 +350,45 @@ func TestWaitersKeepTheirOrder(t *testing.T) {
 	}
 	k.unqueue(all[4])
 	require.Nil(t, k.waiting)
+}
+
+// A visit ends once, also if letting out others panics.
+func TestVisitEndsOnce(t *testing.T) {
+	transport := New(startingScheme{}, &Digest{Username: "u"})
+	transport.Base = answering("")
+	require.NoError(t, transport.init())
+	key := spacesOf("", "api.test")
+	transport.auth.spaces.keep(key, urlOf(t, "https://api.test/x/y"), &lease{held: held{Session: panicsAt{exclusiveWord{}, "/panics"}}, scheme: 1, realm: "r"}, 0)
+	k := transport.auth.spaces.of(key)
+	transport.auth.spaces.enter(key)
+	k.bound, k.waiting = 2, &[]*waiter{{urlOf(t, "https://api.test/panics"), make(chan lease, 1)}}
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/another", nil))
+	require.ErrorContains(t, err, "panicked")
+	require.EqualValues(t, 1, k.here)
+}
+
+// panicsAt covers all but a path, at which it panics.
+type panicsAt struct {
+	exclusiveWord
+	path string
+}
+
+func (s panicsAt) Covers(u *url.URL) bool {
+	if u.Path == s.path {
+		panic("x")
+	}
+	return true
+}
+
+// A startingScheme sends a word ahead.
+type startingScheme struct{}
+
+func (startingScheme) Name() string { return "Word" }
+
+func (startingScheme) Start(context.Context, *http.Request) (Session, error) {
+	return word{text: "Word x"}, nil
+}
+
+func (startingScheme) Answer(context.Context, *Challenge, *http.Response) (Session, error) {
+	return nil, ErrUnsupportedChallenge
 }
