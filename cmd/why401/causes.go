@@ -175,13 +175,18 @@ func (in *inquiry) redirected() *cause {
 // redirectedFrom says where a redirect led, to which what was given was not sent.
 func (in *inquiry) redirectedFrom(hops []*http.Request, what string) *cause {
 	at := in.asked()
+	isPage := isLoginPage(in.resp, strings.ToLower(in.body))
 	switch {
-	case isLoginPath(at.Path) || strings.Contains(at.RawQuery, "SAMLRequest=") || isLoginPage(in.resp, strings.ToLower(in.body)):
-		return &cause{"redirected-to-login", likely, "The server has sent the request on to a login page, at another origin. So it did not accept what it was given, or looks only at its own session. The page is " + in.clean.url(at) + ", and " + what + ".",
+	case isPage || isLoginPath(at.Path) || strings.Contains(at.RawQuery, "SAMLRequest="):
+		sure := likely
+		if isPage {
+			sure = certain
+		}
+		return &cause{"redirected-to-login", sure, "The server has sent it on to a login page at another origin. So it did not accept what it was given, or looks only at its own session. The page is " + in.clean.url(at) + ", and " + what + ".",
 			"Get a token that the first server takes; do not send it to the page. Behind Cloudflare Access, that is a service token in the headers CF-Access-Client-Id and CF-Access-Client-Secret."}
 	case at.Scheme == "http" && in.url.Scheme == "https":
 		return &cause{"redirected-to-http", certain, "A redirect led from https to http, so no credentials went there. It led from " + in.clean.url(originURL(in.url)) + " to " + in.clean.url(at) + ", where everybody on the way could read them.",
-			"Ask the https URL of what it led to. Have the redirect repaired: behind a proxy that ends TLS, the server must be told that it is asked by https."}
+			"Ask the https URL of the place that it led to. Have the redirect repaired: behind a proxy that ends TLS, the server must be told that it is asked by https."}
 	}
 	return &cause{"redirected", certain, "A redirect led to another origin, so no credentials went there. It led from " + in.clean.url(originURL(in.url)) + " to " + in.clean.url(originURL(in.asked())) +
 		", and " + what + ": otherwise any server could collect credentials by redirecting.",

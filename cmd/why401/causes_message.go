@@ -29,6 +29,9 @@ func (in *inquiry) quoteMessage(c *cause) {
 		return
 	}
 	c.Text = "“" + in.clean.text(strings.TrimRight(text, "."), mostMessage) + "” is what the server says. " + c.Text
+	if strings.HasPrefix(c.Name, "forbidden") {
+		c.Fix = "See to what it says. " + c.Fix
+	}
 }
 
 // messageIn returns what the body says in a field for people; "" if there is none.

@@ -220,6 +220,8 @@ func (in *inquiry) excerpt() string {
 	text := in.body
 	if strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
 		text = withoutTags(text)
+	} else if strings.HasPrefix(text, "<") {
+		text = strings.ReplaceAll(text, "><", "> <") // XML, which would not fit into a line
 	}
 	return in.clean.text(strings.Join(strings.Fields(text), " "), 300)
 }

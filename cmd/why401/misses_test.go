@@ -80,11 +80,26 @@ func TestMisses(t *testing.T) {
 		{"token-control", []string{"-token-env", "CONTROL"}, home, always(says(401, "WWW-Authenticate: Bearer")), 3},
 		{"token-scheme", []string{"-token-env", "SCHEME"}, home, always(says(401, "WWW-Authenticate: Bearer")), 3},
 		{"token-for-token", withToken, home, always(says(401, "WWW-Authenticate: Token")), 1},
+		{"forbidden-not-sent", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, always(says(403, "X-You-Are-Authenticated-As: anonymous\nContent-Type: text/html\n\n<p>Authentication required</p>")), 1},
+		{"redirect-to-http", withToken, home, redirecting("http://api.example.com/elsewhere", says(404, "")), 0},
+		{"redirect-to-saml", withToken, home, redirecting("https://sso.example.com/adfs/ls/?SAMLRequest=abc", loginPage), 1},
+		{"jira-captcha", []string{"-u", "Aladdin", "-password-env", "PASSWORD", "-ahead"}, home, always(says(401, "X-Authentication-Denied-Reason: CAPTCHA_CHALLENGE; login-url=https://api.example.com/login.jsp\nWWW-Authenticate: OAuth realm=\"x\"")), 1},
+		{"key-of-another-kind", withToken, home, always(says(401, "WWW-Authenticate: Basic realm=\"x\"\nContent-Type: application/json\n\n"+`{"error":{"message":"Invalid API Key provided: tok-****"}}`)), 1},
+		{"registry-password", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home + "v2/", always(says(401, `WWW-Authenticate: Bearer realm="https://api.example.com/token",service="registry",scope="repository:cave/lamp:pull"`)), 1},
+		{"aws-signed", []string{"-H", "Authorization: AWS4-HMAC-SHA256 Credential=" + apiKey + "/20261121/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + token}, home,
+			always(says(403, "Content-Type: application/xml\n\n"+`<?xml version="1.0"?><Error><Code>SignatureDoesNotMatch</Code><Message>The request signature we calculated does not match the signature you provided.</Message><Region>us-east-1</Region><AWSAccessKeyId>`+apiKey+`</AWSAccessKeyId></Error>`)), 1},
+		{"account-locked", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, always(says(401, "WWW-Authenticate: Basic realm=\"cave\"\nContent-Type: application/json\n\n"+`{"error":"Account Aladdin is locked after 5 failed login attempts"}`)), 1},
+		{"message", withToken, home, always(says(403, "Content-Type: application/problem+json\n\n"+`{"title":"Forbidden","detail":"The header X-Tenant-Id is required for this door."}`)), 1},
+		{"kubernetes", withToken, home, always(says(403, "Content-Type: application/json\n\n"+`{"kind":"Status","message":"pods is forbidden: User \"system:serviceaccount:ci:deploy\" cannot list resource \"pods\" in API group \"\" in the namespace \"prod\"","code":403}`)), 1},
+		{"github-scope", withToken, home, always(says(404, "X-Accepted-Oauth-Scopes: repo\nX-Oauth-Scopes: read:org, gist\nContent-Type: application/json\n\n"+`{"message":"Not Found"}`)), 0},
+		{"api-error", withToken, home, always(says(200, "Content-Type: application/json\n\n"+`{"ok":false,"error":"missing_scope","needed":"chat:write"}`)), 1},
+		{"captive-portal", withToken, home, always(says(511, "Content-Type: text/html\n\n<a href=\"http://portal.example.com/\">Log in</a>")), 1},
 		{"password-control", []string{"-u", "Aladdin", "-password-env", "CONTROL"}, home, always(says(401, "WWW-Authenticate: Basic realm=\"cave\"")), 3},
 		{"basic-after-cookie", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, func(t *testing.T) http.Handler { return guarded(t, basic) }, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, map[string]http.Handler{api: c.server(t)})
+			server := c.server(t)
+			w := newWorld(t, map[string]http.Handler{api: server, "sso.example.com": server})
 			w.env = map[string]string{"LATIN": latin, "SPACE": "tok-3f9a1c 77e2", "BOM": "\ufeff" + token, "CONTROL": password + "\x01x", "SCHEME": "Token " + token}
 			w.golden(c.name, append(c.args, c.url), c.status, true)
 		})
@@ -142,6 +157,17 @@ func (w *world) golden(name string, args []string, status int, trust bool) {
 
 func always(h http.Handler) func(*testing.T) http.Handler {
 	return func(*testing.T) http.Handler { return h }
+}
+
+// redirecting is a server whose root leads elsewhere, where then answers.
+func redirecting(to string, then http.Handler) func(*testing.T) http.Handler {
+	return always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			http.Redirect(w, r, to, http.StatusFound)
+			return
+		}
+		then.ServeHTTP(w, r)
+	}))
 }
 
 // loginPage is what a website answers to who has no session.
