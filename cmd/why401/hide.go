@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/url"
 	"slices"
 	"strings"
@@ -135,5 +136,39 @@ func (c *cleaner) hideExchange(h hop) {
 	}
 	if u, err := h.req.URL.Parse(h.resp.Header.Get("Location")); err == nil {
 		c.hideURL(u)
+	}
+}
+
+// hideData adds what may be secret in a body to send: in JSON or a form, what is in fields that are named as secrets are.
+func (c *cleaner) hideData(data []byte) {
+	var v any
+	if json.Unmarshal(data, &v) == nil {
+		c.hideFields("", v)
+		return
+	}
+	if form, err := url.ParseQuery(string(data)); err == nil {
+		for name, values := range form {
+			for _, value := range values {
+				c.hideFields(name, value)
+			}
+		}
+	}
+}
+
+// hideFields adds the texts in v that are in a field named as secrets are.
+func (c *cleaner) hideFields(name string, v any) {
+	switch v := v.(type) {
+	case string:
+		if hasAny(strings.ToLower(name), "pass", "pwd", "secret", "token", "key", "assertion", "code", "credential") {
+			c.hide(v)
+		}
+	case []any:
+		for _, one := range v {
+			c.hideFields(name, one)
+		}
+	case map[string]any:
+		for name, one := range v {
+			c.hideFields(name, one)
+		}
 	}
 }

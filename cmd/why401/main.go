@@ -322,6 +322,7 @@ func (c *command) parse(ctx context.Context, args []string) (q question, out out
 		if q.data, err = os.ReadFile(dataFile); err != nil {
 			return q, out, usagef("-data: %v", err)
 		}
+		q.clean.hideData(q.data)
 	}
 	if q.method == "" {
 		q.method = http.MethodGet

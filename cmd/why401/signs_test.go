@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -71,4 +75,22 @@ func TestMessageInBody(t *testing.T) {
 		require.True(t, isCommonplace(text), text)
 	}
 	require.False(t, isCommonplace("The door is shut."))
+}
+
+// A password in the body that was sent is not printed when a server quotes it, as some do of what they cannot read.
+func TestBodyThatIsQuoted(t *testing.T) {
+	for _, data := range []string{`{"user":"Ali","login":{"password":"` + wrong + `"}}`, "user=Ali&client_secret=" + wrong} {
+		file := filepath.Join(t.TempDir(), "data")
+		require.NoError(t, os.WriteFile(file, []byte(data), 0o600))
+		w := newWorld(t, map[string]http.Handler{"api.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			w.WriteHeader(401)
+			fmt.Fprintf(w, "cannot read %s", body)
+		})})
+		out, status := w.run([]string{"-data", file, "https://api.example.com/"}, "", true)
+		require.Equal(t, 1, status, out)
+		require.Contains(t, out, "Ali")
+		noSecret(t, out)
+	}
 }
