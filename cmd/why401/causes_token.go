@@ -5,10 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
-
-	"github.com/authretry/authretry"
 )
 
 // mostSkew is how far clocks may differ before tokens and signatures are likely to suffer from it.
@@ -61,7 +57,7 @@ func (in *inquiry) wrongToken() *cause {
 	if !in.refused() || in.resp.StatusCode == http.StatusForbidden || !isToken || in.sentOther() {
 		return nil
 	}
-	if in.tokenTimes() != nil || in.serverSays() != nil || in.disguise != nil {
+	if in.mistyped() != nil || in.tokenTimes() != nil || in.serverSays() != nil || in.disguise != nil {
 		return nil // they know better
 	}
 	if byLogin {
@@ -76,32 +72,10 @@ func (in *inquiry) wrongToken() *cause {
 		"Get a new one, from an issuer that the server trusts. See whether that is accepted."}
 }
 
-// unsendable is for a token, or other credentials, that cannot be put into a header.
+// unsendable is for credentials that cannot be put into a header, where mistyped does not know why.
 func (in *inquiry) unsendable() *cause {
-	if in.err == nil || in.login.wanted || !in.is(authretry.ReasonNoCredentials, authretry.ReasonMisconfigured) {
+	if !in.isUnsendable() {
 		return nil
 	}
-	const isBad = " No credentials were sent."
-	if word, _, ok := strings.Cut(in.token, " "); ok {
-		if scheme, known := schemeNamed(word); known {
-			return &cause{"token-scheme", certain, "The token begins with the name of a scheme other than Bearer. The word is " + scheme.name + ", and a token has no space in it." + isBad,
-				"Give all of it as a header. For instance -H \"Authorization: $TOKEN\", which other users of the machine can read."}
-		}
-	}
-	for i, r := range []rune(in.token) {
-		what := ""
-		switch {
-		case unicode.IsSpace(r):
-			what = "a space or line break"
-		case r > unicode.MaxASCII:
-			what = "a character outside ASCII"
-		case !unicode.IsPrint(r):
-			what = "a control character"
-		default:
-			continue
-		}
-		return &cause{"token-character", certain, "The token has " + what + " in it, which no token has. " + fmt.Sprintf("It is the character number %d of %d (RFC 6750 §2.1).", i+1, utf8.RuneCountInString(in.token)) + isBad,
-			"Copy the token anew, all of it and nothing else."}
-	}
-	return &cause{"unsendable", certain, "The credentials cannot be sent as they are." + isBad, "See below what is wrong with them, and put that right."}
+	return &cause{"unsendable", certain, "The credentials cannot be sent as they are." + noneSent, "See below what is wrong with them, and put that right."}
 }

@@ -44,7 +44,7 @@ func (in *inquiry) fill(ctx context.Context) {
 	if in.rejected != nil {
 		r.Reason, r.Explanation = in.rejected.Reason.String(), clean.rejection(*in.rejected)
 	}
-	r.Causes, r.Notes = orEmpty(in.causes()), orEmpty(in.notes())
+	r.Causes, r.Notes = orEmpty(in.allCauses()), orEmpty(in.notes())
 }
 
 // settle decides on the outcome.
@@ -129,6 +129,9 @@ var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean
 	e := exchange{Method: printable(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Trial: h.trial, Credentials: clean.name(h.sent, 40), ProxyCredentials: h.proxy}
+	if _, alone := schemeNamed(h.req.Header.Get("Authorization")); alone {
+		e.Credentials = "empty " + e.Credentials
+	}
 	if h.connect {
 		e.URL = clean.host(h.req.Host)
 	}

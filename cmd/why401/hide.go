@@ -56,9 +56,10 @@ func (c *cleaner) hideHeader(value string) {
 		c.hide(strings.TrimSpace(rest))
 	}
 	if strings.EqualFold(scheme, "Basic") {
-		if plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(rest)); err == nil {
-			name, password, _ := strings.Cut(string(plain), ":")
+		if plain, _, ok := decodeBasic(strings.TrimSpace(rest)); ok {
+			name, password, _ := strings.Cut(plain, ":")
 			c.hideUser(name, password)
+			c.hideUser(name, strings.TrimSpace(password))
 		}
 	}
 	for part := range strings.FieldsFuncSeq(value, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(`,;&"'{}()<>[]`, r) }) {
@@ -88,6 +89,16 @@ func (c *cleaner) hideAWS(params string) {
 			c.hide(value)
 		}
 	}
+}
+
+// decodeBasic decodes what follows Basic: base64, or a kind of it that not every server reads, and then it is not exact.
+func decodeBasic(code string) (plain string, exact, ok bool) {
+	for i, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		if data, err := e.DecodeString(code); err == nil {
+			return string(data), i == 0, true
+		}
+	}
+	return "", false, false
 }
 
 // hideURL adds what may be secret in a URL: its userinfo, and the values of its query.

@@ -115,9 +115,12 @@ const unreadable = "unreadable"
 // kindOf returns the scheme of an Authorization header, if it looks like one.
 func kindOf(authorization string) string {
 	scheme, _, ok := strings.Cut(authorization, " ")
+	_, alone := schemeNamed(authorization)
 	switch {
 	case authorization == "":
 		return ""
+	case alone:
+		return authorization
 	case !ok || len(scheme) > 30:
 		return unreadable
 	}

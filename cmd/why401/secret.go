@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 )
 
 // secretFlags are the flags that say where the secrets are, by name.
@@ -54,7 +56,7 @@ func (c *command) readPassword(ctx context.Context, q *question, u *user, userFl
 	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(u.password) != u.password {
+	if strings.TrimSpace(u.password) != u.password && !strings.ContainsFunc(u.password, unicode.IsControl) {
 		q.tokenNotes = append(q.tokenNotes, cause{what + "-space", "", "The " + strings.ReplaceAll(what, "-", " ") + " begins or ends with a space, and was sent like that.",
 			"If the space got there by accident, remove it."})
 	}
@@ -69,7 +71,9 @@ func (c *command) readSecret(what string, f secretFlags) (string, error) {
 	case variable != "" && file != "":
 		return "", usagef("use either -%s-env or -%s-file", what, what)
 	case variable != "":
-		if secret := c.getenv(variable); secret != "" {
+		if secret := c.getenv(variable); what == "token" && isTokenAnswer(strings.TrimSpace(secret)) {
+			return "", wholeAnswer("-token-env: the variable")
+		} else if secret != "" {
 			return secret, nil
 		}
 		return "", usagef("-%s-env: the environment variable is empty or not set; the flag takes its name, not its value", what)
@@ -77,6 +81,9 @@ func (c *command) readSecret(what string, f secretFlags) (string, error) {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			return "", usagef("-%s-file: %v", what, err)
+		}
+		if what == "token" && isTokenAnswer(strings.TrimSpace(string(content))) {
+			return "", wholeAnswer("-token-file: the file")
 		}
 		line, _, _ := strings.Cut(string(content), "\n")
 		if line = strings.TrimSuffix(line, "\r"); line == "" {
@@ -87,31 +94,52 @@ func (c *command) readSecret(what string, f secretFlags) (string, error) {
 	return "", nil
 }
 
+// wholeAnswer is for JSON in place of a token. It is not sent: there may be a refresh token in it.
+func wholeAnswer(where string) error {
+	return usagef("%s has a whole JSON answer in it, and a token is the value of its access_token alone: a program that sends all of it is refused; to get the token out: jq -r .access_token", where)
+}
+
 // tidyToken removes what gets into tokens by copying them, and notes that it was there: a program that sends it
-// as it is gets a 401 for it.
+// as it is gets a 401 for it, also where this one has passed.
 func (q *question) tidyToken() {
 	if q.token == "" {
 		return
 	}
 	q.clean.hide(q.token)
 	tidy := strings.TrimSpace(q.token)
-	if whole, ok := strings.CutPrefix(tidy, "\ufeff"); ok {
-		tidy = strings.TrimSpace(whole)
-		q.tokenNotes = append(q.tokenNotes, cause{"token-bom", "", "The token begins with a byte order mark, as some editors put it into files. It was sent without.",
-			"If your program reads the token from the same file, save that as UTF-8 without BOM."})
+	note := func(name, text, fix string) {
+		if !slices.ContainsFunc(q.tokenNotes, func(c cause) bool { return c.Name == name }) {
+			q.tokenNotes = append(q.tokenNotes, cause{name, "", text, fix})
+		}
 	}
-	if unquoted := strings.Trim(tidy, `"'`); unquoted != tidy {
-		tidy = unquoted
-		q.tokenNotes = append(q.tokenNotes, cause{"token-quotes", "", "The token is in quotes. They are not part of it, so it was sent without them.",
-			"If your program reads the token from the same place, remove the quotes there."})
+	words := 0
+	for before := ""; before != tidy; {
+		before = tidy
+		if whole, ok := strings.CutPrefix(tidy, "\ufeff"); ok {
+			tidy = strings.TrimSpace(whole)
+			note("token-bom", "The token begins with a byte order mark, as some editors put it into files. It was sent without; a program that sends it is refused.",
+				"If your program reads the token from the same file, save that as UTF-8 without BOM.")
+		}
+		if isWithin(tidy, `"`, `"`) || isWithin(tidy, "'", "'") {
+			tidy = strings.TrimSpace(tidy[1 : len(tidy)-1])
+			note("token-quotes", "The token is in quotes. They are not part of it, so it was sent without them; a program that sends them is refused.",
+				"If your program reads the token from the same place, remove the quotes there.")
+		}
+		if word, rest, ok := strings.Cut(tidy, " "); ok && strings.EqualFold(strings.TrimSuffix(word, ":"), "Bearer") {
+			tidy = strings.TrimSpace(rest)
+			words++
+		}
 	}
-	if word, rest, ok := strings.Cut(tidy, " "); ok && strings.EqualFold(word, "Bearer") {
-		tidy = strings.TrimSpace(rest)
-		q.tokenNotes = append(q.tokenNotes, cause{"token-prefix", "", `The token begins with the word "Bearer". That is the scheme and not part of the token, so it was sent once only.`,
-			`If your program puts "Bearer" before what it reads from the same place, the server gets the word twice and refuses it: remove it there.`})
-	} else if tidy != q.token && len(q.tokenNotes) == 0 {
-		q.tokenNotes = append(q.tokenNotes, cause{"token-space", "", "There is white space before or after the token. It was sent without.",
-			"If your program reads the token from the same place, trim it there."})
+	switch {
+	case words > 1:
+		note("token-prefix", `The token begins with the word "Bearer", more than once. That is the scheme and not part of the token, so it was sent once only; a program that sends it more often is refused.`,
+			`Remove the words where the token comes from, and have the program put in one.`)
+	case words == 1:
+		note("token-prefix", `The token begins with the word "Bearer". That is the scheme and not part of the token, so it was sent once only.`,
+			`If your program puts "Bearer" before what it reads from the same place, the server gets the word twice and refuses it: remove it there.`)
+	case tidy != q.token && len(q.tokenNotes) == 0:
+		note("token-space", "There is white space before or after the token. It was sent without.",
+			"If your program reads the token from the same place, trim it there.")
 	}
 	q.token = tidy
 	q.clean.hide(tidy)
