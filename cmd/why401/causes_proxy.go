@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/authretry/authretry"
 )
@@ -15,12 +16,53 @@ func (in *inquiry) proxyRefused() *cause {
 		return &cause{"proxy", likely, "The status is 407, but no proxy is configured. Only a proxy may send it. Either there is one in between that does not show itself, or the server says 407 where it means 401.",
 			"Ask whoever runs the server or the network."}
 	}
-	if in.proxyUser.given {
-		return &cause{"proxy-password", likely, "The proxy does not accept the credentials. " + in.rejectedByProxy(),
+	sent := in.proxyUser.given
+	switch {
+	case len(in.report.Challenges) > 0 && in.has("Basic") == nil && in.has("Digest") == nil:
+		return in.proxyWantsOther()
+	case !sent && in.proxyURL().User != nil && in.has("Basic") == nil && len(in.report.Challenges) > 0:
+		return &cause{"proxy-digest", certain, "The proxy wants Digest, and what its URL has was sent as Basic. The server was not asked.",
+			"Give user name and password with -proxy-user. In a program, use authretry.NewProxyTransport, which has Digest."}
+	case !sent && in.proxyURL().User != nil:
+		return &cause{"proxy-password", certain, "The proxy refuses the user name and password in the proxy's URL. They come from HTTP_PROXY or HTTPS_PROXY, and were sent as Basic. The server was not asked.",
+			"Check both, and their percent-encoding. In a URL, @ is %40, : is %3A, / is %2F and % is %25. It is the user of the proxy, who need not be known to the server."}
+	case sent:
+		return &cause{"proxy-password", likely, "The proxy does not accept the credentials. User name or password is wrong, or the user may not use it.",
 			"Type the password of -proxy-user anew. It is the user of the proxy, who need not be known to the server, and the other way round."}
 	}
 	return &cause{"proxy", certain, "It is the proxy that refuses: it wants credentials of its own. The server was not asked, and its credentials do not help (RFC 9110 §15.5.8).",
 		"Give it some with -proxy-user. In a program, use authretry.NewProxyTransport; Basic goes to a proxy with an http:// URL only if its AllowPlaintext is set."}
+}
+
+// proxyWantsOther is for a proxy that takes neither Basic nor Digest.
+func (in *inquiry) proxyWantsOther() *cause {
+	sent := " Nothing was sent to it: a user name and a password are not enough."
+	switch {
+	case in.proxyUser.given:
+		sent = " The user name and password of -proxy-user were not sent to it."
+	case in.proxyURL().User != nil:
+		sent = " The user name and password in its URL were sent as Basic, which it does not take."
+	}
+	if in.has("Negotiate") == nil && in.has("NTLM") == nil {
+		return &cause{"proxy-scheme", certain, "The proxy wants other credentials than a user name and a password. It asks for " + in.asks() + "." + sent,
+			"Ask whoever runs the proxy for them. See below for what each challenge needs."}
+	}
+	return &cause{"proxy-windows", certain, "The proxy wants Kerberos or NTLM." + sent + " The server was not asked.",
+		"Run kinit, and try curl --proxy-negotiate -U : by the same proxy. In a program, use module negotiate, or ntlm where there is no Kerberos. Or have the proxy let in by address."}
+}
+
+// inProxyURL returns the kind of credentials that http.Transport has taken from the proxy's URL for a request, or a CONNECT.
+func (in *inquiry) inProxyURL(h hop) string {
+	if h.connect {
+		return kindOf(h.req.Header.Get("Proxy-Authorization"))
+	}
+	if in.proxies == nil || h.req.URL.Scheme != "http" {
+		return ""
+	}
+	if proxy, err := in.proxies(h.req); err != nil || proxy == nil || proxy.User == nil || !strings.HasPrefix(proxy.Scheme, "http") {
+		return ""
+	}
+	return "Basic"
 }
 
 // proxyURL returns the proxy for the URL that was asked last, or nil.
@@ -33,11 +75,4 @@ func (in *inquiry) proxyURL() *url.URL {
 		return nil
 	}
 	return proxy
-}
-
-func (in *inquiry) rejectedByProxy() string {
-	if in.has("Basic") != nil || in.has("Digest") != nil {
-		return "User name or password is wrong, or the user may not use it."
-	}
-	return "It asks for another kind of them: " + in.asks() + "."
 }

@@ -181,7 +181,7 @@ func slipInBasic(code string) *cause {
 func (in *inquiry) mistypedPassword() *cause {
 	last := strings.ToLower(in.last())
 	switch {
-	case in.proxyUser.given && in.resp != nil && in.resp.StatusCode == http.StatusProxyAuthRequired:
+	case in.proxyUser.given && in.resp != nil && in.resp.StatusCode == http.StatusProxyAuthRequired && (in.has("Basic") != nil || in.has("Digest") != nil):
 		return slipInPassword("proxy's password", in.proxyUser.password)
 	case !in.user.given || in.header.Get("Authorization") != "" || in.trials.latin1:
 		return nil

@@ -129,6 +129,9 @@ var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean
 	e := exchange{Method: printable(h.req.Method, 20), URL: clean.url(h.req.URL), Redirected: h.req.Response != nil, Trial: h.trial, Credentials: clean.name(h.sent, 40), ProxyCredentials: h.proxy}
+	if e.ProxyCredentials == "" {
+		e.ProxyCredentials = in.inProxyURL(h)
+	}
 	if _, alone := schemeNamed(h.req.Header.Get("Authorization")); alone {
 		e.Credentials = "empty " + e.Credentials
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -42,6 +43,7 @@ type world struct {
 	at     map[string]string // addresses of hosts that have a server of their own
 	plain  *httptest.Server
 	secure *httptest.Server
+	proxy  *url.URL // of the environment
 }
 
 func newWorld(t *testing.T, hosts map[string]http.Handler) *world {
@@ -89,6 +91,9 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 // run runs the command in the world.
 func (w *world) run(args []string, stdin string, trust bool) (out string, status int) {
 	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust}, ForceAttemptHTTP2: true}
+	if w.proxy != nil {
+		base.Proxy = http.ProxyURL(w.proxy)
+	}
 	w.t.Cleanup(base.CloseIdleConnections)
 	var stdout, stderr bytes.Buffer
 	c := command{

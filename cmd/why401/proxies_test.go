@@ -1,0 +1,68 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestProxyURL has a user name and a password in the proxy's URL, as the environment gives it. http.Transport sends them.
+func TestProxyURL(t *testing.T) {
+	for _, c := range []struct {
+		url, challenge, password, cause string
+		status                          int
+	}{
+		{"https://api.example.com/", `Basic realm="way out"`, wrong, "proxy-password", 1},
+		{"http://api.example.com/", `Basic realm="way out"`, wrong, "proxy-password", 1},
+		{"https://api.example.com/", `Digest realm="way out", nonce="5ccc", qop="auth"`, wrong, "proxy-digest", 1},
+		{"https://api.example.com/", `Negotiate`, wrong, "proxy-windows", 1},
+		{"https://api.example.com/", "", password, "", 0},
+	} {
+		t.Run(c.url+" "+c.challenge, func(t *testing.T) {
+			w := newWorld(t, map[string]http.Handler{"api.example.com": says(200, "")})
+			w.hosts["proxy.example.com"] = says(407, "Proxy-Authenticate: "+c.challenge)
+			if c.challenge == "" {
+				w.hosts["proxy.example.com"] = w.tunnels("Porter", password)
+			}
+			w.proxy = &url.URL{Scheme: "http", Host: "proxy.example.com:3128", User: url.UserPassword("Porter", c.password)}
+			w.env = map[string]string{"HTTP_PROXY": w.proxy.String()}
+			out, status := w.run([]string{c.url}, "", true)
+			require.Equal(t, c.status, status, out)
+			require.Contains(t, out, "with Basic credentials")
+			noSecret(t, out)
+			if c.cause != "" {
+				first, _ := w.cause(c.url)
+				require.Equal(t, c.cause, first.Name, out)
+				require.Equal(t, certain, first.Sure)
+			}
+			if strings.HasPrefix(c.challenge, "Basic") && c.url[:5] == "https" {
+				golden(t, "proxy-url.txt", out)
+			}
+		})
+	}
+}
+
+// TestProxyWantsKerberos gives a user name and a password to proxies that do not take any. They are not sent.
+func TestProxyWantsKerberos(t *testing.T) {
+	for challenge, want := range map[string]string{
+		"Negotiate": "proxy-windows", "NTLM": "proxy-windows", "Negotiate\nProxy-Authenticate: NTLM": "proxy-windows", "Bearer": "proxy-scheme",
+		"Negotiate\nProxy-Authenticate: Basic realm=\"way out\"": "proxy-password",
+	} {
+		for _, url := range []string{"https://api.example.com/", "http://api.example.com/"} {
+			var got []string
+			w := newWorld(t, map[string]http.Handler{"proxy.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got = append(got, r.Header.Get("Proxy-Authorization"))
+				says(407, "Proxy-Authenticate: "+challenge)(w, r)
+			})})
+			first, out := w.cause("-proxy", "http://proxy.example.com:3128", "-proxy-user", "Porter", "-proxy-password-env", "WRONG", "-allow-plaintext", url)
+			require.Equal(t, want, first.Name, out)
+			if want != "proxy-password" {
+				require.Equal(t, certain, first.Sure)
+				require.Empty(t, strings.Join(got, ""))
+			}
+		}
+	}
+}
