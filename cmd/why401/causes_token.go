@@ -12,7 +12,7 @@ const mostSkew = time.Minute
 
 func (in *inquiry) tokenTimes() *cause {
 	c := decodeJWT(in.sentToken())
-	if !in.refused() || c == nil {
+	if !in.refused() || c == nil || in.clocks() != nil {
 		return nil
 	}
 	now := in.now
@@ -20,11 +20,11 @@ func (in *inquiry) tokenTimes() *cause {
 		now = date // the server's clock decides
 	}
 	switch {
-	case c.Expires != nil && at(c.Expires).Before(now):
+	case isPast(c.Expires, now):
 		t := at(c.Expires)
 		return &cause{"token-expired", certain, fmt.Sprintf("The token has expired. It is a JWT, and its exp says %s, which is %s ago by the server's clock.", t.Format(time.DateTime+" MST"), about(now.Sub(t))),
 			"Get a new token. In a program, give authretry.Bearer a TokenSource with a RefreshGrant or ClientCredentialsGrant: it refreshes in time."}
-	case c.NotBefore != nil && at(c.NotBefore).After(now):
+	case isFuture(c.NotBefore, now):
 		t := at(c.NotBefore)
 		return &cause{"token-not-yet-valid", certain, fmt.Sprintf("The token is not valid yet. It is a JWT, and its nbf says %s, which is %s from now by the server's clock.", t.Format(time.DateTime+" MST"), about(t.Sub(now))),
 			"Wait, or correct the clock of whoever issued it."}
@@ -34,12 +34,6 @@ func (in *inquiry) tokenTimes() *cause {
 
 // about returns a duration as a person would say it.
 func about(d time.Duration) string {
-	number := func(n int, unit string) string {
-		if n == 1 {
-			return "1 " + unit
-		}
-		return fmt.Sprintf("%d %ss", n, unit)
-	}
 	switch {
 	case d < 2*time.Minute:
 		return number(int(d.Seconds()), "second")
@@ -51,13 +45,21 @@ func about(d time.Duration) string {
 	return number(int(d.Hours()/24), "day")
 }
 
+// number returns a count with its unit.
+func number(n int, unit string) string {
+	if n == 1 {
+		return "1 " + unit
+	}
+	return fmt.Sprintf("%d %ss", n, unit)
+}
+
 func (in *inquiry) wrongToken() *cause {
 	byLogin := in.trial != nil && in.header.Get("Authorization") == ""
 	isToken := strings.EqualFold(in.last(), "Bearer") || byLogin && strings.EqualFold(in.last(), "DPoP")
 	if !in.refused() || in.resp.StatusCode == http.StatusForbidden || !isToken || in.sentOther() {
 		return nil
 	}
-	if in.mistyped() != nil || in.tokenTimes() != nil || in.serverSays() != nil || in.disguise != nil {
+	if in.isUnfit() || in.tokenTimes() != nil || in.serverSays() != nil || in.disguise != nil {
 		return nil // they know better
 	}
 	if byLogin {

@@ -24,15 +24,20 @@ type jwt struct {
 	Scope     any      `json:"scope"` // a string, with spaces (RFC 8693 §4.2)
 	Scp       any      `json:"scp"`   // the same, of Microsoft and Okta
 	ClientID  any      `json:"client_id"`
-	Confirms  *struct {
+	Kind      any      `json:"typ"` // "ID", "Refresh", "Offline" or "Bearer", of Keycloak
+
+	AccessTokenHash any `json:"at_hash"` // of an ID token (OpenID Connect Core §3.1.3.6)
+	CodeHash        any `json:"c_hash"`
+
+	Confirms *struct {
 		Thumbprint  string `json:"jkt"`      // of the key that it is bound to (RFC 9449 §6.1)
 		Certificate string `json:"x5t#S256"` // or of the certificate (RFC 8705 §3.1)
 	} `json:"cnf"`
 
-	Method    string `json:"htm"` // of a proof
+	Nonce     string `json:"nonce"` // of a proof, or an ID token
+	Method    string `json:"htm"`   // of a proof
 	URL       string `json:"htu"`
 	TokenHash string `json:"ath"`
-	Nonce     string `json:"nonce"`
 }
 
 // maxJWT is how long a token may be that is looked into.

@@ -118,7 +118,7 @@ func (w *world) getenv(name string) string {
 // newJWT makes a token. Nobody verifies it, so anything will do for a signature.
 func newJWT(claims string) string {
 	e := base64.RawURLEncoding
-	return e.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + e.EncodeToString([]byte(claims)) + "." + e.EncodeToString([]byte("signature-of-the-test-itself"))
+	return e.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + e.EncodeToString([]byte(claims)) + "." + e.EncodeToString([]byte("the-signature-of-the-test-itself"))
 }
 
 var (
