@@ -60,6 +60,8 @@ type attempt struct {
 	hops        []hop
 	err         error
 	certificate *tls.CertificateRequestInfo // what the server said when it asked for a client certificate; nil if it did not
+	stage       stage                       // how far the last request came
+	slow        bool                        // a body was not read to its end, since that took too long
 }
 
 // A manner is how the question is asked. The zero value is that of an ordinary program.
@@ -121,6 +123,7 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 		at.resp.Body.Close()
 	}
 	at.hops, at.certificate = recorder.done()
+	at.stage, at.slow = recorder.progress()
 	return at
 }
 

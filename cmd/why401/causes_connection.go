@@ -52,6 +52,11 @@ func (in *inquiry) noAnswer() *cause {
 			"Check the proxy's host and port (-proxy, HTTP_PROXY, HTTPS_PROXY). Or go without one: set NO_PROXY for the host."}
 	case errors.As(err, &dns):
 		return &cause{"dns", certain, "The host's name is not known to the DNS that was asked. The name is " + host + ".", "Check the spelling, and whether it is seen from here (VPN?)."}
+	case isTimeout(err) && in.stage == handshaking:
+		return &cause{"tls-silent", certain, "The port accepts connections, and says nothing to TLS. Perhaps it speaks plain http, or something else; nothing has been asked yet, and no credentials were sent.",
+			"Try http:// with this port, or the port that has TLS (443 usually). If it is that one, whatever is between may hold TLS up: firewalls, VPN, MTU."}
+	case isTimeout(err) && in.stage == waiting:
+		return &cause{"slow", certain, "The server took the request, and did not answer in time.", "Give it longer with -timeout. If it stays like this, look into the server's log."}
 	case isTimeout(err):
 		return &cause{"timeout", certain, "There was no answer in time.", "Check host, port, firewalls, and whether a proxy is needed. Or give it longer with -timeout."}
 	case errors.Is(err, errTooManyRedirects):
@@ -63,6 +68,13 @@ func (in *inquiry) noAnswer() *cause {
 		return nil // brokenHTTP2 says so
 	case errors.As(err, &op) && op.Op == "dial":
 		return &cause{"connection", certain, "Nothing accepts connections at this host and port. They are " + net.JoinHostPort(host, port) + ".", "Check host and port, and whether the server runs."}
+	}
+	switch text := in.err.Error(); {
+	case hasAny(text, "malformed HTTP "):
+		return &cause{"no-http", certain, "What answers at this host and port does not speak HTTP/1.1.", "Check host and port. It may be another service, or HTTP/2 without TLS."}
+	case hasAny(text, "malformed MIME header", "bad Content-Length", "invalid Content-Length", "unsupported transfer encoding", "too many transfer encodings"):
+		return &cause{"malformed-answer", certain, "The header of the server's answer is malformed, so clients drop it. It has a character that no header may have, or a length that is none (RFC 9110 §5.5, RFC 9112 §6).",
+			"Have the server repaired. What it sends shows with curl -i, or openssl s_client."}
 	}
 	return &cause{"broken", certain, "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
 }

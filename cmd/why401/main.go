@@ -82,7 +82,7 @@
 //	reason?       authretry's Reason in words, such as "credentials refused"
 //	explanation?  what authretry.Explain says
 //	error?        why there is no answer
-//	body?         the beginning of the last response's body
+//	body?         the beginning of the last response's body, as far as it comes within 3 seconds
 //	login?        of -login: resource, issuers, scopes, bound?, issuer? (that was asked), browser?, device?, registers?, tried?
 //	causes        the causes, the likeliest first: name (stable), sure ("certain", "likely" or "possible"), text, fix?
 //	notes         what else was noticed: name (stable), text, fix?

@@ -1,5 +1,7 @@
 package main
 
+import "fmt"
+
 // notes says what else was noticed.
 func (in *inquiry) notes() []cause {
 	list := append([]cause(nil), in.tokenNotes...)
@@ -29,6 +31,9 @@ func (in *inquiry) notes() []cause {
 	}
 	if in.report.Outcome == outcomePassed && in.resp != nil && in.resp.StatusCode < 300 && in.schemes != nil && in.last() == "" {
 		list = append(list, cause{"not-needed", "", "The server answered without credentials: none were asked for, and none were sent.", ""})
+	}
+	if in.slow {
+		list = append(list, cause{"slow-body", "", fmt.Sprintf("The answer's body did not end within %d seconds. It was read no further; streams are like that, and broken servers.", int(bodyTime.Seconds())), ""})
 	}
 	return list
 }

@@ -38,6 +38,8 @@ type recorder struct {
 	plain       *http.Request // the request that is on its way over plain http
 	proxy       string        // the kind of credentials that the next request, or CONNECT, has for the proxy
 	certificate *tls.CertificateRequestInfo
+	stage       stage // of the last request
+	slow        bool  // a body was not read to its end
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -46,7 +48,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		r.plain = req
 		r.mu.Unlock()
 	}
-	resp, err := r.base.RoundTrip(req)
+	resp, err := r.watch(req)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.plain = nil
@@ -101,6 +103,13 @@ func (r *recorder) CloseIdleConnections() {
 	if c, ok := r.base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
+}
+
+// progress returns how far the last request has come, and whether a body has taken too long.
+func (r *recorder) progress() (stage, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stage, r.slow
 }
 
 func (r *recorder) done() ([]hop, *tls.CertificateRequestInfo) {
