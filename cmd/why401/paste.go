@@ -22,6 +22,7 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", err)
 	}
+	clean.hideSent(string(text))
 	p := readPasted(string(text))
 	r := &report{Outcome: outcomeExplained, Exchanges: []exchange{}, Notes: []cause{}}
 	r.Challenges, r.Damage = clean.challenges(p.challenges, p.proxy)
@@ -29,6 +30,8 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 	r.Causes = orEmpty(p.causes(r, clean))
 	asks := len(p.challenges) > 0
 	switch {
+	case !asks && p.status == "" && p.noField:
+		return nil, errors.New("this is no header line: paste lines such as WWW-Authenticate: Bearer realm=\"x\", or all that curl -i prints; a body, or a map of headers as Python or Go print it, is not read")
 	case !asks && p.status == "":
 		return nil, errors.New("there is nothing to explain: give a URL, or a WWW-Authenticate header on standard input; see why401 -h")
 	case !asks && strings.HasPrefix(p.status, "401"):
@@ -52,23 +55,32 @@ type pasted struct {
 	challenges []string // the values of WWW-Authenticate or Proxy-Authenticate
 	proxy      bool     // they are a proxy's
 	body       string
+	noField    bool // there is a line that is neither a field nor a value
 }
 
 // causes finds the likely causes that show in a response alone.
 func (p *pasted) causes(r *report, clean *cleaner) []cause {
 	resp := &http.Response{Header: p.header, Request: &http.Request{URL: &url.URL{}}}
 	fmt.Sscan(p.status, &resp.StatusCode)
-	if resp.StatusCode == 0 && len(p.challenges) > 0 && !p.proxy {
+	switch {
+	case resp.StatusCode != 0 || len(p.challenges) == 0:
+	case p.proxy:
+		resp.StatusCode = http.StatusProxyAuthRequired
+	default:
 		resp.StatusCode = http.StatusUnauthorized
 	}
 	if len(p.challenges) > 0 {
 		resp.Header.Set(challengeHeader(resp), "") // what it says has been read
 	}
-	in := &inquiry{report: r, attempt: attempt{resp: resp, body: p.body}, question: question{clean: *clean}, words: strings.ToLower(p.body)}
+	in := &inquiry{report: r, attempt: attempt{resp: resp, body: p.body}, question: question{clean: *clean}, words: strings.ToLower(clean.redact(p.body))}
 	if resp.StatusCode >= 200 && !isRefusal(resp.StatusCode) {
 		in.isDisguised()
 	}
-	return in.find(in.insufficientScope, in.signs, in.disguised, in.serverSays, in.malformed, in.noChallenge)
+	list := in.find(in.insufficientScope, in.signs, in.disguised, in.serverSays, in.malformed, in.noChallenge)
+	if len(list) == 0 {
+		list = in.find(in.asksFor, in.forbids)
+	}
+	return list
 }
 
 // mostField is how long a field may be that goes on over several lines.
@@ -107,6 +119,8 @@ func readPasted(text string) *pasted {
 		case head && isField:
 			p.header.Add(name, strings.TrimSpace(value))
 			last = ""
+		case isNoField(strings.TrimSpace(line)):
+			p.noField, last = true, ""
 		default:
 			last = ""
 			if strings.TrimSpace(line) != "" {
