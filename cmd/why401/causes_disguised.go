@@ -8,7 +8,7 @@ import (
 
 // isDisguised reports whether the response is a refusal that does not look like one, and notes why.
 func (in *inquiry) isDisguised() bool {
-	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.grpc, in.graphQL, in.loginPage, in.badRequestSign, in.badRequestName} {
+	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.grpc, in.graphQL, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
 		if in.disguise = find(); in.disguise != nil {
 			return true
 		}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -14,7 +16,10 @@ import (
 func (in *inquiry) mistyped() *cause {
 	switch {
 	case in.lookedAt():
-		return in.slip()
+		if c := in.slip(); c != nil && (in.disguise == nil || in.disguise.Name != c.Name) {
+			return c
+		}
+		return nil
 	case in.isUnsendable():
 		c := in.slip()
 		if c != nil {
@@ -27,6 +32,7 @@ func (in *inquiry) mistyped() *cause {
 
 const noneSent = " No credentials were sent."
 
+// slip finds what is wrong with what was given, whatever came of it.
 func (in *inquiry) slip() *cause {
 	if value := in.header.Get("Authorization"); value != "" {
 		if c := slipInHeader(value); c != nil {
@@ -41,15 +47,43 @@ func (in *inquiry) slip() *cause {
 		}
 		return nil
 	}
+	if in.last() == "" && in.gaveKey() {
+		return in.slipInKey()
+	}
 	if in.token == "" || in.sentOther() || in.lookedAt() && !strings.EqualFold(in.last(), "Bearer") {
 		return nil
 	}
 	return slipInToken(in.token)
 }
 
+// slipInKey finds what is wrong with a key in a header given with -H.
+func (in *inquiry) slipInKey() *cause {
+	for _, name := range slices.Sorted(maps.Keys(in.header)) {
+		if !hasAny(strings.ToLower(name), "key", "token", "auth", "secret") {
+			continue
+		}
+		if c := slipInValue("key", in.header.Get(name)); c != nil {
+			c.Name = strings.Replace(c.Name, "token-", "key-", 1)
+			return c
+		}
+	}
+	return nil
+}
+
+// badRequestTyping is for a 400 to credentials that are mistyped.
+func (in *inquiry) badRequestTyping() *cause {
+	if in.resp.StatusCode != http.StatusBadRequest || !in.gave() {
+		return nil
+	}
+	if c := in.slip(); c != nil && c.Sure == certain {
+		return c
+	}
+	return nil
+}
+
 // lookedAt reports whether the server has refused credentials that it has seen, and not for what they allow.
 func (in *inquiry) lookedAt() bool {
-	return in.refused() && in.resp.StatusCode != http.StatusProxyAuthRequired && in.last() != "" && in.param("error") != "insufficient_scope"
+	return in.refused() && in.resp.StatusCode != http.StatusProxyAuthRequired && in.gave() && in.param("error") != "insufficient_scope"
 }
 
 // isUnsendable reports whether there was a challenge, and credentials that could not be sent.
@@ -102,28 +136,38 @@ func slipInToken(token string) *cause {
 	case spaced && known:
 		return &cause{"token-scheme", certain, "The token begins with the name of a scheme other than Bearer. The word is " + scheme.name + ", and a token has no space in it.",
 			"Give all of it as a header. For instance -H \"Authorization: $TOKEN\", which other users of the machine can read."}
-	case isTokenAnswer(token):
-		return &cause{"token-json", certain, "A whole JSON answer stands in place of the token.", "Send the value of its access_token alone. To get that out: jq -r .access_token"}
-	case isQuoted(token):
-		return &cause{"token-quotes", certain, "The token is in quotes, which are not part of it.", "Remove them where the token comes from. What reads .env files often leaves them, and jq does without -r."}
-	case isVariable(token):
-		return &cause{"token-variable", certain, "A variable's name stands in place of the token.",
-			"Write the header in double quotes, not in single ones. A shell puts in variables within double quotes only; in cmd.exe they are %NAME%, in PowerShell $env:NAME, and most configuration files have none."}
-	case isTemplate(token):
-		return &cause{"token-template", certain, "A template's placeholder stands in place of the token.", "Set the variable that it stands for, and have it filled in."}
-	case isWithin(token, "<", ">"):
-		return &cause{"token-brackets", certain, "The token is in angle brackets, which are not part of it.",
-			"Remove them. If they are those of some documentation, put your token in their place."}
-	case noValues[token]:
-		return &cause{"token-no-value", certain, "A word such as undefined or null stands in place of the token.", "See why the program that sends it has no token at that moment."}
-	case endsWithEscape(token):
-		return &cause{"token-escape", certain, `The token ends with an escaped line break, such as \n or %0A.`, "Trim the token before it is escaped, or where it is stored."}
-	case strings.HasSuffix(token, "...") || strings.HasSuffix(token, "…"):
-		return &cause{"token-dots", certain, "The token ends with dots: it was shortened for display.", "Copy it from where it is shown whole."}
-	case isOfDocumentation(token):
-		return &cause{"token-placeholder", likely, "The token looks like a placeholder of some documentation.", "Put your own token in its place."}
+	}
+	if c := slipInValue("token", token); c != nil {
+		return c
 	}
 	return oddCharacter(token)
+}
+
+// slipInValue finds what is wrong with a token or a key, whatever kind it is of.
+func slipInValue(what, value string) *cause {
+	switch {
+	case isTokenAnswer(value):
+		return &cause{"token-json", certain, "A whole JSON answer stands in place of the " + what + ".", "Send the value of its access_token alone. To get that out: jq -r .access_token"}
+	case isQuoted(value):
+		return &cause{"token-quotes", certain, "The " + what + " is in quotes, which are not part of it.", "Remove them where it comes from. What reads .env files often leaves them, and jq does without -r."}
+	case isVariable(value):
+		return &cause{"token-variable", certain, "A variable's name stands in place of the " + what + ".",
+			"Write the header in double quotes, not in single ones. A shell puts in variables within double quotes only; in cmd.exe they are %NAME%, in PowerShell $env:NAME, and most configuration files have none."}
+	case isTemplate(value):
+		return &cause{"token-template", certain, "A template's placeholder stands in place of the " + what + ".", "Set the variable that it stands for, and have it filled in."}
+	case isWithin(value, "<", ">"):
+		return &cause{"token-brackets", certain, "The " + what + " is in angle brackets, which are not part of it.",
+			"Remove them. If they are those of some documentation, put your own in their place."}
+	case noValues[value]:
+		return &cause{"token-no-value", certain, "A word such as undefined or null stands in place of the " + what + ".", "See why the program that sends it has none at that moment."}
+	case endsWithEscape(value):
+		return &cause{"token-escape", certain, `The ` + what + ` ends with an escaped line break, such as \n or %0A.`, "Trim it before it is escaped, or where it is stored."}
+	case strings.HasSuffix(value, "...") || strings.HasSuffix(value, "…"):
+		return &cause{"token-dots", certain, "The " + what + " ends with dots: it was shortened for display.", "Copy it from where it is shown whole."}
+	case isOfDocumentation(value):
+		return &cause{"token-placeholder", likely, "The " + what + " looks like a placeholder of some documentation.", "Put your own in its place."}
+	}
+	return nil
 }
 
 // oddCharacter is for a character that no token has (RFC 6750 §2.1).

@@ -106,6 +106,18 @@ func TestTypingErrors(t *testing.T) {
 	}
 }
 
+// TestTypingErrorsWith400 has servers that do not answer 401 to what they cannot read.
+func TestTypingErrorsWith400(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": says(400, "Content-Type: text/plain\n\nbad request")})
+	for value, want := range map[string]string{"Basic Aladdin:" + password: "basic-not-base64", "Bearer Bearer " + token: "token-prefix-twice"} {
+		first, out := w.cause("-H", "Authorization: "+value, "https://api.example.com/")
+		require.Equal(t, want, first.Name, out)
+		require.Equal(t, 1, strings.Count(out, "(certain)"), out)
+	}
+	out, status := w.run([]string{"-token-env", "TOKEN", "https://api.example.com/"}, "", true)
+	require.Equal(t, exitPassed, status, out)
+}
+
 // TestTokenAsProgramsHaveIt reads tokens that a program would send otherwise.
 func TestTokenAsProgramsHaveIt(t *testing.T) {
 	for _, c := range []struct {
@@ -181,11 +193,19 @@ func TestHeaderNames(t *testing.T) {
 		"X-Api-Key: " + apiKey:            "wrong-key",
 		"X-Auth: " + apiKey:               "wrong-key",
 		"Cookie: sid=" + cookie:           "wrong-key",
+		"X-Debug: true":                   "wrong-key",
 	} {
 		w := newWorld(t, map[string]http.Handler{"api.example.com": echoing(`WWW-Authenticate: Bearer realm="cave"`)})
 		first, out := w.cause("-H", header, "https://api.example.com/")
 		require.Equal(t, want, first.Name, out)
 		require.Equal(t, likely, first.Sure, out)
+	}
+	for value, want := range map[string]string{"$KEY": "key-variable", `"` + apiKey + `"`: "key-quotes", "{{key}}": "key-template", "undefined": "key-no-value"} {
+		for _, status := range []int{400, 401, 403} {
+			w := newWorld(t, map[string]http.Handler{"api.example.com": says(status, "Server: x")})
+			first, out := w.cause("-H", "X-Api-Key: "+value, "https://api.example.com/")
+			require.Equal(t, want, first.Name, out)
+		}
 	}
 	w := newWorld(t, map[string]http.Handler{"api.example.com": echoing("")})
 	_, out := w.cause("-H", "api_key: "+apiKey, "https://api.example.com/")
