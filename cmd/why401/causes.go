@@ -13,12 +13,12 @@ import (
 // finders: what is known of the exchange, then what the server says, then what usually is the matter.
 func (in *inquiry) causes() []cause {
 	list := in.find(
-		in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT,
+		in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT, in.misnamed,
 		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
 		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
 		in.forbidden, in.noneGiven, in.unlessMistyped(in.wrongScheme), in.malformed,
-		in.shouldBe403, in.notASCII, in.headerLost, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.misnamed, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.tooMany, in.underscored,
+		in.shouldBe403, in.notASCII, in.headerLost, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.tooMany, in.underscored,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
 	if len(list) > 0 {

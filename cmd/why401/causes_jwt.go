@@ -16,7 +16,7 @@ const leeway = 2 * time.Second
 func (in *inquiry) clocks() *cause {
 	c := decodeJWT(in.sentToken())
 	date, ok := in.date()
-	if !in.refused() || c == nil || !ok || in.skew().Abs() < leeway {
+	if !in.lookedAt() || c == nil || !ok || in.skew().Abs() < leeway {
 		return nil
 	}
 	disagree := ""
@@ -71,7 +71,7 @@ func (in *inquiry) wrongJWT() *cause {
 	}
 	t := decodeJWT(token)
 	if t == nil {
-		return nil
+		return oddClaims(token)
 	}
 	if c := t.unfit(); c != nil {
 		return c
@@ -130,6 +130,8 @@ func cutJWT(token string) *cause {
 	switch {
 	case !strings.HasPrefix(token, "eyJ") || len(token) > maxJWT: // {" in base64
 		return nil
+	case strings.Contains(token, "~"): // with disclosures (RFC 9901 §4)
+		return nil
 	case rest == "" && (err != nil || json.Unmarshal(data, &header) != nil || header.Algorithm == ""):
 		return nil // it may be something else that is JSON in base64
 	}
@@ -142,12 +144,37 @@ func cutJWT(token string) *cause {
 		return &cause{"token-cut", certain, fmt.Sprintf("The token is a JWT of %s, and a JWT has 3 parts. So it is not whole, or more than one (RFC 7515 §7.1).", number(len(parts), "part")), fix}
 	case parts[2] == "" && !strings.EqualFold(header.Algorithm, "none"):
 		return &cause{"token-cut", certain, "The token is a JWT without its signature, which comes after the last dot.", fix}
-	case decodeJWT(token) == nil:
+	case !isJSON(parts[0]) || !isJSON(parts[1]):
 		return &cause{"token-damaged", certain, "The token looks like a JWT, and cannot be decoded.", fix + " Something has changed it on the way: a line break, another encoding, a character too few."}
 	}
 	signature, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[2], "="))
 	if size := signatureSizes[header.Algorithm]; err != nil || size > 0 && len(signature) != size {
 		return &cause{"token-cut", certain, "The token is a JWT whose signature is not whole.", fix}
+	}
+	return nil
+}
+
+// isJSON reports whether a part of a JWT can be decoded.
+func isJSON(part string) bool {
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(part, "="))
+	return err == nil && json.Valid(data)
+}
+
+// oddClaims is for a JWT whose times are no numbers.
+func oddClaims(token string) *cause {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 || len(token) > maxJWT {
+		return nil
+	}
+	var claims map[string]any
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil || json.Unmarshal(data, &claims) != nil {
+		return nil
+	}
+	for _, name := range []string{"exp", "nbf", "iat"} {
+		if _, isNumber := claims[name].(float64); claims[name] != nil && !isNumber {
+			return &cause{"token-claim-type", likely, "The token's " + name + " is not a number, as it must be (RFC 7519 §2).", "Have whoever issues it write the seconds since 1970, as a number."}
+		}
 	}
 	return nil
 }

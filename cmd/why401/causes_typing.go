@@ -133,7 +133,9 @@ func slipInToken(token string) *cause {
 	case spaced && strings.EqualFold(first, "Bearer"):
 		return &cause{"token-prefix-twice", certain, "The word Bearer is there twice, and the second is not part of the token.",
 			"Remove it where the token comes from, or where the header is made. One of the two puts it there already."}
-	case spaced && known:
+	case known && !spaced:
+		return &cause{"token-empty", certain, "The name of a scheme stands in place of the token. Nothing is after it.", "See where the token should come from. Probably a variable is empty, or has another name."}
+	case known:
 		return &cause{"token-scheme", certain, "The token begins with the name of a scheme other than Bearer. The word is " + scheme.name + ", and a token has no space in it.",
 			"Give all of it as a header. For instance -H \"Authorization: $TOKEN\", which other users of the machine can read."}
 	}

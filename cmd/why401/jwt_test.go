@@ -44,6 +44,9 @@ func TestUnfitJWT(t *testing.T) {
 		"half a signature":        {whole[:len(whole)-10], "token-cut", certain},
 		"six parts":               {whole + "." + whole, "token-cut", certain},
 		"claims are not whole":    {parts[0] + "." + parts[1][3:] + "." + parts[2], "token-damaged", certain},
+		"exp in a string":         {newJWT(`{"exp":"1790000000"}`), "token-claim-type", likely},
+		"a claim of another type": {claims(`,"nonce":1`), "wrong-token", likely},
+		"disclosures":             {whole + "~x~", "wrong-token", likely},
 		"encrypted":               {parts[0] + ".a.b.c.d", "wrong-token", likely},
 		"no JWT":                  {"eyJhIjoxfQ", "wrong-token", likely},
 	} {

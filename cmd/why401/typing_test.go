@@ -130,6 +130,7 @@ func TestTokenAsProgramsHaveIt(t *testing.T) {
 		{token + `\n`, "token-escape", ""},
 		{token + "%0A", "token-escape", ""},
 		{"Basic " + token, "token-scheme", ""},
+		{"Bearer ", "token-empty", ""},
 		{`"` + token + `"`, "wrong-token", "token-quotes"},
 		{`Bearer "` + token + `"`, "wrong-token", "token-quotes"},
 		{"Bearer Bearer " + token, "wrong-token", "more than once"},
