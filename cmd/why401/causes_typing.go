@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -149,7 +150,7 @@ func slipInToken(token string) *cause {
 func slipInValue(what, value string) *cause {
 	switch {
 	case isTokenAnswer(value):
-		return &cause{"token-json", certain, "A whole JSON answer stands in place of the " + what + ".", "Send the value of its access_token alone. To get that out: jq -r .access_token"}
+		return &cause{"token-json", certain, "A whole JSON document stands in place of the " + what + ".", "Send what is in it alone, usually as access_token. To get that out: jq -r .access_token"}
 	case isQuoted(value):
 		return &cause{"token-quotes", certain, "The " + what + " is in quotes, which are not part of it.", "Remove them where it comes from. What reads .env files often leaves them, and jq does without -r."}
 	case isVariable(value):
@@ -172,10 +173,10 @@ func slipInValue(what, value string) *cause {
 	return nil
 }
 
-// oddCharacter is for a character that no token has (RFC 6750 §2.1).
+// oddCharacter is for a character that no token has (RFC 6750 §2.1), or hardly one: some servers make tokens of others than that allows.
 func oddCharacter(token string) *cause {
 	for i, r := range []rune(token) {
-		what := ""
+		what, sure, rare := "", certain, " in it, which no token has. "
 		switch {
 		case unicode.IsSpace(r):
 			what = "a space or line break"
@@ -183,10 +184,14 @@ func oddCharacter(token string) *cause {
 			what = "a character outside ASCII"
 		case !unicode.IsPrint(r):
 			what = "a control character"
+		case r == '"' || r == '\'' || r == '`':
+			what = "a quotation mark"
+		case strings.ContainsRune(`,;<>(){}[]\`, r):
+			what, sure, rare = "a bracket, comma or backslash", likely, ", as few have. "
 		default:
 			continue
 		}
-		return &cause{"token-character", certain, "The token has " + what + " in it, which no token has. " + fmt.Sprintf("It is the character number %d of %d (RFC 6750 §2.1).", i+1, utf8.RuneCountInString(token)),
+		return &cause{"token-character", sure, "The token has " + what + rare + fmt.Sprintf("It is the character number %d of %d (RFC 6750 §2.1).", i+1, utf8.RuneCountInString(token)),
 			"Copy the token anew, all of it and nothing else."}
 	}
 	return nil
@@ -332,7 +337,7 @@ func isOfDocumentation(s string) bool {
 	return strings.HasPrefix(s, "your_") || strings.HasPrefix(s, "your-") || s == "token" || s == "access_token" || len(s) > 2 && strings.Trim(s, "x") == ""
 }
 
-// isTokenAnswer reports whether s begins as a token endpoint's answer does (RFC 6749 §5.1).
+// isTokenAnswer reports whether s is JSON, or begins as a token endpoint's answer does (RFC 6749 §5.1).
 func isTokenAnswer(s string) bool {
-	return strings.HasPrefix(s, "{") && strings.Contains(s, `access_token"`)
+	return strings.HasPrefix(s, "{") && (strings.Contains(s, `access_token"`) || json.Valid([]byte(s)))
 }

@@ -94,9 +94,9 @@ func (c *command) readSecret(what string, f secretFlags) (string, error) {
 	return "", nil
 }
 
-// wholeAnswer is for JSON in place of a token. It is not sent: there may be a refresh token in it.
+// wholeAnswer is for JSON in place of a token. It is not sent: there may be a refresh token or a key in it.
 func wholeAnswer(where string) error {
-	return usagef("%s has a whole JSON answer in it, and a token is the value of its access_token alone: a program that sends all of it is refused; to get the token out: jq -r .access_token", where)
+	return usagef("%s has a whole JSON document in it, and a token is a value of that alone, usually of access_token: a program that sends all of it is refused; to get the token out: jq -r .access_token", where)
 }
 
 // tidyToken removes what gets into tokens by copying them, and notes that it was there: a program that sends it
