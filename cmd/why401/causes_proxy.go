@@ -65,6 +65,19 @@ func (in *inquiry) inProxyURL(h hop) string {
 	return "Basic"
 }
 
+// readProxy hides what may be secret in a proxy's URL from the environment, since errors of http.Transport may quote it, and notes if
+// that does not find the proxy in it.
+func (q *question) readProxy(variable, raw string) {
+	q.clean.hide(userinfoOf(raw)...)
+	switch u, err := url.Parse(raw); {
+	case err == nil:
+		q.clean.hideURL(u)
+	case strings.Contains(raw, "://"): // without, http.ProxyFromEnvironment puts http:// before it
+		q.tokenNotes = append(q.tokenNotes, cause{"proxy-url", "", variable + " is no URL that can be read, so Go programs do not find that proxy, and this one did not.",
+			"If it has a user name and a password, write them in percent-encoding. In a URL, @ is %40, : is %3A, / is %2F, # is %23 and % is %25."})
+	}
+}
+
 // proxyURL returns the proxy for the URL that was asked last, or nil.
 func (in *inquiry) proxyURL() *url.URL {
 	if in.proxies == nil {

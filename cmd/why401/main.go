@@ -263,10 +263,7 @@ Exit status: 0 not refused, 1 refused, 2 wrong usage, 3 no answer.
 func (c *command) parse(ctx context.Context, args []string) (q question, out output, err error) {
 	q = question{header: http.Header{}}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
-		q.clean.hide(userinfoOf(c.getenv(name))...) // errors of http.Transport may quote it
-		if u, err := url.Parse(c.getenv(name)); err == nil {
-			q.clean.hideURL(u)
-		}
+		q.readProxy(name, c.getenv(name))
 	}
 	var rawProxy, dataFile string
 	secrets := newSecretFlags()

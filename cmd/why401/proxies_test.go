@@ -66,3 +66,19 @@ func TestProxyWantsKerberos(t *testing.T) {
 		}
 	}
 }
+
+// TestProxyURLThatCannotBeRead has a password in the proxy's URL that is not in percent-encoding, so that http.Transport does not use it.
+func TestProxyURLThatCannotBeRead(t *testing.T) {
+	for _, url := range []string{"http://Porter:" + password + "%zz@proxy.example.com:3128", "http://Porter:a/" + password + "@proxy.example.com:3128"} {
+		w := newWorld(t, map[string]http.Handler{"api.example.com": says(200, "")})
+		w.env = map[string]string{"HTTPS_PROXY": url}
+		out, status := w.run([]string{"https://api.example.com/"}, "", true)
+		require.Equal(t, exitPassed, status)
+		require.Contains(t, out, "HTTPS_PROXY is no URL that can be read")
+		noSecret(t, out)
+	}
+	w := newWorld(t, map[string]http.Handler{"api.example.com": says(200, "")})
+	w.env = map[string]string{"HTTPS_PROXY": "proxy.example.com:3128", "HTTP_PROXY": "10.0.0.1:3128"}
+	out, _ := w.run([]string{"https://api.example.com/"}, "", true)
+	require.NotContains(t, out, "no URL")
+}
