@@ -58,16 +58,17 @@ func isCredential(name string) bool {
 var ofMessages = map[string]bool{"Connection": true, "Content-Length": true, "Transfer-Encoding": true, "Upgrade": true, "Pragma": true, "Te": true,
 	"Http2-Settings": true, "Proxy-Connection": true, "Keep-Alive": true}
 
-// isNoField reports whether a line without a status line before it is neither a field nor the value of one: it is of a body, or of a map
-// of fields as Python or Go print it, or of what is sent.
+// isNoField reports whether a line is neither a field of a challenge nor the value of one: it is of a body, or of a map of fields as
+// Python or Go print it, or of what is sent, or another field.
 func isNoField(line string) bool {
-	for _, start := range []string{"{", "}", "[", "<", "'", `"`, "map[", "http.Header", "> ", ">", "* ", "Headers("} {
+	for _, start := range []string{"{", "}", "[", "<", "'", `"`, "map[", "http.Header", ">", "* ", "Headers("} {
 		if strings.HasPrefix(line, start) {
 			return true
 		}
 	}
-	name, _, isField := strings.Cut(line, ":")
-	return requestTarget(line) != "" || isField && isCredential(http.CanonicalHeaderKey(strings.TrimSpace(name)))
+	first, _, _ := strings.Cut(line, " ")
+	_, known := schemeNamed(first)
+	return requestTarget(line) != "" || strings.Contains(first, ":") || line != "" && !known && !strings.Contains(line, "=")
 }
 
 // asksFor is for a response that says no more than what it asks for.

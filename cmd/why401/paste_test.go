@@ -13,7 +13,8 @@ func TestPasteNoHeader(t *testing.T) {
 		`{"error":"invalid_token"}`, "{\n  \"error\": \"invalid_token\"\n}", `[{"error":"x"}]`,
 		`{'WWW-Authenticate': 'Bearer realm="x"', 'Content-Length': '0'}`,
 		`map[Content-Length:[0] Www-Authenticate:[Bearer realm="x"]]`, `http.Header{"Www-Authenticate":[]string{"Bearer"}}`,
-		"<html>401</html>", "GET /x HTTP/1.1\nAuthorization: Bearer " + token, "Authorization: Bearer " + token, "> GET / HTTP/1.1\n> Cookie: sid=" + cookie + "\n>",
+		"<html>401</html>", "401 Unauthorized", "Unauthorized", "error: invalid_token", "Content-Type: text/html; charset=utf-8\nServer: x",
+		"GET /x HTTP/1.1\nAuthorization: Bearer " + token, "Authorization: Bearer " + token, "> GET / HTTP/1.1\n> Cookie: sid=" + cookie + "\n>",
 	} {
 		out, status := newWorld(t, nil).run(nil, in, true)
 		require.Equal(t, exitFailed, status, out)
@@ -37,6 +38,8 @@ func TestPastedChallengeHasACause(t *testing.T) {
 		"Proxy-Authenticate: Negotiate":                        "It is a proxy that refuses",
 		"HTTP/1.1 403 Forbidden\nServer: x\n\n":                "The server forbids this",
 		"HTTP/1.1 401 No\n\n":                                  "The 401 does not say",
+		"Digest realm=\"cave\",\n  nonce=\"5ccc\"":             "The server asks for credentials",
+		"Sesame door=3":                                        "The server asks for credentials",
 		"WWW-Authenticate: \"==":                               "The server's challenge cannot be read",
 	} {
 		out, status := newWorld(t, nil).run(nil, in, true)
