@@ -35,7 +35,7 @@ const noneSent = " No credentials were sent."
 
 // slip finds what is wrong with what was given, whatever came of it.
 func (in *inquiry) slip() *cause {
-	if value := in.header.Get("Authorization"); value != "" {
+	if value := in.header.Get("Authorization"); value != "" && in.last() != "" {
 		if c := slipInHeader(value); c != nil {
 			return c
 		}
@@ -60,7 +60,7 @@ func (in *inquiry) slip() *cause {
 // slipInKey finds what is wrong with a key in a header given with -H.
 func (in *inquiry) slipInKey() *cause {
 	for _, name := range slices.Sorted(maps.Keys(in.header)) {
-		if !hasAny(strings.ToLower(name), "key", "token", "auth", "secret") {
+		if name == "Authorization" || !hasAny(strings.ToLower(name), "key", "token", "auth", "secret") {
 			continue
 		}
 		if c := slipInValue("key", in.header.Get(name)); c != nil {
