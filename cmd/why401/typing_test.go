@@ -4,12 +4,15 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
@@ -237,6 +240,7 @@ func TestEachRefusalHasACause(t *testing.T) {
 		}
 	}
 	w := newWorld(t, hosts)
+	every, n := thorough.Or(1, 5), 0
 	for _, args := range [][]string{
 		nil,
 		{"-u", "Aladdin", "-password-env", "PASSWORD"},
@@ -254,7 +258,11 @@ func TestEachRefusalHasACause(t *testing.T) {
 		{"-H", "Authorization: Negotiate " + token},
 		{"-H", "Authorization: " + token},
 	} {
-		for host, answer := range answers {
+		for _, host := range slices.Sorted(maps.Keys(answers)) {
+			answer := answers[host]
+			if n++; n%every != 0 {
+				continue
+			}
 			out, _ := w.run(append(args, "https://"+host+"/"), "", true)
 			noSecret(t, out)
 			lines := strings.SplitN(out, "\n", 4)
