@@ -12,9 +12,11 @@ import (
 	"net/url"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -433,4 +435,12 @@ func (r readCounter) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
 	*r.n += int64(n)
 	return n, err
+}
+
+// An exchange is allocated for each request. It fits a size class of the allocator (576 bytes), of which 8 are the allocator's own.
+func TestExchangeFitsItsSizeClass(t *testing.T) {
+	if strconv.IntSize < 64 {
+		t.Skip("words are smaller here")
+	}
+	require.LessOrEqual(t, unsafe.Sizeof(exchange{}), uintptr(576-8))
 }

@@ -32,7 +32,7 @@ type authenticator struct {
 // A starter is a Starter among the schemes.
 type starter struct {
 	Starter
-	scheme int // its index
+	scheme int32 // its index
 }
 
 // An answersForbidden is a Scheme that may answer a 403.
@@ -51,7 +51,7 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 			return fmt.Errorf("authretry: %s.Schemes[%d] is nil", name, i)
 		}
 		if s, ok := s.(Starter); ok {
-			a.starters = append(a.starters, starter{s, i})
+			a.starters = append(a.starters, starter{s, int32(i)})
 		}
 		if f, ok := s.(answersForbidden); ok {
 			a.forbidden = append(a.forbidden, f)
@@ -129,7 +129,7 @@ func (x *exchange) leave() {
 }
 
 // hasCallers reports whether the caller has set the header of a scheme, other than Authorization, and so has its own credentials.
-func (x *exchange) hasCallers(scheme int) bool {
+func (x *exchange) hasCallers(scheme int32) bool {
 	s, ok := x.schemes[scheme].(interface{ place() headerPlace })
 	return ok && x.side == originSide && isCallers(x.req.Header, s.place().header)
 }
@@ -139,7 +139,7 @@ func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin
 
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says: reusable secrets may not over
 // a network without TLS (RFC 6750 §5.3, RFC 7617 §4), unless AllowPlaintext is set.
-func (x *exchange) mayGo(scheme int) bool {
+func (x *exchange) mayGo(scheme int32) bool {
 	if x.allowPlaintext || x.origin.scheme == "https" {
 		return true
 	}
@@ -165,7 +165,8 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 	defer x.waitedSince(x.now())
 	u := &unanswered{}
 	own := false
-	for i, s := range x.schemes {
+	for n, s := range x.schemes {
+		i := int32(n)
 		for c := range challenges {
 			if !equalFoldASCII(challenges[c].Scheme, s.Name()) {
 				continue
@@ -197,7 +198,7 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 
 // ask asks a Scheme for its answer to a challenge. It returns neither a Session nor an error if there is none, and why is
 // noted in u.
-func (x *exchange) ask(u *unanswered, scheme int, c *Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
+func (x *exchange) ask(u *unanswered, scheme int32, c *Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
 	l := lease{scheme: scheme, realm: refused.realm}
 	isSender := refused.Session != nil && refused.scheme == scheme
 	l.started = isSender && refused.started

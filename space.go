@@ -73,7 +73,7 @@ type originSpaces struct {
 // A protectionSpace is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are the
 // paths that were challenged, as they are and up to the last slash: in one folder there can be two spaces.
 type protectionSpace struct {
-	scheme int // index in Transport.Schemes
+	scheme int32 // index in Transport.Schemes
 	realm  string
 	scopes map[string]struct{}
 	latest held   // the latest Session: it serves all requests if it is shared, and knows what the space covers
@@ -102,9 +102,9 @@ func (h held) size() int {
 // A lease is a Session in the hands of one request.
 type lease struct {
 	held
-	scheme  int // index in Transport.Schemes
 	realm   string
-	started bool // by a Starter, ahead of any challenge: there is nothing to remember
+	scheme  int32 // index in Transport.Schemes
+	started bool  // by a Starter, ahead of any challenge: there is nothing to remember
 
 	// Where a remembered Session came from; nil for one that has just answered a challenge.
 	known *originSpaces
@@ -431,7 +431,7 @@ func (k *originSpaces) dismiss(sp *protectionSpace) []held {
 // space returns the space of a realm, adding it if it is new. It is the last one then, which counts for more than those
 // before: a server may have changed from one scheme to another. What Carriers have made for one that had to make room
 // is returned besides.
-func (k *originSpaces) space(scheme int, realm string) (sp *protectionSpace, carried []held) {
+func (k *originSpaces) space(scheme int32, realm string) (sp *protectionSpace, carried []held) {
 	for i, sp := range k.spaces {
 		if sp.scheme == scheme && sp.realm == realm {
 			k.spaces = append(append(k.spaces[:i], k.spaces[i+1:]...), sp)
