@@ -215,7 +215,8 @@ func (s *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oau
 
 // Accepted notes that a server has accepted t after it had asked for credentials. If t is refused later, it must have been
 // revoked, and MinRefreshInterval does not hold up its successor because t is new; the numbers that it allows still hold. Of t
-// only the AccessToken counts; if that is not the current one, Accepted does nothing. A [Scheme] calls it from Learn.
+// only the AccessToken counts; if that is not the current one, Accepted does nothing. A [Scheme] calls it from Learn; so does, after
+// each call that has succeeded, a program that uses a TokenSource without a [Transport], for gRPC for instance.
 func (s *TokenSource) Accepted(t *oauth2.Token) {
 	if k := s.current.Load(); k != nil && t != nil && k.token.AccessToken == t.AccessToken && !k.accepted.Load() {
 		by := origin{}

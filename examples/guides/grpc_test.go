@@ -43,13 +43,22 @@ func (c rpcCredentials) callAgain(ctx context.Context, method string, request, r
 		return status.Error(codes.Unauthenticated, err.Error())
 	}
 	err = invoke(ctx, method, request, reply, conn, options...)
-	if status.Code(err) != codes.Unauthenticated {
+	switch status.Code(err) {
+	case codes.OK:
+		c.tokens.Accepted(token) // so that a later refusal means that it was revoked, and is answered at once
+		return nil
+	case codes.Unauthenticated:
+	default:
 		return err
 	}
-	if _, refreshErr := c.tokens.Refresh(ctx, token); refreshErr != nil { // one token request, however many calls were refused
+	next, refreshErr := c.tokens.Refresh(ctx, token) // one token request, however many calls were refused
+	if refreshErr != nil {
 		return errors.Join(err, refreshErr)
 	}
-	return invoke(ctx, method, request, reply, conn, options...)
+	if err = invoke(ctx, method, request, reply, conn, options...); err == nil {
+		c.tokens.Accepted(next)
+	}
+	return err
 }
 
 // A TokenSource serves gRPC as well as http: by credentials.PerRPCCredentials, and an interceptor for tokens that are refused.
@@ -65,7 +74,7 @@ func Example_grpc() {
 	defer conn.Close()
 
 	client := grpc_health_v1.NewHealthClient(conn)
-	for range 2 {
+	for range 4 {
 		answer, err := client.Check(context.Background(), &grpc_health_v1.HealthCheckRequest{})
 		check(err)
 		fmt.Println(answer.Status, "token", api.tokens.Load(), "refused", api.refused.Load())
@@ -74,6 +83,8 @@ func Example_grpc() {
 	// Output:
 	// SERVING token 1 refused 0
 	// SERVING token 3 refused 1
+	// SERVING token 5 refused 2
+	// SERVING token 7 refused 3
 }
 
 // A healthAPI is a gRPC server that accepts the last token only.
