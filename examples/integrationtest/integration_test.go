@@ -40,7 +40,7 @@ func TestUploadNoticesThatNothingWasStored(t *testing.T) {
 	if err := upload(client, srv.URL, "all is well"); err == nil || !strings.Contains(err.Error(), "500") {
 		t.Errorf("the server had answered 500, and upload says %v", err)
 	}
-	guard.Password = "changed"
+	guard.SetPassword("changed")
 	var refused *authretry.Rejection
 	if err := upload(client, srv.URL, "all is well"); !errors.As(err, &refused) || refused.Reason != authretry.ReasonCredentialsRefused {
 		t.Errorf("the password was wrong, and upload says %v", err)
