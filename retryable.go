@@ -16,8 +16,8 @@ import (
 // last response is returned rather than an error in its place; errors about credentials are not retried unless they may
 // pass, as when a token endpoint cannot be reached; and a request that may not be repeated, such as a POST or PATCH, is
 // not retried after a 5xx response or a broken connection, unless it has an Idempotency-Key header (or X-Idempotency-Key). The
-// client's HTTPClient uses t.Jar. All its fields may be changed before use. The package keeps a body that can be read once in memory,
-// all of it, to send it again; whatever ReplayLimit says.
+// client's HTTPClient uses t.Jar. All its fields may be changed before use. Package retryablehttp reads the whole of a body
+// that can be read once into memory, to send it again, whatever ReplayLimit says.
 func NewRetryableClient(t *Transport) *retryablehttp.Client {
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{Transport: unrepeatable{t}}

@@ -272,7 +272,7 @@ func (s *TokenSource) putToUse(k *knownToken) {
 //
 // An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
 // there: call Logout again. If Revoke failed, the login has ended here nevertheless, and there is no token left to call it with
-// again: the authorization server takes it for good until it expires.
+// again: the authorization server accepts it until it expires.
 func (s *TokenSource) Logout(ctx context.Context) error {
 	if ctx.Value(refreshKey{s}) != nil && ctx.Value(confirmKey{}) != nil {
 		return errOwnLogout
