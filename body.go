@@ -135,6 +135,9 @@ func (b *body) first(req *http.Request) {
 // isHeldBack reports whether the first send had to wait for the server.
 func (b *body) isHeldBack() bool { return b != nil && b.current != nil && b.current.gate != nil }
 
+// hasWaited reports whether the server has said nothing to that, not even later.
+func (b *body) hasWaited() bool { return b.current.gate.waited.Load() && !b.current.gate.heard.Load() }
+
 // canReplay reports whether replay will do, as far as can be told without asking GetBody.
 func (b *body) canReplay() bool {
 	if b == nil || b.rewind != nil {

@@ -132,9 +132,10 @@
 // # Bodies
 //
 // A retry needs the request's body a second time. Request.GetBody is used where there is one, as for all bodies that
-// http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]. Where a challenge may come, a
+// http.NewRequest knows. Otherwise what is sent is recorded, up to [Transport.ReplayLimit]. Where a refusal may come, a
 // larger body, and one of more than 1 MiB that has a GetBody, is announced with "Expect: 100-continue", so that the server can
-// refuse before anything of it is sent. If a body cannot be sent again, the refusal is returned as it is, and the next request
+// refuse before anything of it is sent: at first, where a nonce that is sent ahead may have become stale, and where what was sent ahead
+// has been refused before. If a body cannot be sent again, the refusal is returned as it is, and the next request
 // carries the credentials that it asked for.
 //
 // # Retries

@@ -22,11 +22,13 @@ const (
 
 // A gate holds the first sender of a body back until the server has asked for it, or has had time to refuse it.
 type gate struct {
-	asked atomic.Int64 // when the request's headers were written, in nanoseconds; 0 if not known
-	once  sync.Once
-	open  chan struct{}
-	ended sync.Once
-	over  chan struct{} // closed when the first send is not wanted any more
+	asked  atomic.Int64 // when the request's headers were written, in nanoseconds; 0 if not known
+	heard  atomic.Bool  // the server has asked for the body
+	waited atomic.Bool  // as long as it could
+	once   sync.Once
+	open   chan struct{}
+	ended  sync.Once
+	over   chan struct{} // closed when the first send is not wanted any more
 }
 
 // expect makes the first send ask before it sends the body (RFC 9110 §10.1.1): no byte of the body is read until the
@@ -44,7 +46,7 @@ func (b *body) expect(req *http.Request) *http.Request {
 	}
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		WroteHeaders:   func() { g.asked.CompareAndSwap(0, time.Now().UnixNano()) },
-		Got100Continue: g.pass,
+		Got100Continue: func() { g.heard.Store(true); g.pass() },
 	}))
 	if b.rewind != nil { // Base may want another copy, for another connection or for a retry of its own
 		again := b.copies()
@@ -144,6 +146,7 @@ func (g *gate) wait(gone <-chan struct{}) bool {
 		return false
 	case <-g.open:
 	case <-timer.C:
+		g.waited.Store(true)
 		g.pass()
 	}
 	return true

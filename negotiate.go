@@ -25,8 +25,9 @@ type authenticator struct {
 	asksRemote  bool                                   // some scheme wants to know where the server is
 	onEvent     func(ctx context.Context, event Event) // nil: nobody listens, and nothing is computed
 
-	spaces spaces
-	nonces nonces
+	spaces  spaces
+	nonces  nonces
+	uploads uploads
 }
 
 // A starter is a Starter among the schemes.

@@ -235,7 +235,7 @@ func (x *exchange) first() (*http.Request, error) {
 		err := x.authorize(req, l)
 		if err == nil {
 			x.report(Event{Kind: EventAuthorized, Attempt: 1}, l)
-			return req, nil
+			return x.announce(req), nil
 		}
 		switch {
 		case errors.Is(err, errBodyNotReplayable):
@@ -247,14 +247,7 @@ func (x *exchange) first() (*http.Request, error) {
 		x.keep(l) // let the server say what it wants, of a body like this, or at all
 		*l = lease{}
 	}
-	own := req.Header.Get("Expect") != "" // then nothing is read of the body before the server has asked for it
-	switch {
-	case x.body == nil || x.body.inMemory, x.spaces.takesBodies(x.remembered()):
-	case x.body.isLarge(), x.body.isEndless() && (own || x.req.Method != http.MethodConnect && x.body.peek()):
-		x.expects = !own
-		req = x.body.expect(req)
-	}
-	return req, nil
+	return x.announce(req), nil
 }
 
 // second returns the request with an answer to the challenges of resp. An error says why there is none: an *unanswered
@@ -263,17 +256,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	if x.own {
 		return nil, &unanswered{own: errOwnProxyAuthorization}
 	}
-	challenges := x.challenges(resp)
-	x.reportChallenges(resp.StatusCode, challenges)
-	x.noteRefusal()
-	x.learn(resp, first, &x.ahead, true)
-	if forgotten(&x.ahead) != nil {
-		x.visit.crowded()
-	}
-	answer, err := x.choose(challenges, resp, first, &x.ahead)
-	if err == nil {
-		err = x.carry(&answer)
-	}
+	answer, err := x.answerTo(resp, first, &x.ahead)
 	if err != nil {
 		return nil, err
 	}
@@ -311,29 +294,57 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	return req, nil
 }
 
+// answerTo returns what answers a challenge of resp, which refuses what was sent with l.
+func (x *exchange) answerTo(resp *http.Response, sent *http.Request, l *lease) (lease, error) {
+	challenges := x.challenges(resp)
+	x.reportChallenges(resp.StatusCode, challenges)
+	x.noteRefusal()
+	x.learn(resp, sent, l, true)
+	if forgotten(l) != nil {
+		x.visit.crowded()
+	}
+	answer, err := x.choose(challenges, resp, sent, l)
+	if err == nil {
+		err = x.carry(&answer)
+	}
+	return answer, err
+}
+
 // insist sends the request again without the Expect that the server does not like (RFC 9110 §10.1.1). That was the
 // retry: a refusal that comes now is returned, but remembered for the next request.
 func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Response, error) {
 	req := x.copy(new(http.Request))
+	l := &x.ahead
+	if l.Session != nil {
+		if err := x.authorize(req, l); err != nil {
+			return x.refuse(resp, first, err)
+		}
+	}
 	if err := x.body.replay(req); err != nil {
+		x.keep(l)
 		x.body.settle()
 		return x.release(resp, first, nil), nil
 	}
 	discard(resp)
-	resp, err := x.send(req, &lease{})
+	if l.Session != nil {
+		x.report(Event{Kind: EventAuthorized, Attempt: 2}, l)
+	}
+	resp, err := x.send(req, l)
 	if err != nil {
 		return nil, x.broken(err)
 	}
 	x.expects = false
 	if !x.isRefusal(resp) {
-		return x.accept(resp, req, &lease{})
+		if l.Session != nil && !x.foreign {
+			x.uploads.note(x.origin, func(h *uploadHabits) { h.silent = true }) // it is not asked again
+		}
+		return x.accept(resp, req, l)
 	}
-	challenges := x.challenges(resp)
-	x.reportChallenges(resp.StatusCode, challenges)
-	x.noteRefusal()
-	if answer, err := x.choose(challenges, resp, req, &lease{}); err == nil && x.carry(&answer) == nil {
-		x.keep(&answer)
+	answer, err := x.answerTo(resp, req, l)
+	if err != nil {
+		return x.refuse(resp, req, err)
 	}
+	x.keep(&answer)
 	return x.refuse(resp, req, &unanswered{body: errBodyNotReplayable})
 }
 
@@ -452,9 +463,7 @@ func (x *exchange) accept(resp *http.Response, sent *http.Request, l *lease) (*h
 		x.passed = true
 		x.keep(l)
 	}
-	if l.Session == nil && x.body.isHeldBack() && !x.foreign {
-		x.spaces.noteTaken(x.remembered())
-	}
+	x.noteUpload(l)
 	x.body.settle()
 	return x.release(resp, sent, x.explainOthers(resp)), nil
 }

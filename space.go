@@ -66,7 +66,6 @@ type originSpaces struct {
 	spaces []*protectionSpace
 	size   int // in bytes
 	crowd
-	takes   bool // a body that was large, or of unknown length, without a challenge
 	dropped bool // it is not remembered any more, and counts no more
 }
 
@@ -183,27 +182,15 @@ func isForOneRequest(s Session) bool {
 	return ok
 }
 
-// noteTaken notes that a server has taken a large body, or one of unknown length, without a challenge.
-func (s *spaces) noteTaken(key spacesKey) {
-	if len(key.host) > maxHost {
-		return
-	}
-	known := s.at(key)
-	known.mu.Lock()
-	known.takes = true
-	known.mu.Unlock()
-	s.shrink()
-}
-
-// takesBodies reports whether a server has taken such a body, and is not known to challenge anything.
-func (s *spaces) takesBodies(key spacesKey) bool {
+// has reports whether any space is known.
+func (s *spaces) has(key spacesKey) bool {
 	known := s.of(key)
 	if known == nil {
 		return false
 	}
 	known.mu.Lock()
 	defer known.mu.Unlock()
-	return known.takes && len(known.spaces) == 0
+	return len(known.spaces) > 0
 }
 
 // forget drops the whole space of a lease whose credentials the server has refused for good.

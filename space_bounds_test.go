@@ -87,19 +87,6 @@ func TestCarrierCountsForItsConnections(t *testing.T) {
 	require.GreaterOrEqual(t, h.size()-plain, 16<<10)
 }
 
-// Servers that take large bodies are remembered within the same bounds.
-func TestServersThatTakeBodiesAreBounded(t *testing.T) {
-	s := &spaces{limit: 10 * (sizeOfOrigin + 100)}
-	for i := range 1_000 {
-		s.noteTaken(spacesOf("", fmt.Sprint("host", i)))
-	}
-	require.LessOrEqual(t, s.size.Load(), s.limit)
-	requireCounted(t, s)
-	require.True(t, s.takesBodies(spacesOf("", "host999")))
-	s.noteTaken(spacesOf("", strings.Repeat("h", 2_000)))
-	require.False(t, s.takesBodies(spacesOf("", strings.Repeat("h", 2_000))))
-}
-
 // Where nothing else is said, 64 MiB is too much for the sources of all accounts.
 func TestSourcesOfAccountsAreBounded(t *testing.T) {
 	a := &accountSources{size: 64 << 20} // as if there were as many

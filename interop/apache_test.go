@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +73,41 @@ func TestApacheStale(t *testing.T) {
 		require.NotEqual(t, exchanges[0].Params["nonce"], exchanges[1].Params["nonce"])
 		require.Equal(t, "00000001", exchanges[1].Params["nc"])
 	}
+}
+
+// An upload that can be sent once is not lost to a nonce that has become stale: Apache refuses it before anything of it was sent.
+func TestApacheStaleNonceBeforeAnUpload(t *testing.T) {
+	const size = 3 << 20 // more than Transport.ReplayLimit
+	s := servers.Apache(t)
+	client := newClient(t, nil, digest())
+	getOK(t, client, s.URL+"/short/")
+	<-time.After(1200 * time.Millisecond) // the server's clock is real: AuthDigestNonceLifetime is 1
+	body := &counted{Reader: io.LimitReader(zeros{}, size)}
+	req, err := http.NewRequest("POST", s.URL+"/short/index.html", io.NopCloser(body))
+	require.NoError(t, err)
+	req.ContentLength = size
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.EqualValues(t, size, body.n.Load())
+}
+
+// zeros never ends.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// counted counts what is read.
+type counted struct {
+	io.Reader
+	n atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // Apache with AuthDigestNcCheck refuses a nonce count that arrives out of order, without stale=true.
