@@ -285,29 +285,32 @@ func panicked(value any) error {
 
 // describeCause returns a text for err that has no secret: neither what the token endpoint has answered, but for the
 // error code, nor URLs, nor anything of the token t.
-func describeCause(err error, t *oauth2.Token) string {
+func describeCause(err error, t *oauth2.Token) string { return describeCauseAt("token", err, t) }
+
+// describeCauseAt does that for another endpoint of the authorization server.
+func describeCauseAt(endpoint string, err error, t *oauth2.Token) string {
 	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		return describeAnswer(r)
+		return describeAnswer(endpoint, r)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "it took too long (see TokenSource.FetchTimeout)"
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
-		return "the token endpoint could not be reached: " + describeCause(u.Err, t)
+		return "the " + endpoint + " endpoint could not be reached: " + describeCauseAt(endpoint, u.Err, t)
 	}
 	text := withoutQuotes(err.Error())
 	switch {
 	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
-		return "the token endpoint's answer could not be read"
+		return "the " + endpoint + " endpoint's answer could not be read"
 	case t != nil && (contains(text, t.AccessToken) || contains(text, t.RefreshToken)):
 		return fmt.Sprintf("an error of type %T that carries a token in its text", err)
 	}
 	return strings.TrimPrefix(printable(text), "authretry: ")
 }
 
-// describeAnswer names the status and the error code of a token endpoint's answer.
-func describeAnswer(r *oauth2.RetrieveError) string {
-	text := "the token endpoint answered"
+// describeAnswer names the status and the error code of an endpoint's answer.
+func describeAnswer(endpoint string, r *oauth2.RetrieveError) string {
+	text := "the " + endpoint + " endpoint answered"
 	if r.Response != nil {
 		text += " " + strconv.Itoa(r.Response.StatusCode)
 	}

@@ -271,8 +271,9 @@ func (s *TokenSource) putToUse(k *knownToken) {
 // Store, errors wrap [ErrLoginRequired].
 //
 // An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
-// there: call Logout again. If Revoke failed, the login has ended here nevertheless, and there is no token left to call it with
-// again: the authorization server accepts it until it expires.
+// there: call Logout again. If Revoke failed, the error wraps [ErrNotRevoked]: the login has ended here nevertheless, but the
+// authorization server goes on accepting the token until it expires. Another Logout calls Revoke with it again, as long as this
+// TokenSource is in memory; of several such tokens, with the last 8.
 func (s *TokenSource) Logout(ctx context.Context) error {
 	if ctx.Value(refreshKey{s}) != nil && ctx.Value(confirmKey{}) != nil {
 		return errOwnLogout
@@ -281,7 +282,7 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	if k := s.current.Load(); k != nil {
 		ended = k.token
 	} else if s.Store == nil {
-		ended = s.Initial
+		ended = s.unusedInitial()
 	}
 	var failed []error
 	var said atomic.Pointer[Record] // by the Store, or to it; nil: its function was not called
@@ -301,7 +302,7 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 			if current != nil && current.Token != nil {
 				ended = current.Token // the newest there is
 			} else if ended == nil {
-				ended = s.Initial
+				ended = s.unusedInitial()
 			}
 			r := current
 			if r == nil || !r.LoggedOut {
@@ -324,14 +325,54 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	} else {
 		s.replace(nil)
 	}
-	if s.Revoke != nil && ended != nil {
-		ctx, cancel := s.limited(ctx) // of its own, whatever time the Store has taken
-		defer cancel()
-		if err := apart(panicked, func() error { return s.Revoke(ctx, ended) }); err != nil {
-			failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCause(err, ended), causes: []error{err}})
+	return errors.Join(append(failed, s.revoke(ctx, ended))...)
+}
+
+// unusedInitial returns Initial if it has not been in use, nor a login that came in its place.
+func (s *TokenSource) unusedInitial() *oauth2.Token {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun {
+		return nil
+	}
+	return s.Initial
+}
+
+// revoke calls Revoke with the token, if it is not nil, and with those of earlier logins with which that has failed.
+func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token) error {
+	if s.Revoke == nil {
+		return nil
+	}
+	s.mu.Lock()
+	var all []*oauth2.Token
+	if s.used != nil {
+		all, s.used.unrevoked = s.used.unrevoked, nil
+	}
+	s.mu.Unlock()
+	if ended != nil {
+		all = append([]*oauth2.Token{ended}, all...)
+	}
+	ctx, cancel := s.limited(ctx) // of its own, whatever time the Store has taken
+	defer cancel()
+	var failed []error
+	for _, t := range all {
+		err := apart(panicked, func() error { return s.Revoke(ctx, t) })
+		if err == nil {
+			continue
 		}
+		failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCauseAt("revocation", err, t), causes: []error{ErrNotRevoked, err}})
+		s.noteUnrevoked(t)
 	}
 	return errors.Join(failed...)
+}
+
+// noteUnrevoked notes with which token the next Logout has to call Revoke again.
+func (s *TokenSource) noteUnrevoked(t *oauth2.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.usedHere(); len(u.unrevoked) < maxUnrevoked {
+		u.unrevoked = append(u.unrevoked, t)
+	}
 }
 
 // limited returns a context for what a Logout asks: as for a refresh, but it ends with ctx.

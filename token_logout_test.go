@@ -65,6 +65,44 @@ func TestLogoutThatFails(t *testing.T) {
 	require.NotContains(t, err.Error(), "refresh-0")
 }
 
+// A token that could not be revoked is tried again by the next Logout, until it is revoked, and named by the endpoint that was asked.
+func TestRevokeThatFailedIsRepeated(t *testing.T) {
+	down := true
+	var asked []string
+	src := &TokenSource{Initial: old(), Revoke: func(_ context.Context, t *oauth2.Token) error {
+		asked = append(asked, t.RefreshToken)
+		if down {
+			return &oauth2.RetrieveError{Response: &http.Response{StatusCode: 503}, ErrorCode: "temporarily_unavailable"}
+		}
+		return nil
+	}}
+	logout := func() error { asked = nil; return src.Logout(t.Context()) }
+	err := logout()
+	require.ErrorIs(t, err, ErrNotRevoked)
+	require.ErrorContains(t, err, `the revocation endpoint answered 503 "temporarily_unavailable"`)
+	require.NotContains(t, err.Error(), "token endpoint")
+	_, err = src.Token()
+	require.ErrorIs(t, err, ErrLoginRequired, "it has ended all the same")
+
+	require.NoError(t, src.Set(&oauth2.Token{AccessToken: "a", RefreshToken: "refresh-1"}))
+	require.ErrorIs(t, logout(), ErrNotRevoked)
+	require.Equal(t, []string{"refresh-1", "refresh-0"}, asked)
+	down = false
+	require.NoError(t, logout())
+	require.Equal(t, []string{"refresh-1", "refresh-0"}, asked)
+	require.NoError(t, logout())
+	require.Empty(t, asked)
+
+	down = true
+	for i := range 2 * maxUnrevoked {
+		require.NoError(t, src.Set(&oauth2.Token{AccessToken: "a", RefreshToken: fmt.Sprint("r", i)}))
+		require.ErrorIs(t, logout(), ErrNotRevoked)
+	}
+	require.ErrorIs(t, logout(), ErrNotRevoked)
+	require.Len(t, asked, maxUnrevoked)
+	require.Equal(t, fmt.Sprint("r", 2*maxUnrevoked-1), asked[0], "the last ones")
+}
+
 // A logout while a refresh is under way: what the refresh brings is not put in its place.
 func TestLogoutDuringARefresh(t *testing.T) {
 	for _, hasStore := range []bool{false, true} {

@@ -409,7 +409,9 @@ func (s *TokenSource) revokeLate(run *refreshRun, k *knownToken) {
 	}
 	ctx, cancel := context.WithTimeout(run.ctx, s.fetchTimeout())
 	defer cancel()
-	_ = apart(panicked, func() error { return s.Revoke(ctx, k.token) })
+	if apart(panicked, func() error { return s.Revoke(ctx, k.token) }) != nil {
+		s.noteUnrevoked(k.token)
+	}
 }
 
 // report tells the listener of who started the run. One that waits for the run itself is waited for only as long as for a Fetch.

@@ -71,7 +71,7 @@ type TokenSource struct {
 
 	// Revoke is what Logout calls with the token, if it is not nil: it tells the authorization server that the token is not
 	// used any more (RFC 7009): [TokenEndpoint.Revocation], or your own. It is called, too, with what a refresh brings that
-	// Logout has overtaken; an error of that is dropped.
+	// Logout has overtaken; if that fails, nobody is told, but the next Logout tries again.
 	Revoke func(context.Context, *oauth2.Token) error
 
 	// OnToken is called with each token from Fetch, Store, Login or Set just before it comes into use, each time that it does;
@@ -148,6 +148,9 @@ var (
 	// ErrNotSaved means that a token is in use that the Store has not saved. It is saved again until that succeeds: until then, a
 	// process that ends takes the login with it.
 	ErrNotSaved = errors.New("authretry: the token could not be saved")
+
+	// ErrNotRevoked means that the login has ended, but that the authorization server could not be told.
+	ErrNotRevoked = errors.New("authretry: the token could not be revoked")
 )
 
 const (

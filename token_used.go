@@ -16,6 +16,8 @@ type usedGrants struct {
 	isOwn bool    // it was to get that
 	looks uint32  // how often last has been set
 	ended string  // the login of which the Store has said last that it was ended
+
+	unrevoked []*oauth2.Token // with which Revoke has failed, the last first
 }
 
 // A refusedGrant is one that the token endpoint has refused for good.
@@ -25,8 +27,9 @@ type refusedGrant struct {
 }
 
 const (
-	maxSpent   = 16
-	maxRefused = 4 // each with the answer of the token endpoint
+	maxSpent     = 16
+	maxRefused   = 4 // each with the answer of the token endpoint
+	maxUnrevoked = 8
 )
 
 // keptLast appends to a list of at most a given length, whose first one makes room.
