@@ -372,13 +372,16 @@ func (s *bearerAnswer) authorize(ctx context.Context, req *http.Request) error {
 // everybody, and so is what does not come from where credentials are looked at.
 //
 // After a refusal, keep is true: that the server asks for a token is as true as before, and which one is sent next is for the
-// source to say.
+// source to say. The error says that this will be the same for a while, as the token is fresh.
 func (s *bearerAnswer) Learn(resp *http.Response, refused bool) (keep bool, err error) {
 	o := s.untested.Load()
-	if o == nil || !s.untested.CompareAndSwap(o, nil) || refused {
+	if o == nil || !s.untested.CompareAndSwap(o, nil) {
 		return true, nil
 	}
 	src, ok := o.source.TokenSource.(*TokenSource)
+	if ok && refused {
+		return true, src.staysFor(o.origin, o.token.AccessToken)
+	}
 	req := resp.Request
 	if !ok || req == nil || req.URL == nil || req.Method != o.method || req.URL.Path != o.path ||
 		(*Bearer)(s.bearerSession).place().secret(req.Header) != o.token.AccessToken {

@@ -295,7 +295,7 @@ func TestBearerLearn(t *testing.T) {
 		require.NoError(t, err)
 		req := newRequest(c.sent)
 		keep, err := answer.(Learner).Learn(&http.Response{StatusCode: c.status, Request: req}, c.refused)
-		require.NoError(t, err)
+		require.Equal(t, c.refused, errors.Is(err, ErrTokenRefused), "%v", err)
 		require.True(t, keep, "a server that asks for a token will ask again")
 		answer.(Learner).Learn(&http.Response{StatusCode: 200, Request: newRequest("Bearer access-1")}, false) // to another request
 

@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/authretry/authretry/authtest"
 	"github.com/stretchr/testify/require"
@@ -28,6 +30,23 @@ func rejectionFor(t *testing.T, transport *Transport, url string) *Rejection {
 }
 
 // Each rejection says what happened and names what to change.
+// A server that refuses every token has one reason: for the request that has had the token replaced, and for those after it.
+func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &TokenSource{Fetch: (&issuer{lifetime: time.Hour}).fetch}
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Request: req, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, Body: http.NoBody}, nil
+		})
+		transport := &Transport{Base: base, Schemes: []Scheme{&Bearer{Source: src}}}
+		for _, retried := range []bool{true, false, false} {
+			r := rejectionFor(t, transport, "https://a.test/")
+			require.Equal(t, ReasonFreshTokenRefused, r.Reason)
+			require.Equal(t, retried, r.Retried)
+			require.ErrorIs(t, r, ErrTokenRefused)
+		}
+	})
+}
+
 func TestRejectionsSayWhatToChange(t *testing.T) {
 	answer := func(status int, challenges ...string) *Transport {
 		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -68,8 +87,8 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 			`authretry: https://a.test answered 407: a proxy asks for Basic (realm "corp"); give it credentials with NewProxyTransport`},
 		{"insufficient scope", bearer(403, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,
 			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); ask the authorization server for scope "write"`},
-		{"refused, ahead", bearer(401), ReasonCredentialsRefused,
-			"authretry: https://a.test answered 401: the Bearer credentials were refused, and so were the new ones that replaced them; check that they are right, and meant for this server"},
+		{"refused, ahead", bearer(401), ReasonFreshTokenRefused,
+			"authretry: https://a.test answered 401: it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := rejectionFor(t, c.transport, "https://a.test/?secret")

@@ -323,9 +323,9 @@ func TestRefusedSaysWhatIsARefusal(t *testing.T) {
 		sends   int
 	}{
 		"never":           {nil, "", 200, 0, 1},
-		"for ever":        {func(*http.Response) bool { return true }, "", 200, ReasonCredentialsRefused, 2},
+		"for ever":        {func(*http.Response) bool { return true }, "", 200, ReasonFreshTokenRefused, 2},
 		"by the body":     {body, "Bearer new", 200, 0, 2},
-		"a body for ever": {body, "", 200, ReasonCredentialsRefused, 2},
+		"a body for ever": {body, "", 200, ReasonFreshTokenRefused, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := 0

@@ -234,16 +234,32 @@ func (s *TokenSource) Accepted(t *oauth2.Token) {
 // asks nobody to log in. Of t only the AccessToken counts; if that is not the current one, Refused does nothing. A [Scheme]
 // calls it from Learn for the second refusal of a request, with the context of that, so that the next request has another
 // token. C is what the server asks for; it may be nil.
-func (s *TokenSource) Refused(ctx context.Context, t *oauth2.Token, c *Challenge) {
+//
+// The error wraps [ErrTokenRefused] if t is so fresh that it is not replaced before MinRefreshInterval is over; otherwise it is nil.
+// A Learn that returns it has [Explain] say so.
+func (s *TokenSource) Refused(ctx context.Context, t *oauth2.Token, c *Challenge) error {
 	k := s.current.Load()
 	if k == nil || t == nil || k.token.AccessToken != t.AccessToken || ctx.Value(refreshKey{s}) != nil {
-		return
+		return nil
 	}
+	err := s.staysFor(originIn(ctx), t.AccessToken)
 	d := demand{refused: t.AccessToken, challenge: c, background: true, attempt: 2}
 	if c != nil {
 		d.at = refusalIn(ctx)
 	}
 	_, _, _ = s.join(context.WithoutCancel(ctx), &d)
+	return err
+}
+
+// staysFor returns an error if an origin has refused the current token, and that is too fresh to be replaced for it.
+func (s *TokenSource) staysFor(by origin, access string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, now := s.current.Load(), time.Now()
+	if k.usable(now) && k.token.AccessToken == access && s.refusedWhileFresh(k, demand{refused: access, by: by}, now) {
+		return errRefusedWhileFresh
+	}
+	return nil
 }
 
 // atHand returns the current token; nil if there is none that is usable, or the origin of the request has refused it. For the

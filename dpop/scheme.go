@@ -235,7 +235,7 @@ func (a *answer) Learn(resp *http.Response, refused bool) (keep bool, err error)
 	switch {
 	case refused:
 		if c := challengeIn(resp); isOfToken(codeOf(c)) {
-			l.source.Refused(resp.Request.Context(), t, c)
+			return true, l.source.Refused(resp.Request.Context(), t, c)
 		}
 	case resp.StatusCode != http.StatusProxyAuthRequired && resp.StatusCode < 500: // it came as far as that
 		l.source.Accepted(t)

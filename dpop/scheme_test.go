@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -455,5 +456,21 @@ func TestMistakesInTheFields(t *testing.T) {
 	for _, s := range []*dpop.Scheme{{}, {Source: source}, {Key: key}, {Source: source, Key: key, Sources: sources}, {Key: key, Sources: sources}, {Sources: sources}} {
 		_, err := (&http.Client{Transport: authretry.New(s)}).Get("https://api.example.com/")
 		require.ErrorContains(t, err, "dpop: Scheme.S")
+	}
+}
+
+// A server that refuses every token has one reason, for the request that has had the token replaced and for those after it.
+func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
+	w := newWorld(t, &authtest.DPoP{})
+	w.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `DPoP error="invalid_token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	for range 3 {
+		resp := w.do(t, "/")
+		require.Equal(t, 401, resp.StatusCode)
+		r, ok := errors.AsType[*authretry.Rejection](authretry.Explain(resp))
+		require.True(t, ok)
+		require.Equal(t, authretry.ReasonFreshTokenRefused, r.Reason, r.Error())
 	}
 }

@@ -177,7 +177,7 @@ func runFleetProcess() {
 // busy that a token's life goes by between the two.
 func refusedTwice(err error) bool {
 	rejection, ok := errors.AsType[*authretry.Rejection](err)
-	return ok && rejection.Reason == authretry.ReasonCredentialsRefused && rejection.Retried
+	return ok && rejection.Reason == authretry.ReasonFreshTokenRefused && rejection.Retried
 }
 
 func fleetRequest(client *http.Client, url string) error {

@@ -57,7 +57,7 @@ func TestRefused(t *testing.T) {
 	flow := &login.Browser{Open: authtest.Approve, Out: io.Discard}
 	_, err := connect(t.Context(), srv.URL+"/mcp", filepath.Join(t.TempDir(), "login.json"), flow)
 	var rejection *authretry.Rejection
-	if !errors.As(err, &rejection) || rejection.Reason != authretry.ReasonCredentialsRefused {
+	if !errors.As(err, &rejection) || rejection.Reason != authretry.ReasonFreshTokenRefused {
 		t.Errorf("the error is %v", err)
 	}
 }
