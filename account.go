@@ -14,8 +14,8 @@ import (
 const maxAccount = 256
 
 // AccountOf returns the account on whose behalf a request is sent, as [Transport.Account] has named it. Ctx is the
-// context that a [Scheme]'s Start or Answer gets, that of a request that a [Session] authorizes, or one derived from them. It
-// is "" if Account is nil. Only those who implement a Scheme need it.
+// context that a [Scheme]'s Start or Answer gets, that of a request that a [Session] authorizes, that of [Transport.OnEvent], or one
+// derived from them. It is "" if Account is nil.
 func AccountOf(ctx context.Context) string {
 	account, _ := ctx.Value(accountKey{}).(string)
 	return account

@@ -33,7 +33,8 @@ import (
 //
 // A Bearer is safe for concurrent use. It must not be copied after its first use.
 type Bearer struct {
-	// Source has the token, for everybody.
+	// Source has the token, for everybody, whatever [Transport.Account] says. Where each account has a token of its own, set
+	// Sources instead.
 	Source oauth2.TokenSource
 
 	// Sources returns the source of an account's token instead, for a [Transport] whose Account tells users apart. It is

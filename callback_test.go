@@ -378,6 +378,13 @@ var callbacks = map[string]callback{
 		_, err := source.Obtain(withListener(context.Background(), func(context.Context, Event) { boom() }), TokenRequest{})
 		return err
 	}},
+	"TokenSource.OnEvent": {apart: true, silent: true, use: func(t *testing.T, boom func()) error {
+		source := &TokenSource{OnEvent: func(context.Context, Event) { boom() }, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			return &oauth2.Token{AccessToken: "new"}, nil
+		}}
+		_, err := source.Obtain(context.Background(), TokenRequest{})
+		return err
+	}},
 	"the saving of a token": {apart: true, silent: true, use: func(t *testing.T, boom func()) error {
 		var calls atomic.Int32
 		store := storeBoom{boomedAt: boomedAt{where: "saved", boom: func() {

@@ -128,3 +128,62 @@ func TestDoneTellsHowLongAnAnswerTookThatFailed(t *testing.T) {
 		require.Equal(t, 3*time.Second, done[0].Waited)
 	})
 }
+
+// A TokenSource tells its own listener where no Transport has one, and nobody twice.
+func TestEventsOfATokenSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var own, transports []string
+		store := newSharedStore(nil)
+		store.failSave = errors.New("disk full")
+		src := &TokenSource{Store: store, Fetch: (&issuer{lifetime: time.Hour}).fetch, OnEvent: func(ctx context.Context, e Event) {
+			require.Equal(t, "v", ctx.Value(eventKey{}), "the context of who has asked")
+			own = append(own, e.Kind.String())
+		}}
+		ctx := context.WithValue(t.Context(), eventKey{}, "v")
+		_, err := src.Obtain(ctx, TokenRequest{})
+		require.NoError(t, err)
+		require.Equal(t, []string{"refreshing", "refreshed"}, own)
+
+		time.Sleep(time.Minute) // it is saved again, which fails
+		synctest.Wait()
+		require.Contains(t, own[2:], "not saved")
+		store.mu.Lock()
+		store.failSave = nil
+		store.mu.Unlock()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		own = nil
+
+		transport := &Transport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Request: req, Header: http.Header{}, Body: http.NoBody}, nil
+		}), Schemes: []Scheme{&Bearer{Source: src}}, OnEvent: func(_ context.Context, e Event) { transports = append(transports, e.Kind.String()) }}
+		_, err = transport.RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil))
+		require.NoError(t, err)
+		require.Equal(t, []string{"refreshing", "refreshed", "authorized", "done"}, transports)
+		require.Empty(t, own)
+
+		time.Sleep(time.Hour)
+		transport.OnEvent = nil
+		_, err = (&Transport{Base: transport.Base, Schemes: transport.Schemes}).RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil).WithContext(ctx))
+		require.NoError(t, err)
+		require.Equal(t, []string{"refreshing", "refreshed"}, own)
+	})
+}
+
+type eventKey struct{}
+
+// Every event of a request says for whom the request is.
+func TestEventsKnowTheAccount(t *testing.T) {
+	seen := map[EventKind]bool{}
+	transport := &Transport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 401, Request: req, Header: http.Header{"Www-Authenticate": {"Bearer"}}, Body: http.NoBody}, nil
+	}), Schemes: []Scheme{&Bearer{Sources: func(context.Context, string) (oauth2.TokenSource, error) {
+		return &TokenSource{Fetch: (&issuer{lifetime: time.Hour}).fetch}, nil
+	}}}, Account: func(*http.Request) string { return "alice" }, OnEvent: func(ctx context.Context, e Event) {
+		seen[e.Kind] = true
+		require.Equal(t, "alice", AccountOf(ctx), e.Kind)
+	}}
+	_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://a.test/", nil))
+	require.NoError(t, err)
+	require.Equal(t, map[EventKind]bool{EventRefreshing: true, EventRefreshed: true, EventAuthorized: true, EventChallenged: true, EventRefused: true, EventDone: true}, seen)
+}

@@ -416,7 +416,7 @@ func (s *TokenSource) revokeLate(run *refreshRun, k *knownToken) {
 
 // report tells the listener of who started the run. One that waits for the run itself is waited for only as long as for a Fetch.
 func (s *TokenSource) report(run *refreshRun, e Event) {
-	if listener(run.ctx) == nil {
+	if s.listener(run.ctx) == nil {
 		return
 	}
 	e.Attempt = run.attempt
@@ -424,7 +424,7 @@ func (s *TokenSource) report(run *refreshRun, e Event) {
 	go func() {
 		defer close(told)
 		// Marked, so that a request for the token that it is waited for is an error.
-		reportTo(run.ctx, context.WithValue(run.ctx.caller(), refreshKey{s}, true), e)
+		s.reportTo(run.ctx, context.WithValue(run.ctx.caller(), refreshKey{s}, true), e)
 	}()
 	overdue := time.NewTimer(s.fetchTimeout())
 	defer overdue.Stop()
@@ -434,10 +434,18 @@ func (s *TokenSource) report(run *refreshRun, e Event) {
 	}
 }
 
-// reportTo tells a listener under its caller's context: tracing and loggers look there.
-func reportTo(ctx *refreshContext, caller context.Context, e Event) {
-	defer func() { _ = recover() }() // there is no caller here whom a panic would reach
+// listener returns who is told of what happens under ctx; nil: nobody.
+func (s *TokenSource) listener(ctx context.Context) func(context.Context, Event) {
 	if listen := listener(ctx); listen != nil {
+		return listen
+	}
+	return s.OnEvent
+}
+
+// reportTo tells a listener under its caller's context: tracing and loggers look there.
+func (s *TokenSource) reportTo(ctx *refreshContext, caller context.Context, e Event) {
+	defer func() { _ = recover() }() // there is no caller here whom a panic would reach
+	if listen := s.listener(ctx); listen != nil {
 		e.Scheme = "Bearer"
 		listen(context.WithoutCancel(caller), e)
 	}

@@ -103,7 +103,7 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 			again = false
 			return
 		}
-		reportTo(ctx, ctx.caller(), Event{Kind: EventNotSaved, Err: err})
+		s.reportTo(ctx, ctx.caller(), Event{Kind: EventNotSaved, Err: err})
 	})
 }
 

@@ -79,6 +79,11 @@ type TokenSource struct {
 	// returned. It must not call methods of the TokenSource, nor Update of its Store, whose lock may wait for it.
 	OnToken func(*oauth2.Token)
 
+	// OnEvent is called with what happens to the token ([EventRefreshing], [EventRefreshed], [EventNotSaved]) where nobody else is told:
+	// where no request by a Transport with an OnEvent has started it. What holds for [Transport.OnEvent] holds for it, too; one
+	// function can be both.
+	OnEvent func(context.Context, Event)
+
 	// RefreshBefore is how long before its expiry a token is refreshed in the background, by the next caller, while
 	// all go on using it. That is not before half of its lifetime has passed. 0 means 0.45 of the lifetime or
 	// 5 minutes, whichever is less, and up to a tenth more or less, so that not all processes refresh at the same moment.

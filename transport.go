@@ -106,7 +106,8 @@ type Transport struct {
 
 	// OnEvent is called with each step of each request, and by many goroutines at once. It should return soon: a request waits until it
 	// has, and a refresh waits too, for [TokenSource.FetchTimeout] at most. It must not wait for the token of whose refresh it is told.
-	// If nil, nothing is computed for it. [LogEvents] makes one for package log/slog, and module otelauthretry one for OpenTelemetry.
+	// Its context has the values of the request's, and [AccountOf] says for whom that is. If nil, nothing is computed for it.
+	// [LogEvents] makes one for package log/slog, and module otelauthretry one for OpenTelemetry; a func of yours can call several.
 	OnEvent func(context.Context, Event)
 
 	once      sync.Once
