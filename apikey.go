@@ -93,17 +93,28 @@ func (k *APIKey) session(ctx context.Context, u *url.URL, c *Challenge) (headerS
 			return headerSession{}, err
 		}
 	}
-	switch {
-	case key == "":
-		return headerSession{}, errors.New("authretry: APIKey has no key; set Key or KeyFunc")
-	case !isVisible(key):
-		return headerSession{}, errors.New("authretry: APIKey has a key with a space, a control character or a character outside ASCII")
-	}
-	place := k.place()
-	if err := place.check("APIKey"); err != nil {
+	if err := k.check(key); err != nil {
 		return headerSession{}, err
 	}
-	return place.session(key), nil
+	return k.place().session(key), nil
+}
+
+func (k *APIKey) check(key string) error {
+	switch {
+	case key == "":
+		return errors.New("authretry: APIKey has no key; set Key or KeyFunc")
+	case !isVisible(key):
+		return errors.New("authretry: APIKey has a key with a space, a control character or a character outside ASCII")
+	}
+	return k.place().check("APIKey")
+}
+
+// Validate says what is wrong with the fields. See [Transport.Validate].
+func (k *APIKey) Validate() error {
+	if k.KeyFunc != nil {
+		return k.place().check("APIKey")
+	}
+	return k.check(k.Key)
 }
 
 // Format keeps the key out of everything that package fmt prints.

@@ -54,24 +54,41 @@ func (b *Basic) Answer(ctx context.Context, c *Challenge, refusal *http.Response
 }
 
 func (b *Basic) session(ctx context.Context, r CredentialsRequest) (Session, error) {
-	username, password := b.Username, b.Password
-	if b.Credentials != nil {
-		var err error
+	username, password, err := b.Username, b.Password, error(nil)
+	if b.Credentials == nil {
+		err = b.Validate()
+	} else {
 		r.Account = AccountOf(ctx)
-		if username, password, err = b.Credentials(ctx, r); err != nil {
-			return nil, err
+		if username, password, err = b.Credentials(ctx, r); err == nil {
+			err = checkBasic(username, password)
 		}
 	}
-	switch {
-	case b.Credentials == nil && username == "" && password == "":
-		return nil, errors.New("authretry: Basic has neither Username nor Credentials")
-	case strings.Contains(username, ":"):
-		return nil, errors.New("authretry: Basic cannot express a user name with a colon (RFC 7617 §2)")
-	case hasControl(username+password) || strings.Contains(username+password, "\t"):
-		return nil, errors.New("authretry: Basic user name or password has a control character (RFC 7617 §2)")
+	if err != nil {
+		return nil, err
 	}
 	value := "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))
 	return headerSession{name: "Authorization", values: []string{value}}, nil
+}
+
+// Validate says what is wrong with the fields. See [Transport.Validate].
+func (b *Basic) Validate() error {
+	switch {
+	case b.Credentials != nil:
+		return nil
+	case b.Username == "" && b.Password == "":
+		return errors.New("authretry: Basic has neither Username nor Credentials")
+	}
+	return checkBasic(b.Username, b.Password)
+}
+
+func checkBasic(username, password string) error {
+	switch {
+	case strings.Contains(username, ":"):
+		return errors.New("authretry: Basic cannot express a user name with a colon (RFC 7617 §2)")
+	case hasControl(username+password) || strings.Contains(username+password, "\t"):
+		return errors.New("authretry: Basic user name or password has a control character (RFC 7617 §2)")
+	}
+	return nil
 }
 
 // Format keeps the password out of everything that package fmt prints.

@@ -191,6 +191,19 @@ func (b *Bearer) wantsRemoteAddr() bool {
 	return ok && s != nil && s.Login != nil
 }
 
+// Validate says what is wrong with the fields, the Initial of a [TokenSource] among them. See [Transport.Validate].
+func (b *Bearer) Validate() error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	if s, ok := b.Source.(*TokenSource); ok && s.Initial != nil && s.Initial.AccessToken != "" {
+		if err := checkToken(s.Initial); err != nil {
+			return fmt.Errorf("%w (TokenSource.Initial)", err)
+		}
+	}
+	return nil
+}
+
 func isNilSource(src oauth2.TokenSource) bool {
 	s, ok := src.(*TokenSource)
 	return src == nil || ok && s == nil

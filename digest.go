@@ -66,12 +66,9 @@ func (d *Digest) Answer(ctx context.Context, c *Challenge, refusal *http.Respons
 	if d == nil {
 		return nil, errors.New("authretry: a nil *Digest has no credentials")
 	}
-	weakest := algorithmMD5
-	if d.MinAlgorithm != "" {
-		var ok bool
-		if weakest, _, ok = digestAlgorithmNamed(d.MinAlgorithm); !ok {
-			return nil, fmt.Errorf("authretry: Digest.MinAlgorithm %q is none of MD5, SHA-256, SHA-512-256", d.MinAlgorithm)
-		}
+	weakest, err := d.weakest()
+	if err != nil {
+		return nil, err
 	}
 	offer, err := readDigestChallenge(c)
 	if err != nil {
@@ -111,13 +108,37 @@ func (d *Digest) credentials(ctx context.Context, origin string, c *Challenge) (
 			return "", "", fmt.Errorf("authretry: no Digest credentials could be obtained: %w", err)
 		}
 	}
+	return username, password, checkDigest(username, password)
+}
+
+func checkDigest(username, password string) error {
 	if username == "" && password == "" {
-		return "", "", errors.New("authretry: there is no Digest user name; set Digest.Username or Digest.Credentials")
+		return errors.New("authretry: there is no Digest user name; set Digest.Username or Digest.Credentials")
 	}
 	if hasControl(username) || strings.Contains(username, "\t") {
-		return "", "", errors.New("authretry: the Digest user name has a control character in it")
+		return errors.New("authretry: the Digest user name has a control character in it")
 	}
-	return username, password, nil
+	return nil
+}
+
+// weakest returns what MinAlgorithm says.
+func (d *Digest) weakest() (digestAlgorithm, error) {
+	if d.MinAlgorithm == "" {
+		return algorithmMD5, nil
+	}
+	weakest, _, ok := digestAlgorithmNamed(d.MinAlgorithm)
+	if !ok {
+		return weakest, fmt.Errorf("authretry: Digest.MinAlgorithm %q is none of MD5, SHA-256, SHA-512-256", d.MinAlgorithm)
+	}
+	return weakest, nil
+}
+
+// Validate says what is wrong with the fields. See [Transport.Validate].
+func (d *Digest) Validate() error {
+	if _, err := d.weakest(); err != nil || d.Credentials != nil {
+		return err
+	}
+	return checkDigest(d.Username, d.Password)
 }
 
 // Format writes d without its password, whatever the verb.

@@ -1,7 +1,6 @@
 package authretry
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -99,23 +98,26 @@ func (o origin) isLoopback() bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// parseOrigin reads an element of Transport.Origins. Its errors say what to write instead, and quote nothing in which somebody
-// may have left a password.
-func parseOrigin(s string) (origin, error) {
+// parseOrigin reads Transport.Origins[i]. Its errors say what to write instead, and quote nothing in which somebody may have left a
+// password.
+func parseOrigin(s string, i int) (origin, error) {
+	wrong := func(format string, args ...any) (origin, error) {
+		return origin{}, fmt.Errorf("authretry: Transport.Origins[%d] "+format, append([]any{i}, args...)...)
+	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return origin{}, errors.New(`authretry: an element of Transport.Origins is not a URL; write it as "https://api.example.com"`)
+		return wrong(`is not a URL; write it as "https://api.example.com"`)
 	}
 	o := originOf(u)
 	switch {
 	case (o.scheme != "https" && o.scheme != "http") || o.host == "":
-		return origin{}, fmt.Errorf("authretry: an element of Transport.Origins does not begin with https:// or http:// and a host; write %q", originMeant(s))
+		return wrong("does not begin with https:// or http:// and a host; write %q", originMeant(s))
 	case strings.Contains(o.host, "*"):
-		return origin{}, fmt.Errorf("authretry: Transport.Origins has %q, but there are no patterns; write each host by its name", o)
+		return wrong("is %q, but there are no patterns; write each host by its name", o)
 	case u.User != nil:
-		return origin{}, fmt.Errorf("authretry: Transport.Origins has a user name; write %q, and give the credentials to a Scheme", o)
+		return wrong("has a user name; write %q, and give the credentials to a Scheme", o)
 	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
-		return origin{}, fmt.Errorf("authretry: Transport.Origins has more than scheme, host and port; write %q: an origin is all paths of its host", o)
+		return wrong("has more than scheme, host and port; write %q: an origin is all paths of its host", o)
 	}
 	return o, nil
 }

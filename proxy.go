@@ -144,6 +144,14 @@ func (t *ProxyTransport) CloseIdleConnections() {
 	}
 }
 
+// Validate says what is wrong with the fields, as [Transport.Validate] does.
+func (t *ProxyTransport) Validate() error {
+	if err := t.init(); err != nil {
+		return err
+	}
+	return validate(t.Schemes)
+}
+
 func (t *ProxyTransport) init() error {
 	if t == nil {
 		return errors.New("authretry: the ProxyTransport is nil; make one with NewProxyTransport")

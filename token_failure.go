@@ -315,9 +315,17 @@ func describeAnswer(endpoint string, r *oauth2.RetrieveError) string {
 		text += " " + strconv.Itoa(r.Response.StatusCode)
 	}
 	if r.ErrorCode != "" {
-		text += " " + strconv.Quote(printable(r.ErrorCode))
+		text += " " + strconv.Quote(printable(r.ErrorCode)) + answerHints[r.ErrorCode]
 	}
 	return text
+}
+
+// answerHints says of error codes what to look at, where their names do not.
+var answerHints = map[string]string{
+	"unauthorized_client": " (the client may not use this grant)",
+	"invalid_target":      " (not for this resource, RFC 8707)",
+	"invalid_dpop_proof":  " (RFC 9449: see TokenEndpoint.Proof)",
+	"use_dpop_nonce":      " (RFC 9449: see TokenEndpoint.Proof)",
 }
 
 func contains(text, secret string) bool { return secret != "" && strings.Contains(text, secret) }

@@ -181,6 +181,27 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
+// Validate says what is wrong with the fields, and with those of the Schemes that have a method Validate() error, as far as that can be
+// told without asking anybody. A program that calls it when it starts need not wait for the first request to hear that. The error has
+// all that was found. The fields must not be changed any more after it.
+func (t *Transport) Validate() error {
+	if err := t.init(); err != nil {
+		return err
+	}
+	return validate(t.Schemes)
+}
+
+// validate asks those Schemes that can say what is wrong with their fields.
+func validate(schemes []Scheme) error {
+	var wrong []error
+	for _, s := range schemes {
+		if v, ok := s.(interface{ Validate() error }); ok {
+			wrong = append(wrong, v.Validate())
+		}
+	}
+	return errors.Join(wrong...)
+}
+
 func (t *Transport) init() error {
 	if t == nil {
 		return errors.New("authretry: the Transport is nil; make one with New")
@@ -198,8 +219,8 @@ func (t *Transport) init() error {
 			t.err = errors.New("authretry: Transport.Jar and Transport.Account are both set, but a Jar is one user's, and would send its cookies for another")
 			return
 		}
-		for _, s := range t.Origins {
-			o, err := parseOrigin(s)
+		for i, s := range t.Origins {
+			o, err := parseOrigin(s, i)
 			if err != nil {
 				t.err = err
 				return

@@ -686,3 +686,42 @@ func TestForgetOfATransportThatIsSetWrongly(t *testing.T) {
 	transport.Forget("alice")
 	require.Contains(t, b.accounts.known, "alice")
 }
+
+// Validate says before the first request what is wrong: with the Transport alone, or with all of its Schemes.
+func TestValidate(t *testing.T) {
+	good := []Scheme{
+		&Bearer{Source: &TokenSource{}}, &Digest{Username: "u", Password: "p"}, &Basic{Username: "u"}, &APIKey{Key: "k"},
+		&Basic{Credentials: func(context.Context, CredentialsRequest) (string, string, error) { panic("asks nobody") }},
+		&Digest{Credentials: func(context.Context, CredentialsRequest) (string, string, error) { panic("asks nobody") }},
+		&APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { panic("asks nobody") }},
+	}
+	require.NoError(t, (&Transport{Schemes: good, Origins: []string{"https://a.test"}}).Validate())
+	require.NoError(t, (&ProxyTransport{Schemes: good}).Validate())
+
+	for want, transport := range map[string]*Transport{
+		"the Transport is nil":                     nil,
+		"Transport.Schemes is empty":               {},
+		"Transport.Schemes[0] is nil":              {Schemes: []Scheme{(*Basic)(nil)}},
+		"Transport.Origins[1] is not a URL":        {Schemes: good, Origins: []string{"https://a.test", "https://%zz"}},
+		"Transport.Origins[0] has a user name":     {Schemes: good, Origins: []string{"https://u:secret@a.test"}},
+		"Transport.Origins[0] has more than":       {Schemes: good, Origins: []string{"https://a.test/v1"}},
+		"Transport.Origins[0] is \"https://*.test": {Schemes: good, Origins: []string{"https://*.test"}},
+		"Transport.Origins[0] does not begin":      {Schemes: good, Origins: []string{"a.test"}},
+		"Bearer.Source is nil":                     {Schemes: []Scheme{&Bearer{}}},
+		"(TokenSource.Initial)":                    {Schemes: []Scheme{&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: "a b"}}}}},
+		"Basic has neither":                        {Schemes: []Scheme{&Basic{}}},
+		"user name with a colon":                   {Schemes: []Scheme{&Basic{Username: "a:b"}}},
+		"there is no Digest user name":             {Schemes: []Scheme{&Digest{}}},
+		"Digest.MinAlgorithm":                      {Schemes: []Scheme{&Digest{Username: "u", MinAlgorithm: "SHA-1"}}},
+		"APIKey has no key":                        {Schemes: []Scheme{&APIKey{}}},
+		"APIKey":                                   {Schemes: []Scheme{&APIKey{Header: "a b", KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "", nil }}}},
+	} {
+		err := transport.Validate()
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), "secret")
+	}
+	err := (&ProxyTransport{Schemes: []Scheme{&Basic{}, &Digest{}}}).Validate()
+	require.ErrorContains(t, err, "Basic has neither")
+	require.ErrorContains(t, err, "there is no Digest user name", "all that is wrong")
+	require.ErrorContains(t, (&ProxyTransport{}).Validate(), "ProxyTransport.Schemes is empty")
+}

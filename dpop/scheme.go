@@ -150,6 +150,9 @@ func (s *Scheme) check() error {
 	return nil
 }
 
+// Validate says what is wrong with the fields. See [authretry.Transport.Validate].
+func (s *Scheme) Validate() error { return s.check() }
+
 // login returns whose token to send for a request, whose context, or one made for it, is ctx.
 func (s *Scheme) login(ctx context.Context) (*login, error) {
 	if s.Sources != nil {

@@ -74,7 +74,9 @@ func (s *Scheme) Name() string { return "Bearer" }
 // WantsRemoteAddr reports true: whether a realm may be asked depends on where the registry is.
 func (s *Scheme) WantsRemoteAddr() bool { return true }
 
-// init returns what is wrong with the fields.
+// Validate says what is wrong with the fields. See [authretry.Transport.Validate].
+func (s *Scheme) Validate() error { return s.init() }
+
 func (s *Scheme) init() error {
 	s.once.Do(func() { s.realms, s.err = parseRealms(s.Realms) })
 	return s.err
