@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"log"
 	"maps"
 	"net/http"
 	"sync"
@@ -28,12 +30,15 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 }
 
 // logout ends the login in the store, and forgets the user after that, or the next request would go on with what is in
-// memory. A request that is out may be getting new tokens at this moment; the store does not take those any more. The
-// authorization server should be told, too: see TokenSource.Revoke.
+// memory. A request that is out may be getting new tokens at this moment; the store does not take those any more. If the
+// authorization server cannot be told, the login has ended here nevertheless.
 func (s *server) logout(w http.ResponseWriter, r *http.Request) {
 	user := userOf(r.Context())
 	s.sessions.end(user)
-	if err := (&authretry.TokenSource{Store: filestore.New(s.tokenFile(user))}).Logout(r.Context()); err != nil {
+	err := (&authretry.TokenSource{Store: filestore.New(s.tokenFile(user)), Revoke: s.revoke}).Logout(r.Context())
+	if errors.Is(err, authretry.ErrNotRevoked) {
+		log.Print(err)
+	} else if err != nil {
 		fail(w, r, err)
 	}
 	s.mail.Forget(user)

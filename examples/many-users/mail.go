@@ -77,8 +77,12 @@ func (m *mailAPI) records() (calls []mailCall, grants []string) {
 }
 
 func (m *mailAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/token" {
+	switch r.URL.Path {
+	case "/token":
 		m.serveToken(w, r)
+		return
+	case "/revoke":
+		m.serveRevocation(r)
 		return
 	}
 	w.Header().Set("Set-Cookie", "session=of-the-api; Path=/")
@@ -123,4 +127,20 @@ func (m *mailAPI) serveToken(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(map[string]any{
 		"access_token": t.AccessToken, "refresh_token": t.RefreshToken, "token_type": "Bearer", "expires_in": 3600,
 	})
+}
+
+// serveRevocation is the revocation endpoint (RFC 7009): a refresh token ends, and so does the access token.
+func (m *mailAPI) serveRevocation(r *http.Request) {
+	token := r.PostFormValue("token")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.refresh, token)
+	delete(m.access, token)
+}
+
+// logins returns whose logins there are.
+func (m *mailAPI) logins() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Values(m.refresh))
 }

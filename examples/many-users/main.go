@@ -32,9 +32,11 @@ func main() {
 	folder, err := os.MkdirTemp("", "many-users")
 	check(err)
 	defer os.RemoveAll(folder)
+	endpoint := &authretry.TokenEndpoint{URL: mailServer.URL + "/token", ClientID: "many-users"}
 	srv := httptest.NewTLSServer((&server{
 		mailAPI: parse(mailServer.URL), filesAPI: parse(files.URL),
-		refresh:   authretry.RefreshGrant(&oauth2.Config{ClientID: "many-users", Endpoint: oauth2.Endpoint{TokenURL: mailServer.URL + "/token"}}),
+		refresh:   endpoint.Refresh(),
+		revoke:    endpoint.Revocation(mailServer.URL + "/revoke"),
 		tokens:    folder,
 		passwords: map[string]string{"alice": "Circle of Life"},
 		signIn: func(r *http.Request) (user string, token *oauth2.Token, err error) {
@@ -64,6 +66,7 @@ func main() {
 
 	fmt.Println("\nalice logs out")
 	alice.post("/logout", nil)
+	fmt.Println("logins at the mail API:", mail.logins())
 	fmt.Println("alice, mail: ", alice.get("/mail/3"))
 	fmt.Println("bob, mail:   ", bob.get("/mail/3"))
 

@@ -20,11 +20,14 @@ import (
 // A server shows its users what two APIs have for them: mail, with OAuth 2.0 tokens of each user, and files, by Digest,
 // with the password of each user who has given it to us.
 type server struct {
-	mailAPI   *url.URL            // its origin
-	filesAPI  *url.URL            // its origin
-	refresh   authretry.FetchFunc // gets new tokens for the mail API
-	tokens    string              // the folder in which they are kept
-	passwords map[string]string   // for the files API, by user; yours come from a database
+	mailAPI   *url.URL          // its origin
+	filesAPI  *url.URL          // its origin
+	tokens    string            // the folder in which the tokens for the mail API are kept
+	passwords map[string]string // for the files API, by user; yours come from a database
+
+	// What gets new tokens for the mail API, and ends them.
+	refresh authretry.FetchFunc
+	revoke  func(context.Context, *oauth2.Token) error
 
 	// signIn says who logs in, and with which tokens we may read the mail: in place of your login page, and of Exchange
 	// of your oauth2.Config.

@@ -35,9 +35,11 @@ func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 	mailServer := httptest.NewServer(mail)
 	defer mailServer.Close()
 	fileAPI := newFileAPI(t)
+	endpoint := &authretry.TokenEndpoint{URL: mailServer.URL + "/token", ClientID: "test"}
 	s := &server{
 		mailAPI: parse(mailServer.URL), filesAPI: parse(fileAPI.URL),
-		refresh:   authretry.RefreshGrant(&oauth2.Config{ClientID: "test", Endpoint: oauth2.Endpoint{TokenURL: mailServer.URL + "/token"}}),
+		refresh:   endpoint.Refresh(),
+		revoke:    endpoint.Revocation(mailServer.URL + "/revoke"),
 		tokens:    t.TempDir(),
 		passwords: map[string]string{},
 		signIn: func(r *http.Request) (user string, token *oauth2.Token, err error) {
