@@ -271,7 +271,7 @@ func (s *TokenSource) putToUse(k *knownToken) {
 // Store, errors wrap [ErrLoginRequired].
 //
 // An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
-// there: call Logout again. If Revoke failed, the error wraps [ErrNotRevoked]: the login has ended here nevertheless, but the
+// there: call Logout again. If Revoke alone failed, the error wraps [ErrNotRevoked]: the login has ended here nevertheless, but the
 // authorization server goes on accepting the token until it expires. Another Logout calls Revoke with it again, as long as this
 // TokenSource is in memory; of several such tokens, with the last 8.
 func (s *TokenSource) Logout(ctx context.Context) error {
@@ -325,7 +325,8 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	} else {
 		s.replace(nil)
 	}
-	return errors.Join(append(failed, s.revoke(ctx, ended))...)
+	failed = append(failed, s.revoke(ctx, ended, len(failed) == 0))
+	return errors.Join(failed...)
 }
 
 // unusedInitial returns Initial if it has not been in use, nor a login that came in its place.
@@ -338,8 +339,9 @@ func (s *TokenSource) unusedInitial() *oauth2.Token {
 	return s.Initial
 }
 
-// revoke calls Revoke with the token, if it is not nil, and with those of earlier logins with which that has failed.
-func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token) error {
+// revoke calls Revoke with the token, if it is not nil, and with those of earlier logins with which that has failed. An error is
+// ErrNotRevoked if the login has ended for everybody here.
+func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token, hasEnded bool) error {
 	if s.Revoke == nil {
 		return nil
 	}
@@ -360,7 +362,11 @@ func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token) error {
 		if err == nil {
 			continue
 		}
-		failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCauseAt("revocation", err, t), causes: []error{ErrNotRevoked, err}})
+		causes := []error{err}
+		if hasEnded {
+			causes = append(causes, ErrNotRevoked)
+		}
+		failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCauseAt("revocation", err, t), causes: causes})
 		s.noteUnrevoked(t)
 	}
 	return errors.Join(failed...)

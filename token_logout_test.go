@@ -62,6 +62,7 @@ func TestLogoutThatFails(t *testing.T) {
 	err := src.Logout(t.Context())
 	require.ErrorIs(t, err, store.failSave)
 	require.ErrorContains(t, err, "revoked")
+	require.NotErrorIs(t, err, ErrNotRevoked, "it has not ended for the others")
 	require.NotContains(t, err.Error(), "refresh-0")
 }
 
