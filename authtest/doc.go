@@ -82,7 +82,8 @@
 // # Container registries
 //
 // [Registry] guards the paths of a container registry by tokens of its token server, which asks for user name and password, an
-// identity token, or nothing. It grants less if told so ([Registry.Grant]), and [Registry.RotateKey] makes all tokens bad.
+// identity token, or nothing. Beside a user's repositories it has public ones if told so ([Registry.Public]). It grants less if told
+// so ([Registry.Grant]), and [Registry.RotateKey] makes all tokens bad.
 //
 // # Faults
 //
