@@ -52,7 +52,16 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 		run.cancel()
 		run.givenUp = true
 	}
+	if err != nil && ctx.Err() == context.DeadlineExceeded {
+		return noTimeToLogIn(ctx)
+	}
 	return err
+}
+
+// noTimeToLogIn is the error for a request whose own time limit is over before somebody has logged in.
+func noTimeToLogIn(ctx context.Context) error {
+	return fmt.Errorf("authretry: the request's own time limit (the deadline of its context, or http.Client.Timeout) was over before somebody had logged in, "+
+		"and a login ends when no request waits for it; log in before the first request, by TokenSource.Token, or set no such limit: %w", context.Cause(ctx))
 }
 
 // logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
