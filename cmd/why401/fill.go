@@ -100,7 +100,7 @@ func (in *inquiry) settle() {
 		}
 	case in.isDisguised():
 		r.Outcome = outcomeRefused
-		r.Summary = fmt.Sprintf("%s answered %s, which is a refusal all the same.", where, status)
+		r.Summary = fmt.Sprintf("%s answered %s, which is a refusal nevertheless.", where, status)
 	default:
 		r.Outcome = outcomePassed
 		r.Summary = fmt.Sprintf("%s did not refuse: %s.", where, status)
