@@ -93,15 +93,19 @@ func (in *inquiry) brokenHTTP2() *cause {
 	if in.trials.brokenHTTP2 == "" && !isHTTP2(in.err) {
 		return nil
 	}
-	text := "The server's answer over HTTP/2 is broken, so clients drop it. "
-	if in.trials.brokenHTTP2 != "" {
-		text += "It was: " + in.trials.brokenHTTP2 + "."
-	} else {
-		text += "It was: " + in.errorText(in.err, 200) + "."
+	was := in.trials.brokenHTTP2
+	if was == "" {
+		was = in.errorText(in.err, 200)
 	}
+	overHTTP1Answer := ""
 	if in.resp != nil {
-		text += " Over HTTP/1.1 it answered " + statusText(in.resp.StatusCode) + "."
+		overHTTP1Answer = " Over HTTP/1.1 it answered " + statusText(in.resp.StatusCode) + "."
 	}
+	if strings.Contains(was, "HTTP_1_1_REQUIRED") {
+		return &cause{"http11-required", certain, "The server takes this request over HTTP/1.1 only (RFC 9113 §7). It has broken off HTTP/2 with HTTP_1_1_REQUIRED. Windows servers do so where Negotiate, NTLM or a client certificate authenticates the whole connection, which HTTP/2 shares among requests." + overHTTP1Answer,
+			"Use HTTP/1.1. In a program, it is Base, or the client's Transport: " + overHTTP1 + "."}
+	}
+	text := "The server's answer over HTTP/2 is broken, so clients drop it. It was: " + was + "." + overHTTP1Answer
 	if strings.Contains(text, "www-authenticate") {
 		text += " lighttpd sends two Digest challenges in one field, with a line break between them, which HTTP/2 forbids (RFC 9113 §8.2.1)."
 	}
