@@ -56,7 +56,8 @@ type inquiry struct {
 // An attempt is what came of asking once.
 type attempt struct {
 	resp        *http.Response // the last one; nil if there is none
-	body        string         // its beginning, as sent
+	body        string         // its beginning, as text
+	unread      string         // how the body is compressed, if that cannot be undone
 	hops        []hop
 	err         error
 	certificate *tls.CertificateRequestInfo // what the server said when it asked for a client certificate; nil if it did not
@@ -117,8 +118,7 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 	at.resp, at.err = client.Do(req)
 	if at.resp != nil {
 		if at.err == nil {
-			body, _ := io.ReadAll(io.LimitReader(at.resp.Body, mostBody))
-			at.body = string(body)
+			at.body, at.unread = readBody(at.resp)
 		}
 		at.resp.Body.Close()
 	}
