@@ -165,7 +165,7 @@ func (c *command) run(ctx context.Context, args []string) int {
 		return exitPassed
 	}
 	if err != nil {
-		fmt.Fprintf(c.stderr, "why401: %v\n", err)
+		c.complain(err)
 		if _, ok := errors.AsType[usageError](err); ok {
 			return exitUsage
 		}
@@ -175,7 +175,7 @@ func (c *command) run(ctx context.Context, args []string) int {
 	if q.url == nil {
 		r, err = explainPasted(c.stdin, &q.clean)
 		if err != nil {
-			fmt.Fprintf(c.stderr, "why401: %v\n", err)
+			c.complain(err)
 			return exitFailed
 		}
 	} else {
@@ -191,7 +191,7 @@ func (c *command) run(ctx context.Context, args []string) int {
 	}
 	if out.html != "" {
 		if err := saveHTML(out.html, r); err != nil {
-			fmt.Fprintf(c.stderr, "why401: %v\n", err)
+			c.complain(err)
 			return exitUsage
 		}
 	}
@@ -202,6 +202,11 @@ func (c *command) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	return exitPassed
+}
+
+// complain says why there is no report.
+func (c *command) complain(err error) {
+	newPrinter(c.stderr, c.getenv).line(0, len("why401: "), "", "why401: "+err.Error())
 }
 
 // An output is how the report is put out.
@@ -232,8 +237,9 @@ type question struct {
 
 const usage = `usage: why401 [flags] [URL]
 
-Why401 asks the URL as a client would, and says why it answers 401 and what would satisfy it. Without a URL it
-explains the WWW-Authenticate lines given on standard input.
+Why401 asks the URL as a client would, and says why it answers 401 and what would
+satisfy it. Without a URL it explains the WWW-Authenticate lines given on
+standard input.
 
   -u USER              user name for Basic and Digest; the password is asked for
   -password-env VAR    read the password from an environment variable
@@ -245,10 +251,12 @@ explains the WWW-Authenticate lines given on standard input.
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
   -data FILE           the body to send
-  -login               find out who gives out tokens for the URL, log in there, and try the token (Bearer or DPoP)
+  -login               find out who gives out tokens for the URL, log in there, and
+                       try the token (Bearer or DPoP)
   -client-id ID        the client to log in as
   -issuer URL          the authorization server to log in at, if there are several
-  -register            let the authorization server register this program as a client, if need be
+  -register            let the authorization server register this program as a
+                       client, if need be
   -proxy URL           the proxy, instead of what the environment says
   -timeout DURATION    how long all of it may take (30s; 5m with -login)
   -proxy-user USER     user name for the proxy; the password is asked for
