@@ -207,6 +207,7 @@ func (in *inquiry) transport(r *recorder, m manner) http.RoundTripper {
 		t.Protocols.SetHTTP1(true)
 		t.TLSClientConfig.NextProtos = nil // what the other one has put there
 	}
+	t.TLSHandshakeTimeout = handshakeTime
 	t.TLSClientConfig.GetClientCertificate = r.asksForCertificate
 	t.OnProxyConnectResponse = r.connected
 	in.proxies = t.Proxy

@@ -7,6 +7,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -53,7 +54,7 @@ func (in *inquiry) noAnswer() *cause {
 	case errors.As(err, &dns):
 		return &cause{"dns", certain, "The host's name is not known to the DNS that was asked. The name is " + host + ".", "Check the spelling, and whether it is seen from here (VPN?)."}
 	case isTimeout(err) && in.stage == handshaking:
-		return &cause{"tls-silent", certain, "The port accepts connections, and says nothing to TLS. Perhaps it speaks plain http, or something else; nothing has been asked yet, and no credentials were sent.",
+		return &cause{"tls-silent", certain, fmt.Sprintf("The port accepts connections, and says nothing to TLS. It was given %d seconds. Perhaps it speaks plain http, or something else; nothing has been asked yet, and no credentials were sent.", int(handshakeTime.Seconds())),
 			"Try http:// with this port, or the port that has TLS (443 usually). If it is that one, whatever is between may hold TLS up: firewalls, VPN, MTU."}
 	case isTimeout(err) && in.stage == waiting:
 		return &cause{"slow", certain, "The server took the request, and did not answer in time.", "Give it longer with -timeout. If it stays like this, look into the server's log."}

@@ -34,7 +34,7 @@
 //	-proxy-user USER     user name for the proxy, for Basic and Digest; the password is asked for
 //	-proxy-password-env VAR, -proxy-password-file FILE
 //	                     read the password for the proxy from there
-//	-timeout DURATION    how long all of it may take (30s; 5m with -login)
+//	-timeout DURATION    how long all of it may take (30s; 5m with -login); a handshake of TLS may take 4s of that
 //	-json                print the report as JSON
 //	-html FILE           write it as a page for a browser, too: one file that loads nothing
 //
@@ -237,8 +237,8 @@ type question struct {
 
 const usage = `usage: why401 [flags] [URL]
 
-Why401 asks the URL as a client would, and says why it answers 401 and what would
-satisfy it. Without a URL it explains the WWW-Authenticate lines given on
+Why401 asks the URL as a client would, and says why it answers 401 and what
+would satisfy it. Without a URL it explains the WWW-Authenticate lines given on
 standard input.
 
   -u USER              user name for Basic and Digest; the password is asked for
@@ -251,10 +251,11 @@ standard input.
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
   -data FILE           the body to send
-  -login               find out who gives out tokens for the URL, log in there, and
-                       try the token (Bearer or DPoP)
+  -login               find out who gives out tokens for the URL, log in there,
+                       and try the token (Bearer or DPoP)
   -client-id ID        the client to log in as
-  -issuer URL          the authorization server to log in at, if there are several
+  -issuer URL          the authorization server to log in at, if there are
+                       several
   -register            let the authorization server register this program as a
                        client, if need be
   -proxy URL           the proxy, instead of what the environment says

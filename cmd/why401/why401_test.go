@@ -237,6 +237,14 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestHelp fits on a usual screen.
+func TestHelp(t *testing.T) {
+	out, status := newWorld(t, nil).run([]string{"-h"}, "", true)
+	require.Equal(t, exitPassed, status)
+	require.Contains(t, out, "-token-env VAR")
+	require.NotRegexp(t, `(?m)^.{81}`, out)
+}
+
 // TestSecretFiles reads password and token from files, as editors leave them.
 func TestSecretFiles(t *testing.T) {
 	dir := t.TempDir()
