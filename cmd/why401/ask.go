@@ -71,6 +71,7 @@ type manner struct {
 	http1     bool
 	noCookies bool
 	latin1    bool // user name and password are sent in ISO 8859-1
+	bare      bool // without credentials, and without headers given with -H that may be some
 }
 
 // asked returns the URL that was asked last.
@@ -113,7 +114,7 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 	if err != nil {
 		panic(err) // the method has been checked
 	}
-	req.URL, req.Header = in.url, in.header.Clone()
+	req.URL, req.Header = in.url, in.headerFor(m)
 	req.Host = req.Header.Get("Host") // the URL's if empty
 	at.resp, at.err = client.Do(req)
 	if at.resp != nil {
@@ -142,7 +143,21 @@ func (in *inquiry) client(recorder http.RoundTripper, m manner) *http.Client {
 	return client
 }
 
+// headerFor returns the headers to send of those given with -H.
+func (in *inquiry) headerFor(m manner) http.Header {
+	header := in.header.Clone()
+	for name := range in.header {
+		if m.bare && !harmless[http.CanonicalHeaderKey(name)] {
+			header.Del(name)
+		}
+	}
+	return header
+}
+
 func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
+	if m.bare {
+		return nil
+	}
 	if in.token != "" {
 		list = append(list, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
 	}

@@ -95,6 +95,13 @@ func TestMisses(t *testing.T) {
 		{"api-error", withToken, home, always(says(200, "Content-Type: application/json\n\n"+`{"ok":false,"error":"missing_scope","needed":"chat:write"}`)), 1},
 		{"captive-portal", withToken, home, always(says(511, "Content-Type: text/html\n\n<a href=\"http://portal.example.com/\">Log in</a>")), 1},
 		{"password-control", []string{"-u", "Aladdin", "-password-env", "CONTROL"}, home, always(says(401, "WWW-Authenticate: Basic realm=\"cave\"")), 3},
+		{"hidden-from-user", withToken, home, always(says(404, "Content-Type: application/json\n\n"+`{"message":"Not Found"}`)), 0},
+		{"server-error-credentials", []string{"-token-env", "TOKEN", "-H", "X-Api-Key: " + apiKey, "-H", "Accept: text/plain"}, home, always(failsOnCredentials), 0},
+		{"server-error-password", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, always(failsOnCredentials), 0},
+		{"server-error", withToken, home, always(says(500, "")), 0},
+		{"server-error-post", append([]string{"-X", "POST"}, withToken...), home, always(says(500, "")), 0},
+		{"server-error-not-sent", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, always(says(500, "")), 0},
+		{"server-error-none", nil, home, always(says(500, "Content-Type: text/plain\n\nInternal Server Error")), 0},
 		{"basic-after-cookie", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, func(t *testing.T) http.Handler { return guarded(t, basic) }, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -158,6 +165,15 @@ func (w *world) golden(name string, args []string, status int, trust bool) {
 func always(h http.Handler) func(*testing.T) http.Handler {
 	return func(*testing.T) http.Handler { return h }
 }
+
+// failsOnCredentials fails on whatever credentials it is sent.
+var failsOnCredentials = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "" || r.Header.Get("X-Api-Key") != "" {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	says(401, `WWW-Authenticate: Basic realm="cave"`)(w, r)
+})
 
 // redirecting is a server whose root leads elsewhere, where then answers.
 func redirecting(to string, then http.Handler) func(*testing.T) http.Handler {

@@ -234,7 +234,10 @@ func with(e exchange) string {
 	if e.Redirected {
 		s = "redirected, " + s
 	}
-	if e.Trial != "" {
+	switch {
+	case e.Trial == s:
+		s = "tried again " + s
+	case e.Trial != "":
 		s = "tried again " + e.Trial + ", " + s
 	}
 	return s
