@@ -35,8 +35,8 @@ const maxConfig = 1 << 20
 // asked for one registry at a time. It says itself that it knows no credentials; if it is not there, hangs, or prints what is no
 // answer, the request fails.
 //
-// An error wrapping authretry.ErrUnsupportedChallenge means that there are no credentials. No error has anything in it of what
-// the file or a helper says.
+// An error wrapping authretry.ErrUnsupportedChallenge means that there are no credentials. It says where they were looked for, and
+// which command logs in. But for the name of a helper, no error has anything in it of what the file or a helper says.
 func DockerConfig(path string) authretry.CredentialsFunc {
 	return func(ctx context.Context, r authretry.CredentialsRequest) (username, password string, err error) {
 		config, err := readConfig(path)
