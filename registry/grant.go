@@ -44,7 +44,7 @@ func (g *grant) answer(ctx context.Context, c *authretry.Challenge, refused stri
 		r.Previous = &oauth2.Token{AccessToken: refused}
 	}
 	_, err := g.source.Obtain(ctx, r)
-	if errors.Is(err, authretry.ErrTokenRefused) && codeOf(c) == "" {
+	if errors.Is(err, authretry.ErrTokenRefused) && codeOf(c) != "invalid_token" {
 		if none := g.without(refused); none != nil {
 			err = none
 		}
@@ -56,14 +56,15 @@ var errLess = errors.New("registry: the token server has granted less than it wa
 
 // isFinal reports whether there is no better token than this one, which the registry has refused although it was asked for
 // all that the registry wants. One that was granted before something was allowed to the user is replaced, once; after
-// that, by the token server's own pace.
+// that, by the token server's own pace. One that was asked for without credentials is replaced at that pace, too: somebody may have
+// logged in since.
 func (g *grant) isFinal(token string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if token != g.latest {
 		return false
 	}
-	final := g.isDenied || time.Since(g.obtained) < young
+	final := g.isDenied && g.none == nil || time.Since(g.obtained) < young
 	g.isDenied = true
 	return final
 }

@@ -9,7 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
@@ -83,6 +86,48 @@ func none(why string) authretry.CredentialsFunc {
 // inHome returns where configurations are looked for below a home.
 func inHome(home string) string {
 	return filepath.Join(home, ".docker", "config.json") + ", " + filepath.Join(home, ".config", "containers", "auth.json")
+}
+
+// A login counts soon after it, as the error has asked for it, although the token that was had without is still good.
+func TestLoginAfterMissingCredentials(t *testing.T) {
+	for _, noCodes := range []bool{false, true} {
+		t.Run(fmt.Sprint("without codes: ", noCodes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := authtest.NewPipeServer(&authtest.Registry{Username: user, Password: password, Public: []string{"public"}, TokenLifetime: time.Hour, NoCodes: noCodes})
+				defer srv.Close()
+				var isLoggedIn atomic.Bool
+				transport := authretry.New(&registry.Scheme{HTTPClient: srv.Client(), Credentials: func(context.Context, authretry.CredentialsRequest) (string, string, error) {
+					if !isLoggedIn.Load() {
+						return "", "", authretry.ErrUnsupportedChallenge
+					}
+					return user, password, nil
+				}})
+				transport.Base = srv.Client().Transport
+				get := func() int {
+					resp, err := (&http.Client{Transport: transport}).Get(srv.URL + "/v2/private/manifests/latest")
+					require.NoError(t, err)
+					require.NoError(t, resp.Body.Close())
+					if resp.StatusCode == 401 {
+						require.ErrorContains(t, authretry.Explain(resp), "Scheme.Credentials returns none for it")
+					}
+					return resp.StatusCode
+				}
+				for range 60 { // requests of a minute
+					require.Equal(t, 401, get())
+					time.Sleep(time.Second)
+				}
+				require.LessOrEqual(t, len(srv.TokenRequests()), 8)
+				isLoggedIn.Store(true)
+				for range 30 {
+					time.Sleep(time.Second)
+					if get() == 200 {
+						return
+					}
+				}
+				t.Error("the login does not count after half a minute")
+			})
+		})
+	}
 }
 
 // A token that does not suffice although there were credentials, or that the registry does not know, is another matter.
