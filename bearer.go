@@ -312,7 +312,11 @@ func (b *Bearer) checkType(kind string) error {
 	if kind == "" || equalFoldASCII(kind, "Bearer") || equalFoldASCII(kind, b.Prefix) {
 		return nil
 	}
-	return fmt.Errorf("authretry: the token is of type %q, and only Bearer tokens can be sent as such (RFC 6749 §7.1); it needs a Scheme for its type", printable(kind))
+	scheme := "a Scheme for its type"
+	if equalFoldASCII(kind, "DPoP") {
+		scheme = "dpop.Scheme"
+	}
+	return fmt.Errorf("authretry: the token is of type %q, and only Bearer tokens can be sent as such (RFC 6749 §7.1); it needs %s", printable(kind), scheme)
 }
 
 // A bearerSession sends the current token of the request's account. One serves all requests, since there is nothing to
@@ -341,7 +345,7 @@ func (s *bearerSession) send(req *http.Request, src *sourceInUse, t *oauth2.Toke
 		return err
 	}
 	if h.only != nil && *h.only != originOf(req.URL) {
-		return fmt.Errorf("authretry: the token is for the resource %s (RFC 8707), so it is not sent to another origin", h.only)
+		return fmt.Errorf("authretry: the token is for the resource %s (RFC 8707), so it is not sent to another origin; take a TokenSource for each server, with a Store of its own", h.only)
 	}
 	return h.Authorize(req)
 }

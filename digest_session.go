@@ -240,7 +240,7 @@ func (s digestSession) Format(f fmt.State, verb rune) {
 }
 
 // digestURI returns the request-target as the origin sees it (RFC 7616 §3.4.6), which through a forward proxy is path
-// and query all the same; for CONNECT, host and port.
+// and query nevertheless; for CONNECT, host and port.
 func digestURI(req *http.Request) string {
 	if req.Method != http.MethodConnect || req.URL.Path != "" {
 		return req.URL.RequestURI()

@@ -216,3 +216,16 @@ func TestOutputsInREADME(t *testing.T) {
 	said := strings.Replace(authretry.Explain(resp).Error(), srv.URL, "https://api.example.com", 1)
 	require.Contains(t, string(readme), "\n    "+said+"\n")
 }
+
+// The table of README.md says of each Reason what to do.
+func TestREADMEHasEachReason(t *testing.T) {
+	source, err := os.ReadFile("rejection.go")
+	require.NoError(t, err)
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	reasons := regexp.MustCompile(`(?m)^\t(Reason[A-Z]\w+) .*//`).FindAllStringSubmatch(string(source), -1)
+	require.Greater(t, len(reasons), 15)
+	for _, m := range reasons {
+		require.Regexp(t, "(?m)^\\| .*`"+m[1]+"`.* \\| .* \\| .* \\|$", string(readme))
+	}
+}

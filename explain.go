@@ -17,7 +17,7 @@ import (
 // have. If none has, it is that of the outermost one that has looked for an answer, or else of the outermost.
 //
 // The response's body is not touched, and Explain may be called more than once, until somebody replaces
-// resp.Request.
+// resp.Request. For a library that returns no response, there is an example.
 func Explain(resp *http.Response) error {
 	if resp == nil {
 		return nil

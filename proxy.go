@@ -177,7 +177,7 @@ func (t *ProxyTransport) init() error {
 // setHooks puts our hooks into a clone of Base, and keeps those that it had.
 func (t *ProxyTransport) setHooks(clone *http.Transport) {
 	if clone.TLSNextProto == nil && clone.TLSClientConfig != nil && slices.Contains(clone.TLSClientConfig.NextProtos, "h2") {
-		clone.ForceAttemptHTTP2 = true // Base does HTTP/2; a clone would offer it all the same, but not speak it
+		clone.ForceAttemptHTTP2 = true // Base does HTTP/2; a clone would offer it nevertheless, but not speak it
 	}
 	t.transport = clone
 	t.connectHeader = clone.ProxyConnectHeader

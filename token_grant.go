@@ -180,7 +180,7 @@ type TokenExchange struct {
 	RequestedType string
 
 	// SendAs is the token type of a new token for which the server says "N_A" (§2.2.1), since it is no access token, such as
-	// "Bearer" if the token is to be sent as one all the same. If empty, it stays as it is, and no Scheme sends it.
+	// "Bearer" if the token is to be sent as one nevertheless. If empty, it stays as it is, and no Scheme sends it.
 	SendAs string
 }
 

@@ -52,7 +52,16 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 		run.cancel()
 		run.givenUp = true
 	}
+	if err != nil && ctx.Err() == context.DeadlineExceeded {
+		return noTimeToLogIn(ctx)
+	}
 	return err
+}
+
+// noTimeToLogIn is the error for a request whose own time limit is over before somebody has logged in.
+func noTimeToLogIn(ctx context.Context) error {
+	return fmt.Errorf("authretry: the request's own time limit (the deadline of its context, or http.Client.Timeout) was over before somebody had logged in, "+
+		"and a login ends when no request waits for it; log in before the first request, by TokenSource.Token, or set no such limit: %w", context.Cause(ctx))
 }
 
 // logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
@@ -131,7 +140,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 }
 
 // endLogin puts the token of a login to use, and tells those who wait. It is called twice if the time ran out before: what a
-// person has done is used all the same.
+// person has done is used nevertheless.
 func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 	if k != nil {
 		err = apart(panicked, func() error { s.replace(k); return nil })
@@ -171,7 +180,7 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 
 // Set puts t to use, after a login: it replaces the current token and forgets all failures. If there is a Store, it is
 // saved there first. An error says that this failed, or that t cannot be used. If it wraps [ErrNotSaved], only the saving failed:
-// this process goes on with t all the same, and tries to save it again. It does not save t again over what has come of it, if it was
+// this process goes on with t nevertheless, and tries to save it again. It does not save t again over what has come of it, if it was
 // saved in spite of the error, nor over a later login, nor if it was ended meanwhile: then it goes on with what is there.
 func (s *TokenSource) Set(t *oauth2.Token) error {
 	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {

@@ -120,7 +120,7 @@ func (run *refreshRun) isOld(stored *Record) bool {
 }
 
 // isNewerThan reports whether k has yet to take the place of what the Store has. A Store that said that it did not save k may
-// have done so all the same, and others may have gone on from there: so once that has been tried, k only takes the place of
+// have done so nevertheless, and others may have gone on from there: so once that has been tried, k only takes the place of
 // what it was to replace then, and of what has become of that, if k is of a new login. Whatever else is there now is newer: a
 // successor of k, another login, or that the login of k was ended.
 func (k *knownToken) isNewerThan(stored *Record) bool {

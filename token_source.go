@@ -31,7 +31,7 @@ import (
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
 // is refused; then the caller gets the 401.
 //
-// A token that could not be saved is in use all the same, and is saved again until that succeeds, or another one is in use:
+// A token that could not be saved is in use nevertheless, and is saved again until that succeeds, or another one is in use:
 // after times that grow from 100 ms to 30 s, too.
 //
 // A TokenSource has no goroutine but those of a refresh, a login or a saving under way, so there is nothing to close. It is safe

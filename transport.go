@@ -99,7 +99,7 @@ type Transport struct {
 	// where they mean 401, for a token that has expired for instance. It is asked for the responses to all requests that may
 	// have credentials, also to successful ones, so it should look at the status before anything else; but not for those with
 	// status 101, 401 and 407, for a 403 that a Scheme answers ([Bearer.StepUp]), and for a 417 (Expectation Failed) to an Expect
-	// of ours. It may read the first 64 KiB of resp.Body, which the caller gets all the same; after these it reads EOF. A
+	// of ours. It may read the first 64 KiB of resp.Body, which the caller still gets; after these it reads EOF. A
 	// response that it calls a refusal counts as a 401 in everything: credentials that it refuses have not been accepted.
 	// If nil, only a 401 refuses, and a 403 that a Scheme answers.
 	Refused func(resp *http.Response) bool

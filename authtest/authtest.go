@@ -94,7 +94,8 @@ func NewServer(guards ...Guard) *Server {
 	return s.started()
 }
 
-// NewTLSServer is like [NewServer] for HTTP/1.1 over TLS. [Server.Client] trusts its certificate.
+// NewTLSServer is like [NewServer] for HTTP/1.1 over TLS. [Server.Client] trusts its certificate, and so must whatever sends token
+// requests: set TokenSource.HTTPClient, TokenEndpoint.HTTPClient, discover.Config.HTTPClient or registry.Scheme.HTTPClient to it.
 func NewTLSServer(guards ...Guard) *Server {
 	s := newServer(guards)
 	s.http = httptest.NewTLSServer(s)
@@ -140,7 +141,8 @@ func (s *Server) started() *Server {
 }
 
 // Client returns a client that reaches the server and trusts its certificate. It is always the same one, knows
-// no credentials, and is closed by [Server.Close]. Its Transport is the base for the transport under test.
+// no credentials, and is closed by [Server.Close]. Its Transport is the base for the transport under test. Token requests do not go by
+// that: unless [NewServer] made the server, they need the client, too, as TokenSource.HTTPClient for instance.
 func (s *Server) Client() *http.Client { return s.client }
 
 // Dial connects to the server, whatever its kind: for a test that writes its own bytes to the wire, or needs an

@@ -79,7 +79,8 @@ func (b *Bearer) Login(scopes ...string) *oauth2.Token {
 }
 
 // Config returns the configuration of a client whose token requests the server accepts. Its requests go by the
-// client in the context (see [oauth2.HTTPClient]), which must be [Server.Client] unless [NewServer] made the server.
+// client in the context (see [oauth2.HTTPClient]), which must be [Server.Client] unless [NewServer] made the server. With
+// authretry.RefreshGrant, that client is TokenSource.HTTPClient.
 func (b *Bearer) Config() *oauth2.Config {
 	return &oauth2.Config{
 		ClientID: b.clientID(), ClientSecret: b.clientSecret(),

@@ -18,7 +18,11 @@
 //
 // [NewServer] speaks HTTP/1.1, [NewTLSServer] the same over TLS, [NewHTTP2Server] HTTP/2 over TLS, and
 // [NewPipeServer] uses no socket. [Server.Client] returns a client that reaches any of them and knows no credentials:
-// give its Transport to the transport under test as the base.
+// give its Transport to the transport under test as the base, and itself to what sends token requests:
+//
+//	srv := authtest.NewTLSServer(bearer)
+//	tokens := &authretry.TokenSource{Fetch: authretry.RefreshGrant(bearer.Config()), Initial: bearer.Login(), HTTPClient: srv.Client()}
+//	transport := &authretry.Transport{Base: srv.Client().Transport, Schemes: []authretry.Scheme{&authretry.Bearer{Source: tokens}}}
 //
 // With several guards, any one is enough, and a refusal offers all. A server can protect several paths:
 //
@@ -82,7 +86,8 @@
 // # Container registries
 //
 // [Registry] guards the paths of a container registry by tokens of its token server, which asks for user name and password, an
-// identity token, or nothing. It grants less if told so ([Registry.Grant]), and [Registry.RotateKey] makes all tokens bad.
+// identity token, or nothing. Beside a user's repositories it has public ones if told so ([Registry.Public]). It grants less if told
+// so ([Registry.Grant]), and [Registry.RotateKey] makes all tokens bad.
 //
 // # Faults
 //

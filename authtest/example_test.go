@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
 )
 
@@ -123,6 +124,32 @@ func ExampleBearer() {
 	// 401 Unauthorized [Bearer realm="authtest", error="invalid_token", error_description="the access token expired"]
 	// 200 OK []
 	// [refresh_token 200]
+}
+
+// Over TLS, what sends requests must trust the server's certificate, and so must what sends token requests.
+func ExampleNewTLSServer() {
+	bearer := &authtest.Bearer{}
+	srv := authtest.NewTLSServer(bearer)
+	defer srv.Close()
+
+	tokens := &authretry.TokenSource{
+		Fetch:      authretry.RefreshGrant(bearer.Config()),
+		Initial:    bearer.Login(),
+		HTTPClient: srv.Client(), // for token requests
+	}
+	client := &http.Client{Transport: &authretry.Transport{
+		Base:    srv.Client().Transport,
+		Schemes: []authretry.Scheme{&authretry.Bearer{Source: tokens}},
+	}}
+	bearer.ExpireNow()
+	resp, err := client.Get(srv.URL)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	resp.Body.Close()
+	fmt.Println(resp.Status, srv.TokenRequests())
+	// Output: 200 OK [refresh_token 200]
 }
 
 func ExampleReplay() {

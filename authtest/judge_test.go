@@ -262,6 +262,9 @@ func TestProtectRefusesWhatCannotWork(t *testing.T) {
 		"unknown rspauth":                 &Digest{Rspauth: -1},
 		"wrong rspauth without one":       &Digest{QOP: NoQOP, Rspauth: RspauthWrong},
 		"control character in opaque":     &Digest{Opaque: "\x7f"},
+		"public, and nothing private":     &Registry{Public: []string{"library/"}},
+		"public repository without name":  &Registry{Username: "u", Public: []string{"/"}},
+		"public repository by its path":   &Registry{Username: "u", Public: []string{"/v2/a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := NewServer()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,7 +21,7 @@ import (
 // insufficient_scope, one that is unknown or has ended with 401 and invalid_token.
 //
 // The token server takes the user name and password by Basic or by POST, an identity token by POST, or none if there is no
-// Username. It answers with what Grant allows of the scope, which may be less than was asked for: that is no error. It
+// Username or Public is set. It answers with what Grant allows of the scope, which may be less than was asked for: that is no error. It
 // refuses a scope that it cannot read, a parameter but scope that is there twice, credentials in the query, and POST without a
 // client_id.
 type Registry struct {
@@ -32,8 +31,14 @@ type Registry struct {
 	Username, Password string // what the token server wants; nothing if Username is empty
 	IdentityToken      string // what it takes in place of the password, by POST (grant_type=refresh_token); none if empty
 
+	// Public are the repositories that anybody may pull, with or without the user's credentials, such as "library/alpine"; one
+	// with a slash at its end, such as "library/", stands for all below it. All others are private: a token that is asked for
+	// without credentials is issued, as Docker Hub does, but grants nothing of them. If nil, there is no token without
+	// credentials, unless Username is empty.
+	Public []string
+
 	// Grant returns which of the actions on a resource, such as "repository:library/alpine", the user may have. If nil, it is
-	// all of them. It is called by many goroutines at once.
+	// all of them. It is called by many goroutines at once, and is not asked about what Public allows, nor without credentials.
 	Grant func(username, resource string, actions []string) []string
 
 	TokenPath     string        // of the token server; "/token" if empty
@@ -95,6 +100,8 @@ func (g *Registry) problem() string {
 		when(g.TokenLifetime < 0 || g.Leeway < 0, "its TokenLifetime or Leeway is negative"),
 		when(!isPath(path) || (&url.URL{Path: path}).EscapedPath() != path, "its TokenPath is no path, or one that has to be escaped"),
 		when(g.Username == "" && (g.Password != "" || g.IdentityToken != ""), "it has a Password or an IdentityToken, and no Username"),
+		when(g.Username == "" && g.Public != nil, "it has Public, and no Username, so that all of it is public"),
+		when(slices.ContainsFunc(g.Public, func(name string) bool { return strings.Trim(name, "/") == "" || name[0] == '/' }), "its Public has what is no repository's name"),
 		when(strings.Contains(g.Username, ":"), "its Username has a colon, which ends a user name (RFC 7617 §2)"),
 	)
 }
@@ -282,7 +289,7 @@ func (g *Registry) authenticate(r *http.Request, params url.Values) (username st
 	}
 	username, password, ok := r.BasicAuth()
 	if !ok {
-		return "", g.Username == "" && r.Header.Get("Authorization") == ""
+		return "", (g.Username == "" || g.Public != nil) && r.Header.Get("Authorization") == ""
 	}
 	return username, g.isUser(username, password)
 }
@@ -304,13 +311,34 @@ func readScopes(values []string) (wanted map[string][]string, ok bool) {
 	return wanted, true
 }
 
+// grant returns which of the actions on a resource a user may have, who is "" if there were no credentials.
+func (g *Registry) grant(username, resource string, actions []string) (granted []string) {
+	switch {
+	case username == "" && g.Username != "":
+	case g.Grant != nil:
+		granted = g.Grant(username, resource, actions)
+	default:
+		return actions
+	}
+	if slices.Contains(actions, "pull") && !slices.Contains(granted, "pull") && g.isPublic(resource) {
+		granted = append(slices.Clone(granted), "pull")
+	}
+	return granted
+}
+
+// isPublic reports whether anybody may pull a resource.
+func (g *Registry) isPublic(resource string) bool {
+	name, ok := strings.CutPrefix(resource, "repository:")
+	return ok && slices.ContainsFunc(g.Public, func(public string) bool {
+		return name == public || strings.HasSuffix(public, "/") && strings.HasPrefix(name, public)
+	})
+}
+
 // issue makes a token, and returns the answer that has it.
 func (g *Registry) issue(username string, wanted map[string][]string) map[string]any {
-	granted := maps.Clone(wanted)
-	if g.Grant != nil {
-		for resource, actions := range wanted {
-			granted[resource] = g.Grant(username, resource, actions)
-		}
+	granted := map[string][]string{}
+	for resource, actions := range wanted {
+		granted[resource] = g.grant(username, resource, actions)
 	}
 	lifetime := cmp.Or(g.TokenLifetime, 5*time.Minute)
 	if g.OmitExpiry {

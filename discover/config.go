@@ -131,6 +131,9 @@ func keep[V any](m *map[string]V, key string, value V) {
 	(*m)[key] = value
 }
 
+// errNoResource is for a token that is wanted before a server has asked for one.
+var errNoResource = fmt.Errorf("%w; name the resource in discover.Config.Resource, or send it a request first", authretry.ErrChallengeRequired)
+
 var errNoWay = errors.New("discover: Config.Flow and Config.Grant are both nil: there is no way to get a token")
 
 // Fetch is for authretry.TokenSource.Fetch. With a refresh token it asks the token endpoint that has issued it, and no other,
@@ -151,7 +154,7 @@ func (c *Config) Fetch(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 	case c.Grant != nil:
 		return c.fetchByGrant(ctx, r, &known)
 	case r.Previous == nil && r.Challenge == nil && c.Resource == "":
-		return nil, authretry.ErrChallengeRequired
+		return nil, errNoResource
 	}
 	return nil, fmt.Errorf("%w: there is no refresh token", authretry.ErrLoginRequired)
 }

@@ -513,6 +513,7 @@ func TestBeforeAnyChallenge(t *testing.T) {
 	_, tokens = program(&Config{Flow: approving()}, nil)
 	_, err = tokens.Token()
 	require.ErrorIs(t, err, authretry.ErrChallengeRequired)
+	require.ErrorContains(t, err, "name the resource in discover.Config.Resource, or send it a request first")
 }
 
 // A token goes to the origin of its resource alone.

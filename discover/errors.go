@@ -30,7 +30,7 @@ var (
 
 	// ErrNoPKCE means that the authorization server does not say that it checks PKCE by S256 (RFC 7636), without which codes can be
 	// stolen.
-	ErrNoPKCE = errors.New("the authorization server does not say that it supports PKCE by S256 (RFC 7636); if it does all the same, set Config.AssumePKCE")
+	ErrNoPKCE = errors.New("the authorization server does not say that it supports PKCE by S256 (RFC 7636); if it does nevertheless, set Config.AssumePKCE")
 
 	// ErrBoundTokens means that the resource takes only tokens that are bound to a key (RFC 9449).
 	ErrBoundTokens = errors.New("the resource takes only tokens that are bound to a key (RFC 9449); set Config.Proof, and use a dpop.Scheme")

@@ -294,6 +294,7 @@ func TestDiscoverShowsWhatThereIs(t *testing.T) {
 	}
 	_, _, err = (&Config{Resource: "https://api.example.com"}).Discover(t.Context(), authretry.TokenRequest{URL: "https://evil.example.com/"})
 	require.ErrorIs(t, err, ErrOtherResource)
+	require.ErrorContains(t, err, "take a Config, a TokenSource and a Store for each server")
 }
 
 // A counting store says how often a refresh token was confirmed, and refuses from one time on.

@@ -60,7 +60,7 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 		}
 	}
 	if named == "" {
-		return nil, authretry.ErrChallengeRequired
+		return nil, errNoResource
 	}
 	u, err := url.Parse(named)
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -68,7 +68,7 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 	}
 	if c.Resource != "" {
 		if own, err := url.Parse(c.Resource); err != nil || guarded.Origin(own) != guarded.Origin(u) {
-			return nil, failed(u.Hostname(), ErrOtherResource, ownError("it is not at the origin of Config.Resource"))
+			return nil, failed(u.Hostname(), ErrOtherResource, ownError("it is not at the origin of Config.Resource; take a Config, a TokenSource and a Store for each server"))
 		}
 	}
 	u.RawQuery, u.Fragment, u.User = "", "", nil

@@ -46,7 +46,8 @@ func (l *login) ready(t *oauth2.Token) (*readyToken, error) {
 		return r, nil
 	}
 	if !strings.EqualFold(t.TokenType, "DPoP") {
-		return nil, fmt.Errorf("dpop: the token is of type %.40q, and only DPoP tokens are bound to a key (RFC 9449 §5); set TokenEndpoint.Proof to the Key", t.TokenType)
+		return nil, fmt.Errorf("dpop: the token is of type %.40q, and only DPoP tokens are bound to a key (RFC 9449 §5); "+
+			"set TokenEndpoint.Proof, or discover.Config.Proof, to the Key; if that is set, the authorization server binds no tokens, and authretry.Bearer is the Scheme", t.TokenType)
 	}
 	known := authretry.RecordOf(t)
 	if known.KeyThumbprint != "" && known.KeyThumbprint != l.key.Thumbprint() {

@@ -192,7 +192,7 @@ func (s *session) Authorize(req *http.Request) error {
 		return err
 	}
 	if r.only != "" && r.only != originOf(req.URL) {
-		return fmt.Errorf("dpop: the token is for the resource %s (RFC 8707), so it is not sent to another origin", r.only)
+		return fmt.Errorf("dpop: the token is for the resource %s (RFC 8707), so it is not sent to another origin; take a TokenSource for each server, with a Store of its own", r.only)
 	}
 	if err := l.key.prove(req, r.ath); err != nil {
 		return err

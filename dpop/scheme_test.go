@@ -254,7 +254,7 @@ func TestTokensThatAreNotSent(t *testing.T) {
 		reason authretry.Reason
 		text   string
 	}{
-		"of type Bearer":       {&oauth2.Token{AccessToken: "secret-token", TokenType: "Bearer"}, authretry.ReasonNoCredentials, `of type "Bearer"`},
+		"of type Bearer":       {&oauth2.Token{AccessToken: "secret-token", TokenType: "Bearer"}, authretry.ReasonNoCredentials, `of type "Bearer", and only DPoP tokens are bound to a key (RFC 9449 §5); set TokenEndpoint.Proof, or discover.Config.Proof, to the Key; if that is set`},
 		"of no type":           {&oauth2.Token{AccessToken: "secret-token"}, authretry.ReasonNoCredentials, `of type ""`},
 		"of another key":       {record(authretry.Record{KeyThumbprint: "another"}), authretry.ReasonWrongKey, "thumbprint"},
 		"for another resource": {record(authretry.Record{Resource: "https://api.example.com/v1"}), authretry.ReasonNoCredentials, "https://api.example.com"},
@@ -302,7 +302,7 @@ func TestTokenIsNotSentWhereHostLeads(t *testing.T) {
 		req.Host = host
 		resp, err := client.Do(req)
 		if sends == 0 {
-			require.ErrorContains(t, err, "not sent to another origin")
+			require.ErrorContains(t, err, "not sent to another origin; take a TokenSource for each server, with a Store of its own")
 		} else {
 			require.NoError(t, err)
 			require.NoError(t, resp.Body.Close())

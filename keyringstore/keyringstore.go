@@ -15,7 +15,7 @@
 // So a keyring that is locked, or has gone, is found
 // out in time. A token is written only in place of the one that it was made from, as far as those go who use the lock: a keyring
 // cannot compare. If a keyring does not answer, the lock is not released before it does, since what was sent to it may arrive late. It ends
-// with the process all the same.
+// with the process nevertheless.
 //
 // Those who wait for a token, as a TokenSource does, go on without the lock when another one has stored it.
 //

@@ -13,14 +13,12 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Auto returns a Flow that is a [Browser] where there is one to be opened, and else a [Device]: over SSH, in continuous
-// integration, and where there is no display or no command that opens a page. It writes to out; nil means os.Stderr.
+// Auto returns a Flow that is a [Browser] where there is one to be opened, and else a [Device]: over SSH, and where there is no
+// display or no command that opens a page. It writes to out; nil means os.Stderr.
 //
 // If there is nothing to be opened, and the authorization server has no device authorization endpoint, the person is asked to open
-// the page; but in continuous integration, where there is nobody, it fails.
-func Auto(out io.Writer) Flow {
-	return auto{out, surroundings{os.Getenv, exec.LookPath, runtime.GOOS}}
-}
+// the page. In continuous integration, where there is nobody, it fails at once, as [Device] and [Browser] do.
+func Auto(out io.Writer) Flow { return auto{out, here()} }
 
 type auto struct {
 	out io.Writer
@@ -42,12 +40,12 @@ func (f auto) choose(a *Authorization) (Flow, error) {
 	}
 	why := f.in.whyNoBrowser()
 	switch {
+	case f.in.isCI():
+		return nil, errCI("take a login.Device whose Prompt shows the code to somebody")
 	case a.URL != "" && why == "":
 		return &Browser{Out: f.out}, nil
 	case a.DeviceURL != "":
 		return &Device{Out: f.out}, nil
-	case f.in.isCI():
-		return nil, errors.New("login: nobody can log in in continuous integration (CI is set), and the authorization server has no device authorization endpoint; use client credentials there")
 	}
 	return &Browser{Out: f.out, hint: fmt.Sprintf(byHand, why)}, nil
 }
@@ -68,14 +66,15 @@ type surroundings struct {
 	goos     string
 }
 
+// here returns the surroundings of this process.
+func here() surroundings { return surroundings{os.Getenv, exec.LookPath, runtime.GOOS} }
+
 // whyNoBrowser says why no browser can be opened for the person, "" if one can.
 func (s surroundings) whyNoBrowser() string {
 	command := openCommand(s.goos)[0]
 	switch {
 	case s.getenv("SSH_CONNECTION") != "" || s.getenv("SSH_CLIENT") != "" || s.getenv("SSH_TTY") != "":
 		return "this is an SSH session"
-	case s.isCI():
-		return "this is continuous integration"
 	case command == "xdg-open" && s.getenv("DISPLAY") == "" && s.getenv("WAYLAND_DISPLAY") == "":
 		return "there is no display"
 	}
@@ -85,8 +84,15 @@ func (s surroundings) whyNoBrowser() string {
 	return ""
 }
 
-// isCI reports whether the variable CI is set, as most services for continuous integration do.
+// isCI reports whether the variable CI is set, as most services for continuous integration do. That there is no terminal says less:
+// a browser needs none, and a service may show a code in its log.
 func (s surroundings) isCI() bool {
 	ci := strings.ToLower(s.getenv("CI"))
 	return ci != "" && ci != "false" && ci != "0"
+}
+
+// errCI is the error for a login where nobody can log in. What would work says otherwise.
+func errCI(otherwise string) error {
+	return errors.New("login: nobody can log in here, since this is continuous integration (CI is set); use client credentials, or a token that the job is given; " +
+		"if somebody is there nevertheless, " + otherwise)
 }

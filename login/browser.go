@@ -24,7 +24,8 @@ type Browser struct {
 	// Open opens a page in the person's browser. It is called once for each login, in a goroutine of its own, with a URL that is https
 	// or http to this machine, and a context that ends with the login. A login that has had its answer waits up to two seconds for it to return. If it
 	// fails before there is an answer, so does the login. If it is nil, xdg-open, open (macOS) or rundll32 (Windows) opens
-	// the page, without a shell; and if that fails, the person is asked to. A test plays the person here.
+	// the page, without a shell; and if that fails, the person is asked to. In continuous integration (the variable CI is set), where
+	// nobody is, a login without Open fails at once. A test plays the person here.
 	Open func(ctx context.Context, url string) error
 
 	// RedirectURIs are those that the client is registered with, in order of preference: the first counts at whose address
@@ -48,6 +49,9 @@ type Browser struct {
 func (b *Browser) Login(ctx context.Context, a *Authorization) (*oauth2.Token, error) {
 	if a == nil {
 		return nil, errors.New("login: there is no Authorization")
+	}
+	if b.Open == nil && here().isCI() {
+		return nil, errCI("set Browser.Open to what opens the page for them")
 	}
 	r, err := listen(b.RedirectURIs)
 	if err != nil {

@@ -141,6 +141,7 @@ func TestAnswersThatAreNotUsed(t *testing.T) {
 		"another iss, not said":    {change: func(q url.Values) { q.Set("iss", "https://evil.example.com") }, silent: true, issuer: true},
 		"an error of another iss":  {change: func(q url.Values) { q.Set("iss", "https://evil.example.com"); q.Set("error", "access_denied") }, issuer: true},
 		"an error":                 {change: func(q url.Values) { q.Set("error", "server_error") }, want: "try again later"},
+		"a key that is missing":    {change: func(q url.Values) { q.Set("error", "invalid_dpop_proof") }, want: "set TokenEndpoint.Proof, or discover.Config.Proof"},
 		"an error of its own":      {change: func(q url.Values) { q.Set("error", "call 555-1234 now") }, want: "answered with an error"},
 		"no code":                  {change: func(q url.Values) { q.Del("code") }, want: "no code"},
 		"two codes":                {change: func(q url.Values) { q.Add("code", "x") }, want: "more than one"},

@@ -17,10 +17,13 @@ import (
 // The zero Device is ready. It is safe for concurrent use. It must not be changed after its first use.
 type Device struct {
 	// Prompt shows the code and where to type it. The server is asked after it has returned. If it fails, so does the login.
-	// If it is nil, they are written to Out. A test plays the person here.
+	// If it is nil, they are written to Out, unless nobody can read them there: if Out is io.Discard, or in continuous integration
+	// (the variable CI is set), the login fails at once. A service that shows the code in its log on purpose, in
+	// continuous integration too, sets Prompt. A test plays the person here.
 	Prompt func(ctx context.Context, d *DeviceCode) error
 
-	// Out is where the person reads what to do. If it is nil, that is os.Stderr; io.Discard for nothing.
+	// Out is where the person reads what to do, and at the end that they are logged in. If it is nil, that is os.Stderr, or nowhere if
+	// Prompt is set.
 	Out io.Writer
 }
 
@@ -28,6 +31,9 @@ type Device struct {
 func (d *Device) Login(ctx context.Context, a *Authorization) (*oauth2.Token, error) {
 	if a == nil {
 		return nil, errors.New("login: there is no Authorization")
+	}
+	if err := d.whyNobody(here()); err != nil {
+		return nil, err
 	}
 	code, err := a.Device(ctx)
 	if err != nil {
@@ -44,8 +50,22 @@ func (d *Device) Login(ctx context.Context, a *Authorization) (*oauth2.Token, er
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintln(outOr(d.Out), "You are logged in.")
+	if d.Prompt == nil || d.Out != nil {
+		fmt.Fprintln(outOr(d.Out), "You are logged in.")
+	}
 	return t, nil
+}
+
+// whyNobody returns an error if nobody would ever see the code.
+func (d *Device) whyNobody(in surroundings) error {
+	switch {
+	case d.Prompt != nil:
+	case d.Out == io.Discard:
+		return errors.New("login: nobody would see the code: Device.Out is io.Discard, and there is no Device.Prompt; set either")
+	case in.isCI():
+		return errCI("set Device.Prompt to what shows them the code")
+	}
+	return nil
 }
 
 // print shows the code on a terminal. It has no character that is not printable ASCII.

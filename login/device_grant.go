@@ -36,7 +36,7 @@ type DeviceCode struct {
 	VerificationURI string
 
 	// VerificationURIComplete is the same with the code in it, for a link or a QR code; "" if there is none. The code must be
-	// shown all the same, so that the person sees that it is the same (§3.3.1).
+	// shown nevertheless, so that the person sees that it is the same (§3.3.1).
 	VerificationURIComplete string
 
 	// Expiry is when the code ends.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,12 +164,12 @@ func TestDeviceEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 12*time.Second, enough)
 		defer cancel()
 		start := time.Now()
-		_, err := (&Device{Out: io.Discard}).Login(ctx, a)
+		_, err := (&Device{Out: &terminal{}}).Login(ctx, a)
 		require.ErrorIs(t, err, enough)
 		require.Equal(t, 12*time.Second, time.Since(start))
 		require.Equal(t, 2, s.tokenRequests())
 
-		_, err = (&Device{Out: io.Discard}).Login(t.Context(), a)
+		_, err = (&Device{Out: &terminal{}}).Login(t.Context(), a)
 		require.ErrorIs(t, err, ErrExpired)
 		require.Equal(t, 12*time.Second+10*time.Minute, time.Since(start))
 	})
@@ -177,4 +178,55 @@ func TestDeviceEndsWithItsContext(t *testing.T) {
 	require.ErrorContains(t, err, "Device.Prompt")
 	_, err = (&Device{}).Login(t.Context(), nil)
 	require.Error(t, err)
+}
+
+// A login that nobody could answer fails before anybody is asked for anything; a Prompt says that somebody is there.
+func TestLoginWhereNobodyIs(t *testing.T) {
+	t.Setenv("CI", "true")
+	for want, flow := range map[string]Flow{
+		"set Browser.Open":          &Browser{Out: &terminal{}},
+		"set Device.Prompt":         &Device{Out: &terminal{}},
+		"login.Device whose Prompt": Auto(&terminal{}),
+		"Device.Out is io.Discard, and there is no Device.Prompt": &Device{Out: io.Discard},
+	} {
+		s, a := bubbled(t)
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			_, err := (&authretry.TokenSource{Login: a.LoginFunc(flow)}).Token()
+			require.ErrorIs(t, err, authretry.ErrLoginRequired)
+			require.ErrorContains(t, err, want)
+			require.Zero(t, time.Since(start))
+			require.Zero(t, s.tokenRequests())
+		})
+	}
+	_, a := bubbled(t)
+	synctest.Test(t, func(t *testing.T) {
+		shown := 0
+		_, err := (&Device{Prompt: func(context.Context, *DeviceCode) error { shown++; return nil }}).Login(t.Context(), a)
+		require.NoError(t, err)
+		require.Equal(t, 1, shown)
+	})
+}
+
+// Who shows the code by a Prompt is not told of the end by another way, unless there is an Out.
+func TestPromptIsAlone(t *testing.T) {
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	before := os.Stderr
+	os.Stderr = write
+	defer func() { os.Stderr = before }()
+	prompt := func(context.Context, *DeviceCode) error { return nil }
+	_, a := bubbled(t)
+	synctest.Test(t, func(t *testing.T) {
+		_, err := (&Device{Prompt: prompt}).Login(t.Context(), a)
+		require.NoError(t, err)
+		out := &terminal{}
+		_, err = (&Device{Prompt: prompt, Out: out}).Login(t.Context(), a)
+		require.NoError(t, err)
+		require.Equal(t, "You are logged in.\n", out.String())
+	})
+	require.NoError(t, write.Close())
+	printed, err := io.ReadAll(read)
+	require.NoError(t, err)
+	require.Empty(t, string(printed))
 }

@@ -25,14 +25,16 @@
 // person is asked once: the TokenSource sees to that, over processes by the lock of a store that has LockLogin. If they say no, its error
 // wraps [authretry.ErrLoginRequired] and [ErrDeclined], and this process does not ask again before MinRefreshInterval is over. The end of a
 // request's context, as by Ctrl-C and signal.NotifyContext, ends a login for which nobody else waits, and frees the port and the lock.
-// TokenSource.LoginTimeout bounds it.
+// TokenSource.LoginTimeout bounds it. If a request's own deadline, or http.Client.Timeout, is shorter than a person takes, log in before
+// the first request by TokenSource.Token.
 //
 // Package discover finds the authorization server by a 401, and takes a [Flow] of this package.
 //
 // # Which way
 //
 // [Browser] opens the person's browser and receives the answer on a loopback address. [Device] shows a code to be typed on any
-// device. [Auto] takes the browser where there is one, and the device over SSH, in continuous integration and without a display.
+// device. [Auto] takes the browser where there is one, and the device over SSH and without a display. In continuous integration (the
+// variable CI is set) all of them fail at once, unless Browser.Open or Device.Prompt says that somebody is there.
 // Either writes to standard error what the person is to do, and can be told to show it otherwise. A Flow of yours can show what
 // [Authorization.Code] or [Authorization.Device] returns in a window of its own.
 //

@@ -67,18 +67,18 @@ var meanings = map[string]string{
 	"expired_token":             "nobody has agreed in time; log in again",
 	"interaction_required":      "it wants to ask the person something",
 	"invalid_client":            "it does not know the client; put the client's credentials right",
-	"invalid_dpop_proof":        "it does not take the proof of the key (RFC 9449)",
+	"invalid_dpop_proof":        "it takes none but good proofs of a key (RFC 9449); set TokenEndpoint.Proof, or discover.Config.Proof, and set the clock right",
 	"invalid_grant":             "the code is not good, or not any more; log in again",
 	"invalid_request":           "it does not take the request as it is; see what the client is allowed there",
 	"invalid_scope":             "it does not know one of the scopes, or does not give it to this client",
-	"invalid_target":            "it does not know the resource (RFC 8707)",
+	"invalid_target":            "it does not know the resource (RFC 8707), which is in TokenEndpoint.Params, or in discover.Config.Resource",
 	"login_required":            "it wants the person to log in",
 	"server_error":              "it has failed; try again later",
 	"slow_down":                 "",
 	"temporarily_unavailable":   "try again later",
 	"unauthorized_client":       "the client may not log people in in this way",
 	"unsupported_response_type": "it does not know the authorization code flow",
-	"use_dpop_nonce":            "it asks for another nonce each time (RFC 9449)",
+	"use_dpop_nonce":            "it wants a proof of a key with its nonce (RFC 9449), and asks for another one each time; if there is no proof, set TokenEndpoint.Proof, or discover.Config.Proof",
 }
 
 // known returns an error code if it is one that is known, else "".

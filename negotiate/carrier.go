@@ -147,7 +147,7 @@ func cloneOf(base http.RoundTripper) cloned {
 func clone(base *http.Transport) *http.Transport {
 	own := base.Clone()
 	if own.TLSNextProto == nil && own.TLSClientConfig != nil && slices.Contains(own.TLSClientConfig.NextProtos, "h2") {
-		own.ForceAttemptHTTP2 = true // a clone would offer it all the same, but not speak it
+		own.ForceAttemptHTTP2 = true // a clone would offer it nevertheless, but not speak it
 	}
 	if own.IdleConnTimeout == 0 {
 		own.IdleConnTimeout = idleTimeout

@@ -24,7 +24,7 @@
 // A lock that expires cannot be trusted alone: a holder that was suspended may wake up after another one has refreshed.
 // So a token is written only in place of the one that it was made from, which a script on the server compares: a newer
 // token is never overwritten, and the late holder gets [ErrLockLost]. If the lock was lost, but nobody has stored
-// another token meanwhile, the token is written all the same, and likewise if the key has vanished: a token that
+// another token meanwhile, the token is written nevertheless, and likewise if the key has vanished: a token that
 // was obtained is not thrown away as long as it overwrites none.
 //
 // Not prevented is that a holder is suspended for LockTTL, or cut off from Redis for that long, after the lock was confirmed and
@@ -40,7 +40,7 @@
 // two seconds if connections are refused, but after 20 or more if there is no answer at all. To confirm the lock, and to write the
 // token, takes LockTTL at most, and to release the lock a second.
 //
-// If there is no answer to a write, the error says that the token may have been stored all the same. The lock is then not
+// If there is no answer to a write, the error says that the token may have been stored nevertheless. The lock is then not
 // released, but expires, so that others do not read the old token while the new one is on its way. If it arrives still
 // later, it is compared like any other. A TokenSource goes on handing out the token that it has until that expires, and
 // saves it within some 30 seconds of when Redis is back. It gets no new one until then, unless RefreshWhenDown is set.
@@ -61,7 +61,7 @@
 // one that merely vanished, as by eviction, is written back by whoever still has the token.
 //
 // Everything is done by scripts, which clients for a cluster send to primaries only, whatever ReadOnly and the like say: a
-// replica may not have the newest token yet. A client that is connected to a replica itself reads there all the same, and
+// replica may not have the newest token yet. A client that is connected to a replica itself reads there nevertheless, and
 // Update fails, before anything is spent. They need a user who may call EVALSHA, EVAL, GET, SET and DEL with both keys:
 //
 //	ACL SETUSER myapp on >password ~myapp:login ~{myapp:login}:lock &{myapp:login}:lock +evalsha +eval +get +set +del +publish +subscribe

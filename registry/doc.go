@@ -41,6 +41,10 @@
 // an event says so. A registry that may change its token server, or has several, belongs into Scheme.Realms. The registry itself
 // may always have its own credentials.
 //
+// Where there are no credentials for a registry, tokens are asked for without. If such a token does not suffice, the refusal goes to the
+// caller with authretry.ReasonNoCredentials, and authretry.Explain says where credentials were looked for, and what to run or to
+// set. Many registries answer in the same way for what does not exist.
+//
 // A blob that is elsewhere, to which the registry redirects, gets neither token nor credentials: authretry.Transport keeps both with
 // the origin that the caller has addressed. To keep them with the registries that are meant, set Transport.Origins.
 //

@@ -35,8 +35,8 @@ const maxConfig = 1 << 20
 // asked for one registry at a time. It says itself that it knows no credentials; if it is not there, hangs, or prints what is no
 // answer, the request fails.
 //
-// An error wrapping authretry.ErrUnsupportedChallenge means that there are no credentials. No error has anything in it of what
-// the file or a helper says.
+// An error wrapping authretry.ErrUnsupportedChallenge means that there are no credentials. It says where they were looked for, and
+// which command logs in. But for the name of a helper, no error has anything in it of what the file or a helper says.
 func DockerConfig(path string) authretry.CredentialsFunc {
 	return func(ctx context.Context, r authretry.CredentialsRequest) (username, password string, err error) {
 		config, err := readConfig(path)
@@ -47,8 +47,10 @@ func DockerConfig(path string) authretry.CredentialsFunc {
 		switch {
 		case err != nil:
 			return "", "", err
-		case !c.isSet(), c.username == identityToken && !isBearer(r.Challenge):
-			return "", "", errNoCredentials
+		case !c.isSet():
+			return "", "", config.notFound(r.Origin)
+		case c.username == identityToken && !isBearer(r.Challenge):
+			return "", "", errIdentityToken
 		}
 		return c.username, c.password, nil
 	}
@@ -57,7 +59,7 @@ func DockerConfig(path string) authretry.CredentialsFunc {
 func isBearer(c *authretry.Challenge) bool { return c != nil && guarded.Lower(c.Scheme) == "bearer" }
 
 var (
-	errNoCredentials = fmt.Errorf("registry: the configuration has no credentials for this registry: %w", authretry.ErrUnsupportedChallenge)
+	errIdentityToken = fmt.Errorf("%w: registry: the configuration has an identity token for this registry, which is not sent as a password", authretry.ErrUnsupportedChallenge)
 	errBadConfig     = errors.New("registry: the configuration file is not the JSON of Docker's configuration, or too large")
 	errBadAuth       = errors.New("registry: the configuration file has an entry in auths that is not the base64 of a user name and a password")
 )
@@ -67,6 +69,10 @@ type dockerConfig struct {
 	Auths       map[string]authEntry `json:"auths"`
 	CredHelpers map[string]string    `json:"credHelpers"`
 	CredsStore  string               `json:"credsStore"`
+
+	path   string   // of the file; "" if there is none
+	tried  []string // where there is none
+	helper string   // the program that was asked and knows no credentials; "" if none was
 }
 
 type authEntry struct {
@@ -90,9 +96,14 @@ func readConfig(path string) (*dockerConfig, error) {
 		if err != nil {
 			return nil, fmt.Errorf("registry: the configuration file cannot be read: %w", err)
 		}
-		return decodeConfig(data)
+		config, err := decodeConfig(data)
+		if err != nil {
+			return nil, err
+		}
+		config.path = p
+		return config, nil
 	}
-	return &dockerConfig{}, nil
+	return &dockerConfig{tried: paths}, nil
 }
 
 // usualConfigs returns where Docker and Podman have their configuration.
@@ -139,7 +150,7 @@ func decodeConfig(data []byte) (*dockerConfig, error) {
 func (d *dockerConfig) credentials(ctx context.Context, r authretry.CredentialsRequest) (credentials, error) {
 	names := namesOf(r)
 	if helper, key := lookUp(d.CredHelpers, names); helper != "" {
-		return askHelper(ctx, helper, key)
+		return d.ask(ctx, helper, key)
 	}
 	entry, key := lookUp(d.Auths, names)
 	if c, err := entry.credentials(); err != nil || c.isSet() {
@@ -151,7 +162,16 @@ func (d *dockerConfig) credentials(ctx context.Context, r authretry.CredentialsR
 	if key == "" {
 		key = names[len(names)-1]
 	}
-	return askHelper(ctx, d.CredsStore, key)
+	return d.ask(ctx, d.CredsStore, key)
+}
+
+// ask asks a helper for the credentials of a registry, and notes that if it knows none.
+func (d *dockerConfig) ask(ctx context.Context, helper, registry string) (credentials, error) {
+	c, err := askHelper(ctx, helper, registry)
+	if err == nil && !c.isSet() {
+		d.helper = helperProgram(helper)
+	}
+	return c, err
 }
 
 // lookUp returns the value of the first name that is among the keys, or that one of them means, and that key. There may be none.
@@ -189,7 +209,7 @@ func namesOf(r authretry.CredentialsRequest) (names []string) {
 	_, host, _ := strings.Cut(r.Origin, "://")
 	hosts := []string{host}
 	switch {
-	case host == "registry-1.docker.io" || host == "index.docker.io" || host == "docker.io":
+	case isHub(host):
 		hosts = []string{"docker.io", "index.docker.io", "registry-1.docker.io", hubKey}
 	case strings.HasPrefix(r.Origin, "https://") && !hasPort(host):
 		hosts = []string{host + ":443", host}

@@ -20,6 +20,8 @@ const (
 // notFound is what helpers print where they know no credentials.
 const notFound = "credentials not found"
 
+func helperProgram(name string) string { return "docker-credential-" + name }
+
 // askHelper asks a credential helper for the credentials of a registry; none if it knows none.
 func askHelper(ctx context.Context, name, registry string) (credentials, error) {
 	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
@@ -27,7 +29,7 @@ func askHelper(ctx context.Context, name, registry string) (credentials, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, helperTime)
 	defer cancel()
-	program := "docker-credential-" + name
+	program := helperProgram(name)
 	cmd := exec.CommandContext(ctx, program, "get")
 	cmd.Stdin = strings.NewReader(registry)
 	out := &bounded{}

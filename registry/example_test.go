@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -45,6 +46,30 @@ func ExampleScheme() {
 	// GET /v2/library/alpine/manifests/latest 200 accepted
 	// GET /v2/library/alpine/manifests/latest 200 accepted
 	// a token for repository:library/alpine:pull
+}
+
+// A registry with public and private repositories, as a test needs it for what becomes of those who have not logged in.
+func ExampleScheme_anonymous() {
+	srv := authtest.NewServer(&authtest.Registry{Username: "Aladdin", Password: "open sesame", Public: []string{"library/"}})
+	defer srv.Close()
+
+	client := &http.Client{Transport: authretry.New(&registry.Scheme{})} // no Credentials
+	for _, repository := range []string{"library/alpine", "lab/app"} {
+		resp, err := client.Get(srv.URL + "/v2/" + repository + "/manifests/latest")
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		resp.Body.Close()
+		fmt.Println(repository, resp.Status)
+		if why, ok := errors.AsType[*authretry.Rejection](authretry.Explain(resp)); ok {
+			fmt.Println(why.Reason == authretry.ReasonNoCredentials)
+		}
+	}
+	// Output:
+	// library/alpine 200 OK
+	// lab/app 401 Unauthorized
+	// true
 }
 
 // The credentials that docker login and podman login leave serve registries of both kinds.

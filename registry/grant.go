@@ -30,7 +30,8 @@ type grant struct {
 	mu       sync.Mutex // guards what follows
 	latest   string     // token
 	obtained time.Time
-	isDenied bool // the registry has refused a token because less was granted than was asked for
+	isDenied bool  // the registry has refused a token because less was granted than was asked for
+	none     error // why latest was asked for without credentials; nil if it was not
 }
 
 // answer gets the token that answers the challenge c, in place of the one that was refused if that is not "".
@@ -38,11 +39,16 @@ func (g *grant) answer(ctx context.Context, c *authretry.Challenge, refused stri
 	r := authretry.TokenRequest{Challenge: c}
 	if refused != "" {
 		if codeOf(c) == "insufficient_scope" && g.isFinal(refused) {
-			return g.unanswerable(&authretry.Rejection{Reason: authretry.ReasonInsufficientScope, Err: errLess})
+			return g.unanswerable(g.less(refused))
 		}
 		r.Previous = &oauth2.Token{AccessToken: refused}
 	}
 	_, err := g.source.Obtain(ctx, r)
+	if errors.Is(err, authretry.ErrTokenRefused) && codeOf(c) != "invalid_token" {
+		if none := g.without(refused); none != nil {
+			err = none
+		}
+	}
 	return g.unanswerable(err)
 }
 
@@ -50,23 +56,56 @@ var errLess = errors.New("registry: the token server has granted less than it wa
 
 // isFinal reports whether there is no better token than this one, which the registry has refused although it was asked for
 // all that the registry wants. One that was granted before something was allowed to the user is replaced, once; after
-// that, by the token server's own pace.
+// that, by the token server's own pace. One that was asked for without credentials is replaced at that pace, too: somebody may have
+// logged in since.
 func (g *grant) isFinal(token string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if token != g.latest {
 		return false
 	}
-	final := g.isDenied || time.Since(g.obtained) < young
+	final := g.isDenied && g.none == nil || time.Since(g.obtained) < young
 	g.isDenied = true
 	return final
 }
 
-// refused notes that the registry has refused a token for which it had just asked, with an error code or "".
-func (g *grant) refused(token, code string) {
+// less returns what there is to be said of a token that was granted less than it was asked for.
+func (g *grant) less(token string) error {
+	if none := g.without(token); none != nil {
+		return none
+	}
+	return &authretry.Rejection{Reason: authretry.ReasonInsufficientScope, Err: errLess}
+}
+
+// without returns what there is to be said of a token that was asked for without credentials, and does not suffice; nil of others.
+func (g *grant) without(token string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if token == g.latest && code == "insufficient_scope" {
+	if token != g.latest || g.none == nil {
+		return nil
+	}
+	return without(g.none)
+}
+
+// refused notes that the registry has refused a token for which it had just asked, with an error code or "". It returns what there
+// is to be said of that, if there were no credentials; nil if there were.
+func (g *grant) refused(token, code string) error {
+	if code == "insufficient_scope" {
+		g.deny(token)
+	} else if code != "" {
+		return nil
+	}
+	if none := g.without(token); none != nil {
+		return fmt.Errorf("%w: %w", authretry.ErrCredentialsRefused, none)
+	}
+	return nil
+}
+
+// deny notes that the registry has refused a token because less was granted than was asked for.
+func (g *grant) deny(token string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if token == g.latest {
 		g.isDenied = true
 	}
 }
@@ -131,6 +170,6 @@ func (g *grant) fetch(ctx context.Context, _ authretry.TokenRequest) (*oauth2.To
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.latest, g.obtained = t.AccessToken, time.Now()
+	g.latest, g.obtained, g.none = t.AccessToken, time.Now(), q.none
 	return t, nil
 }

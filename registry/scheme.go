@@ -22,7 +22,8 @@ import (
 // is renewed in the background before it expires, and replaced when the registry refuses it. What a repository has been found
 // to need is remembered, and its token sent ahead. Where more is needed, as for a push after a pull, or for a mount
 // from another repository, the next token is for all of it. A token that was granted less than was asked for is not
-// asked for again before it expires: the refusal goes to the caller with authretry.ReasonInsufficientScope.
+// asked for again before it expires: the refusal goes to the caller with authretry.ReasonInsufficientScope. If it was asked for without
+// credentials, the reason is authretry.ReasonNoCredentials, and a login counts within half a minute.
 //
 // A registry that names a token server that must not be asked gets no answer. The refusal goes to the caller with
 // authretry.ReasonUntrustedRealm; see the package comment for what that is.

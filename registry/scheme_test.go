@@ -215,7 +215,7 @@ func TestTokenServerThatGrantsAllOrNothing(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	client := &http.Client{Transport: authretry.New(&registry.Scheme{})}
+	client := &http.Client{Transport: authretry.New(&registry.Scheme{Credentials: login(srv.URL)})}
 	for range 3 {
 		resp, err := client.Get(srv.URL + "/v2/a/manifests/latest")
 		require.NoError(t, err)

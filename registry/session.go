@@ -24,7 +24,7 @@ func (s *session) Authorize(req *http.Request) error {
 		return nil // it has been forgotten a moment ago: let the registry ask
 	}
 	err := memory.grant((*Scheme)(s), at, wants).authorize(req)
-	if r, ok := errors.AsType[*authretry.Rejection](err); ok && r.Reason == authretry.ReasonInsufficientScope {
+	if r, ok := errors.AsType[*authretry.Rejection](err); ok && (r.Reason == authretry.ReasonInsufficientScope || r.Reason == authretry.ReasonNoCredentials) {
 		memory.unlearn(at) // all together is not granted any more: let the registry ask for what it needs
 		return nil
 	}
@@ -63,7 +63,7 @@ func (a *answer) Learn(resp *http.Response, refused bool) (keep bool, err error)
 	}
 	switch status := resp.StatusCode; {
 	case refused:
-		a.grant.refused(token, codeOf(challengeIn(resp)))
+		return true, a.grant.refused(token, codeOf(challengeIn(resp)))
 	case status == http.StatusProxyAuthRequired, status == http.StatusTooManyRequests, status >= 500: // it did not come as far as that
 	default:
 		a.grant.accepted(token)

@@ -23,6 +23,7 @@ type question struct {
 	realm   *realm
 	account string
 	scope   []string
+	none    error // set by ask if there are no credentials: what there is to be said of that
 }
 
 // identityToken is the user name of credentials whose password is an identity token.
@@ -41,7 +42,9 @@ func (c credentials) sum() [sha256.Size]byte {
 // ask asks for a token.
 func (q *question) ask(ctx context.Context) (*oauth2.Token, error) {
 	c, err := q.credentials(ctx)
-	if err != nil {
+	if errors.Is(err, authretry.ErrUnsupportedChallenge) {
+		q.none = whyNone(q.realm.registry, err)
+	} else if err != nil {
 		return nil, err
 	}
 	memory := &q.scheme.memory
@@ -60,7 +63,7 @@ func (q *question) ask(ctx context.Context) (*oauth2.Token, error) {
 		return nil, err
 	}
 	if status := resp.StatusCode; status < 200 || status > 299 {
-		err := failure(resp, body, c)
+		err := failure(resp, body, q.none)
 		if c.isSet() && errors.Is(err, authretry.ErrLoginRequired) {
 			memory.noteRefused(me, c)
 		}
@@ -69,23 +72,25 @@ func (q *question) ask(ctx context.Context) (*oauth2.Token, error) {
 	return readAnswer(resp, body)
 }
 
-// credentials returns those of the user for the registry; none if there are none.
+// credentials returns those of the user for the registry. If there are none, the error wraps authretry.ErrUnsupportedChallenge.
 func (q *question) credentials(ctx context.Context) (credentials, error) {
 	if q.scheme.Credentials == nil {
-		return credentials{}, nil
+		return credentials{}, errNilCredentials
 	}
 	username, password, err := q.scheme.Credentials(ctx, authretry.CredentialsRequest{
 		Account: q.account, Origin: q.realm.registry, Challenge: q.challenge(),
 	})
 	switch {
 	case errors.Is(err, authretry.ErrUnsupportedChallenge):
-		return credentials{}, nil
+		return credentials{}, err
 	case err != nil:
 		return credentials{}, fmt.Errorf("registry: there are no credentials: %w", err)
 	case username != identityToken && strings.Contains(username, ":"):
 		return credentials{}, errors.New("registry: a user name must not have a colon (RFC 7617 §2)")
 	case strings.ContainsFunc(username+password, isControl):
 		return credentials{}, errors.New("registry: the user name or the password has a control character (RFC 7617 §2)")
+	case username == "" && password == "":
+		return credentials{}, authretry.ErrUnsupportedChallenge
 	}
 	return credentials{username, password}, nil
 }

@@ -83,16 +83,17 @@ func seconds(text json.RawMessage) time.Duration {
 	return time.Duration(min(n, maxLifetime.Seconds()) * float64(time.Second))
 }
 
-// failure returns the error for an answer that is none. A text of the server is not in it.
-func failure(resp *http.Response, body []byte, c credentials) error {
+// failure returns the error for an answer that is none. A text of the server is not in it. If there were no credentials, none says
+// why.
+func failure(resp *http.Response, body []byte, none error) error {
 	var said struct {
 		Error string `json:"error"`
 	}
 	_ = json.Unmarshal(body, &said)
 	status := resp.StatusCode
 	switch {
-	case status == http.StatusUnauthorized && !c.isSet():
-		return &authretry.Rejection{Reason: authretry.ReasonNoCredentials, Err: errors.New("registry: the token server gives no token without credentials; log in, or set Scheme.Credentials")}
+	case none != nil && (status == http.StatusUnauthorized || status == http.StatusForbidden):
+		return without(none)
 	case status == http.StatusUnauthorized, status == http.StatusBadRequest && said.Error == "invalid_grant":
 		return errCredentialsRefused(status)
 	case status == http.StatusForbidden:

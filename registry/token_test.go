@@ -134,7 +134,7 @@ func TestNoTokenWithoutCredentials(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 401, resp.StatusCode)
-	require.ErrorContains(t, authretry.Explain(resp), "gives no token without credentials; log in")
+	require.ErrorContains(t, authretry.Explain(resp), "without credentials this is not allowed, or does not exist")
 }
 
 func TestCredentialsThatCannotBeHad(t *testing.T) {

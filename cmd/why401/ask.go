@@ -56,7 +56,8 @@ type inquiry struct {
 // An attempt is what came of asking once.
 type attempt struct {
 	resp        *http.Response // the last one; nil if there is none
-	body        string         // its beginning, as sent
+	body        string         // its beginning, as text
+	unread      string         // how the body is compressed, if that cannot be undone
 	hops        []hop
 	err         error
 	certificate *tls.CertificateRequestInfo // what the server said when it asked for a client certificate; nil if it did not
@@ -70,6 +71,7 @@ type manner struct {
 	http1     bool
 	noCookies bool
 	latin1    bool // user name and password are sent in ISO 8859-1
+	bare      bool // without credentials, and without headers given with -H that may be some
 }
 
 // asked returns the URL that was asked last.
@@ -112,13 +114,12 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 	if err != nil {
 		panic(err) // the method has been checked
 	}
-	req.URL, req.Header = in.url, in.header.Clone()
+	req.URL, req.Header = in.url, in.headerFor(m)
 	req.Host = req.Header.Get("Host") // the URL's if empty
 	at.resp, at.err = client.Do(req)
 	if at.resp != nil {
 		if at.err == nil {
-			body, _ := io.ReadAll(io.LimitReader(at.resp.Body, mostBody))
-			at.body = string(body)
+			at.body, at.unread = readBody(at.resp)
 		}
 		at.resp.Body.Close()
 	}
@@ -142,7 +143,21 @@ func (in *inquiry) client(recorder http.RoundTripper, m manner) *http.Client {
 	return client
 }
 
+// headerFor returns the headers to send of those given with -H.
+func (in *inquiry) headerFor(m manner) http.Header {
+	header := in.header.Clone()
+	for name := range in.header {
+		if m.bare && !harmless[http.CanonicalHeaderKey(name)] {
+			header.Del(name)
+		}
+	}
+	return header
+}
+
 func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
+	if m.bare {
+		return nil
+	}
 	if in.token != "" {
 		list = append(list, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
 	}
@@ -207,6 +222,7 @@ func (in *inquiry) transport(r *recorder, m manner) http.RoundTripper {
 		t.Protocols.SetHTTP1(true)
 		t.TLSClientConfig.NextProtos = nil // what the other one has put there
 	}
+	t.TLSHandshakeTimeout = handshakeTime
 	t.TLSClientConfig.GetClientCertificate = r.asksForCertificate
 	t.OnProxyConnectResponse = r.connected
 	in.proxies = t.Proxy

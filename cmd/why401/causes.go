@@ -18,7 +18,7 @@ func (in *inquiry) causes() []cause {
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
 		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
 		in.forbidden, in.noneGiven, in.unlessMistyped(in.wrongScheme), in.malformed,
-		in.shouldBe403, in.notASCII, in.headerLost, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.tooMany, in.underscored,
+		in.shouldBe403, in.notASCII, in.headerLost, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.tooMany, in.underscored,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
 	if len(list) > 0 {
@@ -325,41 +325,4 @@ func (in *inquiry) malformed() *cause {
 	}
 	return &cause{"malformed-challenge", certain, "The server's challenge cannot be read by any client. Its " + challengeHeader(in.resp) + " header does not follow the grammar (RFC 9110 §11.6.1), so it cannot be told what it wants.",
 		"Have the server repaired. If it is known what it wants, send that ahead: Bearer and APIKey do always, Basic with Ahead."}
-}
-
-// hiddenByScope is for GitHub's 404 to a token without the scope that it names in a header.
-func (in *inquiry) hiddenByScope() *cause {
-	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || !in.gave() {
-		return nil
-	}
-	wanted, has := in.resp.Header.Get("X-Accepted-Oauth-Scopes"), in.resp.Header.Get("X-Oauth-Scopes")
-	if wanted == "" || hasAny(", "+has+",", scopesIn(wanted)...) {
-		return nil
-	}
-	return &cause{"hidden-by-scope", likely, "The token lacks a scope, and the 404 hides what exists from it. X-Accepted-OAuth-Scopes says “" + in.clean.text(wanted, 100) + "”, and X-OAuth-Scopes, which is the token's, “" + in.clean.text(has, 100) + "”.",
-		"Get a token with such a scope. Check the path, too."}
-}
-
-// scopesIn returns the scopes of a list with commas, each between ", " and ",".
-func scopesIn(list string) (scopes []string) {
-	for s := range strings.SplitSeq(list, ",") {
-		scopes = append(scopes, ", "+strings.TrimSpace(s)+",")
-	}
-	return scopes
-}
-
-// hidden is for a 404 that may mean 401.
-func (in *inquiry) hidden() *cause {
-	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || in.gave() {
-		return nil
-	}
-	if hops := in.requests(); (in.schemes != nil || in.ownKey()) && left(hops) {
-		return in.redirectedFrom(hops, "what was given was not sent there")
-	}
-	const text = "The 404 may hide what exists from whom it does not know. Some servers answer so rather than 401 (RFC 9110 §15.5.5); GitHub does for private repositories."
-	if in.schemes != nil {
-		return &cause{"hidden", likely, text + " The user name and password given were not sent, because they wait for a challenge, which a 404 has not.",
-			"Send Basic ahead, with -ahead. In a program, set Basic.Ahead. Check the path, too."}
-	}
-	return &cause{"hidden", possible, text, "Check the path; if it is right, try with credentials."}
 }

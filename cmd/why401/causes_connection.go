@@ -7,6 +7,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -53,7 +54,7 @@ func (in *inquiry) noAnswer() *cause {
 	case errors.As(err, &dns):
 		return &cause{"dns", certain, "The host's name is not known to the DNS that was asked. The name is " + host + ".", "Check the spelling, and whether it is seen from here (VPN?)."}
 	case isTimeout(err) && in.stage == handshaking:
-		return &cause{"tls-silent", certain, "The port accepts connections, and says nothing to TLS. Perhaps it speaks plain http, or something else; nothing has been asked yet, and no credentials were sent.",
+		return &cause{"tls-silent", certain, fmt.Sprintf("The port accepts connections, and says nothing to TLS. It was given %d seconds. Perhaps it speaks plain http, or something else; nothing has been asked yet, and no credentials were sent.", int(handshakeTime.Seconds())),
 			"Try http:// with this port, or the port that has TLS (443 usually). If it is that one, whatever is between may hold TLS up: firewalls, VPN, MTU."}
 	case isTimeout(err) && in.stage == waiting:
 		return &cause{"slow", certain, "The server took the request, and did not answer in time.", "Give it longer with -timeout. If it stays like this, look into the server's log."}
@@ -93,15 +94,19 @@ func (in *inquiry) brokenHTTP2() *cause {
 	if in.trials.brokenHTTP2 == "" && !isHTTP2(in.err) {
 		return nil
 	}
-	text := "The server's answer over HTTP/2 is broken, so clients drop it. "
-	if in.trials.brokenHTTP2 != "" {
-		text += "It was: " + in.trials.brokenHTTP2 + "."
-	} else {
-		text += "It was: " + in.errorText(in.err, 200) + "."
+	was := in.trials.brokenHTTP2
+	if was == "" {
+		was = in.errorText(in.err, 200)
 	}
+	overHTTP1Answer := ""
 	if in.resp != nil {
-		text += " Over HTTP/1.1 it answered " + statusText(in.resp.StatusCode) + "."
+		overHTTP1Answer = " Over HTTP/1.1 it answered " + statusText(in.resp.StatusCode) + "."
 	}
+	if strings.Contains(was, "HTTP_1_1_REQUIRED") {
+		return &cause{"http11-required", certain, "The server takes this request over HTTP/1.1 only (RFC 9113 §7). It has broken off HTTP/2 with HTTP_1_1_REQUIRED. Windows servers do so where Negotiate, NTLM or a client certificate authenticates the whole connection, which HTTP/2 shares among requests." + overHTTP1Answer,
+			"Use HTTP/1.1. In a program, it is Base, or the client's Transport: " + overHTTP1 + "."}
+	}
+	text := "The server's answer over HTTP/2 is broken, so clients drop it. It was: " + was + "." + overHTTP1Answer
 	if strings.Contains(text, "www-authenticate") {
 		text += " lighttpd sends two Digest challenges in one field, with a line break between them, which HTTP/2 forbids (RFC 9113 §8.2.1)."
 	}

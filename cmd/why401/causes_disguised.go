@@ -91,10 +91,10 @@ func (in *inquiry) grpc() *cause {
 	}
 	switch status {
 	case "16":
-		return &cause{"grpc", certain, "gRPC says that the caller is not authenticated (status 16). The HTTP status is 200 all the same, since gRPC has its own." + message,
+		return &cause{"grpc", certain, "gRPC says that the caller is not authenticated (status 16). The HTTP status is 200 nevertheless, since gRPC has its own." + message,
 			"Send a token: -token-env here, PerRPCCredentials in a program. The one of a TokenSource is refreshed; " + strings.ToLower(refuser[:1]) + refuser[1:] + "func(r *http.Response) bool { return r.Header.Get(\"Grpc-Status\") == \"16\" }"}
 	case "7":
-		return &cause{"grpc-permission", certain, "gRPC says that the caller may not do this (status 7). The HTTP status is 200 all the same, since gRPC has its own." + message,
+		return &cause{"grpc-permission", certain, "gRPC says that the caller may not do this (status 7). The HTTP status is 200 nevertheless, since gRPC has its own." + message,
 			"Have the permission granted to the user or the token."}
 	}
 	return nil

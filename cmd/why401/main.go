@@ -34,7 +34,7 @@
 //	-proxy-user USER     user name for the proxy, for Basic and Digest; the password is asked for
 //	-proxy-password-env VAR, -proxy-password-file FILE
 //	                     read the password for the proxy from there
-//	-timeout DURATION    how long all of it may take (30s; 5m with -login)
+//	-timeout DURATION    how long all of it may take (30s; 5m with -login); a handshake of TLS may take 4s of that
 //	-json                print the report as JSON
 //	-html FILE           write it as a page for a browser, too: one file that loads nothing
 //
@@ -53,7 +53,8 @@
 //
 // Where one answer does not tell the cause, and the method is GET, HEAD or OPTIONS, the question is asked again, once, and shown as
 // such: over HTTP/1.1, if the answer over HTTP/2 cannot be read; with user name and password in Latin-1, if both were refused
-// in UTF-8; and without cookies, if it has passed with some that the server had set. Where the server's certificate is not trusted, a handshake
+// in UTF-8; without cookies, if it has passed with some that the server had set; and without credentials, if the server has failed (500) with
+// them. Where the server's certificate is not trusted, a handshake
 // in which nothing is sent shows whether it wants a client certificate as well.
 //
 // # Exit status
@@ -165,7 +166,7 @@ func (c *command) run(ctx context.Context, args []string) int {
 		return exitPassed
 	}
 	if err != nil {
-		fmt.Fprintf(c.stderr, "why401: %v\n", err)
+		c.complain(err)
 		if _, ok := errors.AsType[usageError](err); ok {
 			return exitUsage
 		}
@@ -175,7 +176,7 @@ func (c *command) run(ctx context.Context, args []string) int {
 	if q.url == nil {
 		r, err = explainPasted(c.stdin, &q.clean)
 		if err != nil {
-			fmt.Fprintf(c.stderr, "why401: %v\n", err)
+			c.complain(err)
 			return exitFailed
 		}
 	} else {
@@ -191,7 +192,7 @@ func (c *command) run(ctx context.Context, args []string) int {
 	}
 	if out.html != "" {
 		if err := saveHTML(out.html, r); err != nil {
-			fmt.Fprintf(c.stderr, "why401: %v\n", err)
+			c.complain(err)
 			return exitUsage
 		}
 	}
@@ -202,6 +203,11 @@ func (c *command) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	return exitPassed
+}
+
+// complain says why there is no report.
+func (c *command) complain(err error) {
+	newPrinter(c.stderr, c.getenv).line(0, len("why401: "), "", "why401: "+err.Error())
 }
 
 // An output is how the report is put out.
@@ -232,8 +238,9 @@ type question struct {
 
 const usage = `usage: why401 [flags] [URL]
 
-Why401 asks the URL as a client would, and says why it answers 401 and what would satisfy it. Without a URL it
-explains the WWW-Authenticate lines given on standard input.
+Why401 asks the URL as a client would, and says why it answers 401 and what
+would satisfy it. Without a URL it explains the WWW-Authenticate lines given on
+standard input.
 
   -u USER              user name for Basic and Digest; the password is asked for
   -password-env VAR    read the password from an environment variable
@@ -245,10 +252,13 @@ explains the WWW-Authenticate lines given on standard input.
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
   -data FILE           the body to send
-  -login               find out who gives out tokens for the URL, log in there, and try the token (Bearer or DPoP)
+  -login               find out who gives out tokens for the URL, log in there,
+                       and try the token (Bearer or DPoP)
   -client-id ID        the client to log in as
-  -issuer URL          the authorization server to log in at, if there are several
-  -register            let the authorization server register this program as a client, if need be
+  -issuer URL          the authorization server to log in at, if there are
+                       several
+  -register            let the authorization server register this program as a
+                       client, if need be
   -proxy URL           the proxy, instead of what the environment says
   -timeout DURATION    how long all of it may take (30s; 5m with -login)
   -proxy-user USER     user name for the proxy; the password is asked for

@@ -95,6 +95,13 @@ func TestMisses(t *testing.T) {
 		{"api-error", withToken, home, always(says(200, "Content-Type: application/json\n\n"+`{"ok":false,"error":"missing_scope","needed":"chat:write"}`)), 1},
 		{"captive-portal", withToken, home, always(says(511, "Content-Type: text/html\n\n<a href=\"http://portal.example.com/\">Log in</a>")), 1},
 		{"password-control", []string{"-u", "Aladdin", "-password-env", "CONTROL"}, home, always(says(401, "WWW-Authenticate: Basic realm=\"cave\"")), 3},
+		{"hidden-from-user", withToken, home, always(says(404, "Content-Type: application/json\n\n"+`{"message":"Not Found"}`)), 0},
+		{"server-error-credentials", []string{"-token-env", "TOKEN", "-H", "X-Api-Key: " + apiKey, "-H", "Accept: text/plain"}, home, always(failsOnCredentials), 0},
+		{"server-error-password", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, always(failsOnCredentials), 0},
+		{"server-error", withToken, home, always(says(500, "")), 0},
+		{"server-error-post", append([]string{"-X", "POST"}, withToken...), home, always(says(500, "")), 0},
+		{"server-error-not-sent", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, always(says(500, "")), 0},
+		{"server-error-none", nil, home, always(says(500, "Content-Type: text/plain\n\nInternal Server Error")), 0},
 		{"basic-after-cookie", []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, home, func(t *testing.T) http.Handler { return guarded(t, basic) }, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -158,6 +165,15 @@ func (w *world) golden(name string, args []string, status int, trust bool) {
 func always(h http.Handler) func(*testing.T) http.Handler {
 	return func(*testing.T) http.Handler { return h }
 }
+
+// failsOnCredentials fails on whatever credentials it is sent.
+var failsOnCredentials = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "" || r.Header.Get("X-Api-Key") != "" {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	says(401, `WWW-Authenticate: Basic realm="cave"`)(w, r)
+})
 
 // redirecting is a server whose root leads elsewhere, where then answers.
 func redirecting(to string, then http.Handler) func(*testing.T) http.Handler {
@@ -326,13 +342,31 @@ func TestBrokenHTTP2(t *testing.T) {
 	w.golden("http2-post", []string{"-data", body, "https://api.example.com/"}, 3, true)
 }
 
-// answerHTTP2 answers the first request on a connection with a status and one field, whatever is in it (RFC 9113).
-func answerHTTP2(conn io.ReadWriter, status, name, value string) {
-	frame := func(kind, flags byte, stream uint32, payload []byte) {
-		head := binary.BigEndian.AppendUint32(nil, uint32(len(payload))<<8|uint32(kind))
-		head = append(head, flags)
-		conn.Write(append(binary.BigEndian.AppendUint32(head, stream), payload...))
+// TestHTTP1Required asks a server that breaks off HTTP/2, as IIS does where Negotiate authenticates the connection.
+func TestHTTP1Required(t *testing.T) {
+	server := httptest.NewUnstartedServer(says(401, "Date: Sat, 21 Nov 2026 12:00:00 GMT\nServer: Microsoft-IIS/10.0\nWWW-Authenticate: Negotiate"))
+	server.TLS = &tls.Config{NextProtos: []string{"h2", "http/1.1"}}
+	server.Config.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		"h2": func(_ *http.Server, conn *tls.Conn, _ http.Handler) { resetHTTP2(conn, 0xd) },
 	}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	w := newWorld(t, nil)
+	w.at = map[string]string{"api.example.com": server.Listener.Addr().String()}
+	w.golden("http11-required", []string{"https://api.example.com/"}, 1, true)
+}
+
+// resetHTTP2 resets the stream of each request on a connection with an error code (RFC 9113 §6.4).
+func resetHTTP2(conn io.ReadWriter, code uint32) {
+	serveHTTP2(conn, func(frame func(kind, flags byte, stream uint32, payload []byte), stream uint32) {
+		const reset = 3
+		frame(reset, 0, stream, binary.BigEndian.AppendUint32(nil, code))
+	})
+}
+
+// answerHTTP2 answers each request on a connection with a status and one field, whatever is in it (RFC 9113).
+func answerHTTP2(conn io.ReadWriter, status, name, value string) {
 	literal := func(b []byte, s string) []byte { // RFC 7541 §5.2, without Huffman coding
 		if len(s) < 127 {
 			return append(append(b, byte(len(s))), s...)
@@ -344,10 +378,25 @@ func answerHTTP2(conn io.ReadWriter, status, name, value string) {
 		}
 		return append(append(b, byte(rest)), s...)
 	}
+	serveHTTP2(conn, func(frame func(kind, flags byte, stream uint32, payload []byte), stream uint32) {
+		const headers, endHeaders, endStream = 1, 4, 1
+		block := literal([]byte{0x08}, status) // a literal, with the name of the static table's 8th entry
+		block = literal(literal(append(block, 0), name), value)
+		frame(headers, endHeaders|endStream, stream, block)
+	})
+}
+
+// serveHTTP2 has each request on a connection answered by frames (RFC 9113).
+func serveHTTP2(conn io.ReadWriter, answer func(frame func(kind, flags byte, stream uint32, payload []byte), stream uint32)) {
+	frame := func(kind, flags byte, stream uint32, payload []byte) {
+		head := binary.BigEndian.AppendUint32(nil, uint32(len(payload))<<8|uint32(kind))
+		head = append(head, flags)
+		conn.Write(append(binary.BigEndian.AppendUint32(head, stream), payload...))
+	}
 	if _, err := io.CopyN(io.Discard, conn, 24); err != nil { // the preface
 		return
 	}
-	const settings, headers, endHeaders, endStream, ack = 4, 1, 4, 1, 1
+	const settings, headers, ack = 4, 1, 1
 	frame(settings, 0, 0, nil)
 	for head := make([]byte, 9); ; {
 		if _, err := io.ReadFull(conn, head); err != nil {
@@ -361,9 +410,7 @@ func answerHTTP2(conn io.ReadWriter, status, name, value string) {
 		case head[3] == settings && head[4]&ack == 0:
 			frame(settings, ack, 0, nil)
 		case head[3] == headers:
-			block := literal([]byte{0x08}, status) // a literal, with the name of the static table's 8th entry
-			block = literal(literal(append(block, 0), name), value)
-			frame(headers, endHeaders|endStream, binary.BigEndian.Uint32(head[5:]), block)
+			answer(frame, binary.BigEndian.Uint32(head[5:]))
 		}
 	}
 }

@@ -32,6 +32,10 @@ func (in *inquiry) notes() []cause {
 	if in.report.Outcome == outcomePassed && in.resp != nil && in.resp.StatusCode < 300 && in.schemes != nil && in.last() == "" {
 		list = append(list, cause{"not-needed", "", "The server answered without credentials: none were asked for, and none were sent.", ""})
 	}
+	if in.unread != "" {
+		list = append(list, cause{"compressed-body", "", "The answer's body is compressed in a way that cannot be undone here (Content-Encoding “" + in.clean.text(in.unread, 40) + "”). So what it says was not looked at.",
+			"Run it again with -H 'Accept-Encoding: identity'."})
+	}
 	if in.slow {
 		list = append(list, cause{"slow-body", "", fmt.Sprintf("The answer's body did not end within %d seconds. It was read no further; streams are like that, and broken servers.", int(bodyTime.Seconds())), ""})
 	}

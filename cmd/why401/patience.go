@@ -13,6 +13,10 @@ import (
 // servers have bodies that are shorter than they say.
 const bodyTime = 3 * time.Second
 
+// handshakeTime is how long a server may take for the handshake of TLS, which takes a few round trips. A port that speaks something
+// else often says nothing at all.
+const handshakeTime = 4 * time.Second
+
 // A stage is how far a request has come.
 type stage int
 

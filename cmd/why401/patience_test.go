@@ -85,9 +85,12 @@ func TestNoAnswerInTime(t *testing.T) {
 		"http://api.example.com/":       "Cause: The server took the request, and did not answer in time.",
 	} {
 		for _, timeout := range []string{"5s", "30s"} {
-			out, status, _ := answering(t, "", "-timeout", timeout, url)
+			out, status, took := answering(t, "", "-timeout", timeout, url)
 			require.Equal(t, exitFailed, status, out)
 			require.Contains(t, out, want)
+			if strings.HasPrefix(url, "https") {
+				require.Equal(t, handshakeTime, took, "nobody waits for what will not come")
+			}
 		}
 	}
 }

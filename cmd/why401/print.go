@@ -63,23 +63,48 @@ func (p *printer) line(indent, further int, colour, text string) {
 	}
 }
 
-// wrap breaks text at spaces into lines of at most width characters; a longer word stands on a line of its own.
+// wrap breaks text at spaces into lines of at most width characters, of which all but the first are indented by further.
 func wrap(text string, width, further int) []string {
 	var lines []string
 	line, length := "", 0
+	next := func() {
+		lines = append(lines, line)
+		line, length = strings.Repeat(" ", further), further
+	}
+	isEmpty := true // but for the indent
 	for word := range strings.FieldsSeq(text) {
 		n := utf8.RuneCountInString(word)
 		switch {
-		case length == 0:
-			line, length = word, n
+		case isEmpty:
 		case length+1+n <= width:
-			line, length = line+" "+word, length+1+n
+			line, length = line+" ", length+1
 		default:
-			lines = append(lines, line)
-			line, length = strings.Repeat(" ", further)+word, further+n
+			next()
 		}
+		for n > width-length && n > 0 {
+			piece := breakable(word, width-length)
+			line += piece
+			word, n = word[len(piece):], n-utf8.RuneCountInString(piece)
+			next()
+		}
+		line, length, isEmpty = line+word, length+n, false
 	}
 	return append(lines, line)
+}
+
+// breakable returns how much of a word that is too long goes on a line with room for so many characters: up to the last of those after
+// which a URL or a path is read on easily, or as much as there is room for.
+func breakable(word string, room int) string {
+	r := []rune(word)
+	r = r[:min(max(room, 1), len(r))]
+	for _, after := range []string{"/?&,;", "=:.-_"} { // the best places first
+		for i := len(r) - 1; i > len(r)/2; i-- {
+			if strings.ContainsRune(after, r[i]) {
+				return string(r[:i+1])
+			}
+		}
+	}
+	return string(r)
 }
 
 func (p *printer) heading(s string) {
@@ -209,7 +234,10 @@ func with(e exchange) string {
 	if e.Redirected {
 		s = "redirected, " + s
 	}
-	if e.Trial != "" {
+	switch {
+	case e.Trial == s:
+		s = "tried again " + s
+	case e.Trial != "":
 		s = "tried again " + e.Trial + ", " + s
 	}
 	return s

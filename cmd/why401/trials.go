@@ -20,6 +20,7 @@ type trials struct {
 	brokenHTTP2   string   // what was wrong over HTTP/2, before HTTP/1.1 was tried
 	latin1        bool     // the server has let in who was refused, with user name and password in ISO 8859-1
 	withoutCookie *attempt // what the server has answered to a client without cookies; nil: that was not tried, or no different
+	bare          *attempt // what the server has answered without credentials, with which it has failed; nil: that was not tried
 }
 
 // isSafe reports whether the question may be asked again (RFC 9110 §9.2.1).
@@ -69,6 +70,12 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 		again := in.send(ctx, manner{trial: "with user name and password in Latin-1", latin1: true})
 		in.addTrial(again)
 		in.trials.latin1 = again.resp != nil && again.resp.StatusCode < 300
+	case in.failed() && in.gave():
+		schemes := in.schemes
+		again := in.send(ctx, manner{trial: "without credentials", bare: true})
+		in.schemes = schemes
+		in.addTrial(again)
+		in.trials.bare = &again
 	case in.report.Outcome == outcomePassed && in.resp.StatusCode < 300 && in.sentCookie():
 		again := in.send(ctx, manner{trial: "without cookies", noCookies: true})
 		in.addTrial(again)

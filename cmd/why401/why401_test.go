@@ -230,10 +230,19 @@ func TestUsage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			out, status := newWorld(t, nil).run(args, "", true)
 			require.Equal(t, exitUsage, status, out)
-			require.Contains(t, out, name)
+			require.Contains(t, strings.Join(strings.Fields(out), " "), name)
+			require.NotRegexp(t, `(?m)^.{81}`, out)
 			noSecret(t, out)
 		})
 	}
+}
+
+// TestHelp fits on a usual screen.
+func TestHelp(t *testing.T) {
+	out, status := newWorld(t, nil).run([]string{"-h"}, "", true)
+	require.Equal(t, exitPassed, status)
+	require.Contains(t, out, "-token-env VAR")
+	require.NotRegexp(t, `(?m)^.{81}`, out)
 }
 
 // TestSecretFiles reads password and token from files, as editors leave them.
@@ -307,6 +316,35 @@ func TestWidth(t *testing.T) {
 		require.Greater(t, longest, most-10)
 		require.NotContains(t, out.String(), "\x1b")
 	}
+}
+
+// TestLongWords breaks what is wider than the screen, after a character of URLs if there is one, and leaves nothing out.
+func TestLongWords(t *testing.T) {
+	for _, c := range []struct {
+		text    string
+		further int
+		want    []string
+	}{
+		{"ask https://a.example/b/c?d=e now", 2, []string{"ask", "  https://a.example/", "  b/c?d=e now"}},
+		{"https://a.example/b/c?d=e", 2, []string{"https://a.example/b/", "  c?d=e"}},
+		{strings.Repeat("a", 45), 2, []string{strings.Repeat("a", 20), "  " + strings.Repeat("a", 18), "  " + strings.Repeat("a", 7)}},
+		{"a " + strings.Repeat("é", 20), 0, []string{"a", strings.Repeat("é", 20)}},
+		{"/" + strings.Repeat("a", 22), 0, []string{"/" + strings.Repeat("a", 19), "aaa"}},
+		{"", 2, []string{""}},
+	} {
+		require.Equal(t, c.want, wrap(c.text, 20, c.further), c.text)
+	}
+	for width := range 12 {
+		for further := range 12 {
+			require.NotPanics(t, func() { wrap("a long-word and/another one", width, further) })
+		}
+	}
+	w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "WWW-Authenticate: Bearer realm=\""+strings.Repeat("cave", 60)+"\"\nLocation: /"+strings.Repeat("a/", 90))})
+	w.env = map[string]string{"COLUMNS": "60"}
+	out, _ := w.run([]string{"https://api.example.com/" + strings.Repeat("path/", 40)}, "", true)
+	before, _, _ := strings.Cut(out, "      token :=") // code is not broken
+	require.NotRegexp(t, `(?m)^.{61}`, before)
+	require.Contains(t, strings.ReplaceAll(strings.ReplaceAll(out, "\n", ""), " ", ""), strings.Repeat("path/", 40))
 }
 
 // What is given with -H does not go to a host that is the same by Unicode's case mapping, and dialled by another name.

@@ -8,6 +8,7 @@ import (
 )
 
 // explained makes an error of a refusal, one that says what to do. Of a response, the SDK would show the status alone.
+// It is the example "Library" of authretry.Explain.
 type explained struct{ http.RoundTripper }
 
 func (e explained) RoundTrip(req *http.Request) (*http.Response, error) {

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// What is there to be said of a login where the status says nothing of one: 404 (Not Found) and 500 (Internal Server Error).
+
+// hiddenByScope is for GitHub's 404 to a token without the scope that it names in a header.
+func (in *inquiry) hiddenByScope() *cause {
+	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || !in.gave() {
+		return nil
+	}
+	wanted, has := in.resp.Header.Get("X-Accepted-Oauth-Scopes"), in.resp.Header.Get("X-Oauth-Scopes")
+	if wanted == "" || hasAny(", "+has+",", scopesIn(wanted)...) {
+		return nil
+	}
+	return &cause{"hidden-by-scope", likely, "The token lacks a scope, and the 404 hides what exists from it. X-Accepted-OAuth-Scopes says “" + in.clean.text(wanted, 100) + "”, and X-OAuth-Scopes, which is the token's, “" + in.clean.text(has, 100) + "”.",
+		"Get a token with such a scope. Check the path, too."}
+}
+
+// scopesIn returns the scopes of a list with commas, each between ", " and ",".
+func scopesIn(list string) (scopes []string) {
+	for s := range strings.SplitSeq(list, ",") {
+		scopes = append(scopes, ", "+strings.TrimSpace(s)+",")
+	}
+	return scopes
+}
+
+// hidden is for a 404 that may mean 401.
+func (in *inquiry) hidden() *cause {
+	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || in.gave() {
+		return nil
+	}
+	if hops := in.requests(); (in.schemes != nil || in.ownKey()) && left(hops) {
+		return in.redirectedFrom(hops, "what was given was not sent there")
+	}
+	const text = "The 404 may hide what exists from whom it does not know. Some servers answer so rather than 401 (RFC 9110 §15.5.5); GitHub does for private repositories."
+	if in.schemes != nil {
+		return &cause{"hidden", likely, text + " The user name and password given were not sent, because they wait for a challenge, which a 404 has not.",
+			"Send Basic ahead, with -ahead. In a program, set Basic.Ahead. Check the path, too."}
+	}
+	return &cause{"hidden", possible, text, "Check the path; if it is right, try with credentials."}
+}
+
+// hiddenFromUser is for a 404 that may mean 403.
+func (in *inquiry) hiddenFromUser() *cause {
+	if in.resp == nil || in.resp.StatusCode != http.StatusNotFound || !in.gave() || in.hiddenByScope() != nil {
+		return nil
+	}
+	return &cause{"hidden-from-user", possible, "The 404 may hide what this user or token may not see. Some servers answer so rather than 403 (RFC 9110 §15.5.5); GitHub and GitLab do for private repositories.",
+		"Check the path; then what the user or the token may see. At GitHub, those are the repositories that the token was made for, its scopes, and whether the organization has let it in (SSO)."}
+}
+
+// failed reports whether the server has failed rather than refused, and does not say why.
+func (in *inquiry) failed() bool {
+	return in.resp != nil && in.disguise == nil && slices.Contains([]int{http.StatusInternalServerError, http.StatusBadGateway}, in.resp.StatusCode) && in.sign() == nil
+}
+
+// serverError is for a server that has failed, perhaps on the credentials.
+func (in *inquiry) serverError() *cause {
+	if !in.failed() {
+		return nil
+	}
+	const look = "Look into the server's log."
+	bare := in.trials.bare
+	switch {
+	case bare != nil && bare.resp != nil && bare.resp.StatusCode < 500:
+		return &cause{"server-error-credentials", likely, "The server fails with these credentials, and not without. Asked again without them, it answered " + strings.TrimSpace(statusText(bare.resp.StatusCode)) +
+			". Either it cannot read them or look them up, and should answer 401; or it has accepted them, and failed after that.",
+			"Check the credentials, and look into the server's log. Are they whole, with nothing else, and of the kind that the server wants?"}
+	case bare != nil && bare.resp != nil:
+		return &cause{"server-error", likely, "The server fails with credentials and without. So the failure is hardly about them.", look + " Or try again later."}
+	case in.gave():
+		return &cause{"server-error", possible, "The server failed, and the status does not say at what. Some servers fail on an Authorization header that they cannot read, where others answer 401.",
+			look + " Asking again without credentials shows whether they are the matter."}
+	case in.schemes != nil:
+		return &cause{"server-error", possible, "The server failed before it asked for credentials. What was given was not sent, because it waits for a challenge. Some servers fail if there are no credentials, where others answer 401.",
+			look + " A user name and a password can be sent at once, with -ahead."}
+	}
+	return &cause{"server-error", possible, "The server failed, and no credentials were sent. Some servers fail if there are none, where others answer 401.",
+		look + " If that does not help, try with credentials."}
+}
