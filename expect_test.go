@@ -35,8 +35,15 @@ func uploadOnce(t *testing.T, client *http.Client, url string) int {
 
 // A nonce that has become stale does not cost an upload: the body is announced, so nothing of it is sent before the new nonce is there.
 func TestStaleNonceDoesNotCostAnUpload(t *testing.T) {
+	for name, newServer := range map[string]func(...authtest.Guard) *authtest.Server{
+		"HTTP/1.1": authtest.NewServer, "TLS": authtest.NewTLSServer, "HTTP/2": authtest.NewHTTP2Server,
+	} {
+		t.Run(name, func(t *testing.T) { staleBeforeUploads(t, newServer()) })
+	}
+}
+
+func staleBeforeUploads(t *testing.T, srv *authtest.Server) {
 	guard := &authtest.Digest{Username: "u", Password: "p"}
-	srv := authtest.NewServer()
 	defer srv.Close()
 	srv.Protect("/", guard)
 	var sizes []int64
