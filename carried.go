@@ -73,6 +73,9 @@ type carriedUse struct {
 
 // carry has a Carrier's Session say by which RoundTripper its requests go.
 func (x *exchange) carry(l *lease) error {
+	if !x.hasOthers {
+		return nil // none of ours is one
+	}
 	c, ok := l.Session.(Carrier)
 	if !ok {
 		return nil

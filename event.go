@@ -145,19 +145,9 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	x.report(e, nil)
 }
 
-// now is when a Scheme is asked for credentials; the zero time if nobody listens.
-func (x *exchange) now() (t time.Time) {
-	if x.onEvent != nil {
-		t = time.Now()
-	}
-	return t
-}
-
-// waitedSince notes that a Scheme was asked for credentials at begin, and has ended.
+// waitedSince notes that a Scheme was asked for credentials at begin, and has ended. It is called if anybody listens.
 func (x *exchange) waitedSince(begin time.Time) {
-	if x.onEvent != nil {
-		x.setAside().waited += time.Since(begin)
-	}
+	x.setAside().waited += time.Since(begin)
 }
 
 // done tells how the request ended: with a response of that status, or with an error. There is one for each request.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"time"
 )
 
 // An authenticator is what a Transport has for origins, and a ProxyTransport for proxies: the Schemes, what they have
@@ -88,7 +89,9 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 //
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
 func (x *exchange) lend(l *lease) error {
-	defer x.waitedSince(x.now())
+	if x.onEvent != nil {
+		defer x.waitedSince(time.Now())
+	}
 	exact := false
 	if x.spaces.count.Load() > 0 {
 		// The visit ends with the exchange, also if a Starter panics.
@@ -162,7 +165,9 @@ func readChallenges(values []string) []Challenge {
 //
 // An *unanswered error means that the refusal goes to the caller, any other that the request fails.
 func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
-	defer x.waitedSince(x.now())
+	if x.onEvent != nil {
+		defer x.waitedSince(time.Now())
+	}
 	u := &unanswered{}
 	own := false
 	for n, s := range x.schemes {

@@ -356,7 +356,9 @@ func (x *exchange) copy(into *http.Request) *http.Request {
 // authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
 // what it puts into Authorization is the proxy's: nobody but the proxy may see it.
 func (x *exchange) authorize(req *http.Request, l *lease) error {
-	defer x.waitedSince(x.now())
+	if x.onEvent != nil {
+		defer x.waitedSince(time.Now())
+	}
 	scratch := req
 	if x.side == proxySide {
 		scratch = req.WithContext((*sendContext)(x))
@@ -575,9 +577,15 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 	return readChallenges(resp.Header[x.challenge])
 }
 
-// keep remembers the lease's Session for requests like this one.
+// keep remembers the lease's Session for requests like this one, if there is anything to remember.
 func (x *exchange) keep(l *lease) {
-	if l.Session == nil || !x.spaces.keep(x.remembered(), x.at, l, x.changes) || l.by == nil {
+	if l.Session != nil && !l.started {
+		x.remember(l)
+	}
+}
+
+func (x *exchange) remember(l *lease) {
+	if !x.spaces.keep(x.remembered(), x.at, l, x.changes) || l.by == nil {
 		return
 	}
 	uses := x.aside.value().carried

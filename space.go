@@ -152,7 +152,7 @@ func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 // keep returns the lease after use, or remembers the Session of a new one for requests to u and below, unless its account
 // has been forgotten since there were that many changes. It reports whether the Session is remembered.
 func (s *spaces) keep(key spacesKey, u *url.URL, l *lease, changes uint32) (kept bool) {
-	if l.started || l.Session == nil || len(l.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
+	if len(l.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
 		return false
 	}
 	known := l.known
