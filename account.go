@@ -224,7 +224,7 @@ func (x *exchange) valueOfOurs(key any, asked context.Context) (value any, ours 
 	case schemesKey:
 		return x.schemes, true
 	case originKey:
-		return x.origin, true
+		return x.origin(), true
 	case refusalKey:
 		return x.refusedAt(), true
 	case sideKey:

@@ -114,8 +114,8 @@ func (x *exchange) report(e Event, l *lease) {
 	if x.onEvent == nil {
 		return
 	}
-	if x.origin.host != "" {
-		e.Origin = cutTo(maxOriginText, x.origin.String())
+	if o := x.origin(); o.host != "" {
+		e.Origin = cutTo(maxOriginText, o.String())
 	}
 	if l != nil {
 		e.Scheme, e.Realm = x.schemes[l.scheme].Name(), cut(l.realm)

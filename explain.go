@@ -279,8 +279,8 @@ func (m misconfiguration) Unwrap() error { return m.error }
 // the response that refused; nil if there is none.
 func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 	r := &Rejection{Reason: reasonOf(err), Retried: x.attempts > 1, Err: err}
-	if x.origin.host != "" {
-		r.Origin = cutTo(maxOriginText, x.origin.String())
+	if o := x.origin(); o.host != "" {
+		r.Origin = cutTo(maxOriginText, o.String())
 	}
 	if plaintext, ok := errors.AsType[plaintextError](err); ok && x.side == proxySide {
 		r.Err = &proxyCause{string(plaintext) + " credentials are not sent over plain http to a proxy on another host: use a proxy with an https:// URL, or set ProxyTransport.AllowPlaintext", plaintext}

@@ -138,15 +138,15 @@ func (x *exchange) hasCallers(scheme int32) bool {
 }
 
 // remembered returns under which key there is what is remembered for the request.
-func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin} }
+func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin()} }
 
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says: reusable secrets may not over
 // a network without TLS (RFC 6750 §5.3, RFC 7617 §4), unless AllowPlaintext is set.
 func (x *exchange) mayGo(scheme int32) bool {
-	if x.allowPlaintext || x.origin.scheme == "https" {
+	if x.allowPlaintext || x.to.scheme == "https" {
 		return true
 	}
-	if x.origin.isLoopback() && !x.goesElsewhere() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
+	if x.origin().isLoopback() && !x.goesElsewhere() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
 		return true
 	}
 	safe, ok := x.schemes[scheme].(PlaintextSafe)

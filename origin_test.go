@@ -263,4 +263,4 @@ func TestChainOfRedirectsIsBounded(t *testing.T) {
 func byURL(req *http.Request) origin { return originOf(req.URL) }
 
 // goesTo is where a Transport's request goes, whether that is sure or not.
-func goesTo(t *Transport, req *http.Request) origin { o, _ := t.goesTo(req); return o }
+func goesTo(t *Transport, req *http.Request) origin { at, _ := t.goesTo(req); return originOf(at) }

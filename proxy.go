@@ -116,7 +116,7 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 	if req.URL == nil || req.Header == nil {
 		return x.pass(0) // http.Transport returns the error for that
 	}
-	x.origin = originOf(req.URL)
+	x.goTo(req.URL)
 	if t.proxy == nil {
 		return x.pass(ReasonProxyAuthentication) // an origin's 407, then
 	}
@@ -127,8 +127,7 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 	if way.proxy == nil || way.proxy.Scheme != "http" && way.proxy.Scheme != "https" || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return x.pass(ReasonProxyAuthentication) // directly, or by SOCKS
 	}
-	x.origin = originOf(way.proxy)
-	x.at = &url.URL{Scheme: way.proxy.Scheme, Host: way.proxy.Host, Path: "/"}
+	x.goTo(&url.URL{Scheme: way.proxy.Scheme, Host: way.proxy.Host, Path: "/"})
 	way.tunnel = req.URL.Scheme == "https"
 	if !way.tunnel && (way.proxy.User != nil || hasField(req.Header, "Proxy-Authorization")) {
 		x.own = true

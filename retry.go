@@ -30,12 +30,12 @@ var (
 // challenges and one more send. It is the same for an origin's 401, a proxy's 407, and a proxy's 407 to a CONNECT.
 type exchange struct {
 	*authenticator
-	way    way
-	ctx    context.Context // the caller's, with the listener if there is one
-	req    *http.Request   // the caller's
-	origin origin          // which asks for credentials
-	at     *url.URL        // to which what is remembered belongs: the request's URL, or the root of the proxy
-	body   *body           // nil: none
+	way  way
+	ctx  context.Context // the caller's, with the listener if there is one
+	req  *http.Request   // the caller's
+	to   writtenOrigin   // which asks for credentials, as it was before the request was sent
+	at   *url.URL        // to which what is remembered belongs: the request's URL, or the root of the proxy
+	body *body           // nil: none
 
 	account string // for whom it is; "" if there is one user
 	changes uint32 // how often such an account had been forgotten when it began
@@ -175,6 +175,17 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 	}
 	return x.refuse(again, second, x.learnRefusal(again, second))
 }
+
+// goTo says where the request goes. Whatever Base may do to that URL, it does not change who asks for credentials.
+func (x *exchange) goTo(at *url.URL) {
+	x.at, x.to = at, writtenOrigin{at.Scheme, at.Host}
+	if len(at.Host) > maxHost {
+		x.to.host = lowerASCII(at.Host) // once, rather than whenever the origin is asked for
+	}
+}
+
+// origin returns the origin that asks for credentials.
+func (x *exchange) origin() origin { return x.to.canonical() }
 
 // begin finds out for whom the request is.
 func (x *exchange) begin() error {
@@ -585,7 +596,11 @@ func (x *exchange) keep(l *lease) {
 }
 
 func (x *exchange) remember(l *lease) {
-	if !x.spaces.keep(x.remembered(), x.at, l, x.changes) || l.by == nil {
+	var key spacesKey
+	if l.space == nil { // else it is known where the lease belongs
+		key = x.remembered()
+	}
+	if !x.spaces.keep(key, x.at, l, x.changes) || l.by == nil {
 		return
 	}
 	uses := x.aside.value().carried
