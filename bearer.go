@@ -84,7 +84,7 @@ type bearerHeader struct {
 	token  *oauth2.Token // as the source has returned it, which may change what it points to
 	access string        // its AccessToken
 	kind   string        // its TokenType
-	expiry int64         // its Expiry, in Unix microseconds; 0: it has none
+	expiry time.Time     // its Expiry
 	only   *origin       // where alone it may go, as it was obtained for that (RFC 8707); nil: anywhere
 	stable atomic.Bool   // the source has returned it more than once
 }
@@ -260,21 +260,14 @@ func (s *sourceInUse) token(ctx context.Context, r *TokenRequest) (*oauth2.Token
 	return t, err
 }
 
-func isLasting(expiry int64) bool {
-	return expiry == 0 || expiry-time.Now().UnixMicro() > time.Minute.Microseconds()
-}
-
-func expiryOf(t *oauth2.Token) int64 {
-	if t.Expiry.IsZero() {
-		return 0
-	}
-	return t.Expiry.UnixMicro()
+func isLasting(expiry time.Time) bool {
+	return expiry.IsZero() || expiry.UnixMicro()-time.Now().UnixMicro() > time.Minute.Microseconds()
 }
 
 // headerFor returns the header for a token that Source has returned.
 func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, error) {
 	h := src.header.Load()
-	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == expiryOf(t) {
+	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == t.Expiry {
 		if !h.stable.Load() {
 			h.stable.Store(true)
 		}
@@ -286,7 +279,7 @@ func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, er
 	if err := b.checkType(t.TokenType); err != nil {
 		return nil, err
 	}
-	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: expiryOf(t)}
+	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: t.Expiry}
 	h.headerSession = b.place().session(h.access)
 	h.only = originOfResource(RecordOf(t).Resource)
 	src.header.Store(h)

@@ -111,9 +111,12 @@ func (x *exchange) listen() {
 
 // report tells what happened with which Session; nil: with none.
 func (x *exchange) report(e Event, l *lease) {
-	if x.onEvent == nil {
-		return
+	if x.onEvent != nil {
+		x.tell(e, l)
 	}
+}
+
+func (x *exchange) tell(e Event, l *lease) {
 	if o := x.origin(); o.host != "" {
 		e.Origin = cutTo(maxOriginText, o.String())
 	}

@@ -48,6 +48,7 @@ type exchange struct {
 	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
 	ended      bool  // EventDone was reported
 	begun      bool  // it is known for whom it is
+	tunnel     bool  // what is to be authorized is a CONNECT, before the request is sent
 
 	missed  atomic.Bool               // a Scheme has asked its context for a value that the request has, and was not given it
 	refusal atomic.Pointer[refusedAt] // where the latest challenge came from, of an origin's; nil: there was none
@@ -100,9 +101,6 @@ type way interface {
 	// it is send that authorizes them, and puts into l what the proxy has refused.
 	send(x *exchange, req *http.Request, l *lease) (*http.Response, error)
 
-	// isTunnel reports whether what is to be authorized is a CONNECT, before the request is sent.
-	isTunnel() bool
-
 	// isProxied reports whether a proxy sees what is sent to the origin over plain http, if that can be told.
 	isProxied(req *http.Request) bool
 
@@ -123,22 +121,26 @@ func (x *exchange) run() (resp *http.Response, err error) {
 		return x.pass(ReasonNoAccount)
 	}
 	limit := x.replayLimit
-	if x.way.isTunnel() {
+	if x.tunnel {
 		limit = -1 // a CONNECT is refused before anything of the body is read
 	}
-	var stop func() bool
 	if x.body = newBody(x.req, limit); x.body != nil && !x.body.inMemory {
 		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
-		stop = context.AfterFunc(x.ctx, x.body.abandon)
+		stop := context.AfterFunc(x.ctx, x.body.abandon)
+		defer stop()
 	}
-	defer func() {
-		defer x.endCarriers(resp)
-		if stop != nil {
-			defer stop()
-		}
-		x.visit.end(x.passed) // which may panic
-	}()
+	defer x.end(&resp)
 	return x.converse()
+}
+
+// end sees to what the exchange leaves behind.
+func (x *exchange) end(resp **http.Response) {
+	if x.aside != nil {
+		defer x.endCarriers(*resp)
+	}
+	if x.visit.at != nil {
+		x.visit.end(x.passed) // which may panic
+	}
 }
 
 // converse sends the request, and once more with an answer if it is refused.
@@ -223,7 +225,7 @@ func (x *exchange) pass(reason Reason) (*http.Response, error) {
 func (x *exchange) first() (*http.Request, error) {
 	req := x.copy(&x.copied)
 	x.body.first(req)
-	if x.way.isTunnel() {
+	if x.tunnel {
 		return req, nil
 	}
 	l := &x.ahead
@@ -295,11 +297,11 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		}
 		return nil, &unanswered{body: cmp.Or(x.aside.value().noReplay, errBodyNotReplayable)}
 	}
-	if x.visit.at == nil && !x.way.isTunnel() && isExclusive(answer.Session) {
+	if x.visit.at == nil && !x.tunnel && isExclusive(answer.Session) {
 		x.visit = x.spaces.enter(x.remembered())
 	}
 	req := x.copy(new(http.Request))
-	if !x.way.isTunnel() {
+	if !x.tunnel {
 		if err := x.authorize(req, &answer); errors.Is(err, errBodyNotReplayable) {
 			x.keep(&answer)
 			return nil, &unanswered{body: err}
@@ -316,7 +318,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	x.addCookies(req, resp)
 	x.answer = &answer
-	if !x.way.isTunnel() {
+	if !x.tunnel {
 		x.report(Event{Kind: EventAuthorized, Attempt: 2}, &answer)
 	}
 	return req, nil
@@ -370,38 +372,23 @@ func (x *exchange) authorize(req *http.Request, l *lease) error {
 	if x.onEvent != nil {
 		defer x.waitedSince(time.Now())
 	}
-	scratch := req
 	if x.side == proxySide {
-		scratch = req.WithContext((*sendContext)(x))
-		scratch.Header = make(http.Header)
+		return x.authorizeToProxy(req, l)
 	}
-	getBody, to := req.GetBody, req.URL
-	if x.goesElsewhere() {
-		req.URL = x.at
+	if !x.goesElsewhere() {
+		return x.put(l.Session, req)
 	}
-	if x.body != nil {
-		scratch.GetBody = x.body.copies()
-	}
-	var err error
-	switch s := l.Session.(type) {
-	case *bearerSession: // whose request can keep the caller's context
-		err = s.authorize((*sendContext)(x), scratch)
-	case *bearerAnswer:
-		err = s.authorize((*sendContext)(x), scratch)
-	default:
-		err = s.Authorize(scratch)
-	}
-	if err != nil && x.body != nil && x.ctx.Err() != nil {
-		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
-	}
-	if scratch == req {
-		req.GetBody = getBody
-		if x.goesElsewhere() {
-			req.URL = to
-		}
-		return err
-	}
-	if err != nil {
+	to := req.URL
+	req.URL = x.at
+	err := x.put(l.Session, req)
+	req.URL = to
+	return err
+}
+
+func (x *exchange) authorizeToProxy(req *http.Request, l *lease) error {
+	scratch := req.WithContext((*sendContext)(x))
+	scratch.Header = make(http.Header)
+	if err := x.put(l.Session, scratch); err != nil {
 		return err
 	}
 	value := scratch.Header.Get("Authorization")
@@ -410,6 +397,27 @@ func (x *exchange) authorize(req *http.Request, l *lease) error {
 	}
 	req.Header[x.credentials] = []string{value}
 	return nil
+}
+
+// put lets a Session put its credentials on req, which has a GetBody for that, even if the caller's has none.
+func (x *exchange) put(s Session, req *http.Request) (err error) {
+	getBody := req.GetBody
+	if x.body != nil {
+		req.GetBody = x.body.copies()
+	}
+	switch s := s.(type) {
+	case *bearerSession: // whose request can keep the caller's context
+		err = s.authorize((*sendContext)(x), req)
+	case *bearerAnswer:
+		err = s.authorize((*sendContext)(x), req)
+	default:
+		err = s.Authorize(req)
+	}
+	req.GetBody = getBody
+	if err != nil && x.body != nil && x.ctx.Err() != nil {
+		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
+	}
+	return err
 }
 
 var errNoProxyCredentials = errors.New("authretry: a Session sets no Authorization, or another header besides, and that one is all that a proxy can get")
@@ -433,7 +441,7 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 		resp.Body = http.NoBody
 	}
 	x.resp, x.last = resp, req
-	if x.way.isTunnel() {
+	if x.tunnel {
 		x.last = resp.Request
 	}
 	return resp, nil
@@ -481,7 +489,7 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 		x.body.settle()
 		return nil, x.fail(resp, err)
 	}
-	if x.way.isTunnel() {
+	if x.tunnel {
 		x.body.abandon()
 		return nil, x.failTunnel(resp, reason)
 	}

@@ -361,8 +361,6 @@ func isFollowing(err error) bool {
 	return ok
 }
 
-func (t *Transport) isTunnel() bool { return false }
-
 func (t *Transport) carrying() (http.RoundTripper, error) {
 	switch base := t.base().(type) {
 	case *http.Transport, *ProxyTransport:
