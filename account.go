@@ -149,9 +149,6 @@ func isSameContext(a, b context.Context) bool {
 
 // noteAccount notes in a redirect, from which the next request of the chain will come, for whom this one was sent.
 func (x *exchange) noteAccount(resp *http.Response) {
-	if !x.hasAccount {
-		return
-	}
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		req := x.req

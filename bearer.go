@@ -244,7 +244,7 @@ func (s *sourceInUse) successor(ctx context.Context, refused string, c *Challeng
 	return s.askForAnother(ctx, refused)
 }
 
-// token returns the token to send where none was refused.
+// token returns the token to send where none was refused. R is nil if nothing is asked of it.
 func (s *sourceInUse) token(ctx context.Context, r *TokenRequest) (*oauth2.Token, error) {
 	if src, ok := s.TokenSource.(*TokenSource); ok {
 		return src.meet(ctx, r)
@@ -267,11 +267,16 @@ func isLasting(expiry time.Time) bool {
 // headerFor returns the header for a token that Source has returned.
 func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, error) {
 	h := src.header.Load()
-	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == t.Expiry {
-		if !h.stable.Load() {
-			h.stable.Store(true)
+	if h != nil && h.token == t {
+		if _, ok := src.TokenSource.(*TokenSource); ok { // whose tokens do not change
+			return h, nil
 		}
-		return h, nil
+		if h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == t.Expiry {
+			if !h.stable.Load() {
+				h.stable.Store(true)
+			}
+			return h, nil
+		}
 	}
 	if err := checkToken(t); err != nil {
 		return nil, err
@@ -307,7 +312,7 @@ func (s *bearerSession) authorize(ctx context.Context, req *http.Request) error 
 	if err != nil {
 		return err
 	}
-	t, err := src.token(ctx, &TokenRequest{})
+	t, err := src.token(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -103,10 +103,8 @@ func (e Event) attrs() []slog.Attr {
 
 // listen arranges for everything below to report, too.
 func (x *exchange) listen() {
-	if x.onEvent != nil {
-		x.setAside().start = time.Now()
-		x.ctx = withListener(x.ctx, x.onEvent)
-	}
+	x.setAside().start = time.Now()
+	x.ctx = withListener(x.ctx, x.onEvent)
 }
 
 // report tells what happened with which Session; nil: with none.

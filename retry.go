@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/authretry/authretry/internal/dialed"
 )
 
 // A side is one of the two that refuse requests for want of credentials: an origin (RFC 9110 §11.6) or a proxy
@@ -181,8 +183,8 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 // goTo says where the request goes. Whatever Base may do to that URL, it does not change who asks for credentials.
 func (x *exchange) goTo(at *url.URL) {
 	x.at, x.to = at, writtenOrigin{at.Scheme, at.Host}
-	if len(at.Host) > maxHost {
-		x.to.host = lowerASCII(at.Host) // once, rather than whenever the origin is asked for
+	if len(x.to.host) > maxHost {
+		x.to.host = lowerASCII(x.to.host) // once, rather than whenever the origin is asked for
 	}
 }
 
@@ -197,7 +199,9 @@ func (x *exchange) begin() error {
 		}
 	}
 	x.changes = x.spaces.changesOf(x.account).Load()
-	x.listen()
+	if x.onEvent != nil {
+		x.listen()
+	}
 	x.begun = true
 	return nil
 }
@@ -213,7 +217,9 @@ func (x *exchange) context() context.Context {
 
 // pass sends the request as it is, without credentials of ours, for the reason given; 0 if it cannot be sent anyway.
 func (x *exchange) pass(reason Reason) (*http.Response, error) {
-	x.listen()
+	if x.onEvent != nil {
+		x.listen()
+	}
 	resp, err := x.send(x.req, &lease{})
 	if err != nil {
 		return nil, x.lost(err)
@@ -425,7 +431,10 @@ var errNoProxyCredentials = errors.New("authretry: a Session sets no Authorizati
 // send puts req on the wire.
 func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
-	watched := x.watch(req)
+	var watched *dialed.Watch
+	if x.asksRemote && req != x.req {
+		watched = x.watch(req)
+	}
 	x.body.handOver()
 	resp, err := x.way.send(x, req, l)
 	if watched != nil || x.aside != nil {
@@ -504,7 +513,9 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 	if resp.Request != nil || resp.Header["Location"] != nil { // from where the next request of the caller's comes
 		resp.Request = x.callers(resp, sent)
 	}
-	x.noteAccount(resp)
+	if x.hasAccount {
+		x.noteAccount(resp)
+	}
 	if r != nil {
 		x.attach(resp, r)
 		x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: resp.StatusCode, Reason: r.Reason}, nil)
