@@ -110,8 +110,10 @@ func (b *Bearer) Name() string {
 
 // Start implements [Starter]: it returns nothing if NotAhead is set.
 func (b *Bearer) Start(ctx context.Context, req *http.Request) (Session, error) {
-	if err := b.check(); err != nil {
-		return nil, err
+	if b.own.Load() == nil { // else it has been checked
+		if err := b.check(); err != nil {
+			return nil, err
+		}
 	}
 	if b.NotAhead || b.Header != "" && isCallers(req.Header, b.Header) {
 		return nil, nil

@@ -46,6 +46,7 @@ type body struct {
 	size     int64                         // of src; -1 or 0: unknown
 	limit    int64                         // of the record
 	unsent   io.Closer                     // a copy for the second send, until that begins
+	unwatch  func() bool                   // undoes that the end of the context abandons it; nil: it does not
 
 	reading chan struct{} // has an element during a Read of src, which may take long; guards err and chunk
 	err     error         // what the last Read of src returned

@@ -97,7 +97,7 @@ func (x *exchange) lend(l *lease) error {
 		// The visit ends with the exchange, also if a Starter panics.
 		*l, x.visit, exact = x.spaces.lend(x.remembered(), x.at)
 		if l.Session != nil && x.hasCallers(l.scheme) {
-			x.leave()
+			x.leave(false)
 			*l, exact = lease{}, false
 		}
 	}
@@ -112,7 +112,7 @@ func (x *exchange) lend(l *lease) error {
 		}
 		if err != nil || session != nil {
 			x.keep(l)
-			x.leave()
+			x.leave(false)
 			if l.known != nil {
 				*l = lease{}
 			}
@@ -123,11 +123,11 @@ func (x *exchange) lend(l *lease) error {
 	return nil
 }
 
-// leave says that the exchange is none of those that are out to the origin.
-func (x *exchange) leave() {
+// leave says that the exchange is none of those that are out to the origin, or not any more.
+func (x *exchange) leave(accepted bool) {
 	if v := x.visit; v.at != nil {
 		x.visit = visit{} // first, since end may panic
-		v.end(false)
+		v.end(accepted)
 	}
 }
 

@@ -76,12 +76,12 @@ func (t *ProxyTransport) makeConnectHeader(ctx context.Context, proxyURL *url.UR
 func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value string, err error) {
 	x := s.x.connecting(ctx, target)
 	defer x.caught(&err)
-	defer x.leave()
+	defer x.leave(false)
 	l := s.takeAnswer()
 	if l.Session == nil {
 		var err error
 		if err = x.lend(&l); err == nil {
-			x.leave()
+			x.leave(false)
 			err = x.carry(&l)
 		}
 		if err != nil {

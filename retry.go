@@ -113,7 +113,8 @@ type way interface {
 // errRefusedBefore ends a dial that would send what the proxy has just refused.
 var errRefusedBefore = errors.New("authretry: the proxy has refused these credentials before")
 
-// run makes ready what the exchange needs, and sees to what it leaves behind. Its caller has deferred contain, for panics.
+// run makes ready what the exchange needs, and sees to what it leaves behind. Its caller has deferred contain, which does the latter
+// after a panic.
 func (x *exchange) run() (resp *http.Response, err error) {
 	if err := x.begin(); err != nil {
 		closeBody(x.req)
@@ -128,20 +129,21 @@ func (x *exchange) run() (resp *http.Response, err error) {
 	}
 	if x.body = newBody(x.req, limit); x.body != nil && !x.body.inMemory {
 		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
-		stop := context.AfterFunc(x.ctx, x.body.abandon)
-		defer stop()
+		x.body.unwatch = context.AfterFunc(x.ctx, x.body.abandon)
 	}
-	defer x.end(&resp)
-	return x.converse()
+	resp, err = x.converse()
+	x.end(resp)
+	return resp, err
 }
 
-// end sees to what the exchange leaves behind.
-func (x *exchange) end(resp **http.Response) {
-	if x.aside != nil {
-		defer x.endCarriers(*resp)
+// end sees to what the exchange leaves behind. After a panic of its own, it can be called again.
+func (x *exchange) end(resp *http.Response) {
+	x.leave(x.passed) // which may panic
+	if x.body != nil && x.body.unwatch != nil {
+		x.body.unwatch()
 	}
-	if x.visit.at != nil {
-		x.visit.end(x.passed) // which may panic
+	if x.aside != nil {
+		x.endCarriers(resp)
 	}
 }
 
