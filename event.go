@@ -153,9 +153,12 @@ func (x *exchange) waitedSince(begin time.Time) {
 
 // done tells how the request ended: with a response of that status, or with an error. There is one for each request.
 func (x *exchange) done(status int, r *Rejection, err error) {
-	if x.onEvent == nil || x.ended {
-		return
+	if x.onEvent != nil && !x.ended {
+		x.tellDone(status, r, err)
 	}
+}
+
+func (x *exchange) tellDone(status int, r *Rejection, err error) {
 	x.ended = true
 	e := Event{Kind: EventDone, Attempt: int(x.attempts), Status: status, Waited: x.aside.value().waited, Err: err}
 	if r != nil {
@@ -164,7 +167,7 @@ func (x *exchange) done(status int, r *Rejection, err error) {
 	if start := x.aside.value().start; !start.IsZero() {
 		e.Duration = time.Since(start)
 	}
-	x.report(e, nil)
+	x.tell(e, nil)
 }
 
 // lost returns the error with which a send has ended.

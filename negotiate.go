@@ -101,7 +101,8 @@ func (x *exchange) lend(l *lease) error {
 			*l, exact = lease{}, false
 		}
 	}
-	for _, s := range x.starters {
+	for i := range x.starters {
+		s := &x.starters[i]
 		if exact && s.scheme != l.scheme {
 			continue
 		}

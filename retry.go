@@ -380,22 +380,33 @@ func (x *exchange) authorize(req *http.Request, l *lease) error {
 	if x.onEvent != nil {
 		defer x.waitedSince(time.Now())
 	}
-	if x.side == proxySide {
+	switch {
+	case x.side == proxySide:
 		return x.authorizeToProxy(req, l)
-	}
-	if !x.goesElsewhere() {
+	case x.body == nil && x.at == req.URL: // as most
 		return x.put(l.Session, req)
 	}
-	to := req.URL
-	req.URL = x.at
+	getBody, to, elsewhere := req.GetBody, req.URL, x.goesElsewhere()
+	if elsewhere {
+		req.URL = x.at
+	}
+	if x.body != nil {
+		req.GetBody = x.body.copies()
+	}
 	err := x.put(l.Session, req)
-	req.URL = to
+	req.GetBody = getBody
+	if elsewhere {
+		req.URL = to
+	}
 	return err
 }
 
 func (x *exchange) authorizeToProxy(req *http.Request, l *lease) error {
 	scratch := req.WithContext((*sendContext)(x))
 	scratch.Header = make(http.Header)
+	if x.body != nil {
+		scratch.GetBody = x.body.copies()
+	}
 	if err := x.put(l.Session, scratch); err != nil {
 		return err
 	}
@@ -407,12 +418,8 @@ func (x *exchange) authorizeToProxy(req *http.Request, l *lease) error {
 	return nil
 }
 
-// put lets a Session put its credentials on req, which has a GetBody for that, even if the caller's has none.
+// put lets a Session put its credentials on req.
 func (x *exchange) put(s Session, req *http.Request) (err error) {
-	getBody := req.GetBody
-	if x.body != nil {
-		req.GetBody = x.body.copies()
-	}
 	switch s := s.(type) {
 	case *bearerSession: // whose request can keep the caller's context
 		err = s.authorize((*sendContext)(x), req)
@@ -421,7 +428,6 @@ func (x *exchange) put(s Session, req *http.Request) (err error) {
 	default:
 		err = s.Authorize(req)
 	}
-	req.GetBody = getBody
 	if err != nil && x.body != nil && x.ctx.Err() != nil {
 		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
 	}
