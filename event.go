@@ -101,11 +101,8 @@ func (e Event) attrs() []slog.Attr {
 	return attrs
 }
 
-// listen arranges for everything below to report, too.
-func (x *exchange) listen() {
-	x.setAside().start = time.Now()
-	x.ctx = withListener(x.ctx, x.onEvent)
-}
+// listen notes when the request began, for whoever listens.
+func (x *exchange) listen() { x.setAside().start = time.Now() }
 
 // report tells what happened with which Session; nil: with none.
 func (x *exchange) report(e Event, l *lease) {
@@ -194,11 +191,6 @@ func cutTo(limit int, s string) string {
 }
 
 type listenerKey struct{}
-
-// withListener returns a context through which everything below reports to listen.
-func withListener(ctx context.Context, listen func(context.Context, Event)) context.Context {
-	return context.WithValue(ctx, listenerKey{}, listen)
-}
 
 // listener returns the function that takes ctx's events, or nil if nobody listens.
 func listener(ctx context.Context) func(context.Context, Event) {

@@ -128,3 +128,8 @@ func TestDoneTellsHowLongAnAnswerTookThatFailed(t *testing.T) {
 		require.Equal(t, 3*time.Second, done[0].Waited)
 	})
 }
+
+// withListener returns a context through which everything below reports to listen, as that of an exchange does.
+func withListener(ctx context.Context, listen func(context.Context, Event)) context.Context {
+	return context.WithValue(ctx, listenerKey{}, listen)
+}

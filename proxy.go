@@ -107,7 +107,7 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	x := &exchange{authenticator: t.auth, way: way, ctx: req.Context(), req: withoutExplanation(req)}
+	x := &exchange{authenticator: t.auth, way: way, req: withoutExplanation(req)}
 	defer x.contain(&resp, &err)
 	if err != nil {
 		closeBody(req)

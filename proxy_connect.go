@@ -108,9 +108,8 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 // connecting returns what an exchange for a CONNECT to target is, in the hands of a dial that may outlive x.
 func (x *exchange) connecting(ctx context.Context, target string) *exchange {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
-	c := &exchange{authenticator: x.authenticator, way: x.way, ctx: ctx, req: req.WithContext(ctx), to: x.to, at: x.at, tunnel: x.tunnel}
+	c := &exchange{authenticator: x.authenticator, way: x.way, req: req.WithContext(ctx), to: x.to, at: x.at, tunnel: x.tunnel}
 	c.begin() // which cannot fail: there is no account
-	c.req = req.WithContext((*sendContext)(c))
 	return c
 }
 

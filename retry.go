@@ -33,24 +33,22 @@ var (
 type exchange struct {
 	*authenticator
 	way  way
-	ctx  context.Context // the caller's, with the listener if there is one
-	req  *http.Request   // the caller's
-	to   writtenOrigin   // which asks for credentials, as it was before the request was sent
-	at   *url.URL        // to which what is remembered belongs: the request's URL, or the root of the proxy
-	body *body           // nil: none
+	req  *http.Request // the caller's
+	to   writtenOrigin // which asks for credentials, as it was before the request was sent
+	at   *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
+	body *body         // nil: none
 
 	account string // for whom it is; "" if there is one user
 	changes uint32 // how often such an account had been forgotten when it began
 
-	attempts   uint8 // sends
-	hasAccount bool  // Account was asked
-	passed     bool  // its credentials were accepted
-	expects    bool  // we had the first send ask for 100 Continue
-	foreign    bool  // resp does not come from the side that we authenticate to
-	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
-	ended      bool  // EventDone was reported
-	begun      bool  // it is known for whom it is
-	tunnel     bool  // what is to be authorized is a CONNECT, before the request is sent
+	attempts uint8 // sends
+	passed   bool  // its credentials were accepted
+	expects  bool  // we had the first send ask for 100 Continue
+	foreign  bool  // resp does not come from the side that we authenticate to
+	own      bool  // a proxy refuses a CONNECT with the caller's own credentials
+	ended    bool  // EventDone was reported
+	begun    bool  // it is known for whom it is
+	tunnel   bool  // what is to be authorized is a CONNECT, before the request is sent
 
 	missed  atomic.Bool               // a Scheme has asked its context for a value that the request has, and was not given it
 	refusal atomic.Pointer[refusedAt] // where the latest challenge came from, of an origin's; nil: there was none
@@ -129,7 +127,7 @@ func (x *exchange) run() (resp *http.Response, err error) {
 	}
 	if x.body = newBody(x.req, limit); x.body != nil && !x.body.inMemory {
 		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
-		x.body.unwatch = context.AfterFunc(x.ctx, x.body.abandon)
+		x.body.unwatch = context.AfterFunc(x.req.Context(), x.body.abandon)
 	}
 	resp, err = x.converse()
 	x.end(resp)
@@ -208,13 +206,13 @@ func (x *exchange) begin() error {
 	return nil
 }
 
-// context returns the context of what is sent: the caller's or, if there are accounts or a Session that may look for ours, one
-// that says for whom it is.
+// context returns the context of what is sent: the caller's or, if somebody listens, or there are accounts or a Session that may
+// look for ours, one that says who, and for whom it is.
 func (x *exchange) context() context.Context {
-	if x.begun && x.side == originSide && (x.accountFunc != nil || x.hasOthers) {
+	if x.begun && x.side == originSide && (x.onEvent != nil || x.accountFunc != nil || x.hasOthers) {
 		return (*sendContext)(x)
 	}
-	return x.ctx
+	return x.req.Context()
 }
 
 // pass sends the request as it is, without credentials of ours, for the reason given; 0 if it cannot be sent anyway.
@@ -240,7 +238,7 @@ func (x *exchange) first() (*http.Request, error) {
 	err := x.lend(l)
 	if err == nil {
 		if x.visit.at != nil && l.Session == nil {
-			*l = x.visit.await(x.ctx, x.at, *l)
+			*l = x.visit.await(x.req.Context(), x.at, *l)
 		}
 		if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
 			x.keep(l)
@@ -300,8 +298,8 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	if !x.body.canReplay() {
 		x.keep(&answer) // the next request will need it
-		if x.ctx.Err() != nil {
-			return nil, context.Cause(x.ctx) // which has closed the body
+		if x.req.Context().Err() != nil {
+			return nil, context.Cause(x.req.Context()) // which has closed the body
 		}
 		return nil, &unanswered{body: cmp.Or(x.aside.value().noReplay, errBodyNotReplayable)}
 	}
@@ -428,8 +426,8 @@ func (x *exchange) put(s Session, req *http.Request) (err error) {
 	default:
 		err = s.Authorize(req)
 	}
-	if err != nil && x.body != nil && x.ctx.Err() != nil {
-		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
+	if err != nil && x.body != nil && x.req.Context().Err() != nil {
+		err = context.Cause(x.req.Context()) // rather than what came of closing the body while it was hashed
 	}
 	return err
 }
@@ -470,8 +468,8 @@ func (x *exchange) broken(err error) error {
 	switch {
 	case isFollowing(err):
 		return x.fail(nil, err)
-	case x.body != nil && x.ctx.Err() != nil:
-		err = context.Cause(x.ctx) // rather than what came of closing the body
+	case x.body != nil && x.req.Context().Err() != nil:
+		err = context.Cause(x.req.Context()) // rather than what came of closing the body
 	}
 	return x.lost(err)
 }
@@ -521,7 +519,7 @@ func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection
 	if resp.Request != nil || resp.Header["Location"] != nil { // from where the next request of the caller's comes
 		resp.Request = x.callers(resp, sent)
 	}
-	if x.hasAccount {
+	if x.begun && x.accountFunc != nil {
 		x.noteAccount(resp)
 	}
 	if r != nil {

@@ -127,7 +127,7 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	x := &exchange{authenticator: t.auth, way: t, ctx: req.Context(), req: withoutExplanation(req)}
+	x := &exchange{authenticator: t.auth, way: t, req: withoutExplanation(req)}
 	defer x.contain(&resp, &err)
 	switch {
 	case err != nil:
