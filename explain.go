@@ -295,9 +295,9 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 		r.Ahead = true
 		r.Tried = append(r.Tried, r.Schemes[x.ahead.scheme])
 	}
-	if x.answer != nil && x.answer.Session != nil && x.attempts > 1 {
-		r.Refreshed = r.Ahead && x.answer.scheme == x.ahead.scheme
-		r.Tried = append(r.Tried, r.Schemes[x.answer.scheme])
+	if answer := x.aside.value().answer; answer != nil && answer.Session != nil && x.attempts > 1 {
+		r.Refreshed = r.Ahead && answer.scheme == x.ahead.scheme
+		r.Tried = append(r.Tried, r.Schemes[answer.scheme])
 	}
 	return r
 }

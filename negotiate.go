@@ -114,7 +114,7 @@ func (x *exchange) lend(l *lease) error {
 		if err != nil || session != nil {
 			x.keep(l)
 			x.leave(false)
-			if l.known != nil {
+			if l.space != nil {
 				*l = lease{}
 			}
 			l.Session, l.scheme, l.started = session, s.scheme, true

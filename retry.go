@@ -56,19 +56,19 @@ type exchange struct {
 	copied http.Request // the first send, which is a part of the exchange to save an allocation
 	visit  visit        // among those that are out to the origin
 	ahead  lease        // what is to go, and then went, with the first send; what is in it counts only if it has a Session
-	answer *lease       // what went with the second; nil: there was none
 
 	resp *http.Response // the latest
-	last *http.Request  // the latest send that was answered, or the CONNECT that was refused
 
 	aside *aside // nil: nothing of it
 }
 
 // aside is what most exchanges do not have. An exchange is allocated, and cleared, for each request, so it is apart.
 type aside struct {
-	noReplay error        // why the Session that was to go ahead could not have the body
-	hook     error        // what the caller's OnProxyConnectResponse says of a refused CONNECT
-	carried  []carriedUse // what Carriers have made, and this exchange uses
+	answer   *lease        // what went with the second send; nil: there was none
+	last     *http.Request // the latest send that was answered, or the CONNECT that was refused; nil: none but the first
+	noReplay error         // why the Session that was to go ahead could not have the body
+	hook     error         // what the caller's OnProxyConnectResponse says of a refused CONNECT
+	carried  []carriedUse  // what Carriers have made, and this exchange uses
 
 	seen       *http.Response // which Schemes have been shown, with this header
 	seenHeader http.Header
@@ -166,7 +166,8 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 		return x.refuse(resp, first, err)
 	}
 	discard(resp)
-	again, err := x.send(second, x.answer)
+	answer := x.aside.answer
+	again, err := x.send(second, answer)
 	if errors.Is(err, errRefusedBefore) {
 		x.attempts--
 		return x.refuse(resp, second, &unanswered{refused: ErrCredentialsRefused})
@@ -175,7 +176,7 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 		return nil, x.broken(err)
 	}
 	if !x.isRefusal(again) {
-		return x.accept(again, second, x.answer)
+		return x.accept(again, second, answer)
 	}
 	return x.refuse(again, second, x.learnRefusal(again, second))
 }
@@ -323,7 +324,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		return nil, &unanswered{body: err}
 	}
 	x.addCookies(req, resp)
-	x.answer = &answer
+	x.setAside().answer = &answer
 	if !x.tunnel {
 		x.report(Event{Kind: EventAuthorized, Attempt: 2}, &answer)
 	}
@@ -455,9 +456,12 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	if resp.Body == nil {
 		resp.Body = http.NoBody
 	}
-	x.resp, x.last = resp, req
-	if x.tunnel {
-		x.last = resp.Request
+	x.resp = resp
+	switch {
+	case x.tunnel:
+		x.setAside().last = resp.Request
+	case req != &x.copied && req != x.req:
+		x.setAside().last = req
 	}
 	return resp, nil
 }
@@ -560,23 +564,23 @@ func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Reques
 // returns why the refusal is not answered any more.
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
-	u := &unanswered{refused: ErrCredentialsRefused}
+	u, answer := &unanswered{refused: ErrCredentialsRefused}, x.aside.answer
 	x.noteRefusal()
-	keep, err := x.learn(resp, sent, x.answer, true)
+	keep, err := x.learn(resp, sent, answer, true)
 	if errors.Is(err, ErrCredentialsRefused) {
 		u.refused = err
 	}
-	if hint := forgotten(x.answer); hint != nil {
+	if hint := forgotten(answer); hint != nil {
 		u.refused = hint
 	}
 	right := x.visit.crowded() // a nonce that was given a moment ago is not known any more, or called stale
 	switch {
 	case keep:
-		x.keep(x.answer)
+		x.keep(answer)
 	case right:
 		u.refused = errNonceForgotten
 	default:
-		x.spaces.forget(x.remembered(), x.answer)
+		x.spaces.forget(x.remembered(), answer)
 	}
 	return u
 }
