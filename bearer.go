@@ -110,16 +110,17 @@ func (b *Bearer) Name() string {
 
 // Start implements [Starter]: it returns nothing if NotAhead is set.
 func (b *Bearer) Start(ctx context.Context, req *http.Request) (Session, error) {
-	if b.own.Load() == nil { // else it has been checked
-		if err := b.check(); err != nil {
-			return nil, err
-		}
+	if err := b.check(); err != nil {
+		return nil, err
 	}
 	if b.NotAhead || b.Header != "" && isCallers(req.Header, b.Header) {
 		return nil, nil
 	}
 	return (*bearerSession)(b), nil
 }
+
+// always reports whether Start returns a Session for each request, whatever that is.
+func (b *Bearer) always() bool { return !b.NotAhead && b.Header == "" && b.check() == nil }
 
 // Answer implements [Scheme].
 func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {

@@ -15,7 +15,8 @@ type authenticator struct {
 	*side
 	schemes        []Scheme
 	starters       []starter
-	hasOthers      bool // some scheme is not of this package, and may ask a request's context by AccountOf
+	always         *lease // what goes ahead with any request, unless something is remembered; nil: a Starter has to be asked
+	hasOthers      bool   // some scheme is not of this package, and may ask a request's context by AccountOf
 	allowPlaintext bool
 
 	replayLimit int64
@@ -81,7 +82,28 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		}
 	}
 	a.schemes = schemes
+	if len(a.starters) == 0 {
+		return nil
+	}
+	if s, ok := a.starters[0].Starter.(*Bearer); ok && s.always() {
+		a.always = &lease{held: held{Session: (*bearerSession)(s)}, scheme: a.starters[0].scheme, started: true}
+	}
 	return nil
+}
+
+// borrow puts into l, which is empty, what goes ahead with the first request, when it may. Its Session stays nil if there is none.
+func (x *exchange) borrow(l *lease) error {
+	if err := x.lend(l); err != nil {
+		return err
+	}
+	if x.visit.at != nil && l.Session == nil {
+		*l = x.visit.await(x.req.Context(), x.at, *l)
+	}
+	if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
+		x.keep(l)
+		*l = lease{}
+	}
+	return x.carry(l)
 }
 
 // lend puts into l, which is empty, what to send with the first request: a Session for the space that was challenged at this

@@ -236,18 +236,9 @@ func (x *exchange) first() (*http.Request, error) {
 		return req, nil
 	}
 	l := &x.ahead
-	err := x.lend(l)
-	if err == nil {
-		if x.visit.at != nil && l.Session == nil {
-			*l = x.visit.await(x.req.Context(), x.at, *l)
-		}
-		if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
-			x.keep(l)
-			*l = lease{}
-		}
-		err = x.carry(l)
-	}
-	if err != nil {
+	if x.always != nil && x.spaces.count.Load() == 0 && x.mayGo(x.always.scheme) {
+		*l = *x.always
+	} else if err := x.borrow(l); err != nil {
 		*l = lease{}
 		return nil, err
 	}
@@ -496,7 +487,11 @@ func (x *exchange) accept(resp *http.Response, sent *http.Request, l *lease) (*h
 		x.spaces.noteTaken(x.remembered())
 	}
 	x.body.settle()
-	return x.release(resp, sent, x.explainOthers(resp)), nil
+	var r *Rejection
+	if isRefusal(resp) {
+		r = x.explainOthers(resp)
+	}
+	return x.release(resp, sent, r), nil
 }
 
 // refuse returns the refusal resp, or fails the request if the error that keeps it from being answered says so. A
@@ -519,7 +514,9 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 // release makes resp the caller's: its request is the caller's again, without our credentials. If r is not nil, it is
 // what Explain will say of the response.
 func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection) *http.Response {
-	r = wordOf(r, rejectionOf(resp))
+	if inner := rejectionOf(resp); inner != nil {
+		r = wordOf(r, inner)
+	}
 	if resp.Request != nil || resp.Header["Location"] != nil { // from where the next request of the caller's comes
 		resp.Request = x.callers(resp, sent)
 	}
