@@ -270,16 +270,11 @@ func isLasting(expiry time.Time) bool {
 // headerFor returns the header for a token that Source has returned.
 func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, error) {
 	h := src.header.Load()
-	if h != nil && h.token == t {
-		if _, ok := src.TokenSource.(*TokenSource); ok { // whose tokens do not change
-			return h, nil
+	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == t.Expiry {
+		if !h.stable.Load() {
+			h.stable.Store(true)
 		}
-		if h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == t.Expiry {
-			if !h.stable.Load() {
-				h.stable.Store(true)
-			}
-			return h, nil
-		}
+		return h, nil
 	}
 	if err := checkToken(t); err != nil {
 		return nil, err
@@ -311,9 +306,12 @@ func (s *bearerSession) Authorize(req *http.Request) error { return s.authorize(
 
 // authorize does what Authorize does, with a context that need not be the request's.
 func (s *bearerSession) authorize(ctx context.Context, req *http.Request) error {
-	src, err := (*Bearer)(s).source(ctx)
-	if err != nil {
-		return err
+	src := s.own.Load()
+	if src == nil {
+		var err error
+		if src, err = (*Bearer)(s).source(ctx); err != nil {
+			return err
+		}
 	}
 	t, err := src.token(ctx, nil)
 	if err != nil {
@@ -323,9 +321,12 @@ func (s *bearerSession) authorize(ctx context.Context, req *http.Request) error 
 }
 
 func (s *bearerSession) send(req *http.Request, src *sourceInUse, t *oauth2.Token) error {
-	h, err := (*Bearer)(s).headerFor(src, t)
-	if err != nil {
-		return err
+	h := src.header.Load()
+	if _, ours := src.TokenSource.(*TokenSource); !ours || h == nil || h.token != t { // a TokenSource does not change its tokens
+		var err error
+		if h, err = (*Bearer)(s).headerFor(src, t); err != nil {
+			return err
+		}
 	}
 	if h.only != nil && *h.only != originOf(req.URL) {
 		return fmt.Errorf("authretry: the token is for the resource %s (RFC 8707), so it is not sent to another origin", h.only)

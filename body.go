@@ -123,9 +123,12 @@ func (b *body) isEndless() bool { return b.rewind == nil && b.size <= 0 }
 
 // first puts the body on the first send.
 func (b *body) first(req *http.Request) {
-	if b == nil || b.inMemory {
-		return
+	if b != nil && !b.inMemory {
+		b.putFirst(req)
 	}
+}
+
+func (b *body) putFirst(req *http.Request) {
 	s := &sender{body: b, gone: make(chan struct{})}
 	req.Body = s
 	b.mu.Lock() // abandon may be called at any time
@@ -199,9 +202,12 @@ func (b *body) handOver() (unsent io.Closer) {
 
 // settle says that there will be no other sender than the current one, so that nothing more need be recorded.
 func (b *body) settle() {
-	if b == nil || b.inMemory {
-		return
+	if b != nil && !b.inMemory {
+		b.settleSender()
 	}
+}
+
+func (b *body) settleSender() {
 	var src io.Closer
 	defer func() { closeSource(src) }()
 	b.mu.Lock()

@@ -166,9 +166,10 @@ func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says: reusable secrets may not over
 // a network without TLS (RFC 6750 §5.3, RFC 7617 §4), unless AllowPlaintext is set.
 func (x *exchange) mayGo(scheme int32) bool {
-	if x.allowPlaintext || x.to.scheme == "https" {
-		return true
-	}
+	return x.allowPlaintext || x.to.scheme == "https" || x.mayGoInClear(scheme)
+}
+
+func (x *exchange) mayGoInClear(scheme int32) bool {
 	if x.origin().isLoopback() && !x.goesElsewhere() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
 		return true
 	}

@@ -367,15 +367,19 @@ func (x *exchange) copy(into *http.Request) *http.Request {
 // authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
 // what it puts into Authorization is the proxy's: nobody but the proxy may see it.
 func (x *exchange) authorize(req *http.Request, l *lease) error {
+	if x.onEvent == nil && x.side == originSide && x.body == nil && x.at == req.URL { // as most
+		return x.put(l.Session, req)
+	}
 	if x.onEvent != nil {
 		defer x.waitedSince(time.Now())
 	}
-	switch {
-	case x.side == proxySide:
+	if x.side == proxySide {
 		return x.authorizeToProxy(req, l)
-	case x.body == nil && x.at == req.URL: // as most
-		return x.put(l.Session, req)
 	}
+	return x.authorizeToOrigin(req, l)
+}
+
+func (x *exchange) authorizeToOrigin(req *http.Request, l *lease) error {
 	getBody, to, elsewhere := req.GetBody, req.URL, x.goesElsewhere()
 	if elsewhere {
 		req.URL = x.at

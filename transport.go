@@ -308,7 +308,7 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 	if err != nil && resp != nil && resp.Body != nil {
 		resp.Body.Close() // there must be none
 	}
-	if resp == nil || err != nil || !x.hasStrayed(resp, req) {
+	if resp == nil || err != nil || resp.Request == nil || resp.Request == req || !x.hasStrayed(resp, req) {
 		return resp, err
 	}
 	t.follows.Store(true)
@@ -327,7 +327,7 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 // may choose a replica by rewriting the URL.
 func (x *exchange) hasStrayed(resp *http.Response, sent *http.Request) bool {
 	got := resp.Request
-	if got == nil || got == sent || got.URL == nil {
+	if got.URL == nil {
 		return false
 	}
 	o := originOf(got.URL)
