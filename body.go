@@ -61,11 +61,10 @@ type body struct {
 	closed   bool // src is
 }
 
-// newBody takes over the body of req. It returns nil if there is none.
+func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
+
+// newBody takes over the body of req, which has one.
 func newBody(req *http.Request, limit int64) *body {
-	if req.Body == nil || req.Body == http.NoBody {
-		return nil
-	}
 	switch {
 	case limit == 0:
 		limit = defaultReplayLimit

@@ -109,7 +109,7 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 func (x *exchange) connecting(ctx context.Context, target string) *exchange {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
 	c := &exchange{authenticator: x.authenticator, way: x.way, req: req.WithContext(ctx), to: x.to, at: x.at, tunnel: x.tunnel}
-	c.begin() // which cannot fail: there is no account
+	c.begin()
 	return c
 }
 

@@ -114,20 +114,18 @@ var errRefusedBefore = errors.New("authretry: the proxy has refused these creden
 // run makes ready what the exchange needs, and sees to what it leaves behind. Its caller has deferred contain, which does the latter
 // after a panic.
 func (x *exchange) run() (resp *http.Response, err error) {
-	if err := x.begin(); err != nil {
-		closeBody(x.req)
-		return nil, x.fail(nil, err)
+	if x.accountFunc != nil {
+		if err := x.findAccount(); err != nil {
+			closeBody(x.req)
+			return nil, x.fail(nil, err)
+		}
 	}
+	x.begin()
 	if x.accountFunc != nil && x.account == "" {
 		return x.pass(ReasonNoAccount)
 	}
-	limit := x.replayLimit
-	if x.tunnel {
-		limit = -1 // a CONNECT is refused before anything of the body is read
-	}
-	if x.body = newBody(x.req, limit); x.body != nil && !x.body.inMemory {
-		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
-		x.body.unwatch = context.AfterFunc(x.req.Context(), x.body.abandon)
+	if hasBody(x.req) {
+		x.takeBody()
 	}
 	resp, err = x.converse()
 	x.end(resp)
@@ -192,19 +190,25 @@ func (x *exchange) goTo(at *url.URL) {
 // origin returns the origin that asks for credentials.
 func (x *exchange) origin() origin { return x.to.canonical() }
 
-// begin finds out for whom the request is.
-func (x *exchange) begin() error {
-	if x.accountFunc != nil {
-		if err := x.findAccount(); err != nil {
-			return err
-		}
+// takeBody takes over the body of the caller's request.
+func (x *exchange) takeBody() {
+	limit := x.replayLimit
+	if x.tunnel {
+		limit = -1 // a CONNECT is refused before anything of the body is read
 	}
+	if x.body = newBody(x.req, limit); !x.body.inMemory {
+		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
+		x.body.unwatch = context.AfterFunc(x.req.Context(), x.body.abandon)
+	}
+}
+
+// begin says that it is known for whom the request is.
+func (x *exchange) begin() {
 	x.changes = x.spaces.changesOf(x.account).Load()
 	if x.onEvent != nil {
 		x.listen()
 	}
 	x.begun = true
-	return nil
 }
 
 // context returns the context of what is sent: the caller's or, if somebody listens, or there are accounts or a Session that may
