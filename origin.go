@@ -21,7 +21,7 @@ type origin struct {
 	port   string // never empty for http and https
 }
 
-// A written origin is one as a URL has it, which is known at no cost. Most requests need no more.
+// A writtenOrigin is an origin as a URL has it, which costs nothing to know. Most requests need no more.
 type writtenOrigin struct{ scheme, host string }
 
 // originOf returns the origin of u. It allocates nothing if u is in lower case already.

@@ -212,7 +212,7 @@ func (x *exchange) begin() {
 }
 
 // context returns the context of what is sent: the caller's or, if somebody listens, or there are accounts or a Session that may
-// look for ours, one that says who, and for whom it is.
+// look for ours, one that says who listens, and for whom it is.
 func (x *exchange) context() context.Context {
 	if x.begun && x.side == originSide && (x.onEvent != nil || x.accountFunc != nil || x.hasOthers) {
 		return (*sendContext)(x)
@@ -456,11 +456,12 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 		resp.Body = http.NoBody
 	}
 	x.resp = resp
-	switch {
-	case x.tunnel:
-		x.setAside().last = resp.Request
-	case req != &x.copied && req != x.req:
-		x.setAside().last = req
+	last := req
+	if x.tunnel {
+		last = resp.Request
+	}
+	if last != &x.copied && last != x.req {
+		x.setAside().last = last
 	}
 	return resp, nil
 }
