@@ -83,7 +83,7 @@ func (x *exchange) findAccount() error {
 		}
 	}
 	if chain != nil && whole && isSameContext(chain.Context, x.req.Context()) {
-		x.account, x.hasAccount = chain.account, true
+		x.account = chain.account
 		return nil
 	}
 	asked := first
@@ -97,7 +97,7 @@ func (x *exchange) findAccount() error {
 	if chain != nil && chain.account != account {
 		account = ""
 	}
-	x.account, x.hasAccount = account, true
+	x.account = account
 	return nil
 }
 
@@ -149,9 +149,6 @@ func isSameContext(a, b context.Context) bool {
 
 // noteAccount notes in a redirect, from which the next request of the chain will come, for whom this one was sent.
 func (x *exchange) noteAccount(resp *http.Response) {
-	if !x.hasAccount {
-		return
-	}
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		req := x.req
@@ -171,9 +168,9 @@ func (x *exchange) noteAccount(resp *http.Response) {
 type callContext exchange
 
 // Deadline implements context.Context, and so do Done and Err.
-func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.ctx.Deadline() }
-func (c *callContext) Done() <-chan struct{}                   { return c.ctx.Done() }
-func (c *callContext) Err() error                              { return c.ctx.Err() }
+func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.req.Context().Deadline() }
+func (c *callContext) Done() <-chan struct{}                   { return c.req.Context().Done() }
+func (c *callContext) Err() error                              { return c.req.Context().Err() }
 
 // Format keeps the request, and with it credentials, out of everything that package fmt prints.
 func (c *callContext) Format(f fmt.State, _ rune) {
@@ -185,7 +182,7 @@ func (c *callContext) Value(key any) any {
 	if v, ours := (*exchange)(c).valueOfOurs(key, c); ours {
 		return v
 	}
-	v := c.ctx.Value(key)
+	v := c.req.Context().Value(key)
 	if c.accountFunc == nil && v != nil {
 		c.missed.Store(true)
 		return nil
@@ -198,9 +195,9 @@ func (c *callContext) Value(key any) any {
 type sendContext exchange
 
 // Deadline implements context.Context, and so do Done and Err.
-func (c *sendContext) Deadline() (deadline time.Time, ok bool) { return c.ctx.Deadline() }
-func (c *sendContext) Done() <-chan struct{}                   { return c.ctx.Done() }
-func (c *sendContext) Err() error                              { return c.ctx.Err() }
+func (c *sendContext) Deadline() (deadline time.Time, ok bool) { return c.req.Context().Deadline() }
+func (c *sendContext) Done() <-chan struct{}                   { return c.req.Context().Done() }
+func (c *sendContext) Err() error                              { return c.req.Context().Err() }
 
 // Format keeps the request, and with it credentials, out of everything that package fmt prints.
 func (c *sendContext) Format(f fmt.State, _ rune) {
@@ -213,7 +210,7 @@ func (c *sendContext) Value(key any) any {
 	if ours || c.side == proxySide {
 		return v
 	}
-	return c.ctx.Value(key)
+	return c.req.Context().Value(key)
 }
 
 // valueOfOurs returns what a context of the exchange, which is asked, has under a key, if that is one of ours.
@@ -224,13 +221,17 @@ func (x *exchange) valueOfOurs(key any, asked context.Context) (value any, ours 
 	case schemesKey:
 		return x.schemes, true
 	case originKey:
-		return x.origin, true
+		return x.origin(), true
 	case refusalKey:
 		return x.refusedAt(), true
 	case sideKey:
 		return x.side, true
 	case noncesKey:
 		return &x.nonces, true
+	case listenerKey:
+		if x.onEvent != nil {
+			return x.onEvent, true
+		}
 	case requestKey:
 		if x.side == proxySide {
 			return asked, true
@@ -238,7 +239,7 @@ func (x *exchange) valueOfOurs(key any, asked context.Context) (value any, ours 
 		return (*sendContext)(x), true
 	}
 	if isOurs(key) {
-		return x.ctx.Value(key), true
+		return x.req.Context().Value(key), true
 	}
 	return nil, false
 }

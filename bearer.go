@@ -85,7 +85,7 @@ type bearerHeader struct {
 	token  *oauth2.Token // as the source has returned it, which may change what it points to
 	access string        // its AccessToken
 	kind   string        // its TokenType
-	expiry int64         // its Expiry, in Unix microseconds; 0: it has none
+	expiry time.Time     // its Expiry
 	only   *origin       // where alone it may go, as it was obtained for that (RFC 8707); nil: anywhere
 	stable atomic.Bool   // the source has returned it more than once
 }
@@ -119,6 +119,9 @@ func (b *Bearer) Start(ctx context.Context, req *http.Request) (Session, error) 
 	}
 	return (*bearerSession)(b), nil
 }
+
+// always reports whether Start returns a Session for each request, whatever that is.
+func (b *Bearer) always() bool { return !b.NotAhead && b.Header == "" && b.check() == nil }
 
 // Answer implements [Scheme].
 func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
@@ -258,7 +261,7 @@ func (s *sourceInUse) successor(ctx context.Context, refused string, c *Challeng
 	return s.askForAnother(ctx, refused)
 }
 
-// token returns the token to send where none was refused.
+// token returns the token to send where none was refused. R is nil if nothing is asked of it.
 func (s *sourceInUse) token(ctx context.Context, r *TokenRequest) (*oauth2.Token, error) {
 	if src, ok := s.TokenSource.(*TokenSource); ok {
 		return src.meet(ctx, r)
@@ -274,21 +277,14 @@ func (s *sourceInUse) token(ctx context.Context, r *TokenRequest) (*oauth2.Token
 	return t, err
 }
 
-func isLasting(expiry int64) bool {
-	return expiry == 0 || expiry-time.Now().UnixMicro() > time.Minute.Microseconds()
-}
-
-func expiryOf(t *oauth2.Token) int64 {
-	if t.Expiry.IsZero() {
-		return 0
-	}
-	return t.Expiry.UnixMicro()
+func isLasting(expiry time.Time) bool {
+	return expiry.IsZero() || expiry.UnixMicro()-time.Now().UnixMicro() > time.Minute.Microseconds()
 }
 
 // headerFor returns the header for a token that Source has returned.
 func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, error) {
 	h := src.header.Load()
-	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == expiryOf(t) {
+	if h != nil && h.token == t && h.access == t.AccessToken && h.kind == t.TokenType && h.expiry == t.Expiry {
 		if !h.stable.Load() {
 			h.stable.Store(true)
 		}
@@ -300,7 +296,7 @@ func (b *Bearer) headerFor(src *sourceInUse, t *oauth2.Token) (*bearerHeader, er
 	if err := b.checkType(t.TokenType); err != nil {
 		return nil, err
 	}
-	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: expiryOf(t)}
+	h = &bearerHeader{token: t, access: t.AccessToken, kind: t.TokenType, expiry: t.Expiry}
 	h.headerSession = b.place().session(h.access)
 	h.only = originOfResource(RecordOf(t).Resource)
 	src.header.Store(h)
@@ -328,11 +324,14 @@ func (s *bearerSession) Authorize(req *http.Request) error { return s.authorize(
 
 // authorize does what Authorize does, with a context that need not be the request's.
 func (s *bearerSession) authorize(ctx context.Context, req *http.Request) error {
-	src, err := (*Bearer)(s).source(ctx)
-	if err != nil {
-		return err
+	src := s.own.Load()
+	if src == nil {
+		var err error
+		if src, err = (*Bearer)(s).source(ctx); err != nil {
+			return err
+		}
 	}
-	t, err := src.token(ctx, &TokenRequest{})
+	t, err := src.token(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -340,9 +339,12 @@ func (s *bearerSession) authorize(ctx context.Context, req *http.Request) error 
 }
 
 func (s *bearerSession) send(req *http.Request, src *sourceInUse, t *oauth2.Token) error {
-	h, err := (*Bearer)(s).headerFor(src, t)
-	if err != nil {
-		return err
+	h := src.header.Load()
+	if _, ours := src.TokenSource.(*TokenSource); !ours || h == nil || h.token != t { // a TokenSource does not change its tokens
+		var err error
+		if h, err = (*Bearer)(s).headerFor(src, t); err != nil {
+			return err
+		}
 	}
 	if h.only != nil && *h.only != originOf(req.URL) {
 		return fmt.Errorf("authretry: the token is for the resource %s (RFC 8707), so it is not sent to another origin; take a TokenSource for each server, with a Store of its own", h.only)

@@ -46,6 +46,7 @@ type body struct {
 	size     int64                         // of src; -1 or 0: unknown
 	limit    int64                         // of the record
 	unsent   io.Closer                     // a copy for the second send, until that begins
+	unwatch  func() bool                   // undoes that the end of the context abandons it; nil: it does not
 
 	reading chan struct{} // has an element during a Read of src, which may take long; guards err and chunk
 	err     error         // what the last Read of src returned
@@ -60,11 +61,10 @@ type body struct {
 	closed   bool // src is
 }
 
-// newBody takes over the body of req. It returns nil if there is none.
+func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
+
+// newBody takes over the body of req, which has one.
 func newBody(req *http.Request, limit int64) *body {
-	if req.Body == nil || req.Body == http.NoBody {
-		return nil
-	}
 	switch {
 	case limit == 0:
 		limit = defaultReplayLimit
@@ -122,9 +122,12 @@ func (b *body) isEndless() bool { return b.rewind == nil && b.size <= 0 }
 
 // first puts the body on the first send.
 func (b *body) first(req *http.Request) {
-	if b == nil || b.inMemory {
-		return
+	if b != nil && !b.inMemory {
+		b.putFirst(req)
 	}
+}
+
+func (b *body) putFirst(req *http.Request) {
 	s := &sender{body: b, gone: make(chan struct{})}
 	req.Body = s
 	b.mu.Lock() // abandon may be called at any time
@@ -201,9 +204,12 @@ func (b *body) handOver() (unsent io.Closer) {
 
 // settle says that there will be no other sender than the current one, so that nothing more need be recorded.
 func (b *body) settle() {
-	if b == nil || b.inMemory {
-		return
+	if b != nil && !b.inMemory {
+		b.settleSender()
 	}
+}
+
+func (b *body) settleSender() {
 	var src io.Closer
 	defer func() { closeSource(src) }()
 	b.mu.Lock()

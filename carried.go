@@ -73,6 +73,9 @@ type carriedUse struct {
 
 // carry has a Carrier's Session say by which RoundTripper its requests go.
 func (x *exchange) carry(l *lease) error {
+	if !x.hasOthers {
+		return nil // none of ours is one
+	}
 	c, ok := l.Session.(Carrier)
 	if !ok {
 		return nil
@@ -102,11 +105,10 @@ func (x *exchange) carry(l *lease) error {
 // endCarriers says that the exchange uses what Carriers have made no more, and closes what nobody else is going to use. If the
 // caller is still to read from such a connection, it is closed after that.
 func (x *exchange) endCarriers(resp *http.Response) {
-	if x.aside == nil {
-		return
-	}
 	var over []*carried
-	for _, use := range x.aside.carried {
+	uses := x.aside.carried
+	x.aside.carried = nil
+	for _, use := range uses {
 		if !use.kept {
 			use.end()
 		}

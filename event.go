@@ -101,21 +101,19 @@ func (e Event) attrs() []slog.Attr {
 	return attrs
 }
 
-// listen arranges for everything below to report, too.
-func (x *exchange) listen() {
-	if x.onEvent != nil {
-		x.setAside().start = time.Now()
-		x.ctx = withListener(x.ctx, x.onEvent)
-	}
-}
+// listen notes when the request began, for whoever listens.
+func (x *exchange) listen() { x.setAside().start = time.Now() }
 
 // report tells what happened with which Session; nil: with none.
 func (x *exchange) report(e Event, l *lease) {
-	if x.onEvent == nil {
-		return
+	if x.onEvent != nil {
+		x.tell(e, l)
 	}
-	if x.origin.host != "" {
-		e.Origin = cutTo(maxOriginText, x.origin.String())
+}
+
+func (x *exchange) tell(e Event, l *lease) {
+	if o := x.origin(); o.host != "" {
+		e.Origin = cutTo(maxOriginText, o.String())
 	}
 	if l != nil {
 		e.Scheme, e.Realm = x.schemes[l.scheme].Name(), cut(l.realm)
@@ -145,26 +143,19 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	x.report(e, nil)
 }
 
-// now is when a Scheme is asked for credentials; the zero time if nobody listens.
-func (x *exchange) now() (t time.Time) {
-	if x.onEvent != nil {
-		t = time.Now()
-	}
-	return t
-}
-
-// waitedSince notes that a Scheme was asked for credentials at begin, and has ended.
+// waitedSince notes that a Scheme was asked for credentials at begin, and has ended. It is called if anybody listens.
 func (x *exchange) waitedSince(begin time.Time) {
-	if x.onEvent != nil {
-		x.setAside().waited += time.Since(begin)
-	}
+	x.setAside().waited += time.Since(begin)
 }
 
 // done tells how the request ended: with a response of that status, or with an error. There is one for each request.
 func (x *exchange) done(status int, r *Rejection, err error) {
-	if x.onEvent == nil || x.ended {
-		return
+	if x.onEvent != nil && !x.ended {
+		x.tellDone(status, r, err)
 	}
+}
+
+func (x *exchange) tellDone(status int, r *Rejection, err error) {
 	x.ended = true
 	e := Event{Kind: EventDone, Attempt: int(x.attempts), Status: status, Waited: x.aside.value().waited, Err: err}
 	if r != nil {
@@ -173,7 +164,7 @@ func (x *exchange) done(status int, r *Rejection, err error) {
 	if start := x.aside.value().start; !start.IsZero() {
 		e.Duration = time.Since(start)
 	}
-	x.report(e, nil)
+	x.tell(e, nil)
 }
 
 // lost returns the error with which a send has ended.
@@ -200,11 +191,6 @@ func cutTo(limit int, s string) string {
 }
 
 type listenerKey struct{}
-
-// withListener returns a context through which everything below reports to listen.
-func withListener(ctx context.Context, listen func(context.Context, Event)) context.Context {
-	return context.WithValue(ctx, listenerKey{}, listen)
-}
 
 // listener returns the function that takes ctx's events, or nil if nobody listens.
 func listener(ctx context.Context) func(context.Context, Event) {

@@ -187,3 +187,8 @@ func TestEventsKnowTheAccount(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[EventKind]bool{EventRefreshing: true, EventRefreshed: true, EventAuthorized: true, EventChallenged: true, EventRefused: true, EventDone: true}, seen)
 }
+
+// withListener returns a context through which everything below reports to listen, as that of an exchange does.
+func withListener(ctx context.Context, listen func(context.Context, Event)) context.Context {
+	return context.WithValue(ctx, listenerKey{}, listen)
+}

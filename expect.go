@@ -70,7 +70,7 @@ func (x *exchange) announce(req *http.Request) *http.Request {
 
 // mayBeRefused reports whether the server may refuse the first send.
 func (x *exchange) mayBeRefused() bool {
-	h := x.uploads.of(x.origin)
+	h := x.uploads.of(x.origin())
 	if x.ahead.Session == nil {
 		return !h.takes || x.spaces.has(x.remembered())
 	}
@@ -82,11 +82,11 @@ func (x *exchange) noteUpload(l *lease) {
 	switch {
 	case x.foreign:
 	case l != &x.ahead && x.ahead.Session != nil:
-		x.uploads.note(x.origin, func(h *uploadHabits) { h.refuses = true })
+		x.uploads.note(x.origin(), func(h *uploadHabits) { h.refuses = true })
 	case !x.body.isHeldBack():
 	case l.Session == nil:
-		x.uploads.note(x.origin, func(h *uploadHabits) { h.takes = true })
+		x.uploads.note(x.origin(), func(h *uploadHabits) { h.takes = true })
 	case l == &x.ahead && x.body.hasWaited():
-		x.uploads.note(x.origin, func(h *uploadHabits) { h.silent = true })
+		x.uploads.note(x.origin(), func(h *uploadHabits) { h.silent = true })
 	}
 }

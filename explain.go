@@ -137,10 +137,12 @@ func (r *Rejection) weight() int {
 // explainPassed returns what there is to be said of the response to a request that passed without our credentials, for
 // the reason given. It is nil if the response is not a refusal.
 func (x *exchange) explainPassed(resp *http.Response, reason Reason) *Rejection {
-	if x.side == proxySide {
+	switch {
+	case !isRefusal(resp):
+		return nil
+	case x.side == proxySide:
 		return x.explainOthers(resp)
-	}
-	if reason == 0 || !isRefusal(resp) {
+	case reason == 0:
 		return nil
 	}
 	r := x.rejection(resp, nil)
@@ -154,11 +156,11 @@ func (x *exchange) explainPassed(resp *http.Response, reason Reason) *Rejection 
 // errHostDecides says why it is not the URL's origin that has to be listed, or not it alone.
 var errHostDecides = errors.New("authretry: Request.Host names another host than the URL, and a proxy sends plain http there; if it cannot be told whether Base uses a proxy, list both")
 
-// explainOthers returns what there is to be said of a response that does not refuse what we have credentials for. It is
+// explainOthers returns what there is to be said of a refusal that does not refuse what we have credentials for. It is
 // nil if the response refuses nothing.
 func (x *exchange) explainOthers(resp *http.Response) *Rejection {
 	switch {
-	case x.side == proxySide && resp.StatusCode != http.StatusProxyAuthRequired, !isRefusal(resp):
+	case x.side == proxySide && resp.StatusCode != http.StatusProxyAuthRequired:
 		return nil
 	case x.side == proxySide:
 		u := &unanswered{own: errOriginRefuses}
@@ -279,8 +281,8 @@ func (m misconfiguration) Unwrap() error { return m.error }
 // the response that refused; nil if there is none.
 func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 	r := &Rejection{Reason: reasonOf(err), Retried: x.attempts > 1, Err: err}
-	if x.origin.host != "" {
-		r.Origin = cutTo(maxOriginText, x.origin.String())
+	if o := x.origin(); o.host != "" {
+		r.Origin = cutTo(maxOriginText, o.String())
 	}
 	if plaintext, ok := errors.AsType[plaintextError](err); ok && x.side == proxySide {
 		r.Err = &proxyCause{string(plaintext) + " credentials are not sent over plain http to a proxy on another host: use a proxy with an https:// URL, or set ProxyTransport.AllowPlaintext", plaintext}
@@ -295,9 +297,9 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 		r.Ahead = true
 		r.Tried = append(r.Tried, r.Schemes[x.ahead.scheme])
 	}
-	if x.answer != nil && x.answer.Session != nil && x.attempts > 1 {
-		r.Refreshed = r.Ahead && x.answer.scheme == x.ahead.scheme
-		r.Tried = append(r.Tried, r.Schemes[x.answer.scheme])
+	if answer := x.aside.value().answer; answer != nil && answer.Session != nil && x.attempts > 1 {
+		r.Refreshed = r.Ahead && answer.scheme == x.ahead.scheme
+		r.Tried = append(r.Tried, r.Schemes[answer.scheme])
 	}
 	return r
 }

@@ -88,7 +88,7 @@ func (x *exchange) repeats(text string) bool { return text != "" && showsAny(tex
 
 // secrets returns what is secret of all that was sent.
 func (x *exchange) secrets() (list []string) {
-	for _, sent := range []*http.Request{x.req, &x.copied, x.last} {
+	for _, sent := range []*http.Request{x.req, &x.copied, x.aside.value().last} {
 		if sent != nil {
 			list = append(list, secretsOf(sent, x.req)...)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"time"
 )
 
 // An authenticator is what a Transport has for origins, and a ProxyTransport for proxies: the Schemes, what they have
@@ -14,7 +15,8 @@ type authenticator struct {
 	*side
 	schemes        []Scheme
 	starters       []starter
-	hasOthers      bool // some scheme is not of this package, and may ask a request's context by AccountOf
+	always         *lease // what goes ahead with any request, unless something is remembered; nil: a Starter has to be asked
+	hasOthers      bool   // some scheme is not of this package, and may ask a request's context by AccountOf
 	allowPlaintext bool
 
 	replayLimit int64
@@ -81,7 +83,28 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 		}
 	}
 	a.schemes = schemes
+	if len(a.starters) == 0 {
+		return nil
+	}
+	if s, ok := a.starters[0].Starter.(*Bearer); ok && s.always() {
+		a.always = &lease{held: held{Session: (*bearerSession)(s)}, scheme: a.starters[0].scheme, started: true}
+	}
 	return nil
+}
+
+// borrow puts into l, which is empty, what goes ahead with the first request, when it may. Its Session stays nil if there is none.
+func (x *exchange) borrow(l *lease) error {
+	if err := x.lend(l); err != nil {
+		return err
+	}
+	if x.visit.at != nil && l.Session == nil {
+		*l = x.visit.await(x.req.Context(), x.at, *l)
+	}
+	if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
+		x.keep(l)
+		*l = lease{}
+	}
+	return x.carry(l)
 }
 
 // lend puts into l, which is empty, what to send with the first request: a Session for the space that was challenged at this
@@ -89,17 +112,20 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 //
 // A Starter is asked before what is remembered of its own Scheme: that says no more than that the origin has asked.
 func (x *exchange) lend(l *lease) error {
-	defer x.waitedSince(x.now())
+	if x.onEvent != nil {
+		defer x.waitedSince(time.Now())
+	}
 	exact := false
 	if x.spaces.count.Load() > 0 {
 		// The visit ends with the exchange, also if a Starter panics.
 		*l, x.visit, exact = x.spaces.lend(x.remembered(), x.at)
 		if l.Session != nil && x.hasCallers(l.scheme) {
-			x.leave()
+			x.leave(false)
 			*l, exact = lease{}, false
 		}
 	}
-	for _, s := range x.starters {
+	for i := range x.starters {
+		s := &x.starters[i]
 		if exact && s.scheme != l.scheme {
 			continue
 		}
@@ -110,8 +136,8 @@ func (x *exchange) lend(l *lease) error {
 		}
 		if err != nil || session != nil {
 			x.keep(l)
-			x.leave()
-			if l.known != nil {
+			x.leave(false)
+			if l.space != nil {
 				*l = lease{}
 			}
 			l.Session, l.scheme, l.started = session, s.scheme, true
@@ -121,11 +147,11 @@ func (x *exchange) lend(l *lease) error {
 	return nil
 }
 
-// leave says that the exchange is none of those that are out to the origin.
-func (x *exchange) leave() {
+// leave says that the exchange is none of those that are out to the origin, or not any more.
+func (x *exchange) leave(accepted bool) {
 	if v := x.visit; v.at != nil {
 		x.visit = visit{} // first, since end may panic
-		v.end(false)
+		v.end(accepted)
 	}
 }
 
@@ -136,15 +162,16 @@ func (x *exchange) hasCallers(scheme int32) bool {
 }
 
 // remembered returns under which key there is what is remembered for the request.
-func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin} }
+func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin()} }
 
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says: reusable secrets may not over
 // a network without TLS (RFC 6750 §5.3, RFC 7617 §4), unless AllowPlaintext is set.
 func (x *exchange) mayGo(scheme int32) bool {
-	if x.allowPlaintext || x.origin.scheme == "https" {
-		return true
-	}
-	if x.origin.isLoopback() && !x.goesElsewhere() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
+	return x.allowPlaintext || x.to.scheme == "https" || x.mayGoInClear(scheme)
+}
+
+func (x *exchange) mayGoInClear(scheme int32) bool {
+	if x.origin().isLoopback() && !x.goesElsewhere() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
 		return true
 	}
 	safe, ok := x.schemes[scheme].(PlaintextSafe)
@@ -163,7 +190,9 @@ func readChallenges(values []string) []Challenge {
 //
 // An *unanswered error means that the refusal goes to the caller, any other that the request fails.
 func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
-	defer x.waitedSince(x.now())
+	if x.onEvent != nil {
+		defer x.waitedSince(time.Now())
+	}
 	u := &unanswered{}
 	own := false
 	for n, s := range x.schemes {

@@ -20,16 +20,22 @@ type origin struct {
 	port   string // never empty for http and https
 }
 
+// A writtenOrigin is an origin as a URL has it, which costs nothing to know. Most requests need no more.
+type writtenOrigin struct{ scheme, host string }
+
 // originOf returns the origin of u. It allocates nothing if u is in lower case already.
-func originOf(u *url.URL) origin {
-	if port := defaultPort(u.Scheme); port != "" && isCanonicalHost(u.Host) {
-		return origin{u.Scheme, u.Host, port} // as most are
+func originOf(u *url.URL) origin { return writtenOrigin{u.Scheme, u.Host}.canonical() }
+
+func (w writtenOrigin) canonical() origin {
+	if port := defaultPort(w.scheme); port != "" && isCanonicalHost(w.host) {
+		return origin{w.scheme, w.host, port} // as most are
 	}
-	host, port := u.Host, ""
+	host, port := w.host, ""
 	if strings.Contains(host, ":") {
+		u := url.URL{Host: host}
 		host, port = u.Hostname(), u.Port()
 	}
-	scheme := lowerASCII(u.Scheme)
+	scheme := lowerASCII(w.scheme)
 	if port == "" {
 		port = defaultPort(scheme)
 	}

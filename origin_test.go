@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -263,4 +264,27 @@ func TestChainOfRedirectsIsBounded(t *testing.T) {
 func byURL(req *http.Request) origin { return originOf(req.URL) }
 
 // goesTo is where a Transport's request goes, whether that is sure or not.
-func goesTo(t *Transport, req *http.Request) origin { o, _ := t.goesTo(req); return o }
+func goesTo(t *Transport, req *http.Request) origin { at, _ := t.goesTo(req); return originOf(at) }
+
+// A Base that rewrites the URL of a request in place, which no RoundTripper may, does not change who asks for credentials.
+func TestBaseThatRewritesTheURL(t *testing.T) {
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		req.URL.Host = "replica.test"
+		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}, Request: req}
+		if req.Header["Authorization"] == nil {
+			resp.StatusCode, resp.Header = 401, http.Header{"Www-Authenticate": {`Basic realm="x"`}}
+		}
+		return resp, nil
+	})
+	var heard []string
+	transport := &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "Mufasa", Password: "secret"}},
+		OnEvent: func(_ context.Context, e Event) { heard = append(heard, e.Origin) }}
+	req, err := http.NewRequest("GET", "https://api.test/x", nil)
+	require.NoError(t, err)
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, []string{"https://api.test", "https://api.test", "https://api.test"}, heard)
+	require.NotNil(t, transport.auth.spaces.of(spacesKey{"", origin{"https", "api.test", "443"}}))
+	require.Nil(t, transport.auth.spaces.of(spacesKey{"", origin{"https", "replica.test", "443"}}))
+}

@@ -8,7 +8,7 @@ import (
 )
 
 // contain turns a panic of a Base, a Scheme or a callback into an error of the request. If one of them has ended the goroutine,
-// which nobody can prevent, it closes what is open.
+// which nobody can prevent, it ends the exchange, and closes what is open.
 func (x *exchange) contain(resp **http.Response, err *error) {
 	p := recover()
 	if p == nil && (*resp != nil || *err != nil) {
@@ -22,6 +22,7 @@ func (x *exchange) contain(resp **http.Response, err *error) {
 		*resp, *err = nil, r
 		defer quietly(func() { x.done(0, r, r) })
 	}
+	quietly(func() { x.end(nil) })
 	if x.body == nil {
 		quietly(func() { closeBody(x.req) })
 	}

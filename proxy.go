@@ -107,7 +107,7 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	x := &exchange{authenticator: t.auth, way: way, ctx: req.Context(), req: withoutExplanation(req)}
+	x := &exchange{authenticator: t.auth, way: way, req: withoutExplanation(req)}
 	defer x.contain(&resp, &err)
 	if err != nil {
 		closeBody(req)
@@ -116,7 +116,7 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 	if req.URL == nil || req.Header == nil {
 		return x.pass(0) // http.Transport returns the error for that
 	}
-	x.origin = originOf(req.URL)
+	x.goTo(req.URL)
 	if t.proxy == nil {
 		return x.pass(ReasonProxyAuthentication) // an origin's 407, then
 	}
@@ -127,10 +127,9 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 	if way.proxy == nil || way.proxy.Scheme != "http" && way.proxy.Scheme != "https" || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return x.pass(ReasonProxyAuthentication) // directly, or by SOCKS
 	}
-	x.origin = originOf(way.proxy)
-	x.at = &url.URL{Scheme: way.proxy.Scheme, Host: way.proxy.Host, Path: "/"}
-	way.tunnel = req.URL.Scheme == "https"
-	if !way.tunnel && (way.proxy.User != nil || hasField(req.Header, "Proxy-Authorization")) {
+	x.goTo(&url.URL{Scheme: way.proxy.Scheme, Host: way.proxy.Host, Path: "/"})
+	x.tunnel = req.URL.Scheme == "https"
+	if !x.tunnel && (way.proxy.User != nil || hasField(req.Header, "Proxy-Authorization")) {
 		x.own = true
 		return x.pass(ReasonProxyAuthentication)
 	}
@@ -194,9 +193,8 @@ func (t *ProxyTransport) setHooks(clone *http.Transport) {
 type proxyWay struct {
 	t       *ProxyTransport
 	proxy   *url.URL // nil: none
-	tunnel  bool
-	refused string // the Proxy-Authorization of a CONNECT that the proxy has just refused
-	opens   string // the address to which a connection is opened, in place of sending a request; "" if none is
+	refused string   // the Proxy-Authorization of a CONNECT that the proxy has just refused
+	opens   string   // the address to which a connection is opened, in place of sending a request; "" if none is
 	opened  *http.ClientConn
 }
 
@@ -222,8 +220,6 @@ func proxySendOf(ctx context.Context) *proxySend {
 	return s
 }
 
-func (w *proxyWay) isTunnel() bool { return w.tunnel }
-
 func (w *proxyWay) isProxied(*http.Request) bool { return false } // it is the proxy itself that is authenticated to
 
 func (w *proxyWay) carrying() (http.RoundTripper, error) {
@@ -233,10 +229,10 @@ func (w *proxyWay) carrying() (http.RoundTripper, error) {
 // send implements way. A proxy's refusal of a CONNECT is an error to http.Transport; here it is a response.
 func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Response, error) {
 	s := &proxySend{x: x, proxy: w.proxy, attempt: int(x.attempts), refused: w.refused}
-	if w.tunnel {
+	if x.tunnel {
 		s.answer, *l = *l, lease{}
 	}
-	x.foreign = w.tunnel // what comes through a tunnel is not from the proxy
+	x.foreign = x.tunnel // what comes through a tunnel is not from the proxy
 	resp, err := w.roundTrip(req.WithContext(context.WithValue(req.Context(), proxySendKey{}, s)))
 	if unused := s.takeAnswer(); unused.Session != nil {
 		x.keep(&unused) // another request's connection was free by then

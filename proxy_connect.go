@@ -76,12 +76,12 @@ func (t *ProxyTransport) makeConnectHeader(ctx context.Context, proxyURL *url.UR
 func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value string, err error) {
 	x := s.x.connecting(ctx, target)
 	defer x.caught(&err)
-	defer x.leave()
+	defer x.leave(false)
 	l := s.takeAnswer()
 	if l.Session == nil {
 		var err error
 		if err = x.lend(&l); err == nil {
-			x.leave()
+			x.leave(false)
 			err = x.carry(&l)
 		}
 		if err != nil {
@@ -108,9 +108,8 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 // connecting returns what an exchange for a CONNECT to target is, in the hands of a dial that may outlive x.
 func (x *exchange) connecting(ctx context.Context, target string) *exchange {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
-	c := &exchange{authenticator: x.authenticator, way: x.way, ctx: ctx, req: req.WithContext(ctx), origin: x.origin, at: x.at}
-	c.begin() // which cannot fail: there is no account
-	c.req = req.WithContext((*sendContext)(c))
+	c := &exchange{authenticator: x.authenticator, way: x.way, req: req.WithContext(ctx), to: x.to, at: x.at, tunnel: x.tunnel}
+	c.begin()
 	return c
 }
 

@@ -115,7 +115,7 @@ func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request 
 		return req
 	}
 	method := x.req.Method
-	if x.way.isTunnel() {
+	if x.tunnel {
 		method = http.MethodConnect
 	}
 	asked := &http.Request{Method: method, URL: x.at, Host: x.at.Host, Header: make(http.Header)}
@@ -131,7 +131,7 @@ func (x *exchange) goesElsewhere() bool { return x.side == originSide && x.at !=
 // shownResponse returns resp as Schemes are to see it: a copy without a body, whose request was the one that was sent,
 // with our credentials or without. What a proxy says is put in an origin's words.
 func (x *exchange) shownResponse(resp *http.Response, sent *http.Request, withCredentials bool) *http.Response {
-	if x.way.isTunnel() {
+	if x.tunnel {
 		sent = resp.Request
 	}
 	c := *resp

@@ -9,11 +9,8 @@ import (
 	"github.com/authretry/authretry/internal/dialed"
 )
 
-// watch has a request say where it goes, if a Scheme asks for that.
+// watch has a request say where it goes.
 func (x *exchange) watch(req *http.Request) *dialed.Watch {
-	if !x.asksRemote || req == x.req {
-		return nil
-	}
 	w, ctx := dialed.New(req.Context(), hostPort(req.URL))
 	*req = *req.WithContext(ctx)
 	return w

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/authretry/authretry/internal/dialed"
 )
 
 // A side is one of the two that refuse requests for want of credentials: an origin (RFC 9110 §11.6) or a proxy
@@ -30,24 +32,23 @@ var (
 // challenges and one more send. It is the same for an origin's 401, a proxy's 407, and a proxy's 407 to a CONNECT.
 type exchange struct {
 	*authenticator
-	way    way
-	ctx    context.Context // the caller's, with the listener if there is one
-	req    *http.Request   // the caller's
-	origin origin          // which asks for credentials
-	at     *url.URL        // to which what is remembered belongs: the request's URL, or the root of the proxy
-	body   *body           // nil: none
+	way  way
+	req  *http.Request // the caller's
+	to   writtenOrigin // which asks for credentials, as it was before the request was sent
+	at   *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
+	body *body         // nil: none
 
 	account string // for whom it is; "" if there is one user
 	changes uint32 // how often such an account had been forgotten when it began
 
-	attempts   uint8 // sends
-	hasAccount bool  // Account was asked
-	passed     bool  // its credentials were accepted
-	expects    bool  // we had the first send ask for 100 Continue
-	foreign    bool  // resp does not come from the side that we authenticate to
-	own        bool  // a proxy refuses a CONNECT with the caller's own credentials
-	ended      bool  // EventDone was reported
-	begun      bool  // it is known for whom it is
+	attempts uint8 // sends
+	passed   bool  // its credentials were accepted
+	expects  bool  // we had the first send ask for 100 Continue
+	foreign  bool  // resp does not come from the side that we authenticate to
+	own      bool  // a proxy refuses a CONNECT with the caller's own credentials
+	ended    bool  // EventDone was reported
+	begun    bool  // it is known for whom it is
+	tunnel   bool  // what is to be authorized is a CONNECT, before the request is sent
 
 	missed  atomic.Bool               // a Scheme has asked its context for a value that the request has, and was not given it
 	refusal atomic.Pointer[refusedAt] // where the latest challenge came from, of an origin's; nil: there was none
@@ -55,19 +56,19 @@ type exchange struct {
 	copied http.Request // the first send, which is a part of the exchange to save an allocation
 	visit  visit        // among those that are out to the origin
 	ahead  lease        // what is to go, and then went, with the first send; what is in it counts only if it has a Session
-	answer *lease       // what went with the second; nil: there was none
 
 	resp *http.Response // the latest
-	last *http.Request  // the latest send that was answered, or the CONNECT that was refused
 
 	aside *aside // nil: nothing of it
 }
 
 // aside is what most exchanges do not have. An exchange is allocated, and cleared, for each request, so it is apart.
 type aside struct {
-	noReplay error        // why the Session that was to go ahead could not have the body
-	hook     error        // what the caller's OnProxyConnectResponse says of a refused CONNECT
-	carried  []carriedUse // what Carriers have made, and this exchange uses
+	answer   *lease        // what went with the second send; nil: there was none
+	last     *http.Request // the latest send that was answered, or the CONNECT that was refused; nil: none but the first
+	noReplay error         // why the Session that was to go ahead could not have the body
+	hook     error         // what the caller's OnProxyConnectResponse says of a refused CONNECT
+	carried  []carriedUse  // what Carriers have made, and this exchange uses
 
 	seen       *http.Response // which Schemes have been shown, with this header
 	seenHeader http.Header
@@ -100,9 +101,6 @@ type way interface {
 	// it is send that authorizes them, and puts into l what the proxy has refused.
 	send(x *exchange, req *http.Request, l *lease) (*http.Response, error)
 
-	// isTunnel reports whether what is to be authorized is a CONNECT, before the request is sent.
-	isTunnel() bool
-
 	// isProxied reports whether a proxy sees what is sent to the origin over plain http, if that can be told.
 	isProxied(req *http.Request) bool
 
@@ -113,32 +111,36 @@ type way interface {
 // errRefusedBefore ends a dial that would send what the proxy has just refused.
 var errRefusedBefore = errors.New("authretry: the proxy has refused these credentials before")
 
-// run makes ready what the exchange needs, and sees to what it leaves behind. Its caller has deferred contain, for panics.
+// run makes ready what the exchange needs, and sees to what it leaves behind. Its caller has deferred contain, which does the latter
+// after a panic.
 func (x *exchange) run() (resp *http.Response, err error) {
-	if err := x.begin(); err != nil {
-		closeBody(x.req)
-		return nil, x.fail(nil, err)
+	if x.accountFunc != nil {
+		if err := x.findAccount(); err != nil {
+			closeBody(x.req)
+			return nil, x.fail(nil, err)
+		}
 	}
+	x.begin()
 	if x.accountFunc != nil && x.account == "" {
 		return x.pass(ReasonNoAccount)
 	}
-	limit := x.replayLimit
-	if x.way.isTunnel() {
-		limit = -1 // a CONNECT is refused before anything of the body is read
+	if hasBody(x.req) {
+		x.takeBody()
 	}
-	var stop func() bool
-	if x.body = newBody(x.req, limit); x.body != nil && !x.body.inMemory {
-		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
-		stop = context.AfterFunc(x.ctx, x.body.abandon)
+	resp, err = x.converse()
+	x.end(resp)
+	return resp, err
+}
+
+// end sees to what the exchange leaves behind. After a panic of its own, it can be called again.
+func (x *exchange) end(resp *http.Response) {
+	x.leave(x.passed) // which may panic
+	if x.body != nil && x.body.unwatch != nil {
+		x.body.unwatch()
 	}
-	defer func() {
-		defer x.endCarriers(resp)
-		if stop != nil {
-			defer stop()
-		}
-		x.visit.end(x.passed) // which may panic
-	}()
-	return x.converse()
+	if x.aside != nil {
+		x.endCarriers(resp)
+	}
 }
 
 // converse sends the request, and once more with an answer if it is refused.
@@ -162,7 +164,8 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 		return x.refuse(resp, first, err)
 	}
 	discard(resp)
-	again, err := x.send(second, x.answer)
+	answer := x.aside.answer
+	again, err := x.send(second, answer)
 	if errors.Is(err, errRefusedBefore) {
 		x.attempts--
 		return x.refuse(resp, second, &unanswered{refused: ErrCredentialsRefused})
@@ -171,36 +174,57 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 		return nil, x.broken(err)
 	}
 	if !x.isRefusal(again) {
-		return x.accept(again, second, x.answer)
+		return x.accept(again, second, answer)
 	}
 	return x.refuse(again, second, x.learnRefusal(again, second))
 }
 
-// begin finds out for whom the request is.
-func (x *exchange) begin() error {
-	if x.accountFunc != nil {
-		if err := x.findAccount(); err != nil {
-			return err
-		}
+// goTo says where the request goes. Whatever Base may do to that URL, it does not change who asks for credentials.
+func (x *exchange) goTo(at *url.URL) {
+	x.at, x.to = at, writtenOrigin{at.Scheme, at.Host}
+	if len(x.to.host) > maxHost {
+		x.to.host = lowerASCII(x.to.host) // once, rather than whenever the origin is asked for
 	}
-	x.changes = x.spaces.changesOf(x.account).Load()
-	x.listen()
-	x.begun = true
-	return nil
 }
 
-// context returns the context of what is sent: the caller's or, if there are accounts or a Session that may look for ours, one
-// that says for whom it is.
+// origin returns the origin that asks for credentials.
+func (x *exchange) origin() origin { return x.to.canonical() }
+
+// takeBody takes over the body of the caller's request.
+func (x *exchange) takeBody() {
+	limit := x.replayLimit
+	if x.tunnel {
+		limit = -1 // a CONNECT is refused before anything of the body is read
+	}
+	if x.body = newBody(x.req, limit); !x.body.inMemory {
+		// http.Transport waits for a Read that blocks, whatever the context says; nobody needs the body by then.
+		x.body.unwatch = context.AfterFunc(x.req.Context(), x.body.abandon)
+	}
+}
+
+// begin says that it is known for whom the request is.
+func (x *exchange) begin() {
+	x.changes = x.spaces.changesOf(x.account).Load()
+	if x.onEvent != nil {
+		x.listen()
+	}
+	x.begun = true
+}
+
+// context returns the context of what is sent: the caller's or, if somebody listens, or there are accounts or a Session that may
+// look for ours, one that says who listens, and for whom it is.
 func (x *exchange) context() context.Context {
-	if x.begun && x.side == originSide && (x.accountFunc != nil || x.hasOthers) {
+	if x.begun && x.side == originSide && (x.onEvent != nil || x.accountFunc != nil || x.hasOthers) {
 		return (*sendContext)(x)
 	}
-	return x.ctx
+	return x.req.Context()
 }
 
 // pass sends the request as it is, without credentials of ours, for the reason given; 0 if it cannot be sent anyway.
 func (x *exchange) pass(reason Reason) (*http.Response, error) {
-	x.listen()
+	if x.onEvent != nil {
+		x.listen()
+	}
 	resp, err := x.send(x.req, &lease{})
 	if err != nil {
 		return nil, x.lost(err)
@@ -212,22 +236,13 @@ func (x *exchange) pass(reason Reason) (*http.Response, error) {
 func (x *exchange) first() (*http.Request, error) {
 	req := x.copy(&x.copied)
 	x.body.first(req)
-	if x.way.isTunnel() {
+	if x.tunnel {
 		return req, nil
 	}
 	l := &x.ahead
-	err := x.lend(l)
-	if err == nil {
-		if x.visit.at != nil && l.Session == nil {
-			*l = x.visit.await(x.ctx, x.at, *l)
-		}
-		if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
-			x.keep(l)
-			*l = lease{}
-		}
-		err = x.carry(l)
-	}
-	if err != nil {
+	if x.always != nil && x.spaces.count.Load() == 0 && x.mayGo(x.always.scheme) {
+		*l = *x.always
+	} else if err := x.borrow(l); err != nil {
 		*l = lease{}
 		return nil, err
 	}
@@ -262,16 +277,16 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	}
 	if !x.body.canReplay() {
 		x.keep(&answer) // the next request will need it
-		if x.ctx.Err() != nil {
-			return nil, context.Cause(x.ctx) // which has closed the body
+		if x.req.Context().Err() != nil {
+			return nil, context.Cause(x.req.Context()) // which has closed the body
 		}
 		return nil, &unanswered{body: cmp.Or(x.aside.value().noReplay, errBodyNotReplayable)}
 	}
-	if x.visit.at == nil && !x.way.isTunnel() && isExclusive(answer.Session) {
+	if x.visit.at == nil && !x.tunnel && isExclusive(answer.Session) {
 		x.visit = x.spaces.enter(x.remembered())
 	}
 	req := x.copy(new(http.Request))
-	if !x.way.isTunnel() {
+	if !x.tunnel {
 		if err := x.authorize(req, &answer); errors.Is(err, errBodyNotReplayable) {
 			x.keep(&answer)
 			return nil, &unanswered{body: err}
@@ -287,8 +302,8 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		return nil, &unanswered{body: err}
 	}
 	x.addCookies(req, resp)
-	x.answer = &answer
-	if !x.way.isTunnel() {
+	x.setAside().answer = &answer
+	if !x.tunnel {
 		x.report(Event{Kind: EventAuthorized, Attempt: 2}, &answer)
 	}
 	return req, nil
@@ -336,7 +351,7 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 	x.expects = false
 	if !x.isRefusal(resp) {
 		if l.Session != nil && !x.foreign {
-			x.uploads.note(x.origin, func(h *uploadHabits) { h.silent = true }) // it is not asked again
+			x.uploads.note(x.origin(), func(h *uploadHabits) { h.silent = true }) // it is not asked again
 		}
 		return x.accept(resp, req, l)
 	}
@@ -367,39 +382,41 @@ func (x *exchange) copy(into *http.Request) *http.Request {
 // authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
 // what it puts into Authorization is the proxy's: nobody but the proxy may see it.
 func (x *exchange) authorize(req *http.Request, l *lease) error {
-	defer x.waitedSince(x.now())
-	scratch := req
-	if x.side == proxySide {
-		scratch = req.WithContext((*sendContext)(x))
-		scratch.Header = make(http.Header)
+	if x.onEvent == nil && x.side == originSide && x.body == nil && x.at == req.URL { // as most
+		return x.put(l.Session, req)
 	}
-	getBody, to := req.GetBody, req.URL
-	if x.goesElsewhere() {
+	if x.onEvent != nil {
+		defer x.waitedSince(time.Now())
+	}
+	if x.side == proxySide {
+		return x.authorizeToProxy(req, l)
+	}
+	return x.authorizeToOrigin(req, l)
+}
+
+func (x *exchange) authorizeToOrigin(req *http.Request, l *lease) error {
+	getBody, to, elsewhere := req.GetBody, req.URL, x.goesElsewhere()
+	if elsewhere {
 		req.URL = x.at
 	}
 	if x.body != nil {
+		req.GetBody = x.body.copies()
+	}
+	err := x.put(l.Session, req)
+	req.GetBody = getBody
+	if elsewhere {
+		req.URL = to
+	}
+	return err
+}
+
+func (x *exchange) authorizeToProxy(req *http.Request, l *lease) error {
+	scratch := req.WithContext((*sendContext)(x))
+	scratch.Header = make(http.Header)
+	if x.body != nil {
 		scratch.GetBody = x.body.copies()
 	}
-	var err error
-	switch s := l.Session.(type) {
-	case *bearerSession: // whose request can keep the caller's context
-		err = s.authorize((*sendContext)(x), scratch)
-	case *bearerAnswer:
-		err = s.authorize((*sendContext)(x), scratch)
-	default:
-		err = s.Authorize(scratch)
-	}
-	if err != nil && x.body != nil && x.ctx.Err() != nil {
-		err = context.Cause(x.ctx) // rather than what came of closing the body while it was hashed
-	}
-	if scratch == req {
-		req.GetBody = getBody
-		if x.goesElsewhere() {
-			req.URL = to
-		}
-		return err
-	}
-	if err != nil {
+	if err := x.put(l.Session, scratch); err != nil {
 		return err
 	}
 	value := scratch.Header.Get("Authorization")
@@ -410,12 +427,31 @@ func (x *exchange) authorize(req *http.Request, l *lease) error {
 	return nil
 }
 
+// put lets a Session put its credentials on req.
+func (x *exchange) put(s Session, req *http.Request) (err error) {
+	switch s := s.(type) {
+	case *bearerSession: // whose request can keep the caller's context
+		err = s.authorize((*sendContext)(x), req)
+	case *bearerAnswer:
+		err = s.authorize((*sendContext)(x), req)
+	default:
+		err = s.Authorize(req)
+	}
+	if err != nil && x.body != nil && x.req.Context().Err() != nil {
+		err = context.Cause(x.req.Context()) // rather than what came of closing the body while it was hashed
+	}
+	return err
+}
+
 var errNoProxyCredentials = errors.New("authretry: a Session sets no Authorization, or another header besides, and that one is all that a proxy can get")
 
 // send puts req on the wire.
 func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	x.attempts++
-	watched := x.watch(req)
+	var watched *dialed.Watch
+	if x.asksRemote && req != x.req {
+		watched = x.watch(req)
+	}
 	x.body.handOver()
 	resp, err := x.way.send(x, req, l)
 	if watched != nil || x.aside != nil {
@@ -430,9 +466,13 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 	if resp.Body == nil {
 		resp.Body = http.NoBody
 	}
-	x.resp, x.last = resp, req
-	if x.way.isTunnel() {
-		x.last = resp.Request
+	x.resp = resp
+	last := req
+	if x.tunnel {
+		last = resp.Request
+	}
+	if last != &x.copied && last != x.req {
+		x.setAside().last = last
 	}
 	return resp, nil
 }
@@ -443,8 +483,8 @@ func (x *exchange) broken(err error) error {
 	switch {
 	case isFollowing(err):
 		return x.fail(nil, err)
-	case x.body != nil && x.ctx.Err() != nil:
-		err = context.Cause(x.ctx) // rather than what came of closing the body
+	case x.body != nil && x.req.Context().Err() != nil:
+		err = context.Cause(x.req.Context()) // rather than what came of closing the body
 	}
 	return x.lost(err)
 }
@@ -465,7 +505,11 @@ func (x *exchange) accept(resp *http.Response, sent *http.Request, l *lease) (*h
 	}
 	x.noteUpload(l)
 	x.body.settle()
-	return x.release(resp, sent, x.explainOthers(resp)), nil
+	var r *Rejection
+	if isRefusal(resp) {
+		r = x.explainOthers(resp)
+	}
+	return x.release(resp, sent, r), nil
 }
 
 // refuse returns the refusal resp, or fails the request if the error that keeps it from being answered says so. A
@@ -477,7 +521,7 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 		x.body.settle()
 		return nil, x.fail(resp, err)
 	}
-	if x.way.isTunnel() {
+	if x.tunnel {
 		x.body.abandon()
 		return nil, x.failTunnel(resp, reason)
 	}
@@ -488,11 +532,15 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 // release makes resp the caller's: its request is the caller's again, without our credentials. If r is not nil, it is
 // what Explain will say of the response.
 func (x *exchange) release(resp *http.Response, sent *http.Request, r *Rejection) *http.Response {
-	r = wordOf(r, rejectionOf(resp))
+	if inner := rejectionOf(resp); inner != nil {
+		r = wordOf(r, inner)
+	}
 	if resp.Request != nil || resp.Header["Location"] != nil { // from where the next request of the caller's comes
 		resp.Request = x.callers(resp, sent)
 	}
-	x.noteAccount(resp)
+	if x.begun && x.accountFunc != nil {
+		x.noteAccount(resp)
+	}
 	if r != nil {
 		x.attach(resp, r)
 		x.report(Event{Kind: EventRefused, Attempt: int(x.attempts), Status: resp.StatusCode, Reason: r.Reason}, nil)
@@ -531,23 +579,23 @@ func (x *exchange) callers(resp *http.Response, sent *http.Request) *http.Reques
 // returns why the refusal is not answered any more.
 func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unanswered {
 	x.reportChallenges(resp.StatusCode, x.challenges(resp))
-	u := &unanswered{refused: ErrCredentialsRefused}
+	u, answer := &unanswered{refused: ErrCredentialsRefused}, x.aside.answer
 	x.noteRefusal()
-	keep, err := x.learn(resp, sent, x.answer, true)
+	keep, err := x.learn(resp, sent, answer, true)
 	if errors.Is(err, ErrCredentialsRefused) {
 		u.refused = err
 	}
-	if hint := forgotten(x.answer); hint != nil {
+	if hint := forgotten(answer); hint != nil {
 		u.refused = hint
 	}
 	right := x.visit.crowded() // a nonce that was given a moment ago is not known any more, or called stale
 	switch {
 	case keep:
-		x.keep(x.answer)
+		x.keep(answer)
 	case right:
 		u.refused = errNonceForgotten
 	default:
-		x.spaces.forget(x.remembered(), x.answer)
+		x.spaces.forget(x.remembered(), answer)
 	}
 	return u
 }
@@ -584,9 +632,19 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 	return readChallenges(resp.Header[x.challenge])
 }
 
-// keep remembers the lease's Session for requests like this one.
+// keep remembers the lease's Session for requests like this one, if there is anything to remember.
 func (x *exchange) keep(l *lease) {
-	if l.Session == nil || !x.spaces.keep(x.remembered(), x.at, l, x.changes) || l.by == nil {
+	if l.Session != nil && !l.started {
+		x.remember(l)
+	}
+}
+
+func (x *exchange) remember(l *lease) {
+	var key spacesKey
+	if l.space == nil { // else it is known where the lease belongs
+		key = x.remembered()
+	}
+	if !x.spaces.keep(key, x.at, l, x.changes) || l.by == nil {
 		return
 	}
 	uses := x.aside.value().carried

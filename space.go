@@ -75,9 +75,10 @@ type protectionSpace struct {
 	scheme int32 // index in Transport.Schemes
 	realm  string
 	scopes map[string]struct{}
-	latest held   // the latest Session: it serves all requests if it is shared, and knows what the space covers
-	idle   []held // exclusive Sessions that are not lent at present; the one used last comes out first
-	gone   bool   // it is not among the spaces of its origin any more
+	latest held          // the latest Session: it serves all requests if it is shared, and knows what the space covers
+	idle   []held        // exclusive Sessions that are not lent at present; the one used last comes out first
+	gone   bool          // it is not among the spaces of its origin any more
+	of     *originSpaces // among whose it is, or was
 }
 
 // held is a Session, and what its requests go by.
@@ -105,9 +106,7 @@ type lease struct {
 	scheme  int32 // index in Transport.Schemes
 	started bool  // by a Starter, ahead of any challenge: there is nothing to remember
 
-	// Where a remembered Session came from; nil for one that has just answered a challenge.
-	known *originSpaces
-	space *protectionSpace
+	space *protectionSpace // where a remembered Session came from; nil for one that has just answered a challenge
 }
 
 // lend returns the remembered Session for a request to u, if there is one. The more specific scope wins, then the
@@ -138,7 +137,7 @@ func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 	if best == nil {
 		return lease{}, false
 	}
-	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, known: k, space: best}
+	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, space: best}
 	if isExclusive(best.latest.Session) {
 		l.held = held{}
 		if !waits {
@@ -151,19 +150,21 @@ func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 // keep returns the lease after use, or remembers the Session of a new one for requests to u and below, unless its account
 // has been forgotten since there were that many changes. It reports whether the Session is remembered.
 func (s *spaces) keep(key spacesKey, u *url.URL, l *lease, changes uint32) (kept bool) {
-	if l.started || l.Session == nil || len(l.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
+	if len(l.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
 		return false
 	}
-	known := l.known
-	if l.space != nil && !isExclusive(l.Session) {
-		return true
-	}
-	if l.space == nil {
+	var known *originSpaces
+	switch {
+	case l.space == nil:
 		known = s.at(key)
 		if s.changesOf(key.account).Load() != changes { // looked at after known, which is dropped if it changes later
 			s.shrink()
 			return false
 		}
+	case !isExclusive(l.Session):
+		return true
+	default:
+		known = l.space.of
 	}
 	kept, carried := known.keep(u, l)
 	endAll(carried)
@@ -430,7 +431,7 @@ func (k *originSpaces) space(scheme int32, realm string) (sp *protectionSpace, c
 		k.spaces = append(k.spaces[:0], k.spaces[1:]...)
 	}
 	realm = strings.Clone(realm) // it is a part of a header that may be large
-	sp = &protectionSpace{scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
+	sp = &protectionSpace{of: k, scheme: scheme, realm: realm, scopes: make(map[string]struct{}, 1)}
 	k.spaces = append(k.spaces, sp)
 	k.grow(sp.size())
 	return sp, carried

@@ -316,7 +316,7 @@ func TestRefusalOfNothingForgetsNothing(t *testing.T) {
 	s.forget(key, &lease{held: held{Session: panicsOnce{new(atomic.Bool)}}})
 	require.Empty(t, s.of(key).spaces)
 
-	x := &exchange{authenticator: &authenticator{schemes: []Scheme{&Basic{}}}, attempts: 2, answer: &lease{}}
+	x := &exchange{authenticator: &authenticator{schemes: []Scheme{&Basic{}}}, attempts: 2, aside: &aside{answer: &lease{}}}
 	require.Empty(t, x.rejection(nil, ErrCredentialsRefused).Tried)
 }
 

@@ -183,12 +183,15 @@ func (s *TokenSource) Obtain(ctx context.Context, r TokenRequest) (*oauth2.Token
 	return s.meet(ctx, &r)
 }
 
-// meet is Obtain. It does not change r.
+// meet is Obtain. It does not change r, which is nil if nothing is asked for.
 func (s *TokenSource) meet(ctx context.Context, r *TokenRequest) (*oauth2.Token, error) {
-	if r.Previous == nil && r.asksForNothing() {
+	if r == nil || r.Previous == nil && r.asksForNothing() {
 		if t, err := s.atHand(ctx); t != nil || err != nil {
 			return t, err
 		}
+	}
+	if r == nil {
+		r = new(TokenRequest)
 	}
 	d, err := newDemand(r)
 	if err != nil {

@@ -130,7 +130,7 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	x := &exchange{authenticator: t.auth, way: t, ctx: req.Context(), req: withoutExplanation(req), at: req.URL}
+	x := &exchange{authenticator: t.auth, way: t, req: withoutExplanation(req)}
 	defer x.contain(&resp, &err)
 	switch {
 	case err != nil:
@@ -139,10 +139,9 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	case req.URL == nil, req.Header == nil, req.URL.Scheme != "http" && req.URL.Scheme != "https":
 		return x.pass(0) // Base returns the error for that
 	}
-	var sure bool
-	x.origin, sure = t.goesTo(req)
-	x.at = addressed(req, x.origin)
-	if reason := t.withholds(req, x.origin, sure); reason != 0 {
+	at, sure := t.goesTo(req)
+	x.goTo(at)
+	if reason := t.withholds(req, at, sure); reason != 0 {
 		return x.pass(reason)
 	}
 	return x.run()
@@ -245,42 +244,37 @@ func (t *Transport) base() http.RoundTripper {
 }
 
 // withholds returns why a request passes without credentials, or 0 if it may have them. Nothing is sent without
-// passing here. O is where it goes; if that is not sure, it may as well go to where its URL says.
-func (t *Transport) withholds(req *http.Request, o origin, sure bool) Reason {
+// passing here. At is where it goes; if that is not sure, it may as well go to where its URL says.
+func (t *Transport) withholds(req *http.Request, at *url.URL, sure bool) Reason {
 	switch {
-	case t.origins != nil && (!t.origins[o] || !sure && !t.origins[originOf(req.URL)]):
+	case t.origins != nil && (!t.origins[originOf(at)] || !sure && !t.origins[originOf(req.URL)]):
 		return ReasonOriginNotListed
 	case hasOwnAuthorization(req.Header):
 		return ReasonOwnAuthorization
-	case req.Response != nil && hasLeftOrigin(req, func(req *http.Request) origin { o, _ := t.goesTo(req); return o }):
+	case req.Response != nil && hasLeftOrigin(req, func(req *http.Request) origin { at, _ := t.goesTo(req); return originOf(at) }):
 		return ReasonRedirected
 	}
 	return 0
 }
 
-// goesTo returns where the bytes of a request go. To a proxy, plain http says in one line both where to send the request and
-// for which host it is: there req.Host counts rather than the URL, as net/http has it; but not with SOCKS. That is not sure if it
-// cannot be told whether there is a proxy.
-func (t *Transport) goesTo(req *http.Request) (o origin, sure bool) {
-	o = originOf(req.URL)
+// goesTo returns where the bytes of a request go: to its URL, or to a copy of that with another host. To a proxy, plain http says in
+// one line both where to send the request and for which host it is: there req.Host counts rather than the URL, as net/http has it;
+// but not with SOCKS. That is not sure if it cannot be told whether there is a proxy.
+func (t *Transport) goesTo(req *http.Request) (at *url.URL, sure bool) {
 	if req.URL.Scheme != "http" || req.Host == "" || req.Host == req.URL.Host {
-		return o, true
+		return req.URL, true
 	}
 	proxy, known := proxyOf(t.base(), req)
+	o := originOf(req.URL)
 	if known && (proxy == nil || proxy.Scheme != "http" && proxy.Scheme != "https") || !known && o.isLoopback() {
-		return o, true
+		return req.URL, true
 	}
-	return originOf(&url.URL{Scheme: o.scheme, Host: req.Host}), known
-}
-
-// addressed returns the URL of a request that goes to an origin: with another host than its own, if req.Host decides.
-func addressed(req *http.Request, o origin) *url.URL {
-	if req.Host == "" || req.Host == req.URL.Host || o == originOf(req.URL) {
-		return req.URL
+	elsewhere := *req.URL
+	elsewhere.Host = req.Host
+	if originOf(&elsewhere) == o {
+		return req.URL, known
 	}
-	u := *req.URL
-	u.Host = req.Host
-	return &u
+	return &elsewhere, known
 }
 
 // isProxied implements way.
@@ -338,7 +332,7 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 	if err != nil && resp != nil && resp.Body != nil {
 		resp.Body.Close() // there must be none
 	}
-	if resp == nil || err != nil || !x.hasStrayed(resp, req) {
+	if resp == nil || err != nil || resp.Request == nil || resp.Request == req || !x.hasStrayed(resp, req) {
 		return resp, err
 	}
 	t.follows.Store(true)
@@ -357,7 +351,7 @@ func (t *Transport) send(x *exchange, req *http.Request, l *lease) (*http.Respon
 // may choose a replica by rewriting the URL.
 func (x *exchange) hasStrayed(resp *http.Response, sent *http.Request) bool {
 	got := resp.Request
-	if got == nil || got == sent || got.URL == nil {
+	if got.URL == nil {
 		return false
 	}
 	o := originOf(got.URL)
@@ -390,8 +384,6 @@ func isFollowing(err error) bool {
 	_, ok := errors.AsType[*followsRedirects](err)
 	return ok
 }
-
-func (t *Transport) isTunnel() bool { return false }
 
 func (t *Transport) carrying() (http.RoundTripper, error) {
 	switch base := t.base().(type) {
