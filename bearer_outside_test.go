@@ -188,6 +188,7 @@ func TestBearerFromOutside(t *testing.T) {
 	} {
 		for who, scheme := range schemes {
 			t.Run(name+"/"+who, func(t *testing.T) {
+				t.Parallel() // to fetch takes its time
 				api := newTokenAPI(t, behaviour.initial, behaviour.challenge)
 				client := &http.Client{Transport: authretry.New(scheme(api.tokens, behaviour.notAhead))}
 				behaviour.test(t, api, func(path string) int {

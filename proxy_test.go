@@ -469,8 +469,7 @@ func TestProxyChallengeThatCannotBeAnswered(t *testing.T) {
 
 // Whoever has strict nonce counts refuses all that is out of order, so this fails unless Sessions are lent.
 func TestProxyManyAtOnce(t *testing.T) {
-	const workers = 32
-	each := thorough.Or(6, 2)
+	workers, each := thorough.Or(32, 12), thorough.Or(6, 2)
 	for _, c := range []struct {
 		name  string
 		start func(http.Handler) *httptest.Server
@@ -874,6 +873,7 @@ func requireClosedOnce(t *testing.T, body *closeCounter) {
 }
 
 func TestProxyBodies(t *testing.T) {
+	t.Parallel() // it waits for connections to be closed
 	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	for _, target := range []string{origin.URL, secure.URL} {
 		for _, password := range []string{goodPassword, "wrong"} {

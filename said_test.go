@@ -103,6 +103,7 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 		"no key":       {saysBasic, func(*testing.T) Scheme { return &APIKey{} }, `APIKey has no key; set Key or KeyFunc`},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // some try again
 			url := server(t, c.handler)
 			client := &http.Client{Transport: New(c.scheme(t))}
 			_, err := client.Get(url)

@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"flag"
@@ -17,11 +18,12 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
 var (
-	soakDuration = flag.Duration("soak.duration", time.Second, "how long TestSoak puts the Transport under load")
+	soakDuration = flag.Duration("soak.duration", 0, "how long TestSoak puts the Transport under load; 0: as long as AUTHRETRY_TESTS says")
 	soakSeed     = flag.Uint64("soak.seed", 0, "of TestSoak's choices; 0: a new one")
 )
 
@@ -57,7 +59,8 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("go test -run Soak -soak.seed %d -soak.duration %v", seed, *soakDuration)
+	duration := cmp.Or(*soakDuration, thorough.Or(time.Second, 300*time.Millisecond))
+	t.Logf("go test -run Soak -soak.seed %d -soak.duration %v", seed, duration)
 	before := runtime.NumGoroutine()
 
 	s := &soaker{problems: make(chan string, 1)}
@@ -84,7 +87,7 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	for round := range left {
 		source := &TokenSource{MinRefreshInterval: -1}
 		transports["/bearer"] = through(&Bearer{Source: source})
-		s.round(t, base, source, seed+uint64(1000*round), *soakDuration*time.Duration(1+2*round)/4)
+		s.round(t, base, source, seed+uint64(1000*round), duration*time.Duration(1+2*round)/4)
 		left[round] = heap()
 	}
 
