@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/quicktls"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,6 +55,7 @@ func newWorld(t *testing.T, hosts map[string]http.Handler) *world {
 		t.Cleanup(s.Close)
 	}
 	w.plain.Start()
+	w.secure.TLS = quicktls.Config() // there are many handshakes
 	w.secure.StartTLS()
 	return w
 }
