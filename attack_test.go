@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -18,7 +16,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -33,6 +30,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authretry/authretry/internal/quicktls"
 	"github.com/authretry/authretry/internal/thorough"
 	"github.com/hashicorp/go-retryablehttp"
 	"github.com/stretchr/testify/require"
@@ -85,23 +83,13 @@ func newInternet(t *testing.T) *internet {
 	})
 	n.tls = httptest.NewUnstartedServer(handler)
 	n.tls.EnableHTTP2 = true
-	n.tls.TLS = quickTLS(t) // there are many handshakes
+	n.tls.TLS = quicktls.Config() // there are many handshakes
 	n.tls.Config.ErrorLog = discardLog
 	n.tls.StartTLS()
 	n.plain = httptest.NewServer(handler)
 	t.Cleanup(n.tls.Close)
 	t.Cleanup(n.plain.Close)
 	return n
-}
-
-// quickTLS returns a configuration with a certificate of Ed25519, with which a handshake takes less than with httptest's of RSA.
-func quickTLS(t *testing.T) *tls.Config {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
-	require.NoError(t, err)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: private}}}
 }
 
 func isGood(r *http.Request) bool { return r.TLS != nil && r.Host == "api.example.com" }

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/quicktls"
 	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -268,6 +269,7 @@ func newTestOrigin(t *testing.T, start func(http.Handler) *httptest.Server) *htt
 func startTLS(h http.Handler) *httptest.Server {
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of tunnels that are closed before they are used
+	srv.TLS = quicktls.Config()
 	srv.StartTLS()
 	return srv
 }
@@ -275,6 +277,7 @@ func startTLS(h http.Handler) *httptest.Server {
 func startHTTP2(h http.Handler) *httptest.Server {
 	srv := httptest.NewUnstartedServer(h)
 	srv.EnableHTTP2 = true
+	srv.TLS = quicktls.Config()
 	srv.StartTLS()
 	return srv
 }

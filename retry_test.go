@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authretry/authretry/internal/quicktls"
 	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
@@ -39,6 +40,7 @@ func newGuarded(t *testing.T, readFirst, http2 bool) *guarded {
 	g.Server = httptest.NewUnstartedServer(g)
 	g.EnableHTTP2 = http2
 	if http2 {
+		g.TLS = quicktls.Config()
 		g.StartTLS()
 	} else {
 		g.Start()

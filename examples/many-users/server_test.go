@@ -15,6 +15,7 @@ import (
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
 	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/internal/quicktls"
 	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -55,7 +56,9 @@ func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 	for i := range withPasswords {
 		s.passwords[name(i)] = passwordOf(i)
 	}
-	srv := httptest.NewTLSServer(s.handler())
+	srv := httptest.NewUnstartedServer(s.handler())
+	srv.TLS = quicktls.Config()
+	srv.StartTLS()
 	defer srv.Close()
 	srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = users() * (letters + files)
 
