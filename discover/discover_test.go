@@ -155,22 +155,19 @@ func TestFiftyFirstCallsAtOnceAreOneDiscoveryAndOneLogin(t *testing.T) {
 
 // A token that is known to have expired is refreshed without asking anybody but the token endpoint.
 func TestLaterProcessRefreshesWithoutDiscovery(t *testing.T) {
-	t.Parallel()
-	srv := authtest.NewServer(&authtest.OAuth{})
-	defer srv.Close()
-	store := filestore.New(filepath.Join(t.TempDir(), "login"))
-	client, _ := program(&Config{Flow: approving()}, store)
-	get(t, client, srv.URL)
-	expired := func(_ context.Context, r *authretry.Record, _ func(context.Context) error) (*authretry.Record, error) {
-		r.Token.Expiry = time.Now().Add(-time.Second)
-		return r, nil
-	}
-	require.NoError(t, store.Update(t.Context(), expired))
-	srv.Reset()
-	client, _ = program(&Config{Flow: &person{open: func(context.Context, string) error { return errors.New("nobody is there") }}}, store)
-	get(t, client, srv.URL)
-	require.Empty(t, paths(srv))
-	require.Equal(t, authtest.Counts{Requests: 1, Accepted: 1, TokenRequests: 1}, srv.Counts())
+	synctest.Test(t, func(t *testing.T) {
+		srv := authtest.NewPipeServer(&authtest.OAuth{})
+		defer srv.Close()
+		store := filestore.New(filepath.Join(t.TempDir(), "login"))
+		client, _ := bubbled(srv, &Config{Flow: &person{open: srv.Approve}}, store)
+		get(t, client, srv.URL)
+		time.Sleep(2 * time.Hour)
+		srv.Reset()
+		client, _ = bubbled(srv, &Config{Flow: &person{open: func(context.Context, string) error { return errors.New("nobody is there") }}}, store)
+		get(t, client, srv.URL)
+		require.Empty(t, paths(srv))
+		require.Equal(t, authtest.Counts{Requests: 1, Accepted: 1, TokenRequests: 1}, srv.Counts())
+	})
 }
 
 func TestByADevice(t *testing.T) {
