@@ -30,6 +30,7 @@ var contractOptions = storetest.Options{
 }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	o := contractOptions
 	o.MaxSize = thorough.Or(0, 64<<10) // most of the time goes into the longest Record
 	storetest.Run(t, open, o)

@@ -80,6 +80,7 @@ func (i *issuer) source(path string) *authretry.TokenSource {
 
 // A full disk and a read-only one cost no login: nothing is spent, and it goes on when there is room.
 func TestFullAndReadOnlyDisk(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(t *testing.T, dir string) (repair func()){
 		"full": func(t *testing.T, dir string) func() {
 			filler := fillUp(t, dir)
@@ -131,6 +132,7 @@ func TestFileThatCannotBeReplaced(t *testing.T) {
 
 // Where nothing is spent, nothing is confirmed. The token is good, and that it could not be saved is said until it is.
 func TestTokenOfAClientOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	dir := smallDisk(t)
 	s := New(filepath.Join(dir, "token.json"))
 	filler := fillUp(t, dir)
@@ -236,6 +238,7 @@ func TestFileOfAnotherUser(t *testing.T) {
 
 // Two hundred processes find one expired token: there is one token request.
 func TestTwoHundredProcessesRefreshOnce(t *testing.T) {
+	t.Parallel()
 	processes := thorough.Or(200, 50)
 	s := New(path(t))
 	set(t, s, &oauth2.Token{AccessToken: "a0", RefreshToken: "r0", Expiry: time.Now().Add(-time.Hour)})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	thorough.Main(m)
 }
 
 // childsTokens returns a TokenSource as a command would have it, whose person agrees at once, or never.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -358,11 +357,7 @@ func optionsFor(t *testing.T, flaw string) Options {
 
 func TestMain(m *testing.M) {
 	Child(openFile)
-	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil { // they wait more than they compute
-		panic(err)
-	}
-	os.Exit(m.Run())
+	thorough.Main(m)
 }
 
 func TestSoundStore(t *testing.T) {
