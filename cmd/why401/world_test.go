@@ -92,7 +92,7 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 
 // run runs the command in the world.
 func (w *world) run(args []string, stdin string, trust bool) (out string, status int) {
-	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust}, ForceAttemptHTTP2: true}
+	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust, CurvePreferences: quicktls.Curves}, ForceAttemptHTTP2: true}
 	if w.proxy != nil {
 		base.Proxy = http.ProxyURL(w.proxy)
 	}

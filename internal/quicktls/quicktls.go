@@ -17,8 +17,11 @@ import (
 // Config returns a configuration for httptest.Server.TLS, each time another one with the same certificate. It is for the names that
 // httptest's is for, and the server's Client trusts it.
 func Config() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{certificate()}, CurvePreferences: []tls.CurveID{tls.X25519}}
+	return &tls.Config{Certificates: []tls.Certificate{certificate()}, CurvePreferences: Curves}
 }
+
+// Curves are what Config has for CurvePreferences. A client that prefers them, too, saves itself a key.
+var Curves = []tls.CurveID{tls.X25519}
 
 var certificate = sync.OnceValue(func() tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
