@@ -52,7 +52,7 @@ type soaker struct {
 	problems chan string
 }
 
-// TestSoak has hundreds of goroutines send requests of all kinds to servers of all kinds, some of which fail now and then,
+// TestSoak has many goroutines send requests of all kinds to servers of all kinds, some of which fail now and then,
 // whose nonces and tokens expire all the time. Run it for longer by -soak.duration, and again by -soak.seed.
 func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	seed := *soakSeed
@@ -105,7 +105,7 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	requireNoMoreGoroutines(t, before)
 }
 
-// round has new servers, and 200 goroutines that send requests to them for some time.
+// round has new servers, and many goroutines that send requests to them for some time.
 func (s *soaker) round(t *testing.T, base *http.Transport, source *TokenSource, seed uint64, duration time.Duration) {
 	tokens := &authtest.Bearer{TokenLifetime: 500 * time.Millisecond}
 	digests := []*authtest.Digest{
@@ -135,7 +135,7 @@ func (s *soaker) round(t *testing.T, base *http.Transport, source *TokenSource, 
 
 	s.stop = time.Now().Add(duration)
 	var workers sync.WaitGroup
-	for i := range 200 {
+	for i := range thorough.Or(200, 30) {
 		workers.Go(func() {
 			random := rand.New(rand.NewPCG(seed, uint64(i)))
 			for time.Now().Before(s.stop) {

@@ -17,8 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBrowserLogsSomebodyIn(t *testing.T) {
-	t.Parallel()
+func TestBrowserLogsSomebodyIn(t *testing.T) { // not parallel: others could take the port
 	s, out := newServer(t), &terminal{}
 	var seen *visit
 	opened := make(chan string, thorough.Or(1, 2)) // with room for one, Open does not return until nobody waits for it

@@ -81,6 +81,7 @@ func askTwentyTimes(tokens *authretry.TokenSource) error {
 
 // 20 goroutines in each of 3 processes, and no token: one person is asked once.
 func TestOneLoginForAllProcesses(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.mu.Lock()
 	s.sleepy = 300 * time.Millisecond // so that the others wait

@@ -42,6 +42,11 @@ func TestRecipes(t *testing.T) {
 		"metadata":           nil, // it asks a person
 		"bound":              nil, // so does it
 	}
+	for _, server := range servers {
+		if server != nil {
+			t.Cleanup(server.Close)
+		}
+	}
 	challenges := map[string]string{
 		"insufficient_scope": `Bearer error="insufficient_scope", scope="treasure:read"`,
 		"registry":           `Bearer realm="https://auth.test/token", service="s", scope="repository:a:pull"`,
@@ -121,7 +126,6 @@ func TestRecipes(t *testing.T) {
 		if server == nil {
 			continue
 		}
-		t.Cleanup(server.Close)
 		t.Run(name, func(t *testing.T) {
 			at := "/"
 			env := []string{"API_USER=Aladdin", "API_PASSWORD=" + password, "API_TOKEN=" + token, "API_KEY=" + apiKey, "CLIENT_ID=c", "CLIENT_SECRET=" + password,

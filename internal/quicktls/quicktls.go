@@ -14,16 +14,17 @@ import (
 	"time"
 )
 
-// Config returns a configuration for httptest.Server.TLS, each time another one with the same certificate. It is for the names that
-// httptest's is for, and the server's Client trusts it.
+// Config returns a configuration for httptest.Server.TLS, each time another one with the same certificate, which the server's
+// Client trusts.
 func Config() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{certificate()}, CurvePreferences: Curves}
+	return &tls.Config{Certificates: []tls.Certificate{Certificate()}, CurvePreferences: Curves}
 }
 
-// Curves are what Config has for CurvePreferences. A client that prefers them, too, saves itself a key.
+// Curves are what Config has for CurvePreferences. A client that has them, too, makes no other key in vain.
 var Curves = []tls.CurveID{tls.X25519}
 
-var certificate = sync.OnceValue(func() tls.Certificate {
+// Certificate returns the certificate, which is made once, with its key. It is for the names that httptest's is for.
+var Certificate = sync.OnceValue(func() tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
