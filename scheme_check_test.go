@@ -75,8 +75,8 @@ func TestOwnSchemesKeepTheContract(t *testing.T) {
 			}, false},
 	}
 	// Those that differ little from others are tried if all is.
-	rare := map[string]bool{"Basic, ahead": true, "Bearer, not ahead": true, "Bearer, in a header of its own": true, "APIKey": true,
-		"Digest, auth-int": true, "Digest, MD5-sess": true, "Digest, without qop": true, "Digest, several, hash": true}
+	rare := map[string]bool{"Basic, ahead": true, "Bearer, static": true, "Bearer, not ahead": true, "Bearer, in a header of its own": true, "APIKey": true,
+		"Digest, auth": true, "Digest, auth-int": true, "Digest, MD5-sess": true, "Digest, without qop": true, "Digest, several, hash": true}
 	for name, guard := range map[string]*authtest.Digest{
 		"auth":          {},
 		"auth-int":      {QOP: "auth-int"},
@@ -125,7 +125,7 @@ func TestOwnSchemesKeepAccountsApart(t *testing.T) {
 			return g, g.SetKey
 		}
 	}
-	rare := map[string]bool{"Basic, ahead": true, "Digest": true, "APIKey": true, "Bearer, static": true, "Bearer, not ahead": true}
+	rare := map[string]bool{"Basic, ahead": true, "Digest": true, "APIKey": true, "APIKey, in a header of its own": true, "Bearer, static": true, "Bearer, not ahead": true}
 	for name, c := range map[string]struct {
 		guard  guardFunc
 		scheme func(l *logins) authretry.Scheme

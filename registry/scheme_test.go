@@ -422,7 +422,7 @@ func TestManyRepositories(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	start := heap()
-	some, all := thorough.Or(5000, 4200), thorough.Or(10000, 5500)
+	some, all := thorough.Or(5000, 4200), thorough.Or(10000, 5000)
 	pull(0, some)
 	half := heap()
 	pull(some, all)
