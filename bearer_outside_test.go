@@ -95,6 +95,7 @@ func newTokenAPI(t *testing.T, initial *oauth2.Token, challenge string) *tokenAP
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	}))
+	api.Config.SetKeepAlivesEnabled(false) // as in newTokenEndpoint
 	t.Cleanup(api.Close)
 	return api
 }

@@ -20,6 +20,7 @@ import (
 func TestErrorsSayEachThingOnce(t *testing.T) {
 	server := func(t *testing.T, h http.HandlerFunc) string {
 		srv := httptest.NewServer(h)
+		srv.Config.SetKeepAlivesEnabled(false) // as in newTokenEndpoint
 		t.Cleanup(srv.Close)
 		return srv.URL
 	}

@@ -80,7 +80,6 @@ func (i *issuer) source(path string) *authretry.TokenSource {
 
 // A full disk and a read-only one cost no login: nothing is spent, and it goes on when there is room.
 func TestFullAndReadOnlyDisk(t *testing.T) {
-	t.Parallel()
 	for name, spoil := range map[string]func(t *testing.T, dir string) (repair func()){
 		"full": func(t *testing.T, dir string) func() {
 			filler := fillUp(t, dir)
@@ -132,7 +131,6 @@ func TestFileThatCannotBeReplaced(t *testing.T) {
 
 // Where nothing is spent, nothing is confirmed. The token is good, and that it could not be saved is said until it is.
 func TestTokenOfAClientOnAFullDisk(t *testing.T) {
-	t.Parallel()
 	dir := smallDisk(t)
 	s := New(filepath.Join(dir, "token.json"))
 	filler := fillUp(t, dir)
