@@ -117,7 +117,7 @@ func TestOneTransportForManyUsersNeverMixesThemUp(t *testing.T) {
 				var group sync.WaitGroup
 				for range 16 {
 					group.Go(func() {
-						for i := range thorough.Or(60, 15) {
+						for i := range thorough.Or(60, 8) {
 							user := fmt.Sprint("user", rand.IntN(users))
 							target := a.URL + "/" + user + "/x"
 							switch rand.IntN(4) {

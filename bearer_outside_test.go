@@ -95,6 +95,7 @@ func newTokenAPI(t *testing.T, initial *oauth2.Token, challenge string) *tokenAP
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	}))
+	api.Config.SetKeepAlivesEnabled(false) // as in newTokenEndpoint
 	t.Cleanup(api.Close)
 	return api
 }
@@ -188,6 +189,7 @@ func TestBearerFromOutside(t *testing.T) {
 	} {
 		for who, scheme := range schemes {
 			t.Run(name+"/"+who, func(t *testing.T) {
+				t.Parallel() // to fetch takes its time
 				api := newTokenAPI(t, behaviour.initial, behaviour.challenge)
 				client := &http.Client{Transport: authretry.New(scheme(api.tokens, behaviour.notAhead))}
 				behaviour.test(t, api, func(path string) int {

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/quicktls"
 	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -268,6 +269,7 @@ func newTestOrigin(t *testing.T, start func(http.Handler) *httptest.Server) *htt
 func startTLS(h http.Handler) *httptest.Server {
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of tunnels that are closed before they are used
+	srv.TLS = quicktls.Config()
 	srv.StartTLS()
 	return srv
 }
@@ -275,6 +277,7 @@ func startTLS(h http.Handler) *httptest.Server {
 func startHTTP2(h http.Handler) *httptest.Server {
 	srv := httptest.NewUnstartedServer(h)
 	srv.EnableHTTP2 = true
+	srv.TLS = quicktls.Config()
 	srv.StartTLS()
 	return srv
 }
@@ -469,8 +472,7 @@ func TestProxyChallengeThatCannotBeAnswered(t *testing.T) {
 
 // Whoever has strict nonce counts refuses all that is out of order, so this fails unless Sessions are lent.
 func TestProxyManyAtOnce(t *testing.T) {
-	const workers = 32
-	each := thorough.Or(6, 2)
+	workers, each := thorough.Or(32, 12), thorough.Or(6, 2)
 	for _, c := range []struct {
 		name  string
 		start func(http.Handler) *httptest.Server
@@ -874,6 +876,7 @@ func requireClosedOnce(t *testing.T, body *closeCounter) {
 }
 
 func TestProxyBodies(t *testing.T) {
+	t.Parallel() // it waits for connections to be closed
 	origin, secure := newTestOrigin(t, httptest.NewServer), newTestOrigin(t, startTLS)
 	for _, target := range []string{origin.URL, secure.URL} {
 		for _, password := range []string{goodPassword, "wrong"} {

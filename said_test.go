@@ -20,6 +20,7 @@ import (
 func TestErrorsSayEachThingOnce(t *testing.T) {
 	server := func(t *testing.T, h http.HandlerFunc) string {
 		srv := httptest.NewServer(h)
+		srv.Config.SetKeepAlivesEnabled(false) // as in newTokenEndpoint
 		t.Cleanup(srv.Close)
 		return srv.URL
 	}
@@ -104,6 +105,7 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 		"no key":       {saysBasic, func(*testing.T) Scheme { return &APIKey{} }, `APIKey has no key; set Key or KeyFunc`},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // some try again
 			url := server(t, c.handler)
 			client := &http.Client{Transport: New(c.scheme(t))}
 			_, err := client.Get(url)

@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"flag"
@@ -17,11 +18,12 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
 var (
-	soakDuration = flag.Duration("soak.duration", time.Second, "how long TestSoak puts the Transport under load")
+	soakDuration = flag.Duration("soak.duration", 0, "how long TestSoak puts the Transport under load; 0: as long as AUTHRETRY_TESTS says")
 	soakSeed     = flag.Uint64("soak.seed", 0, "of TestSoak's choices; 0: a new one")
 )
 
@@ -50,14 +52,15 @@ type soaker struct {
 	problems chan string
 }
 
-// TestSoak has hundreds of goroutines send requests of all kinds to servers of all kinds, some of which fail now and then,
+// TestSoak has many goroutines send requests of all kinds to servers of all kinds, some of which fail now and then,
 // whose nonces and tokens expire all the time. Run it for longer by -soak.duration, and again by -soak.seed.
 func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	seed := *soakSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("go test -run Soak -soak.seed %d -soak.duration %v", seed, *soakDuration)
+	duration := cmp.Or(*soakDuration, thorough.Or(time.Second, 300*time.Millisecond))
+	t.Logf("go test -run Soak -soak.seed %d -soak.duration %v", seed, duration)
 	before := runtime.NumGoroutine()
 
 	s := &soaker{problems: make(chan string, 1)}
@@ -84,7 +87,7 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	for round := range left {
 		source := &TokenSource{MinRefreshInterval: -1}
 		transports["/bearer"] = through(&Bearer{Source: source})
-		s.round(t, base, source, seed+uint64(1000*round), *soakDuration*time.Duration(1+2*round)/4)
+		s.round(t, base, source, seed+uint64(1000*round), duration*time.Duration(1+2*round)/4)
 		left[round] = heap()
 	}
 
@@ -102,7 +105,7 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	requireNoMoreGoroutines(t, before)
 }
 
-// round has new servers, and 200 goroutines that send requests to them for some time.
+// round has new servers, and many goroutines that send requests to them for some time.
 func (s *soaker) round(t *testing.T, base *http.Transport, source *TokenSource, seed uint64, duration time.Duration) {
 	tokens := &authtest.Bearer{TokenLifetime: 500 * time.Millisecond}
 	digests := []*authtest.Digest{
@@ -132,7 +135,7 @@ func (s *soaker) round(t *testing.T, base *http.Transport, source *TokenSource, 
 
 	s.stop = time.Now().Add(duration)
 	var workers sync.WaitGroup
-	for i := range 200 {
+	for i := range thorough.Or(200, 30) {
 		workers.Go(func() {
 			random := rand.New(rand.NewPCG(seed, uint64(i)))
 			for time.Now().Before(s.stop) {

@@ -39,7 +39,7 @@ func heapInUse() int64 {
 // made smaller here, let it remember some 100,000. Those who come once take no more room than that. The same goes for
 // origins.
 func TestWhatIsRememberedIsBounded(t *testing.T) { // not parallel: it measures the heap
-	many := thorough.Or(3_000, 1_500)
+	many := thorough.Or(3_000, 750)
 	limit := many * 700
 	require.Greater(t, maxRemembered, 100_000*600)
 	require.Greater(t, maxSources, 100_000*(sizeOfSource+32))

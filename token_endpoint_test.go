@@ -444,6 +444,7 @@ func TestAnswerThatBreaksOff(t *testing.T) {
 
 // A refresh token is not sent again by who has lost the lock meanwhile.
 func TestRetryIsConfirmed(t *testing.T) {
+	t.Parallel()
 	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	lost, calls := errors.New("the lock is lost"), 0
 	ctx := context.WithValue(t.Context(), confirmKey{}, func(context.Context) error { calls++; return lost })
@@ -507,6 +508,7 @@ func TestTokenEndpointPrintsTheClient(t *testing.T) {
 
 // Base is what our own client goes by, with its retries; a client of the context does not count then.
 func TestTokenEndpointBase(t *testing.T) {
+	t.Parallel()
 	bearer := &authtest.Bearer{}
 	srv := authtest.NewServer(bearer)
 	defer srv.Close()

@@ -40,6 +40,7 @@ func newTokenEndpoint(t *testing.T, answer func(n int, w http.ResponseWriter, r 
 		w.Header().Set("Content-Type", "application/json")
 		answer(n, w, r)
 	}))
+	e.Config.SetKeepAlivesEnabled(false) // each httptest.Server that is closed closes what http.DefaultTransport keeps, in other tests, too
 	t.Cleanup(e.Close)
 	return e
 }

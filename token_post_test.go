@@ -31,6 +31,7 @@ func TestCodesAreSentOnce(t *testing.T) {
 
 // Post speaks in the client's name, and its answer is decoded.
 func TestTokenEndpointPost(t *testing.T) {
+	t.Parallel()
 	e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/busy":

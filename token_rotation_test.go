@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -67,8 +68,9 @@ func (s *lapsingStore) Update(ctx context.Context, fn func(context.Context, *Rec
 
 // The same without a Store, where the two meet by chance; so it looks many times.
 func TestRefreshTokenIsNotSpentTwiceInARace(t *testing.T) {
+	t.Parallel()
 	twice := 0
-	for range 500 {
+	for range thorough.Or(500, 100) {
 		var sends atomic.Int32
 		release := make(chan struct{})
 		src := &TokenSource{FetchTimeout: 200 * time.Microsecond, Initial: &oauth2.Token{AccessToken: "x", RefreshToken: "R0"},

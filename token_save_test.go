@@ -162,6 +162,7 @@ func TestRefreshTokenIsNotSpentUnlessTheStoreConfirms(t *testing.T) {
 
 // Each send of a refresh token is confirmed, retries too.
 func TestEachSendOfARefreshTokenIsConfirmed(t *testing.T) {
+	t.Parallel()
 	sends := 0
 	e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, r *http.Request) {
 		if sends = n; n < 3 {

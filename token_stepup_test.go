@@ -423,6 +423,7 @@ func TestInsufficientUserAuthenticationWithoutLogin(t *testing.T) {
 
 // Fetch is told for whom the token is, where that is known.
 func TestFetchKnowsTheAccount(t *testing.T) {
+	t.Parallel()
 	i := newGrantingIssuer()
 	transport := i.transport(&TokenSource{Fetch: i.fetch}, 403)
 	transport.Account = func(*http.Request) string { return "alice" }

@@ -125,7 +125,7 @@ func TestPathThatAlwaysRefusesStopsNobody(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 		})
-		callers := thorough.Or(4, 2)
+		callers := thorough.Or(4, 1)
 		for range callers {
 			all.Go(func() {
 				for time.Now().Before(end) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/authretry/authretry/internal/quicktls"
 )
 
 // A Server is an HTTP server with protected paths. It is safe for concurrent use.
@@ -98,17 +101,23 @@ func NewServer(guards ...Guard) *Server {
 // requests: set TokenSource.HTTPClient, TokenEndpoint.HTTPClient, discover.Config.HTTPClient or registry.Scheme.HTTPClient to it.
 func NewTLSServer(guards ...Guard) *Server {
 	s := newServer(guards)
-	s.http = httptest.NewTLSServer(s)
+	s.startTLS(false)
 	return s.started()
 }
 
 // NewHTTP2Server is like [NewServer] for HTTP/2 and HTTP/1.1 over TLS; [Server.Client] chooses HTTP/2.
 func NewHTTP2Server(guards ...Guard) *Server {
 	s := newServer(guards)
-	s.http = httptest.NewUnstartedServer(s)
-	s.http.EnableHTTP2 = true
-	s.http.StartTLS()
+	s.startTLS(true)
 	return s.started()
+}
+
+// startTLS has a certificate of its own, since httptest's, of RSA, takes much of the time of tests with many connections.
+func (s *Server) startTLS(http2 bool) {
+	s.http = httptest.NewUnstartedServer(s)
+	s.http.EnableHTTP2 = http2
+	s.http.TLS = &tls.Config{Certificates: []tls.Certificate{quicktls.Certificate()}}
+	s.http.StartTLS()
 }
 
 // NewPipeServer is like [NewServer] without a socket: its connections are pipes in memory, which only

@@ -408,8 +408,8 @@ func TestDigestUnderLoad(t *testing.T) {
 	defer srv.Close()
 	srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 100
 	var wg sync.WaitGroup
-	each := thorough.Or(100, 20)
-	for range 100 {
+	clients, each := thorough.Or(100, 30), thorough.Or(100, 20)
+	for range clients {
 		wg.Go(func() {
 			c := &digestClient{user: "u", password: "p"}
 			for range each {
@@ -434,6 +434,6 @@ func TestDigestUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	require.Empty(t, guard.NonceErrors())
-	require.Equal(t, Counts{Requests: 100 * each, Accepted: 100 * (each - 1), Challenged: 100}, srv.Counts())
-	require.Len(t, srv.Requests(), 100*each)
+	require.Equal(t, Counts{Requests: clients * each, Accepted: clients * (each - 1), Challenged: clients}, srv.Counts())
+	require.Len(t, srv.Requests(), clients*each)
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
@@ -298,6 +300,20 @@ func panicOf(fn func()) (message string) {
 	return ""
 }
 
+// logIn makes the tokens of one login of many. Most of them come to be remembered without Login, which takes more time, unless all
+// is to be tried.
+func logIn(b *Bearer, i int) (*accessToken, *refreshToken) {
+	if i%thorough.Or(1, 100) == 0 {
+		t := b.Login()
+		return b.access.values[t.AccessToken], b.refresh.values[t.RefreshToken]
+	}
+	f := &family{}
+	access, refresh := &accessToken{family: f, expires: time.Now().Add(time.Hour)}, &refreshToken{family: f}
+	b.access.put(strconv.Itoa(i), access)
+	b.refresh.put(strconv.Itoa(i), refresh)
+	return access, refresh
+}
+
 // However many tokens are issued, those that are good stay so.
 func TestGoodTokensAreNotForgotten(t *testing.T) {
 	bearer := &Bearer{}
@@ -307,8 +323,8 @@ func TestGoodTokensAreNotForgotten(t *testing.T) {
 	used := bearer.Login()
 	_, code, _ := bearer.rotate(used.RefreshToken, "")
 	require.Empty(t, code)
-	for range 3*maxRemembered + 1 {
-		bearer.Login()
+	for i := range thorough.Or(3, 2)*maxRemembered + 1 {
+		logIn(bearer, i)
 	}
 	require.Equal(t, 200, send(t, srv, "GET", "/", "", auth("Bearer "+first.AccessToken)).StatusCode)
 	_, code, _ = bearer.rotate(used.RefreshToken, "")
@@ -322,9 +338,9 @@ func TestGoodTokensAreNotForgotten(t *testing.T) {
 func TestEndedTokensAreForgotten(t *testing.T) {
 	bearer := &Bearer{}
 	first := bearer.Login()
-	for range 5 * maxRemembered {
-		bearer.access.values[bearer.Login().AccessToken].dead = true
-		bearer.refresh.values[bearer.refresh.order[len(bearer.refresh.order)-1]].used = true
+	for i := range thorough.Or(5, 3) * maxRemembered {
+		access, refresh := logIn(bearer, i)
+		access.dead, refresh.used = true, true
 	}
 	require.LessOrEqual(t, len(bearer.access.values), 2*maxRemembered+2)
 	require.GreaterOrEqual(t, len(bearer.access.values), maxRemembered)

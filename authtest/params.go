@@ -72,9 +72,11 @@ func cutQuoted(s string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
+var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 // quote writes s as a quoted-string.
 func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	return `"` + quoted.Replace(s) + `"`
 }
 
 // credentials returns what follows the scheme in a header's value, which may be nothing. The scheme is compared

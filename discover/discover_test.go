@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -86,6 +87,14 @@ func program(c *Config, store authretry.TokenStore) (*http.Client, *authretry.To
 	return &http.Client{Transport: authretry.New(&authretry.Bearer{Source: tokens, StepUp: true})}, tokens
 }
 
+// bubbled is program for a server that lives by the clock of a bubble.
+func bubbled(srv *authtest.Server, c *Config, store authretry.TokenStore) (*http.Client, *authretry.TokenSource) {
+	c.HTTPClient = srv.Client()
+	client, tokens := program(c, store)
+	client.Transport.(*authretry.Transport).Base = srv.Client().Transport
+	return client, tokens
+}
+
 func get(t *testing.T, client *http.Client, url string) {
 	t.Helper()
 	resp, err := client.Get(url)
@@ -146,19 +155,19 @@ func TestFiftyFirstCallsAtOnceAreOneDiscoveryAndOneLogin(t *testing.T) {
 
 // A token that is known to have expired is refreshed without asking anybody but the token endpoint.
 func TestLaterProcessRefreshesWithoutDiscovery(t *testing.T) {
-	t.Parallel()
-	oauth := &authtest.OAuth{TokenLifetime: time.Second}
-	srv := authtest.NewServer(oauth)
-	defer srv.Close()
-	store := filestore.New(filepath.Join(t.TempDir(), "login"))
-	client, _ := program(&Config{Flow: approving()}, store)
-	get(t, client, srv.URL)
-	time.Sleep(1100 * time.Millisecond)
-	srv.Reset()
-	client, _ = program(&Config{Flow: &person{open: func(context.Context, string) error { return errors.New("nobody is there") }}}, store)
-	get(t, client, srv.URL)
-	require.Empty(t, paths(srv))
-	require.Equal(t, authtest.Counts{Requests: 1, Accepted: 1, TokenRequests: 1}, srv.Counts())
+	synctest.Test(t, func(t *testing.T) {
+		srv := authtest.NewPipeServer(&authtest.OAuth{})
+		defer srv.Close()
+		store := filestore.New(filepath.Join(t.TempDir(), "login"))
+		client, _ := bubbled(srv, &Config{Flow: &person{open: srv.Approve}}, store)
+		get(t, client, srv.URL)
+		time.Sleep(2 * time.Hour)
+		srv.Reset()
+		client, _ = bubbled(srv, &Config{Flow: &person{open: func(context.Context, string) error { return errors.New("nobody is there") }}}, store)
+		get(t, client, srv.URL)
+		require.Empty(t, paths(srv))
+		require.Equal(t, authtest.Counts{Requests: 1, Accepted: 1, TokenRequests: 1}, srv.Counts())
+	})
 }
 
 func TestByADevice(t *testing.T) {
@@ -334,44 +343,46 @@ func TestClientThatWasForgotten(t *testing.T) {
 
 // What a refresh has found out of a client, the login that follows goes by.
 func TestClientThatWasForgottenBeforeARefresh(t *testing.T) {
-	t.Parallel()
-	oauth := &authtest.OAuth{DeviceInterval: time.Second}
-	srv := authtest.NewServer(oauth)
-	defer srv.Close()
-	client, _ := program(&Config{Flow: &person{open: authtest.Approve, by: "device"}}, nil)
-	get(t, client, srv.URL)
-	oauth.ForgetClients()
-	oauth.ExpireNow()
-	get(t, client, srv.URL)
-	require.Equal(t, 2, paths(srv)["/oauth/register"])
-	require.Equal(t, 2, paths(srv)["/oauth/device"], "the client is not tried again")
+	synctest.Test(t, func(t *testing.T) {
+		oauth := &authtest.OAuth{DeviceInterval: time.Second}
+		srv := authtest.NewPipeServer(oauth)
+		defer srv.Close()
+		client, _ := bubbled(srv, &Config{Flow: &person{open: srv.Approve, by: "device"}}, nil)
+		get(t, client, srv.URL)
+		oauth.ForgetClients()
+		oauth.ExpireNow()
+		get(t, client, srv.URL)
+		require.Equal(t, 2, paths(srv)["/oauth/register"])
+		require.Equal(t, 2, paths(srv)["/oauth/device"], "the client is not tried again")
+	})
 }
 
 // One that is refused at the beginning of a login is registered again at once, and the login goes on.
 func TestClientThatWasForgottenBeforeALogin(t *testing.T) {
-	t.Parallel()
-	oauth := &authtest.OAuth{DeviceInterval: time.Second}
-	srv := authtest.NewServer(oauth)
-	defer srv.Close()
-	p := &person{open: authtest.Approve, by: "device"}
-	client, tokens := program(&Config{Flow: p}, nil)
-	get(t, client, srv.URL)
-	require.NoError(t, tokens.Logout(t.Context()))
-	get(t, client, srv.URL)
-	require.Equal(t, 1, paths(srv)["/oauth/register"], "the client stays, since a device has no redirect URI")
-	require.NoError(t, tokens.Logout(t.Context()))
-	oauth.ForgetClients()
-	get(t, client, srv.URL)
-	require.Equal(t, 2, paths(srv)["/oauth/register"])
-	require.Equal(t, 3, oauth.Logins())
+	synctest.Test(t, func(t *testing.T) {
+		oauth := &authtest.OAuth{DeviceInterval: time.Second}
+		srv := authtest.NewPipeServer(oauth)
+		defer srv.Close()
+		p := &person{open: srv.Approve, by: "device"}
+		client, tokens := bubbled(srv, &Config{Flow: p}, nil)
+		get(t, client, srv.URL)
+		require.NoError(t, tokens.Logout(t.Context()))
+		get(t, client, srv.URL)
+		require.Equal(t, 1, paths(srv)["/oauth/register"], "the client stays, since a device has no redirect URI")
+		require.NoError(t, tokens.Logout(t.Context()))
+		oauth.ForgetClients()
+		get(t, client, srv.URL)
+		require.Equal(t, 2, paths(srv)["/oauth/register"])
+		require.Equal(t, 3, oauth.Logins())
 
-	// A new one that is refused is not tried for ever.
-	require.NoError(t, tokens.Logout(t.Context()))
-	oauth.ForgetClients()
-	srv.Inject("/oauth/device", -1, authtest.TokenError("invalid_client"))
-	_, err := client.Get(srv.URL)
-	require.ErrorIs(t, err, authretry.ErrLoginRequired)
-	require.Equal(t, 3, paths(srv)["/oauth/register"])
+		// A new one that is refused is not tried for ever.
+		require.NoError(t, tokens.Logout(t.Context()))
+		oauth.ForgetClients()
+		srv.Inject("/oauth/device", -1, authtest.TokenError("invalid_client"))
+		_, err := client.Get(srv.URL)
+		require.ErrorIs(t, err, authretry.ErrLoginRequired)
+		require.Equal(t, 3, paths(srv)["/oauth/register"])
+	})
 }
 
 func TestResourceThatWantsBoundTokens(t *testing.T) {

@@ -142,7 +142,7 @@ func TestLearnBadResponses(t *testing.T) {
 }
 
 func TestNoTwoProofsAreAlike(t *testing.T) {
-	n := thorough.Or(1_000_000, 20_000)
+	n := thorough.Or(1_000_000, 5_000)
 	if raceEnabled {
 		n = 20_000
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/authretry/authretry/storetest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	thorough.Main(m)
 }
 
 func child(t *testing.T, name, path, arg string) *exec.Cmd {
@@ -79,6 +80,7 @@ func logInOnce(path, asked string) error {
 }
 
 func TestOnePersonIsAskedOverAllProcesses(t *testing.T) {
+	t.Parallel()
 	s := New(path(t))
 	asked := s.path + ".asked"
 	require.NoError(t, os.MkdirAll(filepath.Dir(s.path), 0o700))
@@ -134,6 +136,7 @@ func crash(path, at string) error {
 
 // A crash at each step leaves the old token or the new one, and nothing that the next writer does not remove.
 func TestCrashAtEachStep(t *testing.T) {
+	t.Parallel()
 	const (
 		renamed = 5 // confirm syncs, renames, syncs the folder, syncs; then the new token is synced, renamed, and the folder synced
 		steps   = 7

@@ -125,6 +125,7 @@ func TestTemporaryFileThatIsTakenForALeftover(t *testing.T) {
 
 // Who has the lock too may be about to rename what looks like a leftover.
 func TestLeftoverIsNotRemovedBetweenLookAndRename(t *testing.T) {
+	t.Parallel()
 	s := New(path(t))
 	set(t, s, record("a").Token)
 	leftover := s.path + ".tmp-1"
@@ -151,6 +152,7 @@ func TestLeftoverIsNotRemovedBetweenLookAndRename(t *testing.T) {
 
 // Two have the lock, and both are about to write. The second one to do so must see what the first one has written.
 func TestTwoWhoWriteAtOnce(t *testing.T) {
+	t.Parallel()
 	s, other := New(path(t)), New("")
 	other.path = s.path
 	set(t, New(s.path), record("old").Token)
@@ -196,6 +198,7 @@ func TestTwoWhoWriteAtOnce(t *testing.T) {
 
 // With somebody who removes the lock file all the time, no update is lost without an error.
 func TestNoUpdateIsLostWithoutAnError(t *testing.T) {
+	t.Parallel()
 	s := New(path(t))
 	set(t, s, numbered(0))
 	stop := make(chan struct{})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/authretry/authretry/storetest"
 )
 
@@ -28,4 +29,9 @@ var contractOptions = storetest.Options{
 	TakeLock: func(_ context.Context, place string) error { return os.Remove(place + ".lock") },
 }
 
-func TestContract(t *testing.T) { storetest.Run(t, open, contractOptions) }
+func TestContract(t *testing.T) {
+	t.Parallel()
+	o := contractOptions
+	o.MaxSize = thorough.Or(0, 64<<10) // most of the time goes into the longest Record
+	storetest.Run(t, open, o)
+}

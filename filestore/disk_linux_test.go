@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -235,7 +236,8 @@ func TestFileOfAnotherUser(t *testing.T) {
 
 // Two hundred processes find one expired token: there is one token request.
 func TestTwoHundredProcessesRefreshOnce(t *testing.T) {
-	const processes = 200
+	t.Parallel()
+	processes := thorough.Or(200, 50)
 	s := New(path(t))
 	set(t, s, &oauth2.Token{AccessToken: "a0", RefreshToken: "r0", Expiry: time.Now().Add(-time.Hour)})
 	i := newIssuer(t, "r0")

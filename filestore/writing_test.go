@@ -281,6 +281,7 @@ func TestRoom(t *testing.T) {
 
 // What is larger than the room that was made is written all the same.
 func TestTokenOfAnySize(t *testing.T) {
+	t.Parallel()
 	s := New(path(t))
 	for _, size := range []int{1, 100_000, 500_000, 10} {
 		r := record(strings.Repeat("x", size))

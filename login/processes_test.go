@@ -17,6 +17,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Unsetenv("CI") // the tests play a person, also in continuous integration
-	os.Exit(m.Run())
+	thorough.Main(m)
 }
 
 // childsTokens returns a TokenSource as a command would have it, whose person agrees at once, or never.
@@ -81,6 +82,7 @@ func askTwentyTimes(tokens *authretry.TokenSource) error {
 
 // 20 goroutines in each of 3 processes, and no token: one person is asked once.
 func TestOneLoginForAllProcesses(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.mu.Lock()
 	s.sleepy = 300 * time.Millisecond // so that the others wait

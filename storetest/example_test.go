@@ -8,10 +8,9 @@ import (
 	"github.com/authretry/authretry/storetest"
 )
 
-// A test would call storetest.Run, and TestMain storetest.Child.
+// A test would call storetest.Run, and TestMain storetest.Child. This one is compiled only: filestore's tests run it.
 func ExampleCheck() {
 	open := func(place string) (authretry.TokenStore, error) { return filestore.New(place), nil }
 	err := storetest.Check(open, storetest.Options{OneProcess: true})
-	fmt.Println(err)
-	// Output: <nil>
+	fmt.Println(err) // <nil>
 }

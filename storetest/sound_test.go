@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/require"
 )
@@ -357,16 +357,14 @@ func optionsFor(t *testing.T, flaw string) Options {
 
 func TestMain(m *testing.M) {
 	Child(openFile)
-	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil { // they wait more than they compute
-		panic(err)
-	}
-	os.Exit(m.Run())
+	thorough.Main(m)
 }
 
 func TestSoundStore(t *testing.T) {
 	t.Parallel()
-	Run(t, openFile, optionsFor(t, ""))
+	o := optionsFor(t, "")
+	o.MaxSize = thorough.Or(0, 64<<10) // most of the time goes into the longest Record
+	Run(t, openFile, o)
 }
 
 // A memoryStore is one that a process has for itself.
@@ -437,5 +435,5 @@ func TestSoundStoreInMemory(t *testing.T) {
 		}
 		return stores[place], nil
 	}
-	require.NoError(t, Check(open, Options{OneProcess: true}))
+	require.NoError(t, Check(open, Options{OneProcess: true, MaxSize: thorough.Or(0, 64<<10)}))
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry/authtest"
 	"github.com/authretry/authretry/login"
@@ -30,6 +31,7 @@ type boundServer struct {
 	answer        http.Handler   // in place of the API's, to a request with a token; nil: none
 
 	api, issuer *httptest.Server
+	date        string // on every answer of the API: those that are alike stay so when a second is over
 	guard       *authtest.Server
 
 	mu         sync.Mutex // guards what follows
@@ -40,6 +42,7 @@ type boundServer struct {
 }
 
 func (b *boundServer) start(t *testing.T) {
+	b.date = time.Now().UTC().Format(http.TimeFormat)
 	b.guard = authtest.NewServer(&b.DPoP)
 	b.guard.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK) }))
 	b.api, b.issuer = httptest.NewServer(http.HandlerFunc(b.serveAPI)), httptest.NewServer(http.HandlerFunc(b.serveIssuer))
@@ -51,6 +54,7 @@ func (b *boundServer) start(t *testing.T) {
 
 // serveAPI repeats in its answer what it was sent, where why401 prints it.
 func (b *boundServer) serveAPI(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Date", b.date)
 	if r.URL.Path == "/.well-known/oauth-protected-resource" {
 		serveJSON(w, map[string]any{"resource": b.api.URL, "authorization_servers": []string{b.issuer.URL}}, b.metadata)
 		return

@@ -240,7 +240,7 @@ func TestEachRefusalHasACause(t *testing.T) {
 		}
 	}
 	w := newWorld(t, hosts)
-	every, n := thorough.Or(1, 5), 0
+	every, n := thorough.Or(1, 11), 0
 	for _, args := range [][]string{
 		nil,
 		{"-u", "Aladdin", "-password-env", "PASSWORD"},

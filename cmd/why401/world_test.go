@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/internal/quicktls"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,6 +55,7 @@ func newWorld(t *testing.T, hosts map[string]http.Handler) *world {
 		t.Cleanup(s.Close)
 	}
 	w.plain.Start()
+	w.secure.TLS = quicktls.Config() // there are many handshakes
 	w.secure.StartTLS()
 	return w
 }
@@ -90,7 +92,7 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 
 // run runs the command in the world.
 func (w *world) run(args []string, stdin string, trust bool) (out string, status int) {
-	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust}, ForceAttemptHTTP2: true}
+	base := &http.Transport{DialContext: w.dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: trust, CurvePreferences: quicktls.Curves}, ForceAttemptHTTP2: true}
 	if w.proxy != nil {
 		base.Proxy = http.ProxyURL(w.proxy)
 	}

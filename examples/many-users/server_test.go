@@ -15,20 +15,24 @@ import (
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
 	"github.com/authretry/authretry/filestore"
+	"github.com/authretry/authretry/internal/quicktls"
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
 
 const (
-	users         = 50
 	withPasswords = 10 // users who have a password for the files
 	rounds        = 5  // in each of which the mail API ends a token of each user
 	letters       = 6  // that each user reads at once, in a round
 	files         = 2  // that each user reads meanwhile
 )
 
-// Fifty users at once, whose tokens and nonces end all the time. Each says in the path who it is, which no code but the
+// users returns how many there are.
+func users() int { return thorough.Or(50, 14) }
+
+// Users by the dozen at once, whose tokens and nonces end all the time. Each says in the path who it is, which no code but the
 // test's looks at, so what the APIs have recorded says whether somebody's credentials were on another's request.
 func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 	mail := &mailAPI{}
@@ -54,12 +58,14 @@ func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 	for i := range withPasswords {
 		s.passwords[name(i)] = passwordOf(i)
 	}
-	srv := httptest.NewTLSServer(s.handler())
+	srv := httptest.NewUnstartedServer(s.handler())
+	srv.TLS = quicktls.Config()
+	srv.StartTLS()
 	defer srv.Close()
-	srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = users * (letters + files)
+	srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = users() * (letters + files)
 
 	var all sync.WaitGroup
-	for i := range users {
+	for i := range users() {
 		all.Go(func() {
 			u := newTestUser(t, i, srv)
 			u.login(u.beginsExpired())
@@ -78,7 +84,7 @@ func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for i := range users {
+	for i := range users() {
 		t.Run(name(i), func(t *testing.T) {
 			checkMail(t, mail, i)
 			fileAPI.check(t, i)
@@ -133,7 +139,7 @@ type fileAPI struct {
 func newFileAPI(t *testing.T) *fileAPI {
 	api := &fileAPI{}
 	index := map[string]int{}
-	for i := range users {
+	for i := range users() {
 		guard := &authtest.Digest{Realm: "files", Username: name(i), Password: passwordOf(i)}
 		srv := authtest.NewServer(guard)
 		t.Cleanup(srv.Close)

@@ -106,18 +106,24 @@ func Printed(v any) map[string]string {
 	return texts
 }
 
-// Shows reports whether a text has the Secret in it, as it is or in a code.
-func Shows(text string) bool {
+// The forms in which a text may have the Secret: those in which case does not count, and base64.
+var lowered, encoded = forms()
+
+func forms() (lowered, encoded []string) {
 	for _, form := range []string{Secret, hex.EncodeToString([]byte(Secret)), fmt.Sprintf("% x", Secret), fmt.Sprintf("%# x", Secret), fmt.Sprintf("%d", []byte(Secret))} {
-		if strings.Contains(strings.ToLower(text), strings.Trim(form, "[]")) {
-			return true
-		}
+		lowered = append(lowered, strings.Trim(form, "[]"))
 	}
 	for i := range 3 { // wherever in a longer text it begins
 		code := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat(" ", i) + Secret))
-		if strings.Contains(text, code[4:len(code)-4]) {
-			return true
-		}
+		encoded = append(encoded, code[4:len(code)-4])
 	}
-	return false
+	return lowered, encoded
+}
+
+// Shows reports whether a text has the Secret in it, as it is or in a code.
+func Shows(text string) bool {
+	has := func(text string) func(form string) bool {
+		return func(form string) bool { return strings.Contains(text, form) }
+	}
+	return slices.ContainsFunc(lowered, has(strings.ToLower(text))) || slices.ContainsFunc(encoded, has(text))
 }
