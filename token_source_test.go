@@ -170,7 +170,7 @@ func TestManyRefusalsAtOnce(t *testing.T) {
 		s := newRotatingServer(t)
 		src := s.source()
 		run(t, s, src, func(i int, rejected *oauth2.Token) error {
-			<-time.After(time.Duration(i) * 250 * time.Millisecond / n)
+			<-time.After(time.Duration(i) * thorough.Or(250*time.Millisecond, 60*time.Millisecond) / n)
 			return refresh(src, s)(i, rejected)
 		})
 	})

@@ -451,7 +451,7 @@ func checkWithin(t *testing.T, newScheme func() authretry.Scheme, o Options, isE
 	}
 }
 
-// Each broken Scheme is found out, by the clause that it breaks and no other; a sixth of them, unless all is to be tried.
+// Each broken Scheme is found out, by the clause that it breaks and no other; an eighth of them, unless all is to be tried.
 func TestBrokenSchemes(t *testing.T) {
 	shown := map[clause]bool{}
 	for of, list := range map[string][]broken{
@@ -460,7 +460,7 @@ func TestBrokenSchemes(t *testing.T) {
 	} {
 		for i, b := range list {
 			shown[b.clause] = true
-			if i%thorough.Or(1, 6) > 0 {
+			if i%thorough.Or(1, 8) > 0 {
 				continue
 			}
 			t.Run(of+"/"+b.name, func(t *testing.T) {
