@@ -135,6 +135,9 @@ func (b *body) first(req *http.Request) {
 // isHeldBack reports whether the first send had to wait for the server.
 func (b *body) isHeldBack() bool { return b != nil && b.current != nil && b.current.gate != nil }
 
+// wasLetGo reports whether the server has asked for the body, or has let it wait for so long that it came unasked.
+func (b *body) wasLetGo() bool { return b.current.gate.heard.Load() || b.current.gate.waited.Load() }
+
 // hasWaited reports whether the server has said nothing to that, not even later.
 func (b *body) hasWaited() bool { return b.current.gate.waited.Load() && !b.current.gate.heard.Load() }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -186,4 +187,76 @@ func TestServersThatTakeBodiesAreBounded(t *testing.T) {
 	long := origin{"https", strings.Repeat("h", maxHost+1), "443"}
 	u.note(long, takes)
 	require.False(t, u.of(long).takes)
+}
+
+// A frugalServer is a Base that answers before it takes anything of a body that was announced, unless it is content with the request.
+type frugalServer struct {
+	answer func(req *http.Request) (status int, challenge string)
+	log    []string // what has come: path, user and Expect
+}
+
+func (s *frugalServer) RoundTrip(req *http.Request) (*http.Response, error) {
+	user, _, _ := req.BasicAuth()
+	s.log = append(s.log, strings.TrimSpace(fmt.Sprint(req.URL.Path, " ", user, " ", req.Header.Get("Expect"))))
+	resp := &http.Response{Body: http.NoBody, Request: req, Header: http.Header{}}
+	var challenge string
+	if resp.StatusCode, challenge = s.answer(req); challenge != "" {
+		resp.Header["Www-Authenticate"] = []string{challenge}
+	}
+	if req.Body != nil {
+		if req.Header.Get("Expect") == "" || resp.StatusCode == 200 {
+			if trace := httptrace.ContextClientTrace(req.Context()); trace != nil && trace.Got100Continue != nil {
+				trace.Got100Continue()
+			}
+			io.Copy(io.Discard, req.Body)
+		}
+		req.Body.Close()
+	}
+	return resp, nil
+}
+
+// What an origin has taken without a challenge says nothing once it has challenged anything, whoever has asked there.
+func TestOriginThatHasChallengedSomebody(t *testing.T) {
+	base := &frugalServer{answer: func(req *http.Request) (int, string) {
+		if _, _, ok := req.BasicAuth(); !ok && req.URL.Path == "/private" {
+			return 401, `Basic realm="r"`
+		}
+		return 200, ""
+	}}
+	transport := &Transport{Base: base, Account: func(req *http.Request) string { return req.Header.Get("X-User") },
+		Schemes: []Scheme{&Basic{Credentials: func(_ context.Context, r CredentialsRequest) (string, string, error) { return r.Account, "p", nil }}}}
+	send := func(user, method, path string) int {
+		req, err := http.NewRequest(method, "https://a.test"+path, nil)
+		require.NoError(t, err)
+		req.Header.Set("X-User", user)
+		if method == "PUT" {
+			req.Body, req.ContentLength = io.NopCloser(io.LimitReader(zeros{}, tooLarge)), tooLarge
+		}
+		resp, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		return resp.StatusCode
+	}
+	require.Equal(t, 200, send("alice", "PUT", "/public"))
+	require.Equal(t, 200, send("alice", "PUT", "/public"))
+	require.Equal(t, 200, send("alice", "GET", "/private"))
+	require.Equal(t, 200, send("bob", "PUT", "/public"))
+	require.Equal(t, 200, send("bob", "PUT", "/private"), "nothing of it was sent in vain")
+	require.Equal(t, []string{"/public  100-continue", "/public", "/private", "/private alice", "/public  100-continue",
+		"/private  100-continue", "/private bob"}, base.log)
+}
+
+// An answer that comes before anything of the body was asked for does not show that bodies are taken.
+func TestAnswerWithoutTheBodyIsNotTaking(t *testing.T) {
+	status := 503
+	base := &frugalServer{answer: func(req *http.Request) (int, string) {
+		if _, _, ok := req.BasicAuth(); !ok && status == 200 {
+			return 401, `Basic realm="r"`
+		}
+		return status, ""
+	}}
+	client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}}
+	require.Equal(t, 503, uploadOnce(t, client, "https://a.test/"))
+	status = 200
+	require.Equal(t, 200, uploadOnce(t, client, "https://a.test/"))
+	require.Equal(t, []string{"/  100-continue", "/  100-continue", "/ u"}, base.log)
 }

@@ -299,6 +299,7 @@ func (x *exchange) answerTo(resp *http.Response, sent *http.Request, l *lease) (
 	challenges := x.challenges(resp)
 	x.reportChallenges(resp.StatusCode, challenges)
 	x.noteRefusal()
+	x.uploads.note(x.origin, func(h *uploadHabits) { h.challenges = true })
 	x.learn(resp, sent, l, true)
 	if forgotten(l) != nil {
 		x.visit.crowded()
