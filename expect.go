@@ -91,3 +91,14 @@ func (x *exchange) noteUpload(l *lease) {
 		x.uploads.note(x.origin, func(h *uploadHabits) { h.silent = true })
 	}
 }
+
+// noteInsisted notes what the server has taken with what is in l, after it had refused to be asked (417).
+func (x *exchange) noteInsisted(l *lease) {
+	switch {
+	case x.foreign:
+	case l.Session == nil:
+		x.uploads.note(x.origin, func(h *uploadHabits) { h.takes = true })
+	default:
+		x.uploads.note(x.origin, func(h *uploadHabits) { h.silent = true })
+	}
+}

@@ -260,3 +260,72 @@ func TestAnswerWithoutTheBodyIsNotTaking(t *testing.T) {
 	require.Equal(t, 200, uploadOnce(t, client, "https://a.test/"))
 	require.Equal(t, []string{"/  100-continue", "/  100-continue", "/ u"}, base.log)
 }
+
+// A server that does not like Expect is not asked again, also if there are no credentials.
+func TestExpectThatIsNotLikedIsNotRepeated(t *testing.T) {
+	base := &frugalServer{answer: func(req *http.Request) (int, string) {
+		if req.Header.Get("Expect") != "" {
+			return 417, ""
+		}
+		return 200, ""
+	}}
+	client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}}
+	for range 3 {
+		require.Equal(t, 200, uploadOnce(t, client, "https://a.test/"))
+	}
+	require.Equal(t, []string{"/  100-continue", "/", "/", "/"}, base.log)
+}
+
+// A 417 that the caller gets has to prove what every response has to. Here the body has gone, unasked, by the time that it comes.
+func TestExpectThatIsRefusedWithoutProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := authtest.NewPipeServer(&authtest.Digest{Username: "u", Password: "p"})
+		defer srv.Close()
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if req.Body == nil {
+				return srv.Client().Transport.RoundTrip(req)
+			}
+			io.Copy(io.Discard, req.Body)
+			req.Body.Close()
+			return &http.Response{StatusCode: 417, Body: http.NoBody, Request: req, Header: http.Header{}}, nil
+		})
+		client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p", RequireMutualAuth: true}}}}
+		resp, err := client.Get(srv.URL)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, 200, resp.StatusCode)
+		req, err := http.NewRequest("PUT", srv.URL, io.NopCloser(io.LimitReader(zeros{}, tooLarge)))
+		require.NoError(t, err)
+		req.ContentLength = tooLarge
+		_, err = client.Do(req)
+		require.ErrorIs(t, err, ErrMutualAuth)
+	})
+}
+
+// A Session learns from a 417, too, as it may bring the nonce to go on with. What it has against that response counts only where
+// the caller gets it.
+func TestExpectThatIsNotLikedBringsANonce(t *testing.T) {
+	var nonces []string
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+		if req.Body != nil {
+			defer req.Body.Close()
+		}
+		auth, _ := ParseChallenges(req.Header["Authorization"])
+		switch {
+		case len(auth) == 0:
+			resp.StatusCode, resp.Header["Www-Authenticate"] = 401, []string{`Digest realm="r", nonce="n1", qop="auth"`}
+			return resp, nil
+		case req.Header.Get("Expect") != "":
+			resp.StatusCode, resp.Header["Authentication-Info"] = 417, []string{`nextnonce="n2"`}
+		}
+		nonces = append(nonces, auth[0].Params.Get("nonce"))
+		return resp, nil
+	})
+	client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}}
+	resp, err := client.Get("http://a.test/")
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, 200, uploadOnce(t, client, "http://a.test/"))
+	require.Equal(t, []string{"n1", "n1", "n2"}, nonces)
+}
