@@ -26,6 +26,7 @@ const (
 var (
 	errBodyNotReplayable = errors.New("authretry: the body cannot be read twice; set Request.GetBody or raise Transport.ReplayLimit")
 	errBodyNotHashable   = fmt.Errorf("authretry: the server wants the body hashed (Digest qop=auth-int): %w", errBodyNotReplayable)
+	errExpectRefused     = errors.New("authretry: the request was sent twice already, the second time without an Expect: 100-continue; send it again yourself: it will carry credentials then")
 	errNoBody            = errors.New("authretry: Request.GetBody returned neither a body nor an error")
 	errSuperseded        = errors.New("authretry: the body has been taken over by the retry")
 )

@@ -346,7 +346,7 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 		return x.refuse(resp, req, err)
 	}
 	x.keep(&answer)
-	return x.refuse(resp, req, &unanswered{body: errBodyNotReplayable})
+	return x.refuse(resp, req, &unanswered{body: errExpectRefused})
 }
 
 // copy makes into a copy of the caller's request, with headers of its own. Their values are shared, which our own
