@@ -2,11 +2,13 @@ package authretry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -329,4 +331,52 @@ func TestExpectThatIsNotLikedBringsANonce(t *testing.T) {
 	require.Equal(t, 200, resp.StatusCode)
 	require.Equal(t, 200, uploadOnce(t, client, "http://a.test/"))
 	require.Equal(t, []string{"n1", "n1", "n2"}, nonces)
+}
+
+// A request whose context ends while it is made ready to be sent without Expect fails as others do.
+func TestContextEndsAfterAnExpectThatIsNotLiked(t *testing.T) {
+	base := &frugalServer{answer: func(req *http.Request) (int, string) {
+		switch {
+		case req.Header.Get("Authorization") == "":
+			return 401, "Slow"
+		case req.Header.Get("Expect") != "":
+			return 417, ""
+		}
+		return 200, ""
+	}}
+	session := &slowSession{}
+	client := &http.Client{Transport: &Transport{Base: base, Schemes: []Scheme{session}}}
+	resp, err := client.Get("https://a.test/")
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	body := &tracked{Reader: io.LimitReader(zeros{}, tooLarge)}
+	session.onThird = func() {
+		cancel(errors.New("nobody needs it any more"))
+		require.Eventually(t, func() bool { return body.closed.Load() > 0 }, 5*time.Second, time.Millisecond)
+	}
+	req, err := http.NewRequestWithContext(ctx, "PUT", "https://a.test/", body)
+	require.NoError(t, err)
+	req.ContentLength = tooLarge
+	_, err = client.Do(req)
+	require.ErrorContains(t, err, "nobody needs it any more")
+}
+
+// A slowSession is a Scheme, and its only Session, to which something happens when it authorizes a third request.
+type slowSession struct {
+	requests int
+	onThird  func()
+}
+
+func (s *slowSession) Name() string { return "Slow" }
+func (s *slowSession) Answer(context.Context, *Challenge, *http.Response) (Session, error) {
+	return s, nil
+}
+func (s *slowSession) Exclusive() {}
+func (s *slowSession) Authorize(req *http.Request) error {
+	if s.requests++; s.requests == 3 {
+		s.onThird()
+	}
+	req.Header.Set("Authorization", "Slow "+strconv.Itoa(s.requests))
+	return nil
 }

@@ -326,6 +326,9 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 		}
 	}
 	if err := x.body.replay(req); err != nil {
+		if x.ctx.Err() != nil {
+			return x.refuse(resp, first, context.Cause(x.ctx)) // which has closed the body
+		}
 		return x.acceptLearnt(resp, first, l, learnt)
 	}
 	discard(resp)
