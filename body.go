@@ -26,6 +26,7 @@ const (
 var (
 	errBodyNotReplayable = errors.New("authretry: the body cannot be read twice; set Request.GetBody or raise Transport.ReplayLimit")
 	errBodyNotHashable   = fmt.Errorf("authretry: the server wants the body hashed (Digest qop=auth-int): %w", errBodyNotReplayable)
+	errExpectRefused     = errors.New("authretry: the request was sent twice already, the second time without an Expect: 100-continue; send it again yourself: it will carry credentials then")
 	errNoBody            = errors.New("authretry: Request.GetBody returned neither a body nor an error")
 	errSuperseded        = errors.New("authretry: the body has been taken over by the retry")
 )
@@ -137,6 +138,9 @@ func (b *body) putFirst(req *http.Request) {
 
 // isHeldBack reports whether the first send had to wait for the server.
 func (b *body) isHeldBack() bool { return b != nil && b.current != nil && b.current.gate != nil }
+
+// wasLetGo reports whether the server has asked for the body, or has let it wait for so long that it came unasked.
+func (b *body) wasLetGo() bool { return b.current.gate.heard.Load() || b.current.gate.waited.Load() }
 
 // hasWaited reports whether the server has said nothing to that, not even later.
 func (b *body) hasWaited() bool { return b.current.gate.waited.Load() && !b.current.gate.heard.Load() }

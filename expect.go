@@ -16,9 +16,10 @@ type uploads struct {
 
 // uploadHabits is what an origin has done so far.
 type uploadHabits struct {
-	takes   bool // it has taken a large body, or one of unknown length, without credentials and without a challenge
-	refuses bool // it has refused what was sent ahead, and taken other credentials, as for a stale nonce
-	silent  bool // it has let a body wait that was announced, and then taken it with the credentials that were sent ahead
+	takes      bool // it has taken a large body, or one of unknown length, without credentials and without a challenge
+	challenges bool // it has refused something, whoever had asked
+	refuses    bool // it has refused what was sent ahead, and taken other credentials, as for a stale nonce
+	silent     bool // it has let a body wait that was announced, and then taken it with the credentials that were sent ahead
 }
 
 func (u *uploads) of(o origin) uploadHabits {
@@ -72,7 +73,7 @@ func (x *exchange) announce(req *http.Request) *http.Request {
 func (x *exchange) mayBeRefused() bool {
 	h := x.uploads.of(x.origin())
 	if x.ahead.Session == nil {
-		return !h.takes || x.spaces.has(x.remembered())
+		return !h.takes || h.challenges
 	}
 	return !h.silent && (h.refuses || isExclusive(x.ahead.Session) && x.ahead.by == nil)
 }
@@ -84,9 +85,20 @@ func (x *exchange) noteUpload(l *lease) {
 	case l != &x.ahead && x.ahead.Session != nil:
 		x.uploads.note(x.origin(), func(h *uploadHabits) { h.refuses = true })
 	case !x.body.isHeldBack():
+	case l.Session == nil && x.body.wasLetGo():
+		x.uploads.note(x.origin(), func(h *uploadHabits) { h.takes = true })
+	case l.Session != nil && l == &x.ahead && x.body.hasWaited():
+		x.uploads.note(x.origin(), func(h *uploadHabits) { h.silent = true })
+	}
+}
+
+// noteInsisted notes what the server has taken with what is in l, after it had refused to be asked (417).
+func (x *exchange) noteInsisted(l *lease) {
+	switch {
+	case x.foreign:
 	case l.Session == nil:
 		x.uploads.note(x.origin(), func(h *uploadHabits) { h.takes = true })
-	case l == &x.ahead && x.body.hasWaited():
+	default:
 		x.uploads.note(x.origin(), func(h *uploadHabits) { h.silent = true })
 	}
 }

@@ -1260,7 +1260,7 @@ func TestProxyThatDoesNotLikeExpect(t *testing.T) {
 	}
 	resp, _ := send()
 	require.Equal(t, 407, resp.StatusCode)
-	require.ErrorContains(t, Explain(resp), "body")
+	require.ErrorContains(t, Explain(resp), "sent twice already")
 	resp, body := send()
 	require.Equal(t, 200, resp.StatusCode)
 	require.Equal(t, fmt.Sprint(defaultReplayLimit+1), body)

@@ -148,6 +148,9 @@ func (r *Rejection) sentence() string {
 		if errors.Is(r.Err, errBodyNotHashable) {
 			return "the server wants the body hashed before it is sent (Digest qop=auth-int), and it cannot be read twice; set Request.GetBody, or raise Transport.ReplayLimit"
 		}
+		if r.Err == errExpectRefused {
+			return strings.TrimPrefix(r.Err.Error(), "authretry: ")
+		}
 		return "the request could be answered, but its body cannot be sent twice; set Request.GetBody, raise Transport.ReplayLimit, or send the request again yourself: it will carry credentials then" + because(detail(r.Err, errBodyNotReplayable))
 	case ReasonOwnAuthorization:
 		return "the request had an Authorization header of its own (URL userinfo becomes one), so the Transport did not touch it; remove the header to let the Transport authenticate"

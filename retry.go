@@ -314,6 +314,7 @@ func (x *exchange) answerTo(resp *http.Response, sent *http.Request, l *lease) (
 	challenges := x.challenges(resp)
 	x.reportChallenges(resp.StatusCode, challenges)
 	x.noteRefusal()
+	x.uploads.note(x.origin(), func(h *uploadHabits) { h.challenges = true })
 	x.learn(resp, sent, l, true)
 	if forgotten(l) != nil {
 		x.visit.crowded()
@@ -328,17 +329,22 @@ func (x *exchange) answerTo(resp *http.Response, sent *http.Request, l *lease) (
 // insist sends the request again without the Expect that the server does not like (RFC 9110 §10.1.1). That was the
 // retry: a refusal that comes now is returned, but remembered for the next request.
 func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Response, error) {
-	req := x.copy(new(http.Request))
 	l := &x.ahead
+	if !x.body.canReplay() {
+		return x.accept(resp, first, l)
+	}
+	learnt := x.learnAccepted(resp, first, l) // counts only if resp goes to the caller: who does not like Expect may be in front of the server
+	req := x.copy(new(http.Request))
 	if l.Session != nil {
 		if err := x.authorize(req, l); err != nil {
 			return x.refuse(resp, first, err)
 		}
 	}
 	if err := x.body.replay(req); err != nil {
-		x.keep(l)
-		x.body.settle()
-		return x.release(resp, first, nil), nil
+		if x.req.Context().Err() != nil {
+			return x.refuse(resp, first, context.Cause(x.req.Context())) // which has closed the body
+		}
+		return x.acceptLearnt(resp, first, l, learnt)
 	}
 	discard(resp)
 	if l.Session != nil {
@@ -350,9 +356,7 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 	}
 	x.expects = false
 	if !x.isRefusal(resp) {
-		if l.Session != nil && !x.foreign {
-			x.uploads.note(x.origin(), func(h *uploadHabits) { h.silent = true }) // it is not asked again
-		}
+		x.noteInsisted(l) // it is not asked again
 		return x.accept(resp, req, l)
 	}
 	answer, err := x.answerTo(resp, req, l)
@@ -360,7 +364,7 @@ func (x *exchange) insist(resp *http.Response, first *http.Request) (*http.Respo
 		return x.refuse(resp, req, err)
 	}
 	x.keep(&answer)
-	return x.refuse(resp, req, &unanswered{body: errBodyNotReplayable})
+	return x.refuse(resp, req, &unanswered{body: errExpectRefused})
 }
 
 // copy makes into a copy of the caller's request, with headers of its own. Their values are shared, which our own
@@ -491,8 +495,22 @@ func (x *exchange) broken(err error) error {
 
 // accept returns a response that is not a refusal, after the Session has learnt from it.
 func (x *exchange) accept(resp *http.Response, sent *http.Request, l *lease) (*http.Response, error) {
+	return x.acceptLearnt(resp, sent, l, x.learnAccepted(resp, sent, l))
+}
+
+// learnAccepted lets the Session learn from a response that is not a refusal.
+func (x *exchange) learnAccepted(resp *http.Response, sent *http.Request, l *lease) error {
+	if l.Session == nil || x.foreign {
+		return nil
+	}
+	_, err := x.learn(resp, sent, l, false)
+	return err
+}
+
+// acceptLearnt is accept, where err is what the Session has said.
+func (x *exchange) acceptLearnt(resp *http.Response, sent *http.Request, l *lease, err error) (*http.Response, error) {
 	if l.Session != nil && !x.foreign {
-		if _, err := x.learn(resp, sent, l, false); err != nil {
+		if err != nil {
 			if r := rejectionOf(resp); r != nil { // a proxy's
 				err = fmt.Errorf("%w; the response was: %s", err, strings.TrimPrefix(r.Error(), "authretry: "))
 			}

@@ -138,7 +138,7 @@ func TestWhatComesAfterAnExpectThatWasNotLiked(t *testing.T) {
 			require.NoError(t, Explain(resp))
 			require.Equal(t, []EventKind{EventDone}, events)
 		} else {
-			require.ErrorIs(t, Explain(resp), errBodyNotReplayable)
+			require.ErrorIs(t, Explain(resp), errExpectRefused)
 			require.Equal(t, []EventKind{EventChallenged, EventRefused, EventDone}, events)
 		}
 	}

@@ -106,7 +106,8 @@ type Learner interface {
 	// Digest is that has just been given a nonce in place of a stale one. Otherwise keep is ignored.
 	//
 	// An error discards the response and fails the request. For a refusal it is ignored; but after the second one, an error
-	// that wraps [ErrCredentialsRefused] is what [Explain] says.
+	// that wraps [ErrCredentialsRefused] is what [Explain] says. It is ignored, too, for a 417 (Expectation Failed) to an Expect of
+	// the Transport, after which the request is sent again without that.
 	Learn(resp *http.Response, refused bool) (keep bool, err error)
 }
 

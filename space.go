@@ -183,17 +183,6 @@ func isForOneRequest(s Session) bool {
 	return ok
 }
 
-// has reports whether any space is known.
-func (s *spaces) has(key spacesKey) bool {
-	known := s.of(key)
-	if known == nil {
-		return false
-	}
-	known.mu.Lock()
-	defer known.mu.Unlock()
-	return len(known.spaces) > 0
-}
-
 // forget drops the whole space of a lease whose credentials the server has refused for good.
 func (s *spaces) forget(key spacesKey, l *lease) {
 	if known := s.of(key); known != nil && l.Session != nil {

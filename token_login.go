@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -361,11 +362,12 @@ func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token, hasEnded 
 	}
 	s.mu.Unlock()
 	if ended != nil {
-		all = append([]*oauth2.Token{ended}, all...)
+		all = eachOnce(append([]*oauth2.Token{ended}, all...))
 	}
 	ctx, cancel := s.limited(ctx) // of its own, whatever time the Store has taken
 	defer cancel()
 	var failed []error
+	var unrevoked []*oauth2.Token
 	for _, t := range all {
 		err := apart(panicked, func() error { return s.Revoke(ctx, t) })
 		if err == nil {
@@ -376,18 +378,32 @@ func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token, hasEnded 
 			causes = append(causes, ErrNotRevoked)
 		}
 		failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCauseAt("revocation", err, t), causes: causes})
-		s.noteUnrevoked(t)
+		unrevoked = append(unrevoked, t)
 	}
+	s.noteUnrevoked(unrevoked...)
 	return errors.Join(failed...)
 }
 
-// noteUnrevoked notes with which token the next Logout has to call Revoke again.
-func (s *TokenSource) noteUnrevoked(t *oauth2.Token) {
+// noteUnrevoked notes with which tokens, the last first, the next Logout has to call Revoke again.
+func (s *TokenSource) noteUnrevoked(list ...*oauth2.Token) {
+	if len(list) == 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u := s.usedHere(); len(u.unrevoked) < maxUnrevoked {
-		u.unrevoked = append(u.unrevoked, t)
+	u := s.usedHere()
+	all := eachOnce(append(list, u.unrevoked...))
+	u.unrevoked = all[:min(len(all), maxUnrevoked)]
+}
+
+// eachOnce removes from a list what is in it before.
+func eachOnce(list []*oauth2.Token) (once []*oauth2.Token) {
+	for _, t := range list {
+		if !slices.ContainsFunc(once, func(o *oauth2.Token) bool { return isSameToken(o, t) }) {
+			once = append(once, t)
+		}
 	}
+	return once
 }
 
 // limited returns a context for what a Logout asks: as for a refresh, but it ends with ctx.

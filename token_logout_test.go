@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -349,6 +351,63 @@ func TestLogoutForgetsWhatIsComing(t *testing.T) {
 	coming, err = src.newerFor(&refreshRun{}, nil)
 	require.NoError(t, err)
 	require.Nil(t, coming)
+}
+
+// A token is noted once for the next Logout, however often it could not be revoked.
+func TestTokenIsRevokedOncePerLogout(t *testing.T) {
+	down, calls := errors.New("down"), 0
+	src := &TokenSource{Store: unwritableStore{newSharedStore(login("a"))}, Revoke: func(context.Context, *oauth2.Token) error { calls++; return down }}
+	for range 3 {
+		calls = 0
+		err := src.Logout(t.Context())
+		require.ErrorIs(t, err, down)
+		require.NotErrorIs(t, err, ErrNotRevoked, "the others go on")
+		require.Equal(t, 1, calls)
+		require.Equal(t, 1, strings.Count(err.Error(), "revoked"), err.Error())
+	}
+}
+
+// An unwritableStore calls the function of an Update, and then fails.
+type unwritableStore struct{ TokenStore }
+
+func (s unwritableStore) Update(ctx context.Context, fn func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	current, _ := s.Load(ctx)
+	_, _ = fn(ctx, current, func(context.Context) error { return nil })
+	return errors.New("the disk is full")
+}
+
+// It is the last tokens with which Revoke is called again, also where a refresh has brought the very last one after the Logout.
+func TestLastTokensAreRevokedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := true
+		var revoked []string
+		late := make(chan struct{})
+		src := &TokenSource{
+			Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { <-late; return login("late"), nil },
+			Revoke: func(_ context.Context, t *oauth2.Token) error {
+				if down {
+					return errors.New("down")
+				}
+				revoked = append(revoked, t.AccessToken)
+				return nil
+			},
+		}
+		for i := range maxUnrevoked + 1 {
+			require.NoError(t, src.Set(login(strconv.Itoa(i))))
+			if i == maxUnrevoked {
+				go src.Obtain(t.Context(), TokenRequest{Previous: login(strconv.Itoa(i))})
+				synctest.Wait()
+			}
+			require.ErrorIs(t, src.Logout(t.Context()), ErrNotRevoked)
+		}
+		close(late)
+		synctest.Wait()
+		down = false
+		require.NoError(t, src.Logout(t.Context()))
+		require.Equal(t, []string{"late", "8", "7", "6", "5", "4", "3", "2"}, revoked)
+		require.NoError(t, src.Logout(t.Context()))
+		require.Len(t, revoked, maxUnrevoked)
+	})
 }
 
 // An interruptedStore does something before it writes, and after Update.

@@ -73,7 +73,7 @@ type Transport struct {
 	// challenge may come if no credentials are sent ahead, unless the origin has taken such a body without one and has
 	// challenged nothing else. It may come, too, if what is sent ahead is of an [Exclusive] Session, as Digest's is, since nonces
 	// become stale, or if the origin has refused what was sent ahead before, and taken what came in its place. Where a body with
-	// such credentials has waited for nothing, the next ones do not.
+	// such credentials has waited for nothing, and was then taken, the next ones do not wait.
 	ReplayLimit int64
 
 	// Account says on whose behalf a request is sent, such as the user for whom a server calls an API. Whatever the Transport

@@ -71,7 +71,8 @@ func wrap(text string, width, further int) []string {
 		lines = append(lines, line)
 		line, length = strings.Repeat(" ", further), further
 	}
-	isEmpty := true // but for the indent
+	text = strings.ToValidUTF8(text, "\uFFFD") // pieces are counted both in characters and in bytes
+	isEmpty := true                            // but for the indent
 	for word := range strings.FieldsSeq(text) {
 		n := utf8.RuneCountInString(word)
 		switch {

@@ -339,6 +339,7 @@ func TestLongWords(t *testing.T) {
 			require.NotPanics(t, func() { wrap("a long-word and/another one", width, further) })
 		}
 	}
+	require.NotPanics(t, func() { wrap("open "+strings.Repeat("\xff", 300), 100, 8) }, "the name of a file need not be UTF-8")
 	w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "WWW-Authenticate: Bearer realm=\""+strings.Repeat("cave", 60)+"\"\nLocation: /"+strings.Repeat("a/", 90))})
 	w.env = map[string]string{"COLUMNS": "60"}
 	out, _ := w.run([]string{"https://api.example.com/" + strings.Repeat("path/", 40)}, "", true)
