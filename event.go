@@ -61,9 +61,17 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 			logger = slog.Default()
 		}
 		if level := e.level(); logger.Enabled(ctx, level) {
-			logger.LogAttrs(ctx, level, "authretry: "+e.Kind.String(), e.attrs()...)
+			logger.LogAttrs(ctx, level, "authretry: "+e.message(), e.attrs()...)
 		}
 	}
+}
+
+// message is the Kind, in words that do not say that a refresh has brought a token where it has not.
+func (e Event) message() string {
+	if e.Kind == EventRefreshed && e.Err != nil && !errors.Is(e.Err, ErrNotSaved) {
+		return "refresh failed"
+	}
+	return e.Kind.String()
 }
 
 func (e Event) level() slog.Level {
