@@ -98,7 +98,7 @@ func readConfig(path string) (*dockerConfig, error) {
 		}
 		config, err := decodeConfig(data)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %s", err, p)
 		}
 		config.path = p
 		return config, nil
@@ -153,7 +153,9 @@ func (d *dockerConfig) credentials(ctx context.Context, r authretry.CredentialsR
 		return d.ask(ctx, helper, key)
 	}
 	entry, key := lookUp(d.Auths, names)
-	if c, err := entry.credentials(); err != nil || c.isSet() {
+	if c, err := entry.credentials(); err == errBadAuth {
+		return c, fmt.Errorf("%w: %s", err, d.path)
+	} else if err != nil || c.isSet() {
 		return c, err
 	}
 	if d.CredsStore == "" {
