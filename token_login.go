@@ -371,11 +371,12 @@ func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token, hasEnded 
 		if err == nil {
 			continue
 		}
-		causes := []error{err}
+		text, causes := "the token could not be revoked: "+describeCauseAt("revocation", err, t), []error{err}
 		if hasEnded {
+			text += "; the login has ended here, but the authorization server takes its tokens until another Logout of this process has revoked them, or they expire"
 			causes = append(causes, ErrNotRevoked)
 		}
-		failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCauseAt("revocation", err, t), causes: causes})
+		failed = append(failed, &tokenError{text: text, causes: causes})
 		s.noteUnrevoked(t)
 	}
 	return errors.Join(failed...)
