@@ -276,9 +276,9 @@ func storeFailed(err error, t *oauth2.Token) error {
 
 // panicked is the error for a panic in a callback. Its text leaves out values that could be secrets.
 func panicked(value any) error {
-	text := fmt.Sprintf("a callback for tokens panicked with a value of type %T", value)
+	text := fmt.Sprintf("a callback for tokens (Fetch, Login, Store, OnToken, ...) panicked with a value of type %T", value)
 	if err, ok := value.(runtime.Error); ok {
-		text = "a callback for tokens panicked: " + err.Error()
+		text = "a callback for tokens (Fetch, Login, Store, OnToken, ...) panicked: " + err.Error()
 	}
 	return &tokenError{text: text}
 }
