@@ -140,7 +140,7 @@ func TestLoginEnds(t *testing.T) {
 		require.Equal(t, time.Minute, time.Since(start))
 		_, err = (&http.Client{Timeout: time.Minute, Transport: New(&Bearer{Source: src})}).Get("https://api.test/")
 		require.True(t, err.(*url.Error).Timeout())
-		require.ErrorContains(t, err, "log in before the first request, by TokenSource.Token")
+		require.ErrorContains(t, err, "log in before the first request, by TokenSource.Obtain")
 		time.Sleep(time.Hour)
 	})
 	for name, login := range map[string]FetchFunc{
