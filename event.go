@@ -13,7 +13,7 @@ import (
 // hold a secret: no header, no query, no body.
 type Event struct {
 	Kind     EventKind
-	Origin   string        // "https://api.example.com"; empty where it is not known, as for a background refresh
+	Origin   string        // "https://api.example.com"; empty for what happens to a token, which is for all origins
 	Scheme   string        // "Digest"; empty where no scheme is involved; "Digest, Basic" if both are asked for
 	Realm    string        // of the first challenge, cut to 100 bytes; empty if there was none
 	Attempt  int           // 1 for the first send of the request, 2 for the retry; 0 for a refresh in the background

@@ -156,7 +156,7 @@ func (r *Rejection) sentence() string {
 	case ReasonOwnAuthorization:
 		return "the request had an Authorization header of its own (URL userinfo becomes one), so the Transport did not touch it; remove the header to let the Transport authenticate"
 	case ReasonOriginNotListed:
-		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them" + because(r.Err)
+		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have the credentials of that Transport (" + strings.Join(r.Schemes, ", ") + ")" + because(r.Err)
 	case ReasonNoAccount:
 		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from"
 	case ReasonWrongKey:
