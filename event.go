@@ -13,12 +13,12 @@ import (
 // hold a secret: no header, no query, no body.
 type Event struct {
 	Kind     EventKind
-	Origin   string        // "https://api.example.com"; empty where it is not known, as for a background refresh
+	Origin   string        // "https://api.example.com"; empty for what happens to a token, which is for all origins
 	Scheme   string        // "Digest"; empty where no scheme is involved; "Digest, Basic" if both are asked for
 	Realm    string        // of the first challenge, cut to 100 bytes; empty if there was none
 	Attempt  int           // 1 for the first send of the request, 2 for the retry; 0 for a refresh in the background
 	Status   int           // of the response, for EventChallenged, EventRefused and EventDone
-	Reason   Reason        // why the request was refused or not sent, for EventRefused and EventDone; 0 if it was not
+	Reason   Reason        // why the request was refused or not sent, for EventRefused and EventDone; 0 if it was not, of which String is "unknown"
 	Duration time.Duration // EventRefreshed: of the refresh; EventDone: until RoundTrip has the response's headers, or an error
 	Waited   time.Duration // EventDone: how much of Duration Schemes took to give credentials, as while a token is fetched; without those of a CONNECT
 	Err      error         // what went wrong, if anything did; its text carries no secret of ours
@@ -61,9 +61,17 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 			logger = slog.Default()
 		}
 		if level := e.level(); logger.Enabled(ctx, level) {
-			logger.LogAttrs(ctx, level, "authretry: "+e.Kind.String(), e.attrs()...)
+			logger.LogAttrs(ctx, level, "authretry: "+e.message(), e.attrs()...)
 		}
 	}
+}
+
+// message is the Kind, in words that do not say that a refresh has brought a token where it has not.
+func (e Event) message() string {
+	if e.Kind == EventRefreshed && e.Err != nil && !errors.Is(e.Err, ErrNotSaved) {
+		return "refresh failed"
+	}
+	return e.Kind.String()
 }
 
 func (e Event) level() slog.Level {

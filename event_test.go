@@ -37,7 +37,7 @@ func TestLogEventsLogsWhatThereIs(t *testing.T) {
 level=INFO msg="authretry: refreshed" scheme=Bearer duration=1s
 level=DEBUG msg="authretry: done" duration=1s waited=1ms
 level=DEBUG msg="authretry: done" duration=1s
-level=WARN msg="authretry: refreshed" error=no
+level=WARN msg="authretry: refresh failed" error=no
 level=WARN msg="authretry: refused" realm=`+strings.Repeat("r", 100)+` status=401
 `, out.String())
 	require.NotPanics(t, func() { LogEvents(nil)(t.Context(), Event{Kind: EventChallenged}) })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -230,7 +231,11 @@ func (x *exchange) whyProxy(r *Rejection, u *unanswered) error {
 	case len(r.Challenges) == 0:
 		return &proxyCause{"the refusal names no challenge that could be read, so no scheme could be chosen", u}
 	}
-	return &proxyCause{"the configured " + strings.Join(r.Schemes, ", ") + " cannot answer that; add the scheme to ProxyTransport.Schemes" +
+	advice := "add the scheme to ProxyTransport.Schemes"
+	if !slices.ContainsFunc(r.Challenges, func(c Challenge) bool { return !equalFoldASCII(c.Scheme, "NTLM") }) {
+		advice = "NTLM needs the ProxyDialer of module ntlm in place of the ProxyTransport"
+	}
+	return &proxyCause{"the configured " + strings.Join(r.Schemes, ", ") + " cannot answer that; " + advice +
 		because(detail(u.unsupported, ErrUnsupportedChallenge)), u.unsupported}
 }
 

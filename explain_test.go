@@ -29,7 +29,6 @@ func rejectionFor(t *testing.T, transport *Transport, url string) *Rejection {
 	return rejection
 }
 
-// Each rejection says what happened and names what to change.
 // A server that refuses every token has one reason: for the request that has had the token replaced, and for those after it.
 func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -47,6 +46,7 @@ func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
 	})
 }
 
+// Each rejection says what happened and names what to change.
 func TestRejectionsSayWhatToChange(t *testing.T) {
 	answer := func(status int, challenges ...string) *Transport {
 		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -78,7 +78,9 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 		{"malformed", answer(401, `="`), ReasonMalformedChallenge,
 			"authretry: https://a.test answered 401: its WWW-Authenticate header cannot be read: damaged challenge: stray equals sign at offset 0 of header line 0"},
 		{"unsupported", answer(401, "Negotiate"), ReasonUnsupportedScheme,
-			"authretry: https://a.test answered 401: it asks for Negotiate, and Transport.Schemes has only Digest; add what it asks for"},
+			"authretry: https://a.test answered 401: it asks for Negotiate, and Transport.Schemes has only Digest; add what it asks for (Negotiate is in module negotiate)"},
+		{"unsupported, of a registry", answer(401, `Bearer realm="https://auth.test/token",service="r"`, "NTLM", "Custom"), ReasonUnsupportedScheme,
+			`authretry: https://a.test answered 401: it asks for Bearer (realm "https://auth.test/token") or NTLM or Custom, and Transport.Schemes has only Digest; add what it asks for (that of a container registry is in package registry; NTLM is in module ntlm)`},
 		{"unknown algorithm", answer(401, `Digest realm="x", nonce="n", algorithm=SHA3`), ReasonUnsupportedScheme,
 			`authretry: https://a.test answered 401: it asks for Digest (realm "x"), which the configured scheme cannot answer: Digest: its algorithm "SHA3" is unknown`},
 		{"refused", answer(401, `Digest realm="x", nonce="n", qop="auth"`), ReasonCredentialsRefused,
@@ -87,6 +89,8 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 			`authretry: https://a.test answered 407: a proxy asks for Basic (realm "corp"); give it credentials with NewProxyTransport`},
 		{"insufficient scope", bearer(403, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,
 			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); ask the authorization server for scope "write"`},
+		{"refused, ahead, for another scheme", bearer(401, "DPoP"), ReasonFreshTokenRefused,
+			"authretry: https://a.test answered 401: it refuses a token that the token endpoint has only just issued, and asks for DPoP instead; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"},
 		{"refused, ahead", bearer(401), ReasonFreshTokenRefused,
 			"authretry: https://a.test answered 401: it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"},
 	} {

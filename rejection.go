@@ -119,7 +119,7 @@ func (r *Rejection) sentence() string {
 		if r.Err != nil {
 			return "it asks for " + describe(r.Challenges) + ", which the configured scheme cannot answer" + because(r.Err)
 		}
-		return "it asks for " + describe(r.Challenges) + ", and Transport.Schemes has only " + strings.Join(r.Schemes, ", ") + "; add what it asks for"
+		return "it asks for " + describe(r.Challenges) + ", and Transport.Schemes has only " + strings.Join(r.Schemes, ", ") + "; add what it asks for" + placesOf(r.Challenges)
 	case ReasonCredentialsRefused:
 		s := "the " + tried + " credentials were refused"
 		if tried == "" {
@@ -133,7 +133,11 @@ func (r *Rejection) sentence() string {
 		}
 		return s + "; check that they are right, and meant for this server" + because(r.Err)
 	case ReasonFreshTokenRefused:
-		return "it refuses a token that the token endpoint has only just issued; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"
+		s := "it refuses a token that the token endpoint has only just issued"
+		if len(r.Challenges) > 0 && !r.asksForWhatWasTried() {
+			s += ", and asks for " + describe(r.Challenges) + " instead"
+		}
+		return s + "; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"
 	case ReasonInsufficientScope:
 		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
 		for i := range r.Challenges {
@@ -155,11 +159,11 @@ func (r *Rejection) sentence() string {
 	case ReasonOwnAuthorization:
 		return "the request had an Authorization header of its own (URL userinfo becomes one), so the Transport did not touch it; remove the header to let the Transport authenticate"
 	case ReasonOriginNotListed:
-		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have them" + because(r.Err)
+		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have the credentials of that Transport (" + strings.Join(r.Schemes, ", ") + ")" + because(r.Err)
 	case ReasonNoAccount:
 		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from"
 	case ReasonWrongKey:
-		return "the token is bound to another key than the one that is at hand (RFC 9449 §5); use the key that it was issued for, or log in again" + because(r.Err)
+		return "the token is bound to another key than the one that is at hand (RFC 9449 §5); use the key that it was issued for, or call TokenSource.Logout and log in again" + because(r.Err)
 	case ReasonUntrustedRealm:
 		return "it names a server that is not asked" + because(r.Err)
 	case ReasonRedirected:
@@ -186,6 +190,38 @@ func (r *Rejection) sentence() string {
 		return "the response was discarded" + because(r.Err)
 	}
 	return "the request was refused" + because(r.Err)
+}
+
+// asksForWhatWasTried reports whether a challenge is for a scheme whose credentials were sent.
+func (r *Rejection) asksForWhatWasTried() bool {
+	return slices.ContainsFunc(r.Challenges, func(c Challenge) bool {
+		return slices.ContainsFunc(r.Tried, func(name string) bool { return equalFoldASCII(c.Scheme, name) })
+	})
+}
+
+// placesOf says where the schemes are that challenges ask for, if they are not in this package.
+func placesOf(challenges []Challenge) string {
+	var places []string
+	for i := range challenges {
+		place := ""
+		switch c := &challenges[i]; {
+		case equalFoldASCII(c.Scheme, "Negotiate"):
+			place = "Negotiate is in module negotiate"
+		case equalFoldASCII(c.Scheme, "NTLM"):
+			place = "NTLM is in module ntlm"
+		case equalFoldASCII(c.Scheme, "DPoP"):
+			place = "DPoP is in package dpop"
+		case equalFoldASCII(c.Scheme, "Bearer") && c.Params.Get("service") != "" && isHTTP(c.Params.Get("realm")):
+			place = "that of a container registry is in package registry"
+		}
+		if place != "" && !slices.Contains(places, place) {
+			places = append(places, place)
+		}
+	}
+	if places == nil {
+		return ""
+	}
+	return " (" + strings.Join(places, "; ") + ")"
 }
 
 // because appends a cause to a sentence.

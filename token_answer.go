@@ -59,7 +59,7 @@ func (e *expiresIn) UnmarshalJSON(b []byte) error {
 
 // Errors of an answer that is no token. They say nothing of what it has.
 var (
-	errUnreadableAnswer = errors.New("authretry: the endpoint's answer could not be read")
+	errUnreadableAnswer = errors.New("authretry: the endpoint's answer could not be read; check its URL")
 	errNoAccessToken    = errors.New("authretry: the token endpoint's answer has no access_token")
 )
 

@@ -289,8 +289,10 @@ func (e *TokenEndpoint) request(ctx context.Context, auth ClientAuth, to string,
 	return req, nil
 }
 
-var errPlaintextEndpoint = fmt.Errorf("authretry: the endpoint is on plain http, so that refresh tokens and the client's credentials could be read on the way; use https, or set TokenEndpoint.AllowPlaintext: %w",
-	&Rejection{Reason: ReasonPlaintext})
+var errPlaintextEndpoint = &tokenError{
+	text:   "the endpoint is on plain http, so that refresh tokens and the client's credentials could be read on the way; use https, or set TokenEndpoint.AllowPlaintext",
+	causes: []error{&Rejection{Reason: ReasonPlaintext}},
+}
 
 // isSafe reports whether secrets may be sent in this way.
 func (e *TokenEndpoint) isSafe(client *http.Client, req *http.Request) bool {

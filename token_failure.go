@@ -276,9 +276,9 @@ func storeFailed(err error, t *oauth2.Token) error {
 
 // panicked is the error for a panic in a callback. Its text leaves out values that could be secrets.
 func panicked(value any) error {
-	text := fmt.Sprintf("a callback for tokens panicked with a value of type %T", value)
+	text := fmt.Sprintf("a callback for tokens (Fetch, Login, Store, OnToken, ...) panicked with a value of type %T", value)
 	if err, ok := value.(runtime.Error); ok {
-		text = "a callback for tokens panicked: " + err.Error()
+		text = "a callback for tokens (Fetch, Login, Store, OnToken, ...) panicked: " + err.Error()
 	}
 	return &tokenError{text: text}
 }
@@ -301,7 +301,7 @@ func describeCauseAt(endpoint string, err error, t *oauth2.Token) string {
 	text := withoutQuotes(err.Error())
 	switch {
 	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
-		return "the " + endpoint + " endpoint's answer could not be read"
+		return "the " + endpoint + " endpoint's answer could not be read; check its URL"
 	case t != nil && (contains(text, t.AccessToken) || contains(text, t.RefreshToken)):
 		return fmt.Sprintf("an error of type %T that carries a token in its text", err)
 	}
@@ -314,8 +314,11 @@ func describeAnswer(endpoint string, r *oauth2.RetrieveError) string {
 	if r.Response != nil {
 		text += " " + strconv.Itoa(r.Response.StatusCode)
 	}
-	if r.ErrorCode != "" {
+	switch {
+	case r.ErrorCode != "":
 		text += " " + strconv.Quote(printable(r.ErrorCode)) + answerHints[r.ErrorCode]
+	case r.Response != nil && r.Response.StatusCode < 500 && r.Response.StatusCode != http.StatusTooManyRequests:
+		text += ", and names no error of OAuth 2.0; check its URL"
 	}
 	return text
 }

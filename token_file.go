@@ -29,7 +29,7 @@ func FromFile(path string) FetchFunc {
 	return func(context.Context, TokenRequest) (*oauth2.Token, error) {
 		data, err := readSecretFile(path)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("authretry: %w", err)
 		}
 		t := &oauth2.Token{AccessToken: string(bytes.TrimSpace(data)), Expiry: time.Now().Add(rereadFile)}
 		if end := expiryOfJWT(t.AccessToken); !end.IsZero() && end.Before(t.Expiry) {
@@ -62,21 +62,21 @@ func readSecretFile(path string) ([]byte, error) {
 		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("authretry: %w", err)
+		return nil, err
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("authretry: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("authretry: %w", err)
+		return nil, err
 	case len(data) > maxSecretFile:
-		return nil, fmt.Errorf("authretry: %s has more than %d bytes, so it is no token", path, maxSecretFile)
+		return nil, fmt.Errorf("%s has more than %d bytes, so it is no token", path, maxSecretFile)
 	case len(bytes.TrimSpace(data)) == 0:
-		return nil, fmt.Errorf("authretry: %s is empty", path)
+		return nil, fmt.Errorf("%s is empty", path)
 	}
 	return data, nil
 }

@@ -192,7 +192,7 @@ func checkToken(t *oauth2.Token) error {
 	}
 	for i := range len(t.AccessToken) {
 		if c := t.AccessToken[i]; c <= ' ' || c > '~' {
-			return &tokenError{text: "the access token has a character that cannot be sent (RFC 6750 §2.1)"}
+			return &tokenError{text: "the access token has a character that cannot be sent (RFC 6750 §2.1); it is the token alone, without the word Bearer and without a line break"}
 		}
 	}
 	return nil

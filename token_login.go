@@ -62,7 +62,7 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 // noTimeToLogIn is the error for a request whose own time limit is over before somebody has logged in.
 func noTimeToLogIn(ctx context.Context) error {
 	return fmt.Errorf("authretry: the request's own time limit (the deadline of its context, or http.Client.Timeout) was over before somebody had logged in, "+
-		"and a login ends when no request waits for it; log in before the first request, by TokenSource.Token, or set no such limit: %w", context.Cause(ctx))
+		"and a login ends when no request waits for it; log in before the first request, by TokenSource.Obtain, or set no such limit: %w", context.Cause(ctx))
 }
 
 // logIn carries out a login, which ends even if Login panics, exits the goroutine, or does not heed its context.
@@ -373,11 +373,12 @@ func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token, hasEnded 
 		if err == nil {
 			continue
 		}
-		causes := []error{err}
+		text, causes := "the token could not be revoked: "+describeCauseAt("revocation", err, t), []error{err}
 		if hasEnded {
+			text += "; the login has ended here, but the authorization server takes its tokens until another Logout of this process has revoked them, or they expire"
 			causes = append(causes, ErrNotRevoked)
 		}
-		failed = append(failed, &tokenError{text: "the token could not be revoked: " + describeCauseAt("revocation", err, t), causes: causes})
+		failed = append(failed, &tokenError{text: text, causes: causes})
 		unrevoked = append(unrevoked, t)
 	}
 	s.noteUnrevoked(unrevoked...)

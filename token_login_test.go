@@ -136,11 +136,11 @@ func TestLoginEnds(t *testing.T) {
 		start = time.Now()
 		_, err = src.Obtain(ctx, TokenRequest{})
 		require.EqualError(t, err, "authretry: the request's own time limit (the deadline of its context, or http.Client.Timeout) was over before somebody had logged in, "+
-			"and a login ends when no request waits for it; log in before the first request, by TokenSource.Token, or set no such limit: context deadline exceeded")
+			"and a login ends when no request waits for it; log in before the first request, by TokenSource.Obtain, or set no such limit: context deadline exceeded")
 		require.Equal(t, time.Minute, time.Since(start))
 		_, err = (&http.Client{Timeout: time.Minute, Transport: New(&Bearer{Source: src})}).Get("https://api.test/")
 		require.True(t, err.(*url.Error).Timeout())
-		require.ErrorContains(t, err, "log in before the first request, by TokenSource.Token")
+		require.ErrorContains(t, err, "log in before the first request, by TokenSource.Obtain")
 		time.Sleep(time.Hour)
 	})
 	for name, login := range map[string]FetchFunc{

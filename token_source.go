@@ -64,9 +64,10 @@ type TokenSource struct {
 	LoginTimeout time.Duration
 
 	// HTTPClient sends the requests of [RefreshGrant] and [ClientCredentialsGrant], and of whatever else of package oauth2 Fetch
-	// calls: the context of a refresh has it under oauth2.HTTPClient. If it is nil, the grants have a client of their own. What
-	// the context of a caller has there does not count, since the token is for all callers. Its Transport must not be one that
-	// uses this TokenSource.
+	// calls: the context of a refresh has it under oauth2.HTTPClient. If it is nil, the grants have a client of their own, which sends
+	// a request again after a 5xx, a 429 or a broken connection (see [TokenEndpoint]); by this one it is sent once. What the context
+	// of a caller has there does not count, since the token is for all callers. Its Transport must not be one that uses this
+	// TokenSource.
 	HTTPClient *http.Client
 
 	// Revoke is what Logout calls with the token, if it is not nil: it tells the authorization server that the token is not

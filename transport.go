@@ -182,7 +182,8 @@ func (t *Transport) CloseIdleConnections() {
 
 // Validate says what is wrong with the fields, and with those of the Schemes that have a method Validate() error, as far as that can be
 // told without asking anybody. A program that calls it when it starts need not wait for the first request to hear that. The error has
-// all that was found. The fields must not be changed any more after it.
+// all that was found. The fields must not be changed any more after it. It calls no func of yours, and no
+// FetchFunc: what is wrong with a [TokenEndpoint] is found with the first token. Ask for that by [TokenSource.Obtain].
 func (t *Transport) Validate() error {
 	if err := t.init(); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
@@ -58,6 +59,8 @@ func browser() *http.Client {
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // of servers of tests alone
 }
 
+var pageText = regexp.MustCompile(`^<!doctype html><title>authtest</title><p>([^<]*)</p>`)
+
 var ticketField = regexp.MustCompile(`name="ticket" value="([A-Z0-9]+)"`)
 
 // decide opens the page on which a person decides, and does so.
@@ -94,7 +97,16 @@ func open(ctx context.Context, client *http.Client, method, at string, form url.
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxForm))
 	if err == nil && resp.StatusCode >= 400 {
-		err = fmt.Errorf("authtest: %s answered %d", resp.Request.URL.Path, resp.StatusCode)
+		err = fmt.Errorf("authtest: %s answered %d%s", resp.Request.URL.Path, resp.StatusCode, said(body))
 	}
 	return string(body), resp.Request.URL, err
+}
+
+// said is what a page of ours says, with a colon before it; "" for any other page.
+func said(page []byte) string {
+	text := pageText.FindSubmatch(page)
+	if text == nil {
+		return ""
+	}
+	return ": " + html.UnescapeString(string(text[1]))
 }

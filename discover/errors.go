@@ -16,7 +16,7 @@ var (
 	ErrNoMetadata = errors.New("there is no metadata that can be read; name the authorization server in Config.Issuers, or use an authretry.TokenEndpoint")
 
 	// ErrOtherResource means that the metadata is that of another resource than the one that was asked (RFC 9728).
-	ErrOtherResource = errors.New("the metadata is that of another resource than the one that was asked (RFC 9728); if that is right, name it in Config.Resource")
+	ErrOtherResource = errors.New("the metadata is that of another resource than the one that was asked (RFC 9728); check the URL, or if that is right, name the resource in Config.Resource")
 
 	// ErrOtherIssuer means that the metadata is that of another authorization server than the one that was asked (RFC 8414).
 	ErrOtherIssuer = errors.New("the metadata is that of another authorization server than the one that was asked (RFC 8414); its operator has to put that right")

@@ -42,7 +42,8 @@
 //
 // Take one Key for each login, kept beside its token. The thumbprint of the key is saved with the token
 // (authretry.Record): a token of another key is not sent, and its refresh token is not spent. The reason is
-// authretry.ReasonWrongKey then; have the user log in again, with the key at hand.
+// authretry.ReasonWrongKey then; call TokenSource.Logout, and have the user log in again, with the key at hand. Until then nobody is asked,
+// since there is a login.
 //
 // A fleet shares the key as it shares the refresh token. A key that must not leave a TPM or a key management service goes to
 // [NewKey] as a crypto.Signer.

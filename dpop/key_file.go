@@ -53,7 +53,7 @@ func OpenKey(path string) (*Key, error) {
 	}
 	signer, err := parseKey(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, path)
+		return nil, fmt.Errorf("%w: %s; bring the key back, or remove the file and log in again", err, path)
 	}
 	k, err := NewKey(signer)
 	if err != nil {

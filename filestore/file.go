@@ -143,5 +143,5 @@ func (s *Store) keepAside(damage error) error {
 	if err := os.Rename(s.path, aside); err != nil {
 		return fmt.Errorf("%w, and it cannot be moved aside: %w", damage, err)
 	}
-	return fmt.Errorf("%w; it has been moved to %s; log in again", damage, aside)
+	return fmt.Errorf("%w; it has been moved to %s; log in again, unless the token comes of client credentials", damage, aside)
 }

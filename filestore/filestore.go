@@ -52,7 +52,7 @@ import (
 var (
 	// ErrDamaged means that the file does not hold a token. Update moves it aside, under the name that its error
 	// gives, so that nothing is lost and a new login can be stored. Load leaves it where it is.
-	ErrDamaged = errors.New("filestore: the file does not hold a token")
+	ErrDamaged = errors.New("filestore: the file does not hold a login that this package has saved")
 
 	// ErrUnsafe means that others can read the file, or could have put it there; or that it, or the lock file, is no regular
 	// file.

@@ -29,7 +29,7 @@ type Code struct {
 // already. If PushedURL is set, it sends the parameters there.
 func (a *Authorization) Code(ctx context.Context, redirectURI string) (*Code, error) {
 	if a.URL == "" {
-		return nil, errors.New("login: the authorization server has no authorization endpoint, so that nobody can log in by a browser")
+		return nil, errors.New("login: Authorization.URL is empty, so that nobody can log in by a browser; package discover leaves it empty for a server that has no authorization endpoint, or does not say that it supports PKCE (Config.AssumePKCE)")
 	}
 	to, err := checkOpenable("authorization endpoint", a.URL)
 	if err != nil {

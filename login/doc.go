@@ -26,7 +26,7 @@
 // wraps [authretry.ErrLoginRequired] and [ErrDeclined], and this process does not ask again before MinRefreshInterval is over. The end of a
 // request's context, as by Ctrl-C and signal.NotifyContext, ends a login for which nobody else waits, and frees the port and the lock.
 // TokenSource.LoginTimeout bounds it. If a request's own deadline, or http.Client.Timeout, is shorter than a person takes, log in before
-// the first request by TokenSource.Token.
+// the first request by TokenSource.Obtain.
 //
 // Package discover finds the authorization server by a 401, and takes a [Flow] of this package.
 //

@@ -25,7 +25,7 @@ const maxConfig = 1 << 20
 // at path, or with the credential helpers that it names (credHelpers, credsStore). If path is "", it is the first that there is
 // of $DOCKER_CONFIG/config.json or else ~/.docker/config.json, and of Podman's $REGISTRY_AUTH_FILE,
 // $XDG_RUNTIME_DIR/containers/auth.json and ~/.config/containers/auth.json; and without any of them, there are no credentials.
-// The file is read for each token request, so that a login takes effect at once.
+// A file at path must be there: without it, requests fail. The file is read for each token request, so that a login takes effect at once.
 //
 // Of the entries in auths, the one counts that fits best: a repository's or its namespace's ("registry.example.com/team"), as
 // Podman has them, else the registry's. Docker Hub's is "https://index.docker.io/v1/". The same func serves Scheme and
@@ -98,7 +98,7 @@ func readConfig(path string) (*dockerConfig, error) {
 		}
 		config, err := decodeConfig(data)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %s", err, p)
 		}
 		config.path = p
 		return config, nil
@@ -153,7 +153,9 @@ func (d *dockerConfig) credentials(ctx context.Context, r authretry.CredentialsR
 		return d.ask(ctx, helper, key)
 	}
 	entry, key := lookUp(d.Auths, names)
-	if c, err := entry.credentials(); err != nil || c.isSet() {
+	if c, err := entry.credentials(); err == errBadAuth {
+		return c, fmt.Errorf("%w: %s", err, d.path)
+	} else if err != nil || c.isSet() {
 		return c, err
 	}
 	if d.CredsStore == "" {

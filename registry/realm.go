@@ -45,10 +45,10 @@ func (s *Scheme) realmIn(c *authretry.Challenge, refusal *http.Response) (*realm
 	list, fixed := s.realms[r.registry]
 	r.listed = slices.Contains(list, r.origin)
 	if fixed && !r.listed {
-		return nil, untrusted(fmt.Errorf("registry: %.100q is not in Scheme.Realms for this registry", u.Hostname()))
+		return nil, untrusted(fmt.Errorf("registry: %.100q is not in Scheme.Realms for this registry; if it is right, add it", u.Hostname()))
 	}
 	if u.Scheme == "http" && guarded.IsLoopbackName(home.Hostname()) && !guarded.IsLoopbackName(u.Hostname()) && !r.listed {
-		return nil, untrusted(fmt.Errorf("registry: %.100q is not on this machine, as the registry is, and would be asked over plain http", u.Hostname()))
+		return nil, untrusted(fmt.Errorf("registry: %.100q is not on this machine, as the registry is, and would be asked over plain http; if it is right, name it in Scheme.Realms", u.Hostname()))
 	}
 	return r, nil
 }

@@ -19,7 +19,7 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 	defer srv.Close()
 	url := srv.URL + "/v2/cave/manifests/latest"
 	for want, credentials := range map[string]authretry.CredentialsFunc{
-		`there are no credentials: vault is sealed`: func(context.Context, authretry.CredentialsRequest) (string, string, error) {
+		`the credentials could not be obtained: vault is sealed`: func(context.Context, authretry.CredentialsRequest) (string, string, error) {
 			return "", "", errors.New("vault is sealed")
 		},
 		`the token server refuses the user name or the password (401); put them right`: func(context.Context, authretry.CredentialsRequest) (string, string, error) {

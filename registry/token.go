@@ -84,7 +84,7 @@ func (q *question) credentials(ctx context.Context) (credentials, error) {
 	case errors.Is(err, authretry.ErrUnsupportedChallenge):
 		return credentials{}, err
 	case err != nil:
-		return credentials{}, fmt.Errorf("registry: there are no credentials: %w", err)
+		return credentials{}, fmt.Errorf("registry: the credentials could not be obtained: %w", err)
 	case username != identityToken && strings.Contains(username, ":"):
 		return credentials{}, errors.New("registry: a user name must not have a colon (RFC 7617 §2)")
 	case strings.ContainsFunc(username+password, isControl):

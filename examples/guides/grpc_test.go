@@ -40,7 +40,7 @@ func (rpcCredentials) RequireTransportSecurity() bool { return true }
 func (c rpcCredentials) callAgain(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	token, err := c.tokens.Obtain(ctx, authretry.TokenRequest{}) // the call has this one, or a newer one
 	if err != nil {
-		return status.Error(codes.Unauthenticated, err.Error())
+		return errors.Join(status.Error(codes.Unauthenticated, "no token"), err) // errors.Is finds ErrLoginRequired in it
 	}
 	err = invoke(ctx, method, request, reply, conn, options...)
 	switch status.Code(err) {

@@ -25,13 +25,14 @@ func NewLionsClient(client *http.Client, api, key string) (*LionsClient, error) 
 		return nil, err
 	}
 	own := *cmp.Or(client, http.DefaultClient) // with its Timeout, CheckRedirect and Jar
-	own.Transport = &authretry.Transport{
+	transport := &authretry.Transport{
 		Base:    own.Transport,                       // its proxies, tracing and so on; nil is http.DefaultTransport
 		Jar:     own.Jar,                             // for a cookie that comes with a refusal
 		Origins: []string{u.Scheme + "://" + u.Host}, // whatever URLs the API returns: the key goes there only
 		Schemes: []authretry.Scheme{&authretry.APIKey{Header: "X-API-Key", Key: key}},
 	}
-	return &LionsClient{api, &own}, nil
+	own.Transport = transport
+	return &LionsClient{api, &own}, transport.Validate() // an empty key, or a URL that is none
 }
 
 // King returns the king.

@@ -20,13 +20,14 @@ type Client struct {
 }
 
 // NewClient returns a Client for the API at origin, such as "https://api.example.com". If base is nil,
-// http.DefaultTransport sends the requests.
-func NewClient(origin, key string, base http.RoundTripper) *Client {
-	return &Client{origin: origin, http: &http.Client{Transport: &authretry.Transport{
+// http.DefaultTransport sends the requests. The error says what is wrong with origin or key, as far as that can be seen without the API.
+func NewClient(origin, key string, base http.RoundTripper) (*Client, error) {
+	transport := &authretry.Transport{
 		Base:    base,
 		Origins: []string{origin},
 		Schemes: []authretry.Scheme{&authretry.APIKey{Header: "X-API-Key", Key: key}},
-	}}}
+	}
+	return &Client{origin: origin, http: &http.Client{Transport: transport}}, transport.Validate()
 }
 
 // Greeting asks the API for its greeting.
@@ -58,12 +59,14 @@ func main() {
 		fmt.Fprint(w, `{"text": "Hakuna Matata"}`)
 	}))
 
-	text, err := NewClient(srv.URL, "sesame", nil).Greeting(context.Background())
-	if err != nil {
-		log.Fatal(err)
+	for _, key := range []string{"sesame", "wrong"} {
+		client, err := NewClient(srv.URL, key, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		text, err := client.Greeting(context.Background())
+		fmt.Printf("key %q: %q, refused: %t\n", key, text, err != nil)
 	}
-	fmt.Println("good key:", text)
-
-	_, err = NewClient(srv.URL, "wrong", nil).Greeting(context.Background())
-	fmt.Println("wrong key:", err != nil)
+	_, err := NewClient(srv.URL, "", nil)
+	fmt.Println("no key:", err)
 }

@@ -35,7 +35,7 @@ type Key struct {
 // NewKey returns a Key that signs by alg; if that is empty, by ES256 for a key on P-256, EdDSA for Ed25519, RS256 for RSA.
 func NewKey(signer crypto.Signer, alg string) (*Key, error) {
 	if signer == nil {
-		return nil, errors.New("there is no key")
+		return nil, errors.New("there is no key: the Signer is nil")
 	}
 	k := &Key{signer: signer, alg: alg}
 	var usual string
@@ -65,7 +65,7 @@ func NewKey(signer crypto.Signer, alg string) (*Key, error) {
 		}{"Ed25519", "OKP", encode(public)}
 	case *rsa.PublicKey:
 		if public.N.BitLen() < 2048 {
-			return nil, errors.New("an RSA key must have 2048 bits")
+			return nil, errors.New("an RSA key must have 2048 bits or more")
 		}
 		if usual = RS256; alg == PS256 {
 			usual = PS256
