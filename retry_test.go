@@ -125,6 +125,7 @@ func pattern(n int) []byte {
 }
 
 func TestBodiesAreReplayedWhole(t *testing.T) {
+	t.Parallel()
 	for _, http2 := range []bool{false, true} {
 		for _, readFirst := range []bool{false, true} {
 			for _, size := range []int{1, 32 << 10, 1 << 20, 3 << 20} {
