@@ -111,6 +111,7 @@ func (api *tokenAPI) fetch(_ context.Context, r authretry.TokenRequest) (*oauth2
 
 // A Bearer that is written outside does what ours does.
 func TestBearerFromOutside(t *testing.T) {
+	t.Parallel()
 	old := &oauth2.Token{AccessToken: "old", RefreshToken: "refresh-0"}
 	schemes := map[string]func(tokens *authretry.TokenSource, notAhead bool) authretry.Scheme{
 		"ours": func(tokens *authretry.TokenSource, notAhead bool) authretry.Scheme {

@@ -63,6 +63,7 @@ func TestSecretsOfClients(t *testing.T) {
 }
 
 func TestPrivateKeyJWT(t *testing.T) {
+	t.Parallel()
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	_, ed, err := ed25519.GenerateKey(rand.Reader)

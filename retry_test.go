@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,7 @@ func pattern(n int) []byte {
 }
 
 func TestBodiesAreReplayedWhole(t *testing.T) {
+	t.Parallel()
 	for _, http2 := range []bool{false, true} {
 		for _, readFirst := range []bool{false, true} {
 			for _, size := range []int{1, 32 << 10, 1 << 20, 3 << 20} {
@@ -174,6 +176,7 @@ func TestBodiesAreReplayedWhole(t *testing.T) {
 }
 
 func TestLargeOneShotBodyIsSentOnce(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100)) // it measures the heap
 	size := thorough.Or[int64](256<<20, 40<<20)
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {

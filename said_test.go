@@ -18,6 +18,7 @@ import (
 
 // What a person reads of an http.Client's error says each thing once: the URL, that credentials are missing, and why.
 func TestErrorsSayEachThingOnce(t *testing.T) {
+	t.Parallel()
 	server := func(t *testing.T, h http.HandlerFunc) string {
 		srv := httptest.NewServer(h)
 		srv.Config.SetKeepAlivesEnabled(false) // as in newTokenEndpoint

@@ -25,6 +25,7 @@ func waiting(ctx context.Context) error {
 
 // TestOwnSchemesKeepTheContract holds the Schemes of this package to what is asked of those of others.
 func TestOwnSchemesKeepTheContract(t *testing.T) {
+	t.Parallel()
 	type testCase struct {
 		guard        authtest.Guard
 		scheme, slow func() authretry.Scheme
@@ -75,7 +76,7 @@ func TestOwnSchemesKeepTheContract(t *testing.T) {
 			}, false},
 	}
 	// Those that differ little from others are tried if all is.
-	rare := map[string]bool{"Basic, ahead": true, "Bearer, static": true, "Bearer, not ahead": true, "Bearer, in a header of its own": true, "APIKey": true,
+	rare := map[string]bool{"Basic, ahead": true, "Bearer, static": true, "Bearer, not ahead": true, "Bearer, in a header of its own": true, "APIKey": true, "Digest, nextnonce": true,
 		"Digest, auth": true, "Digest, auth-int": true, "Digest, MD5-sess": true, "Digest, without qop": true, "Digest, several, hash": true}
 	for name, guard := range map[string]*authtest.Digest{
 		"auth":          {},
@@ -109,6 +110,7 @@ func TestOwnSchemesKeepTheContract(t *testing.T) {
 // TestOwnSchemesKeepAccountsApart holds the Schemes of this package to what is asked of those that have other credentials
 // for each account.
 func TestOwnSchemesKeepAccountsApart(t *testing.T) {
+	t.Parallel()
 	basic := func(username, password string) (authtest.Guard, func(string)) {
 		g := &authtest.Basic{Username: username, Password: password}
 		return g, g.SetPassword

@@ -126,6 +126,7 @@ func TestFetchThatCachesIsCalledSeldom(t *testing.T) {
 }
 
 func TestGrantRetriesTransientFailures(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func(w http.ResponseWriter){
 		"500": func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
 		"503": func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },

@@ -126,9 +126,9 @@ func TestStoreOneRefreshForAllProcesses(t *testing.T) {
 			for range 4 {
 				wg.Go(func() {
 					for time.Since(start) < time.Minute {
-						got, err := src.Token()
-						require.NoError(t, err)
-						require.True(t, time.Now().Before(got.Expiry))
+						if got, err := src.Token(); err != nil || !time.Now().Before(got.Expiry) {
+							t.Error(got, err)
+						}
 						time.Sleep(thorough.Or(31*time.Millisecond, 93*time.Millisecond))
 					}
 				})

@@ -64,6 +64,7 @@ func TestAccounts(t *testing.T) {
 const checkedSecret = "a-secret-of-the-check"
 
 func TestSchemeKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	key := newKey(t)
 	token := func(access string) *oauth2.Token {
 		return &oauth2.Token{AccessToken: access, TokenType: "DPoP", RefreshToken: "refresh-" + checkedSecret}
@@ -105,6 +106,7 @@ func TestSchemeKeepsTheContract(t *testing.T) {
 }
 
 func TestSchemeKeepsAccountsApart(t *testing.T) {
+	t.Parallel()
 	var renewals sync.Map
 	of := func(account string) string {
 		n, _ := renewals.LoadOrStore(account, 0)

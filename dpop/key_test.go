@@ -273,7 +273,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(k.Thumbprint())
 		return
 	}
-	os.Exit(m.Run())
+	thorough.Main(m)
 }
 
 func TestOpenKeyByManyProcesses(t *testing.T) {

@@ -31,6 +31,7 @@ func tokensOf(credentials func() string) http.Handler {
 }
 
 func TestSchemeKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	slow := func() authretry.Scheme {
 		return &registry.Scheme{Credentials: func(ctx context.Context, _ authretry.CredentialsRequest) (string, string, error) {
 			<-ctx.Done()
@@ -45,6 +46,7 @@ func TestSchemeKeepsTheContract(t *testing.T) {
 }
 
 func TestSchemeKeepsAccountsApart(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	renewals := map[string]int{} // guarded by mu
 	of := func(account string) string {

@@ -363,7 +363,8 @@ func TestMain(m *testing.M) {
 func TestSoundStore(t *testing.T) {
 	t.Parallel()
 	o := optionsFor(t, "")
-	o.MaxSize = thorough.Or(0, 64<<10) // most of the time goes into the longest Record
+	o.MaxSize = thorough.Or(0, 64<<10)      // most of the time goes into the longest Record
+	o.OneProcess = thorough.Or(false, true) // filestore's tests have others
 	Run(t, openFile, o)
 }
 

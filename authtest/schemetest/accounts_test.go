@@ -179,6 +179,7 @@ func brokenAccounts() []broken {
 
 // Schemes that have other credentials for each account pass, whether they keep them, and wherever they ask for them.
 func TestSoundSchemesWithAccounts(t *testing.T) {
+	t.Parallel()
 	for name, newScheme := range map[string]func(l *logins) authretry.Scheme{
 		"keeps": func(l *logins) authretry.Scheme {
 			return &forgetting{keepingBy(l), func(f *forgetting, account string) { f.keys.Delete(account) }}
@@ -214,6 +215,7 @@ func TestSoundSchemesWithAccounts(t *testing.T) {
 
 // Connections that a Carrier has authenticated are for one account each.
 func TestSoundCarrierWithAccounts(t *testing.T) {
+	t.Parallel()
 	var proved sync.Map
 	handler := func(account string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -233,6 +235,7 @@ func TestSoundCarrierWithAccounts(t *testing.T) {
 
 // The account is the same wherever a Scheme may ask for it, also after a redirect to another's path.
 func TestAccountIsTheSameInEveryMethod(t *testing.T) {
+	t.Parallel()
 	var asked [4]atomic.Int32
 	note := func(ctx context.Context, req *http.Request, method int) {
 		asked[method].Add(1)

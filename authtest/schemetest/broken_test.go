@@ -453,6 +453,7 @@ func checkWithin(t *testing.T, newScheme func() authretry.Scheme, o Options, isE
 
 // Each broken Scheme is found out, by the clause that it breaks and no other; an eighth of them, unless all is to be tried.
 func TestBrokenSchemes(t *testing.T) {
+	t.Parallel()
 	shown := map[clause]bool{}
 	for of, list := range map[string][]broken{
 		"Name": brokenNames(), "Answer": brokenAnswers(), "Start": brokenStarts(), "Session": brokenSessions(),

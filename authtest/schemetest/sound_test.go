@@ -166,6 +166,7 @@ func hang(ctx context.Context, _ *authretry.Challenge, _ *http.Response) (authre
 
 // Schemes that keep the contract pass, whatever they implement of it.
 func TestSoundSchemes(t *testing.T) {
+	t.Parallel()
 	few := []string{"starts", "learns", "all of that", "supports nothing, in the end"}
 	for name, newScheme := range map[string]func() authretry.Scheme{
 		"plain":  func() authretry.Scheme { return &fake{} },
@@ -273,6 +274,7 @@ func connectionOf(r *http.Request) string {
 }
 
 func TestSoundSchemeThatAuthenticatesConnections(t *testing.T) {
+	t.Parallel()
 	var proved sync.Map
 	Run(t, func() authretry.Scheme { return &shaking{key: func(context.Context) string { return secret }} }, Options{
 		Server: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -38,7 +38,7 @@ func (w *world) cause(args ...string) (first cause, out string) {
 // TestTypingErrors gives credentials that are wrong in their form, to a server that says no more than that it refuses them.
 func TestTypingErrors(t *testing.T) {
 	code := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
-	for _, c := range []struct {
+	for i, c := range []struct {
 		value string // of Authorization
 		name  string
 		sure  string
@@ -92,6 +92,9 @@ func TestTypingErrors(t *testing.T) {
 		{code("Aladdin:" + password), "wrong-password", likely},
 		{token, "own-authorization", certain},
 	} {
+		if i%thorough.Or(1, 2) > 0 {
+			continue
+		}
 		t.Run(c.value, func(t *testing.T) {
 			scheme := "Bearer"
 			if strings.HasPrefix(c.value, "Basic") {

@@ -5,6 +5,7 @@ package thorough
 import (
 	"flag"
 	"os"
+	"runtime/debug"
 	"testing"
 )
 
@@ -17,11 +18,14 @@ func Or[T any](many, few T) T {
 	return few
 }
 
-// Main is a TestMain for packages whose parallel tests wait more than they work: eight of them run at a time, on a machine with few
-// cores, too, unless -parallel says otherwise.
+// Main is for TestMain. Eight of the parallel tests run at a time, unless -parallel says otherwise: most of them wait more than they
+// work. Unless all is to be tried, garbage is collected less often; a test for which that matters sets it as usual.
 func Main(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
+	}
+	if Or(false, true) {
+		debug.SetGCPercent(400)
 	}
 	os.Exit(m.Run())
 }

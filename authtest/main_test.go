@@ -1,0 +1,9 @@
+package authtest
+
+import (
+	"testing"
+
+	"github.com/authretry/authretry/internal/thorough"
+)
+
+func TestMain(m *testing.M) { thorough.Main(m) }
