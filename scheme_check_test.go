@@ -76,7 +76,7 @@ func TestOwnSchemesKeepTheContract(t *testing.T) {
 			}, false},
 	}
 	// Those that differ little from others are tried if all is.
-	rare := map[string]bool{"Basic, ahead": true, "Bearer, static": true, "Bearer, not ahead": true, "Bearer, in a header of its own": true, "APIKey": true, "Digest, nextnonce": true,
+	rare := map[string]bool{"Basic, ahead": true, "Bearer, static": true, "Bearer, not ahead": true, "Bearer, in a header of its own": true, "APIKey": true, "Digest, nextnonce": true, "APIKey, in a header of its own": true,
 		"Digest, auth": true, "Digest, auth-int": true, "Digest, MD5-sess": true, "Digest, without qop": true, "Digest, several, hash": true}
 	for name, guard := range map[string]*authtest.Digest{
 		"auth":          {},

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authretry/authretry/internal/thorough"
 	"github.com/stretchr/testify/require"
 )
 
@@ -52,7 +53,10 @@ func TestUnfitJWT(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": echoing(`WWW-Authenticate: Bearer realm="cave"`)})
-			for _, args := range [][]string{{"-token-env", "ODD"}, {"-H", "Authorization: Bearer " + c.token}} {
+			for i, args := range [][]string{{"-token-env", "ODD"}, {"-H", "Authorization: Bearer " + c.token}} {
+				if thorough.Or(false, i != len(name)%2) {
+					continue // one way or the other
+				}
 				w.env = map[string]string{"ODD": c.token}
 				first, out := w.cause(append(args, "https://api.example.com/")...)
 				require.Equal(t, c.cause, first.Name, out)
