@@ -59,7 +59,7 @@ func TestSoak(t *testing.T) { // not parallel: it measures the heap
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	duration := cmp.Or(*soakDuration, thorough.Or(time.Second, 300*time.Millisecond))
+	duration := cmp.Or(*soakDuration, thorough.Or(time.Second, 200*time.Millisecond))
 	t.Logf("go test -run Soak -soak.seed %d -soak.duration %v", seed, duration)
 	before := runtime.NumGoroutine()
 
