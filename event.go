@@ -18,7 +18,7 @@ type Event struct {
 	Realm    string        // of the first challenge, cut to 100 bytes; empty if there was none
 	Attempt  int           // 1 for the first send of the request, 2 for the retry; 0 for a refresh in the background
 	Status   int           // of the response, for EventChallenged, EventRefused and EventDone
-	Reason   Reason        // why the request was refused or not sent, for EventRefused and EventDone; 0 if it was not, of which String is "unknown"
+	Reason   Reason        // why the request was refused or not sent, for EventRefused and EventDone; 0 if it was neither
 	Duration time.Duration // EventRefreshed: of the refresh; EventDone: until RoundTrip has the response's headers, or an error
 	Waited   time.Duration // EventDone: how much of Duration Schemes took to give credentials, as while a token is fetched; without those of a CONNECT
 	Err      error         // what went wrong, if anything did; its text carries no secret of ours

@@ -55,8 +55,8 @@ func (u *uploads) note(o origin, change func(h *uploadHabits)) {
 	u.known[o] = after
 }
 
-// announce has the first send ask before it sends a large body where a refusal may come (RFC 9110 §10.1.1): where nothing is sent
-// ahead, and where what is sent ahead becomes stale, as nonces do, even if the user's password is right.
+// announce has the first send ask before it sends a large body, where a refusal may come (RFC 9110 §10.1.1): it would come too late for
+// a body that cannot be sent twice.
 func (x *exchange) announce(req *http.Request) *http.Request {
 	if x.body == nil || x.body.inMemory || !x.mayBeRefused() {
 		return req
@@ -69,7 +69,8 @@ func (x *exchange) announce(req *http.Request) *http.Request {
 	return req
 }
 
-// mayBeRefused reports whether the server may refuse the first send.
+// mayBeRefused reports whether the server may refuse the first send. Nonces become stale; other credentials are taken for good until the
+// server has refused some.
 func (x *exchange) mayBeRefused() bool {
 	h := x.uploads.of(x.origin())
 	if x.ahead.Session == nil {

@@ -157,8 +157,8 @@ func (x *exchange) explainPassed(resp *http.Response, reason Reason) *Rejection 
 // errHostDecides says why it is not the URL's origin that has to be listed, or not it alone.
 var errHostDecides = errors.New("authretry: Request.Host names another host than the URL, and a proxy sends plain http there; if it cannot be told whether Base uses a proxy, list both")
 
-// explainOthers returns what there is to be said of a refusal that does not refuse what we have credentials for. It is
-// nil if the response refuses nothing.
+// explainOthers returns what there is to be said of a refusal that does not refuse what we have credentials for. On the side of
+// proxies, it is nil unless the status is 407.
 func (x *exchange) explainOthers(resp *http.Response) *Rejection {
 	switch {
 	case x.side == proxySide && resp.StatusCode != http.StatusProxyAuthRequired:

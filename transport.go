@@ -71,7 +71,7 @@ type Transport struct {
 	// body after a second, or after ExpectContinueTimeout of an http.Transport if that is longer. One of unknown length,
 	// without GetBody, is announced too if its Reader has more than 64 KiB at hand, or ReplayLimit if that is less. A
 	// challenge may come if no credentials are sent ahead, unless the origin has taken such a body without one and has
-	// challenged nothing else. It may come, too, if what is sent ahead is of an [Exclusive] Session, as Digest's is, since nonces
+	// refused nobody. It may come, too, if what is sent ahead is of an [Exclusive] Session, as Digest's is, since nonces
 	// become stale, or if the origin has refused what was sent ahead before, and taken what came in its place. Where a body with
 	// such credentials has waited for nothing, and was then taken, the next ones do not wait.
 	ReplayLimit int64
@@ -180,10 +180,12 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// Validate says what is wrong with the fields, and with those of the Schemes that have a method Validate() error, as far as that can be
-// told without asking anybody. A program that calls it when it starts need not wait for the first request to hear that. The error has
-// all that was found. The fields must not be changed any more after it. It calls no func of yours, and no
-// FetchFunc: what is wrong with a [TokenEndpoint] is found with the first token. Ask for that by [TokenSource.Obtain].
+// Validate says what is wrong with the fields, as far as that can be told without asking anybody. A program that calls it when it
+// starts need not wait for the first request to hear that. The fields must not be changed any more after it.
+//
+// If the Transport's own fields are right, it calls Validate() error of each Scheme that has such a method, as [Bearer], [Basic],
+// [Digest] and [APIKey] have, and the error has what each of them says. It calls no func in a field, a FetchFunc neither: what is
+// wrong with a [TokenEndpoint] is found with the first token. Ask for that by [TokenSource.Obtain].
 func (t *Transport) Validate() error {
 	if err := t.init(); err != nil {
 		return err

@@ -50,7 +50,7 @@ import (
 
 // Errors that those of a Store wrap.
 var (
-	// ErrDamaged means that the file does not hold a token. Update moves it aside, under the name that its error
+	// ErrDamaged means that the file does not hold what a Store has saved. Update moves it aside, under the name that its error
 	// gives, so that nothing is lost and a new login can be stored. Load leaves it where it is.
 	ErrDamaged = errors.New("filestore: the file does not hold a login that this package has saved")
 
