@@ -15,7 +15,8 @@ import (
 // [*Rejection], also for a response that did not come through a [Transport]: then the Rejection says just that.
 //
 // Where Transports are nested, the explanation is that of the one that has sent credentials: of the innermost, if several
-// have. If none has, it is that of the outermost one that has looked for an answer, or else of the outermost.
+// have. If none has, it is that of the outermost one that has looked for an answer, or else of the outermost whose Origins have the
+// request's, or else of the outermost.
 //
 // The response's body is not touched, and Explain may be called more than once, until somebody replaces
 // resp.Request. For a library that returns no response, there is an example.
@@ -118,17 +119,20 @@ func wordOf(outer, inner *Rejection) *Rejection {
 
 // The weights of a Rejection, by what its Transport has done.
 const (
-	hasPassed = iota // it let the request pass
-	hasLooked        // it had no answer to the challenges
-	hasTried         // it has sent credentials, or would have
+	hasPassed  = iota // it is not for the request's origin, and let the request pass
+	hasStopped        // it let the request pass for another reason
+	hasLooked         // it had no answer to the challenges
+	hasTried          // it has sent credentials, or would have
 )
 
 func (r *Rejection) weight() int {
 	switch {
 	case len(r.Tried) > 0, r.Reason == ReasonBodyNotReplayable:
 		return hasTried
-	case r.Reason == ReasonOriginNotListed, r.Reason == ReasonOwnAuthorization, r.Reason == ReasonRedirected, r.Reason == ReasonNoAccount:
+	case r.Reason == ReasonOriginNotListed:
 		return hasPassed
+	case r.Reason == ReasonOwnAuthorization, r.Reason == ReasonRedirected, r.Reason == ReasonNoAccount:
+		return hasStopped
 	case r.Reason == ReasonProxyAuthentication && (r.Err == nil || r.Err == errOriginRefuses || r.Err == errOwnProxyAuthorization):
 		return hasPassed
 	}

@@ -88,7 +88,7 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 		{"proxy", answer(407, `Basic realm="corp"`), ReasonProxyAuthentication,
 			`authretry: https://a.test answered 407: a proxy asks for Basic (realm "corp"); give it credentials with NewProxyTransport`},
 		{"insufficient scope", bearer(403, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,
-			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); ask the authorization server for scope "write"`},
+			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); it needs scope "write", which the authorization server has to grant`},
 		{"refused, ahead, for another scheme", bearer(401, "DPoP"), ReasonFreshTokenRefused,
 			"authretry: https://a.test answered 401: it refuses a token that the token endpoint has only just issued, and asks for DPoP instead; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"},
 		{"refused, ahead", bearer(401), ReasonFreshTokenRefused,
@@ -161,10 +161,11 @@ func TestRejectionsInWords(t *testing.T) {
 // Which of two Transports has the word, one over the other, is by what it has done.
 func TestWordOfNestedTransports(t *testing.T) {
 	for what, list := range [][]*Rejection{
-		hasPassed: {{Reason: ReasonOriginNotListed}, {Reason: ReasonOwnAuthorization}, {Reason: ReasonRedirected}, {Reason: ReasonNoAccount},
-			{Reason: ReasonProxyAuthentication}, {Reason: ReasonProxyAuthentication, Err: errOriginRefuses}, {Reason: ReasonProxyAuthentication, Err: errOwnProxyAuthorization}},
-		hasLooked: {{Reason: ReasonNoChallenge}, {Reason: ReasonUnsupportedScheme}, {Reason: ReasonProxyAuthentication, Err: errors.New("no scheme")}},
-		hasTried:  {{Reason: ReasonBodyNotReplayable}, {Reason: ReasonCredentialsRefused, Tried: []string{"Basic"}}, {Reason: ReasonRedirected, Tried: []string{"Basic"}}},
+		hasPassed: {{Reason: ReasonOriginNotListed}, {Reason: ReasonProxyAuthentication},
+			{Reason: ReasonProxyAuthentication, Err: errOriginRefuses}, {Reason: ReasonProxyAuthentication, Err: errOwnProxyAuthorization}},
+		hasStopped: {{Reason: ReasonOwnAuthorization}, {Reason: ReasonRedirected}, {Reason: ReasonNoAccount}},
+		hasLooked:  {{Reason: ReasonNoChallenge}, {Reason: ReasonUnsupportedScheme}, {Reason: ReasonProxyAuthentication, Err: errors.New("no scheme")}},
+		hasTried:   {{Reason: ReasonBodyNotReplayable}, {Reason: ReasonCredentialsRefused, Tried: []string{"Basic"}}, {Reason: ReasonRedirected, Tried: []string{"Basic"}}},
 	} {
 		for _, r := range list {
 			require.Equal(t, what, r.weight(), r.Error())
@@ -180,6 +181,9 @@ func TestWordOfNestedTransports(t *testing.T) {
 	require.Same(t, tried, wordOf(&other, tried), "the innermost that has tried")
 	another := *looked
 	require.Same(t, looked, wordOf(looked, &another), "the outermost that has looked")
+	unlisted, nobody := &Rejection{Reason: ReasonOriginNotListed}, &Rejection{Reason: ReasonNoAccount}
+	require.Same(t, nobody, wordOf(unlisted, nobody), "one that has the origin listed")
+	require.Same(t, nobody, wordOf(nobody, unlisted), "one that has the origin listed")
 }
 
 // A Base that makes requests of its own by another Transport leaves what that one says in their context, where it is replaced.

@@ -66,12 +66,16 @@ var reasonNames = [...]string{"", "not traced", "no challenge", "malformed chall
 	"plain http", "proxy authentication", "no credentials", "untrusted server", "misconfigured", "insufficient login", "no account", "wrong key",
 	"untrusted realm"}
 
-// String returns the reason in a few words, such as "no challenge".
+// String returns the reason in a few words, such as "no challenge". Of 0, as an [Event] has it if nothing was refused, it is "none".
 func (r Reason) String() string {
-	if name := r.name(); name != "" {
+	switch name := r.name(); {
+	case r == 0:
+		return "none"
+	case name == "":
+		return "unknown"
+	default:
 		return name
 	}
-	return "unknown"
 }
 
 func (r Reason) name() string {
@@ -142,10 +146,10 @@ func (r *Rejection) sentence() string {
 		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
 		for i := range r.Challenges {
 			if scope := r.Challenges[i].Params.Get("scope"); scope != "" {
-				return s + fmt.Sprintf("; ask the authorization server for scope %.200q", scope) + because(r.Err)
+				return s + fmt.Sprintf("; it needs scope %.200q, which the authorization server has to grant", scope) + because(r.Err)
 			}
 		}
-		return s + "; ask the authorization server for a wider one" + because(r.Err)
+		return s + "; it needs a wider one, which the authorization server has to grant" + because(r.Err)
 	case ReasonInsufficientLogin:
 		return "the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again" + because(r.Err)
 	case ReasonBodyNotReplayable:

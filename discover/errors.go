@@ -22,6 +22,7 @@ var (
 	ErrOtherIssuer = errors.New("the metadata is that of another authorization server than the one that was asked (RFC 8414); its operator has to put that right")
 
 	// ErrNotAllowed means that the resource names no authorization server that Config.Issuers allows, or too many to choose from.
+	// Which ones it names is in its metadata, which why401 -login shows.
 	ErrNotAllowed = errors.New("the resource names no authorization server that may be asked; if one of those is right, name it in Config.Issuers")
 
 	// ErrRefusedURL means that a server has named a URL that is not asked: it is not https, or leads to where only those inside
@@ -36,7 +37,7 @@ var (
 	ErrBoundTokens = errors.New("the resource takes only tokens that are bound to a key (RFC 9449); set Config.Proof, and use a dpop.Scheme")
 
 	// ErrNoFlow means that there is no way to get a token that both sides know.
-	ErrNoFlow = errors.New("the authorization server has no way to get a token that the program has; set Config.Flow or Config.Grant")
+	ErrNoFlow = errors.New("the authorization server has no way to get a token that the program has; set another Config.Flow, or Config.Grant")
 
 	// ErrNoClient means that the program is not known to the authorization server, and cannot make itself known.
 	ErrNoClient = errors.New("the program is not known to the authorization server, which lets no client register itself; register it there, and name it in Config.Clients")

@@ -70,9 +70,15 @@ func (c *Config) checkProof(r *Resource) error {
 	return nil
 }
 
-// checkFlows leaves those flows of which nothing is wrong. An error says that there are none.
+// checkFlows leaves those flows of which nothing is wrong, and which Flow has. An error says that there are none.
 func (c *Config) checkFlows(a *login.Authorization, s *Server) error {
 	host := s.at.url.Hostname()
+	switch c.Flow.(type) {
+	case *login.Browser:
+		a.DeviceURL = ""
+	case *login.Device:
+		a.URL = ""
+	}
 	if !s.supports(deviceGrant) {
 		a.DeviceURL = ""
 	}
