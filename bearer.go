@@ -194,15 +194,13 @@ func (b *Bearer) wantsRemoteAddr() bool {
 	return ok && s != nil && s.Login != nil
 }
 
-// Validate says what is wrong with the fields, the Initial of a [TokenSource] among them. See [Transport.Validate].
+// Validate says what is wrong with the fields, those of a [TokenSource] among them. See [Transport.Validate].
 func (b *Bearer) Validate() error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	if s, ok := b.Source.(*TokenSource); ok && s.Initial != nil && s.Initial.AccessToken != "" {
-		if err := checkToken(s.Initial); err != nil {
-			return fmt.Errorf("%w (TokenSource.Initial)", err)
-		}
+	if s, ok := b.Source.(*TokenSource); ok {
+		return s.Validate()
 	}
 	return nil
 }

@@ -172,6 +172,9 @@ func (p *PrivateKeyJWT) init() error {
 	return p.err
 }
 
+// Validate says what is wrong with the fields. See [TokenEndpoint.Validate].
+func (p *PrivateKeyJWT) Validate() error { return p.init() }
+
 // Authenticate implements [ClientAuth].
 func (p *PrivateKeyJWT) Authenticate(_ context.Context, e *TokenEndpoint, form url.Values, _ http.Header) error {
 	if err := p.init(); err != nil {

@@ -112,13 +112,14 @@ func (r *Record) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// DecodeRecord reads what Encode has written. Its errors have nothing of data in them; one of them is [ErrNewerRecord].
+// DecodeRecord reads what Encode has written; and the JSON of an oauth2.Token, as programs have saved it that did without this package.
+// Its errors have nothing of data in them; one of them is [ErrNewerRecord].
 func DecodeRecord(data []byte) (*Record, error) {
 	if len(data) > maxRecord {
 		return nil, errNotARecord
 	}
 	var s savedRecord
-	if json.Unmarshal(data, &s) != nil || s.Version < 1 {
+	if json.Unmarshal(data, &s) != nil || s.Version < 0 || s.Version == 0 && s.LoggedOut {
 		return nil, errNotARecord
 	}
 	if s.Version > recordVersion {

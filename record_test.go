@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ func TestRecordThatIsNone(t *testing.T) {
 		_, err := r.Encode()
 		require.Error(t, err)
 	}
-	for _, data := range []string{"", "null", "{}", "[]", `"a"`, `{"version":1}`, `{"version":0,"access_token":"` + secret + `"}`, `{"access_token":"` + secret + `"}`,
+	for _, data := range []string{"", "null", "{}", "[]", `"a"`, `{"version":1}`, `{"version":-1,"access_token":"` + secret + `"}`, `{"token":"` + secret + `"}`, `{"logged_out":true}`,
 		`{"version":1,"access_token":"` + secret, `{"version":1,"access_token":7}`, `{"version":1,"access_token":"a","expiry":"` + secret + `"}`,
 		`{"version":1,"access_token":"` + strings.Repeat("a", 1<<20) + `"}`, `{"version":2,"access_token":"` + secret + `"}`} {
 		r, err := DecodeRecord([]byte(data))
@@ -58,6 +59,16 @@ func TestRecordThatIsNone(t *testing.T) {
 		require.NotContains(t, fmt.Sprintf(verb, r)+fmt.Sprintf(verb, &r), secret)
 	}
 	require.Contains(t, fmt.Sprint(r), "ClientID")
+}
+
+// A program that has saved an oauth2.Token as JSON keeps its login.
+func TestRecordThatPackageOAuth2HasSaved(t *testing.T) {
+	want := &oauth2.Token{AccessToken: "a", TokenType: "Bearer", RefreshToken: "r", Expiry: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	data, err := json.MarshalIndent(want, "", "  ")
+	require.NoError(t, err)
+	r, err := DecodeRecord(data)
+	require.NoError(t, err)
+	require.Equal(t, &Record{Token: want, Scopes: []string{}}, r)
 }
 
 // FuzzDecodeRecord reads what somebody has put into a store.

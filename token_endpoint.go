@@ -141,6 +141,26 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 	return t, nil
 }
 
+// Validate says what is wrong with the fields, as far as that can be told without asking anybody: the URL, Params, and, if it has a
+// method Validate() error as a [PrivateKeyJWT] has, Auth. A program that calls it when it starts need not wait for the first token to
+// hear that. The fields must not be changed any more after it.
+func (e *TokenEndpoint) Validate() error {
+	if err := e.check(nil); err != nil {
+		return err
+	}
+	u, _ := url.Parse(e.URL)
+	if u.Scheme != "https" && !e.AllowPlaintext && !originOf(u).isLoopback() {
+		return fmt.Errorf("authretry: TokenEndpoint.URL: %w", errPlaintextEndpoint)
+	}
+	if e.Auth != nil && e.ClientID == "" {
+		return errors.New("authretry: TokenEndpoint.ClientID is empty, and Auth is set")
+	}
+	if v, ok := e.Auth.(interface{ Validate() error }); ok {
+		return v.Validate()
+	}
+	return nil
+}
+
 // check reports mistakes in the fields.
 func (e *TokenEndpoint) check(grant url.Values) error {
 	if !isHTTP(e.URL) {

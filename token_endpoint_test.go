@@ -3,6 +3,9 @@ package authretry
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -557,4 +560,31 @@ func TestTokenRequestIsMadeAgain(t *testing.T) {
 		require.Equal(t, 4, sends)
 		require.Equal(t, 700*time.Millisecond, time.Since(start))
 	})
+}
+
+// Validate says before the first token what is wrong.
+func TestValidateTokenEndpoint(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	for _, good := range []*TokenEndpoint{
+		{URL: "https://a.test/token"}, {URL: "http://127.0.0.1/token"}, {URL: "http://a.test/token", AllowPlaintext: true},
+		{URL: "https://a.test/token", ClientID: "c", Auth: &PrivateKeyJWT{Signer: key}, Params: url.Values{"resource": {"https://a.test"}}},
+		{URL: "https://a.test/token", ClientID: "c", Auth: AssertionFile("nowhere")},
+	} {
+		require.NoError(t, good.Validate())
+	}
+	for want, e := range map[string]*TokenEndpoint{
+		"TokenEndpoint.URL is not":             {},
+		"TokenEndpoint.URL is not an":          {URL: "/token"},
+		"TokenEndpoint.URL is not an http or":  {URL: "ftp://a.test/token"},
+		"plain http":                           {URL: "http://a.test/token"},
+		`TokenEndpoint.Params has "client_id"`: {URL: "https://a.test/token", Params: url.Values{"client_id": {"c"}}},
+		"TokenEndpoint.ClientID is empty":      {URL: "https://a.test/token", Auth: SecretBasic(secret)},
+		"PrivateKeyJWT":                        {URL: "https://a.test/token", ClientID: "c", Auth: &PrivateKeyJWT{}},
+	} {
+		err := e.Validate()
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), secret)
+	}
+	require.ErrorContains(t, (*TokenSource)(nil).Validate(), "is nil")
 }

@@ -334,9 +334,9 @@ func (s *TokenSource) obtain(ctx context.Context, d demand) (*oauth2.Token, erro
 	if ctx.Value(refreshKey{s}) != nil {
 		return nil, errRecursion
 	}
-	if s.Initial != nil && s.Initial.AccessToken != "" && s.current.Load() == nil {
-		if err := checkToken(s.Initial); err != nil {
-			return nil, fmt.Errorf("%w (TokenSource.Initial)", err)
+	if s.current.Load() == nil {
+		if err := s.checkInitial(); err != nil {
+			return nil, err
 		}
 	}
 	s.useInitial()
@@ -481,6 +481,30 @@ func (s *TokenSource) mayStepUp(k *knownToken, n *needs, now time.Time) error {
 		return notGranted("servers ask for more than TokenSource asks the authorization server for in a while (see MinRefreshInterval)")
 	}
 	s.stepUps.n++
+	return nil
+}
+
+// Validate says what is wrong with the fields, as far as that can be told without asking anybody: an Initial that cannot be sent, or
+// that has to be refreshed where there is no Fetch. A TokenSource without any of Fetch, Initial, Store and Login is in order, since there
+// is Set. See [Transport.Validate], which asks.
+func (s *TokenSource) Validate() error {
+	if s == nil {
+		return errors.New("authretry: the TokenSource is nil")
+	}
+	if i := s.Initial; i != nil && i.AccessToken == "" && i.RefreshToken != "" && s.Fetch == nil && s.Login == nil && s.Store == nil {
+		return errors.New("authretry: TokenSource.Initial has a refresh token alone, and there is no Fetch to use it")
+	}
+	return s.checkInitial()
+}
+
+// checkInitial returns an error if Initial has an access token that cannot be sent.
+func (s *TokenSource) checkInitial() error {
+	if s.Initial == nil || s.Initial.AccessToken == "" {
+		return nil
+	}
+	if err := checkToken(s.Initial); err != nil {
+		return fmt.Errorf("%w (TokenSource.Initial)", err)
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -184,13 +185,31 @@ func (t *Transport) CloseIdleConnections() {
 // starts need not wait for the first request to hear that. The fields must not be changed any more after it.
 //
 // If the Transport's own fields are right, it calls Validate() error of each Scheme that has such a method, as [Bearer], [Basic],
-// [Digest] and [APIKey] have, and the error has what each of them says. It calls no func in a field, a FetchFunc neither: what is
-// wrong with a [TokenEndpoint] is found with the first token. Ask for that by [TokenSource.Obtain].
+// [Digest] and [APIKey] have, and the error has what each of them says. It calls no func in a field, a FetchFunc neither: for a
+// [TokenEndpoint], there is [TokenEndpoint.Validate], and the rest is found with the first token. Ask for that by
+// [TokenSource.Obtain].
 func (t *Transport) Validate() error {
 	if err := t.init(); err != nil {
 		return err
 	}
-	return validate(t.Schemes)
+	return errors.Join(t.checkPlaintext(), validate(t.Schemes))
+}
+
+// checkPlaintext returns an error if one of the Origins gets no credentials, as no Scheme's may go there in clear.
+func (t *Transport) checkPlaintext() error {
+	isSafe := func(s Scheme) bool {
+		safe, ok := s.(PlaintextSafe)
+		return ok && safe.PlaintextSafe()
+	}
+	if t.AllowPlaintext || slices.ContainsFunc(t.Schemes, isSafe) {
+		return nil
+	}
+	for i, s := range t.Origins {
+		if o, err := parseOrigin(s, i); err == nil && o.scheme == "http" && !o.isLoopback() {
+			return fmt.Errorf("authretry: Transport.Origins[%d] is %q, and none of the Schemes sends its credentials over plain http to another host; write https://, or set Transport.AllowPlaintext", i, o)
+		}
+	}
+	return nil
 }
 
 // validate asks those Schemes that can say what is wrong with their fields.

@@ -698,24 +698,28 @@ func TestValidate(t *testing.T) {
 	}
 	require.NoError(t, (&Transport{Schemes: good, Origins: []string{"https://a.test"}}).Validate())
 	require.NoError(t, (&ProxyTransport{Schemes: good}).Validate())
+	require.NoError(t, (&Transport{Schemes: good, Origins: []string{"http://a.test"}}).Validate(), "for Digest")
+	require.NoError(t, (&Transport{Schemes: good[2:3], Origins: []string{"http://a.test"}, AllowPlaintext: true}).Validate())
 
 	for want, transport := range map[string]*Transport{
-		"the Transport is nil":                     nil,
-		"Transport.Schemes is empty":               {},
-		"Transport.Schemes[0] is nil":              {Schemes: []Scheme{(*Basic)(nil)}},
-		"Transport.Origins[1] is not a URL":        {Schemes: good, Origins: []string{"https://a.test", "https://%zz"}},
-		"Transport.Origins[0] has a user name":     {Schemes: good, Origins: []string{"https://u:secret@a.test"}},
-		"Transport.Origins[0] has more than":       {Schemes: good, Origins: []string{"https://a.test/v1"}},
-		"Transport.Origins[0] is \"https://*.test": {Schemes: good, Origins: []string{"https://*.test"}},
-		"Transport.Origins[0] does not begin":      {Schemes: good, Origins: []string{"a.test"}},
-		"Bearer.Source is nil":                     {Schemes: []Scheme{&Bearer{}}},
-		"(TokenSource.Initial)":                    {Schemes: []Scheme{&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: "a b"}}}}},
-		"Basic has neither":                        {Schemes: []Scheme{&Basic{}}},
-		"user name with a colon":                   {Schemes: []Scheme{&Basic{Username: "a:b"}}},
-		"there is no Digest user name":             {Schemes: []Scheme{&Digest{}}},
-		"Digest.MinAlgorithm":                      {Schemes: []Scheme{&Digest{Username: "u", MinAlgorithm: "SHA-1"}}},
-		"APIKey has no key":                        {Schemes: []Scheme{&APIKey{}}},
-		"APIKey":                                   {Schemes: []Scheme{&APIKey{Header: "a b", KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "", nil }}}},
+		"the Transport is nil":                      nil,
+		"Transport.Schemes is empty":                {},
+		"Transport.Schemes[0] is nil":               {Schemes: []Scheme{(*Basic)(nil)}},
+		"Transport.Origins[1] is not a URL":         {Schemes: good, Origins: []string{"https://a.test", "https://%zz"}},
+		"Transport.Origins[0] has a user name":      {Schemes: good, Origins: []string{"https://u:secret@a.test"}},
+		"Transport.Origins[0] has more than":        {Schemes: good, Origins: []string{"https://a.test/v1"}},
+		"Transport.Origins[0] is \"https://*.test":  {Schemes: good, Origins: []string{"https://*.test"}},
+		"Transport.Origins[0] does not begin":       {Schemes: good, Origins: []string{"a.test"}},
+		"Bearer.Source is nil":                      {Schemes: []Scheme{&Bearer{}}},
+		"no Fetch to use it":                        {Schemes: []Scheme{&Bearer{Source: &TokenSource{Initial: &oauth2.Token{RefreshToken: secret}}}}},
+		"Transport.Origins[1] is \"http://a.test\"": {Schemes: []Scheme{&APIKey{Key: "k"}, &Basic{Username: "u"}}, Origins: []string{"http://127.0.0.1", "http://a.test"}},
+		"(TokenSource.Initial)":                     {Schemes: []Scheme{&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: "a b"}}}}},
+		"Basic has neither":                         {Schemes: []Scheme{&Basic{}}},
+		"user name with a colon":                    {Schemes: []Scheme{&Basic{Username: "a:b"}}},
+		"there is no Digest user name":              {Schemes: []Scheme{&Digest{}}},
+		"Digest.MinAlgorithm":                       {Schemes: []Scheme{&Digest{Username: "u", MinAlgorithm: "SHA-1"}}},
+		"APIKey has no key":                         {Schemes: []Scheme{&APIKey{}}},
+		"APIKey":                                    {Schemes: []Scheme{&APIKey{Header: "a b", KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "", nil }}}},
 	} {
 		err := transport.Validate()
 		require.ErrorContains(t, err, want)

@@ -150,8 +150,13 @@ func (s *Scheme) check() error {
 	return nil
 }
 
-// Validate says what is wrong with the fields. See [authretry.Transport.Validate].
-func (s *Scheme) Validate() error { return s.check() }
+// Validate says what is wrong with the fields, those of Source among them. See [authretry.Transport.Validate].
+func (s *Scheme) Validate() error {
+	if err := s.check(); err != nil || s.Source == nil {
+		return err
+	}
+	return s.Source.Validate()
+}
 
 // login returns whose token to send for a request, whose context, or one made for it, is ctx.
 func (s *Scheme) login(ctx context.Context) (*login, error) {

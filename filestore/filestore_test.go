@@ -209,7 +209,7 @@ func TestFileThatIsReplacedWhileItIsOpened(t *testing.T) {
 func TestDamagedFileIsKeptAside(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty": "", "torn": `{"version":1,"access_token":"secr`, "no token": `{"version":1}`, "list": `["secret"]`, "null": "null",
-		"wrong type": `{"version":1,"access_token":["secret"]}`, "no version": `{"access_token":"secret"}`,
+		"wrong type": `{"version":1,"access_token":["secret"]}`, "version below 0": `{"version":-1,"access_token":"secret"}`,
 		"huge":  `{"version":1,"access_token":"` + strings.Repeat("secret", 1<<18) + `"}`,
 		"space": `{"version":1,"access_token":"secret"}` + strings.Repeat(" ", 2<<20),
 	} {

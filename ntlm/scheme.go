@@ -72,6 +72,14 @@ func (p place) origin() string { return guarded.Origin(&url.URL{Scheme: p.scheme
 // Name returns "NTLM".
 func (s *Scheme) Name() string { return "NTLM" }
 
+// Validate says what is wrong with the fields. See authretry.Transport.Validate.
+func (s *Scheme) Validate() error {
+	if s.Credentials != nil {
+		return nil
+	}
+	return user{s.Username, s.Password}.check()
+}
+
 // Answer implements authretry.Scheme.
 func (s *Scheme) Answer(ctx context.Context, c *authretry.Challenge, refusal *http.Response) (authretry.Session, error) {
 	switch {

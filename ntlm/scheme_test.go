@@ -372,3 +372,13 @@ func TestUpgrade(t *testing.T) {
 		rw.Close()
 	}
 }
+
+// Validate says before the first challenge what is wrong.
+func TestValidate(t *testing.T) {
+	require.NoError(t, (&ntlm.Scheme{Username: `DOMAIN\user`, Password: "p"}).Validate())
+	require.NoError(t, (&ntlm.Scheme{Credentials: func(context.Context, authretry.CredentialsRequest) (string, string, error) { panic("asks nobody") }}).Validate())
+	require.ErrorContains(t, (&ntlm.Scheme{Password: "secret"}).Validate(), "user name is empty")
+	err := (&authretry.Transport{Schemes: []authretry.Scheme{&ntlm.Scheme{Username: "u", Password: strings.Repeat("secret", 200)}}}).Validate()
+	require.ErrorContains(t, err, "has more than 1024 bytes")
+	require.NotContains(t, err.Error(), "secret")
+}

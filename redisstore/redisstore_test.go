@@ -336,7 +336,7 @@ func TestDamagedValueIsLeftAlone(t *testing.T) {
 	r := start(t)
 	for name, content := range map[string]string{
 		"empty": "", "torn": `{"version":1,"access_token":"secr`, "no token": `{"version":1}`, "list": `["secret"]`, "null": "null",
-		"wrong type": `{"version":1,"access_token":["secret"]}`, "no version": `{"access_token":"secret"}`,
+		"wrong type": `{"version":1,"access_token":["secret"]}`, "version below 0": `{"version":-1,"access_token":"secret"}`,
 		"newer version": `{"version":2,"access_token":"secret"}`,
 	} {
 		t.Run(name, func(t *testing.T) {

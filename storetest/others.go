@@ -225,7 +225,7 @@ func damaged() map[string]string {
 		"a list":             `["` + secret + `"]`,
 		"null":               "null",
 		"another type":       `{"version":1,"access_token":["` + secret + `"]}`,
-		"no version":         `{"access_token":"` + secret + `"}`,
+		"a version below 0":  `{"version":-1,"access_token":"` + secret + `"}`,
 		"zeros":              strings.Repeat("\x00", 4096),
 		"more than 1 MiB":    `{"version":1,"access_token":"` + secret + strings.Repeat("x", 1<<20) + `"}`,
 		"a Record and 2 MiB": `{"version":1,"access_token":"` + secret + `"}` + strings.Repeat(" ", 2<<20) + "x",
