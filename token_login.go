@@ -283,7 +283,8 @@ func (s *TokenSource) putToUse(k *knownToken) {
 // An error says what failed. If the Store could not be told, the others go on, and so does this process when it finds the login
 // there: call Logout again. If Revoke alone failed, the error wraps [ErrNotRevoked]: the login has ended here nevertheless, but the
 // authorization server goes on accepting the token until it expires. Another Logout calls Revoke with it again, as long as this
-// TokenSource is in memory; of several such tokens, with the last 8.
+// TokenSource is in memory; of several such tokens, with the last 8. A later process cannot, since a Logout leaves no token in the
+// Store: so a command calls it again before it ends, or tells the user where to end the login.
 func (s *TokenSource) Logout(ctx context.Context) error {
 	if ctx.Value(refreshKey{s}) != nil && ctx.Value(confirmKey{}) != nil {
 		return errOwnLogout

@@ -41,9 +41,11 @@
 // # Keys
 //
 // Take one Key for each login, kept beside its token. The thumbprint of the key is saved with the token
-// (authretry.Record): a token of another key is not sent, and its refresh token is not spent. The reason is
-// authretry.ReasonWrongKey then; call TokenSource.Logout, and have the user log in again, with the key at hand. Until then nobody is asked,
-// since there is a login.
+// (authretry.Record): a token of another key is not sent, and a TokenEndpoint does not spend its refresh token. If the TokenSource has
+// a Login, the user is asked to log in again, with the key at hand: so a key that is lost costs one login. If there is none, or what it
+// returns is bound to another key once more, the request fails, and the reason is authretry.ReasonWrongKey.
+//
+// A token that was issued before the program had a Key is replaced in the same way, by a refresh if that brings a token of type DPoP.
 //
 // A fleet shares the key as it shares the refresh token. A key that must not leave a TPM or a key management service goes to
 // [NewKey] as a crypto.Signer.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,6 +21,8 @@ type login struct {
 	source *authretry.TokenSource
 	key    *Key
 	last   atomic.Pointer[readyToken]
+
+	unfit atomic.Pointer[oauth2.Token] // the first token that must not be sent, which is the only one that is replaced for that
 }
 
 // A readyToken is a token that may be sent, and what is sent of it. All requests share its header, whose capacity is 1.
@@ -30,12 +33,29 @@ type readyToken struct {
 	only   string // the origin of the resource that it is for; "" if that is not known
 }
 
-// obtain returns the token that meets r.
+// obtain returns the token that meets r. A token that must not be sent is replaced, if need be by a person: its key has been lost, or
+// the program had none when it was issued. If what comes instead is no better, nobody is asked again.
 func (l *login) obtain(ctx context.Context, r authretry.TokenRequest) (*readyToken, error) {
 	r.Account = authretry.AccountOf(ctx)
 	t, err := l.source.Obtain(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	ready, err := l.ready(t)
+	if err == nil {
+		return ready, nil
+	}
+	l.unfit.CompareAndSwap(nil, t)
+	if l.unfit.Load().AccessToken != t.AccessToken {
+		return nil, err
+	}
+	r.Previous = t
+	t, errNew := l.source.Obtain(ctx, r)
+	switch {
+	case errors.Is(errNew, authretry.ErrCredentialsRefused): // there is no other token
+		return nil, err
+	case errNew != nil:
+		return nil, errNew
 	}
 	return l.ready(t)
 }

@@ -26,7 +26,7 @@ import (
 // background, so that the next request is sent once.
 //
 // Tokens of another type than DPoP are not sent, nor are those that are known to be bound to another key
-// (authretry.ReasonWrongKey), nor those for another resource (RFC 8707).
+// (authretry.ReasonWrongKey): the first such token is replaced, if its TokenSource can. Nor are those for another resource (RFC 8707).
 //
 // A Scheme is safe for concurrent use. It must not be copied, nor its fields changed, after its first use.
 type Scheme struct {

@@ -25,6 +25,8 @@
 // takes the login with it if the server takes each refresh token once. So does a disk that fails in between, if the
 // process ends before the token could be saved again. And a lock file that is removed in between lets two send the same one.
 //
+// A file in which a program has kept an oauth2.Token as JSON is a login, too, and is written as ours with the next token.
+//
 // A login ends by TokenSource.Logout, which leaves a file that says so. Do not remove the file instead: a process that
 // still has the token in memory would write it back.
 //
