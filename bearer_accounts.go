@@ -116,7 +116,7 @@ func (a *accountSources) ask(s *accountSource, ask sourcesFunc) {
 
 // noSource is the error for a call of Bearer.Sources that failed.
 func noSource(err error) error {
-	return &tokenError{text: "Bearer.Sources has no source for the account: " + describeCause(err, nil), causes: []error{err}}
+	return &tokenError{text: "Bearer.Sources has no source for the account: " + describeCause(err), causes: []error{err}}
 }
 
 // finish tells those who wait. What has failed is not remembered.

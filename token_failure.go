@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -241,7 +242,7 @@ func withoutLogin(cause string) string {
 
 // sourceFailed is the error for a Bearer.Source, other than a TokenSource, that failed.
 func sourceFailed(err error) error {
-	e := &tokenError{text: "Bearer.Source has no token: " + describeCause(err, nil), causes: []error{err}}
+	e := &tokenError{text: "Bearer.Source has no token: " + describeCause(err), causes: []error{err}}
 	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && isGrantRefused(r) {
 		e.causes = []error{ErrLoginRequired, err}
 	}
@@ -270,8 +271,8 @@ func notSaved(err error, t *oauth2.Token) error {
 }
 
 // storeFailed is the error for a Store that could not be read or locked.
-func storeFailed(err error, t *oauth2.Token) error {
-	return &tokenError{text: "the TokenStore failed: " + describeCause(err, t), causes: []error{err}}
+func storeFailed(err error, of ...*oauth2.Token) error {
+	return &tokenError{text: "the TokenStore failed: " + describeCause(err, of...), causes: []error{err}}
 }
 
 // panicked is the error for a panic in a callback. Its text leaves out values that could be secrets.
@@ -284,11 +285,13 @@ func panicked(value any) error {
 }
 
 // describeCause returns a text for err that has no secret: neither what the token endpoint has answered, but for the
-// error code, nor URLs, nor anything of the token t.
-func describeCause(err error, t *oauth2.Token) string { return describeCauseAt("token", err, t) }
+// error code, nor URLs, nor anything of the tokens that it may be about.
+func describeCause(err error, of ...*oauth2.Token) string {
+	return describeCauseAt("token", err, of...)
+}
 
 // describeCauseAt does that for another endpoint of the authorization server.
-func describeCauseAt(endpoint string, err error, t *oauth2.Token) string {
+func describeCauseAt(endpoint string, err error, of ...*oauth2.Token) string {
 	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		return describeAnswer(endpoint, r)
 	}
@@ -296,13 +299,16 @@ func describeCauseAt(endpoint string, err error, t *oauth2.Token) string {
 		return "it took too long (see TokenSource.FetchTimeout)"
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
-		return "the " + endpoint + " endpoint could not be reached: " + describeCauseAt(endpoint, u.Err, t)
+		return "the " + endpoint + " endpoint could not be reached: " + describeCauseAt(endpoint, u.Err, of...)
 	}
 	text := withoutQuotes(err.Error())
+	isIn := func(t *oauth2.Token) bool {
+		return t != nil && (contains(text, t.AccessToken) || contains(text, t.RefreshToken))
+	}
 	switch {
 	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
 		return "the " + endpoint + " endpoint's answer could not be read; check its URL"
-	case t != nil && (contains(text, t.AccessToken) || contains(text, t.RefreshToken)):
+	case slices.ContainsFunc(of, isIn):
 		return fmt.Sprintf("an error of type %T that carries a token in its text", err)
 	}
 	return strings.TrimPrefix(printable(text), "authretry: ")

@@ -220,12 +220,14 @@ func (s *TokenSource) forgetDemands() {
 }
 
 // replace puts k to use, whatever else is going on; nil: no token. If a refresh has found k in the Store meanwhile, and spent
-// its refresh token, or a successor of k that another process has put there, what came of that stays; and so does a later login.
-func (s *TokenSource) replace(k *knownToken) {
+// its refresh token, or a successor of k that another process has put there, what came of that stays; and so does a later login. It
+// returns what was in use.
+func (s *TokenSource) replace(k *knownToken) (before *knownToken) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	if k != nil && (s.hasSpent(k.token) || s.current.Load().isOf(k.login)) {
-		return
+	before = s.current.Load()
+	if k != nil && (s.hasSpent(k.token) || before.isOf(k.login)) {
+		return before
 	}
 	defer func() { // whatever OnToken does
 		s.mu.Lock()
@@ -239,6 +241,7 @@ func (s *TokenSource) replace(k *knownToken) {
 	if s.OnToken != nil && k != nil {
 		s.OnToken(k.token)
 	}
+	return before
 }
 
 // endUpTo forgets the token in use rather than replace it by k, which is past, by what was seen in the Store: the next caller looks there.
@@ -289,55 +292,78 @@ func (s *TokenSource) Logout(ctx context.Context) error {
 	if ctx.Value(refreshKey{s}) != nil && ctx.Value(confirmKey{}) != nil {
 		return errOwnLogout
 	}
-	var ended *oauth2.Token
-	if k := s.current.Load(); k != nil {
-		ended = k.token
-	} else if s.Store == nil {
-		ended = s.unusedInitial()
-	}
 	var failed []error
-	var said atomic.Pointer[Record] // by the Store, or to it; nil: its function was not called
-	if s.Store != nil {
-		ctx, cancel := s.limited(ctx)
-		defer cancel()
-		err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
-			// Under the lock, so that no refresh spends what somebody has logged in with since, only for its token to be forgotten.
-			defer s.replace(nil)
-			login := current.login()
-			if k := s.current.Load(); k != nil {
-				k.unsaved.Store(nil) // not after this
-				if current == nil {
-					login = k.login
-				}
-			}
-			if current != nil && current.Token != nil {
-				ended = current.Token // the newest there is
-			} else if ended == nil {
-				ended = s.unusedInitial()
-			}
-			r := current
-			if r == nil || !r.LoggedOut {
-				if login == "" {
-					login = rand.Text() // so that it is not taken for an earlier one
-				}
-				r = &Record{LoggedOut: true, Login: login}
-			}
-			said.Store(r)
-			s.noteLook(r) // what was saved before, and is not in use yet, was ended, too
-			return r, nil
-		})
-		if err != nil {
-			failed = append(failed, storeFailed(err, ended))
-		}
-	}
-	if r := said.Load(); r != nil {
-		s.noteLook(r)
-		s.endedElsewhere(nil) // what was found there before it had been told; if it was not, the next caller finds it again
+	var ended []*oauth2.Token
+	if s.Store == nil {
+		ended = s.endHere(nil, s.unusedInitial())
 	} else {
-		s.replace(nil)
+		said, err := s.endInStore(ctx)
+		if said != nil {
+			s.noteLook(said.record)
+			s.endedElsewhere(nil) // what was found there before it had been told; if it was not, the next caller finds it again
+			ended = said.tokens
+		} else {
+			ended = s.endHere(nil, nil)
+		}
+		if err != nil {
+			failed = append(failed, storeFailed(err, ended...))
+		}
 	}
 	failed = append(failed, s.revoke(ctx, ended, len(failed) == 0))
 	return errors.Join(failed...)
+}
+
+// An endedLogin is what a Logout has found in the Store.
+type endedLogin struct {
+	record *Record         // what the Store has said, or what it was told
+	tokens []*oauth2.Token // those to be revoked
+}
+
+// endInStore has the Store end the login. It returns nil if the Store has not asked what to end.
+func (s *TokenSource) endInStore(ctx context.Context) (*endedLogin, error) {
+	ctx, cancel := s.limited(ctx)
+	defer cancel()
+	var said atomic.Pointer[endedLogin]
+	err := s.Store.Update(ctx, func(_ context.Context, current *Record, _ func(context.Context) error) (*Record, error) {
+		login := current.login()
+		if k := s.current.Load(); k != nil && current == nil {
+			login = k.login
+		}
+		r := current
+		if r == nil || !r.LoggedOut {
+			if login == "" {
+				login = rand.Text() // so that it is not taken for an earlier one
+			}
+			r = &Record{LoggedOut: true, Login: login}
+		}
+		var stored *oauth2.Token
+		if current != nil {
+			stored = current.Token
+		}
+		s.noteLook(r) // what was saved before, and is not in use yet, was ended, too
+		// Under the lock, so that no refresh spends what somebody has logged in with since, only for its token to be forgotten.
+		said.Store(&endedLogin{r, s.endHere(stored, s.unusedInitial())})
+		return r, nil
+	})
+	return said.Load(), err
+}
+
+// endHere ends the login in this process, and returns the tokens to be revoked: the one that the Store has; what was in use, if that is
+// newer or there is none; or else initial.
+func (s *TokenSource) endHere(stored, initial *oauth2.Token) (ended []*oauth2.Token) {
+	k := s.current.Load()
+	isNewer := k != nil && k.unsaved.Swap(nil) != nil // nor is it saved after this
+	before := s.replace(nil)
+	if stored != nil {
+		ended = append(ended, stored)
+	}
+	switch {
+	case before != nil && (stored == nil || isNewer || before != k):
+		ended = append(ended, before.token)
+	case stored == nil && initial != nil:
+		ended = append(ended, initial)
+	}
+	return ended
 }
 
 // unusedInitial returns Initial if it has not been in use, nor a login that came in its place.
@@ -350,26 +376,22 @@ func (s *TokenSource) unusedInitial() *oauth2.Token {
 	return s.Initial
 }
 
-// revoke calls Revoke with the token, if it is not nil, and with those of earlier logins with which that has failed. An error is
-// ErrNotRevoked if the login has ended for everybody here.
-func (s *TokenSource) revoke(ctx context.Context, ended *oauth2.Token, hasEnded bool) error {
+// revoke calls Revoke with the tokens of a login, and with those of earlier ones with which that has failed. An error is ErrNotRevoked
+// if the login has ended for everybody here.
+func (s *TokenSource) revoke(ctx context.Context, ended []*oauth2.Token, hasEnded bool) error {
 	if s.Revoke == nil {
 		return nil
 	}
 	s.mu.Lock()
-	var all []*oauth2.Token
 	if s.used != nil {
-		all, s.used.unrevoked = s.used.unrevoked, nil
+		ended, s.used.unrevoked = append(ended, s.used.unrevoked...), nil
 	}
 	s.mu.Unlock()
-	if ended != nil {
-		all = eachOnce(append([]*oauth2.Token{ended}, all...))
-	}
 	ctx, cancel := s.limited(ctx) // of its own, whatever time the Store has taken
 	defer cancel()
 	var failed []error
 	var unrevoked []*oauth2.Token
-	for _, t := range all {
+	for _, t := range eachOnce(ended) {
 		err := apart(panicked, func() error { return s.Revoke(ctx, t) })
 		if err == nil {
 			continue

@@ -235,6 +235,39 @@ func TestLogoutEndsTheLoginInUse(t *testing.T) {
 	require.Same(t, ended, store.record(), "it is not ended again")
 }
 
+// A login that could not be saved is revoked as well as the one that is saved.
+func TestLogoutRevokesWhatIsNotSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var revoked []string
+		store := newSharedStore(login("saved"))
+		store.change(func(s *sharedStore) { s.failSave = errors.New("disk full") })
+		src := &TokenSource{Store: store, Revoke: func(_ context.Context, t *oauth2.Token) error {
+			revoked = append(revoked, t.AccessToken)
+			return nil
+		}}
+		require.ErrorIs(t, src.Set(login("unsaved")), ErrNotSaved)
+		store.change(func(s *sharedStore) { s.failSave = nil })
+		require.NoError(t, src.Logout(t.Context()))
+		require.Equal(t, []string{"saved", "unsaved"}, revoked)
+		time.Sleep(time.Minute)
+		require.True(t, store.record().LoggedOut, "nothing is saved after it")
+	})
+}
+
+// What a refresh has put to use, and Logout has revoked, is not revoked once more as that refresh ends.
+func TestLogoutAsARefreshEnds(t *testing.T) {
+	src := &TokenSource{Revoke: func(context.Context, *oauth2.Token) error { panic("it has been revoked") }}
+	k := src.newKnownToken(login("new"))
+	run := &refreshRun{isOwn: true, done: make(chan struct{})}
+	src.settle(run, k, nil)
+	revoke := src.Revoke
+	src.Revoke = nil
+	require.NoError(t, src.Logout(t.Context()))
+	src.Revoke = revoke
+	src.revokeLate(run, k)
+	require.Nil(t, src.used, "Revoke was not called")
+}
+
 // A Logout has forgotten the token before the store's lock is free again.
 func TestLogoutForgetsUnderTheLock(t *testing.T) {
 	store := newSharedStore(old())

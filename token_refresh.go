@@ -23,7 +23,7 @@ type refreshRun struct {
 	isOwn    bool                       // Fetch has given it to this run; set before it
 	lacks    bool                       // fetched lacks something of what was asked for; set before it
 	useless  bool                       // fetched has nothing new but its refresh token; set before it
-	revoked  atomic.Bool                // since there was a Logout
+	revoked  atomic.Bool                // since there was a Logout; or it was in use, so that Logout sees to that
 
 	// Of a Login:
 	waiters int                // guarded by TokenSource.mu
@@ -347,6 +347,7 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	case k != nil:
 		s.current.Store(k)
 		s.begun, s.ended = true, false
+		run.revoked.Store(true)
 		if !run.useless {
 			s.failure = failure{}
 		}
