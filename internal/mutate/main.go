@@ -10,7 +10,7 @@
 // A constant needs a binary of its own, and all tests, for which it has ten times as long. Nothing is written into the tree.
 //
 // A mutant with which the tests do not end in time is taken to be killed, but is counted: on a machine that is busy it may have
-// been only slow.
+// been only slow. The tests try all that they can (AUTHRETRY_TESTS=all).
 package main
 
 import (

@@ -220,7 +220,7 @@ func (p *pack) run(ctx context.Context, binary string, tests []string, env ...st
 		pattern = "^(" + strings.Join(tests, "|") + ")$"
 	}
 	cmd := exec.CommandContext(ctx, binary, "-test.failfast", "-test.run", pattern)
-	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), env...)
+	cmd.Dir, cmd.Env = p.dir, append(append(os.Environ(), "AUTHRETRY_TESTS=all"), env...)
 	cmd.WaitDelay = time.Second
 	return cmd.Run()
 }
