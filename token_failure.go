@@ -167,6 +167,7 @@ var (
 		text:   "nobody has logged in: all who waited have given up, more than once; nobody is asked again before TokenSource.MinRefreshInterval is over",
 		causes: []error{ErrLoginRequired},
 	}
+	errNoLogin   = fmt.Errorf("%w: TokenSource.Login is nil, so that nobody can be asked", ErrLoginRequired)
 	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
 	errSameToken = &tokenError{
 		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",

@@ -28,7 +28,7 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 		return s.loggingIn, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time for a login: %w", context.Cause(ctx))
-	case now.Before(s.declineTo) && s.declined != nil:
+	case now.Before(s.declineTo) && s.declined != nil && !d.anew:
 		return nil, nil, s.declined
 	}
 	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
@@ -57,6 +57,31 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 		return noTimeToLogIn(ctx)
 	}
 	return err
+}
+
+// NewLogin has somebody log in, by Login, whatever token there is, and returns the token. It is for what a person asks for, such as a
+// command named login: [TokenSource.Obtain] asks nobody as long as there is a token that has not expired by its own account, be it good or
+// not. If a login is under way, NewLogin waits for that one. If it fails, what there was stays in use; if Login is nil, the error wraps
+// [ErrLoginRequired].
+func (s *TokenSource) NewLogin(ctx context.Context) (*oauth2.Token, error) {
+	switch {
+	case ctx.Value(refreshKey{s}) != nil:
+		return nil, errRecursion
+	case s.Login == nil:
+		return nil, errNoLogin
+	}
+	d := demand{anew: true, attempt: 1, account: AccountOf(ctx)}
+	run, _, err := s.joinLogin(ctx, &d)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.awaitLogin(ctx, run); err != nil {
+		return nil, err
+	}
+	if run.token != nil || run.err != nil {
+		return run.token, run.err
+	}
+	return s.Obtain(ctx, TokenRequest{}) // what Login has returned has to be refreshed first
 }
 
 // noTimeToLogIn is the error for a request whose own time limit is over before somebody has logged in.
@@ -113,7 +138,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 		}
 		var err error
 		looks := s.looks()
-		if stored, err = s.Store.Load(ctx); err == nil && s.takeStored(run, stored.attached(), looks) {
+		if stored, err = s.Store.Load(ctx); err == nil && !run.anew && s.takeStored(run, stored.attached(), looks) {
 			return nil
 		}
 	}

@@ -118,7 +118,10 @@ const maxGoroutines = 4
 func (s *TokenSource) goroutineEnds() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.goroutines--
+	if s.goroutines--; s.goroutines == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
 }
 
 // obtainNew gets the token and puts it in run.fetched. It may leave an error besides, if that token is without use or

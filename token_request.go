@@ -99,6 +99,7 @@ type demand struct {
 	alone      bool // what others have asked for besides has failed: nobody else's needs go with it
 	retried    bool // because of what was said to others
 	loggedIn   bool // somebody has logged in for it
+	anew       bool // somebody is to log in, whatever there is
 }
 
 func newDemand(r *TokenRequest) (demand, error) {
@@ -115,7 +116,7 @@ func newDemand(r *TokenRequest) (demand, error) {
 
 // metBy reports whether k is what the caller needs.
 func (d *demand) metBy(k *knownToken, now time.Time) bool {
-	return !d.forced && k.usable(now) && !d.isRefused(k.token) && k.meets(&d.needs, now)
+	return !d.forced && !d.anew && k.usable(now) && !d.isRefused(k.token) && k.meets(&d.needs, now)
 }
 
 // isRenewalOf reports whether k would be what the caller needs, had it not expired.

@@ -107,6 +107,50 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 	})
 }
 
+// Wait waits for the refreshes that are under way, those in the background too, and then has a token saved that the Store has not got yet.
+// A program calls it before it ends: a refresh token that has been sent may be good for nothing any more, and what has come of it would
+// be lost.
+//
+// It takes FetchTimeout at most for each of both, unless Fetch or Store do not heed their context. If the token could not be saved, the
+// error wraps [ErrNotSaved]; and context.Cause(ctx) if ctx ended first. That a refresh has failed is no error: whoever needs its token
+// hears of that. It may be called at any time, and ends nothing.
+func (s *TokenSource) Wait(ctx context.Context) error {
+	if ctx.Value(refreshKey{s}) != nil {
+		return errRecursion
+	}
+	for {
+		idle := s.whenIdle()
+		if idle == nil {
+			break
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return waitError(ctx, "a refresh")
+		}
+	}
+	k := s.current.Load()
+	if k == nil || k.unsaved.Load() == nil {
+		return nil
+	}
+	limited, cancel := s.limited(ctx)
+	defer cancel()
+	if err := apart(panicked, func() error { return s.save(limited, k, true) }); err != nil {
+		return notSaved(err, k.token)
+	}
+	return nil
+}
+
+// whenIdle returns what is closed when no refresh is under way; nil if none is.
+func (s *TokenSource) whenIdle() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.goroutines > 0 && s.idle == nil {
+		s.idle = make(chan struct{})
+	}
+	return s.idle
+}
+
 // isOld reports whether stored is what our token was to replace, had it been possible to save it; or was before, and the Store
 // has forgotten what came after. Once our token has been replaced itself, it is to replace nothing.
 func (run *refreshRun) isOld(stored *Record) bool {

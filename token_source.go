@@ -34,8 +34,8 @@ import (
 // A token that could not be saved is in use nevertheless, and is saved again until that succeeds, or another one is in use:
 // after times that grow from 100 ms to 30 s, too.
 //
-// A TokenSource has no goroutine but those of a refresh, a login or a saving under way, so there is nothing to close. It is safe
-// for concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
+// A TokenSource has no goroutine but those of a refresh, a login or a saving under way, so there is nothing to close. But a
+// program that ends calls [TokenSource.Wait] first, so that the token of a refresh under way is not lost. It is safe for concurrent use. It must not be copied, nor its fields changed, after its first use; nor may the tokens that it
 // returns be modified.
 type TokenSource struct {
 	// Fetch gets a new token: [RefreshGrant], [ClientCredentialsGrant], a method of [TokenEndpoint] or your own. If it is nil,
@@ -120,6 +120,7 @@ type TokenSource struct {
 	ended      bool             // by Logout, here or elsewhere
 	logouts    uint32           // calls of Logout
 	goroutines int32            // of refreshes, also of those that nobody waits for any more
+	idle       chan struct{}    // closed when there is none of them; nil if no Wait waits for that
 	running    *refreshRun      // the refresh under way; nil if there is none
 	fetching   map[string]bool  // with which refresh tokens Fetch has been called, and has not returned; nil: with none
 	used       *usedGrants      // nil: none

@@ -21,7 +21,7 @@
 // One person is asked to log in at a time, over all these processes, under a lock on a file of its own (path +
 // ".login.lock", which stays): see [Store.LockLogin].
 //
-// What cannot be prevented: a process that is killed after it has sent a refresh token, and before it has saved the answer,
+// What cannot be prevented: a process that is killed, or ends without TokenSource.Wait, after it has sent a refresh token, and before it has saved the answer,
 // takes the login with it if the server takes each refresh token once. So does a disk that fails in between, if the
 // process ends before the token could be saved again. And a lock file that is removed in between lets two send the same one.
 //

@@ -38,10 +38,13 @@ func newCLI(server, file string, flow login.Flow) *cli {
 	return &cli{server, tokens, &http.Client{Transport: authretry.New(&authretry.Bearer{Source: tokens})}}
 }
 
-func (c *cli) run(ctx context.Context, command string) error {
+func (c *cli) run(ctx context.Context, command string) (err error) {
+	defer func() { // a refresh may be under way, whose token has to be saved
+		err = errors.Join(err, c.tokens.Wait(context.WithoutCancel(ctx)))
+	}()
 	switch command {
 	case "login":
-		_, err := c.tokens.Obtain(ctx, authretry.TokenRequest{})
+		_, err := c.tokens.NewLogin(ctx) // whatever token there is
 		return err
 	case "logout":
 		return c.tokens.Logout(ctx)
@@ -77,10 +80,16 @@ func main() {
 	default:
 		err = runAt(ctx, os.Getenv("CLI_SERVER"), os.Args[1])
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, authretry.ErrNotRevoked):
+		fmt.Fprintln(os.Stderr, "You are logged out on this machine. But the server was not told, and takes the token until it expires.")
+	case errors.Is(err, authretry.ErrLoginRequired):
+		fmt.Fprintln(os.Stderr, "You are not logged in. Run: cli login")
 	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 // runAt runs a command at a server, with a file for the login of that one alone.
