@@ -32,6 +32,7 @@ type knownToken struct {
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it
+	wallSeen  atomic.Uint32           // in which wallInterval of its age the wall clock was looked at last, the first being 1; 0: in none
 	unsaved   atomic.Pointer[unsaved] // nil: the Store has it, or there is no Store
 
 	refusers atomic.Pointer[[]origin] // who has refused it; nil: nobody of whom that is known
@@ -147,9 +148,23 @@ func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
 	return k
 }
 
-// settled reports whether there is nothing to do about the token at the time now.
-func (k *knownToken) settled(now time.Time) bool {
-	return int64(now.Sub(k.received)) < k.refreshAt.Load() && now.UnixMicro() < k.expiry
+// wallInterval is how often the wall clock is looked at: to read the monotonic one alone takes less. That stands still while the machine
+// sleeps, so for as long after it wakes, a token that has expired meanwhile may be taken to be good.
+const wallInterval = 50 * time.Millisecond
+
+// settled reports whether there is nothing to do about the token at an age.
+func (k *knownToken) settled(age time.Duration) bool {
+	interval := uint32(age/wallInterval) + 1
+	return int64(age) < k.refreshAt.Load() && (k.wallSeen.Load() == interval || k.lasts(interval))
+}
+
+// lasts reports whether the token has not expired by the wall clock, in an interval of its age.
+func (k *knownToken) lasts(interval uint32) bool {
+	if time.Now().UnixMicro() >= k.expiry {
+		return false
+	}
+	k.wallSeen.Store(interval)
+	return true
 }
 
 // usable reports whether the token has not expired. A tolerance, as in oauth2.Token.Valid, would make tokens

@@ -169,9 +169,10 @@ const (
 	forever    = time.Duration(math.MaxInt64)
 )
 
-// Obtain returns a token that meets r: one that has not expired and, if r.Previous is set, is another than that one, which
-// a server has refused. So the zero TokenRequest asks for a usable token. If there is one, it is returned at once; but for a
-// request to an origin that has refused it, Obtain waits for its successor, if that is on its way.
+// Obtain returns a token that meets r: one that has not expired (or, for 50 ms after the machine has slept, had not before that) and, if
+// r.Previous is set, is another than that one, which a server has refused. So the zero TokenRequest asks for a usable token. If
+// there is one, it is returned at once; but for a request to an origin that has refused it, Obtain waits for its successor, if
+// that is on its way.
 //
 // If the current token does not meet r, Obtain waits for a refresh, for which all wait who need one (another may begin before
 // it has ended if Set or Logout is called meanwhile, or if Fetch outlasts FetchTimeout). If it is Obtain that starts it, Fetch
@@ -285,11 +286,10 @@ func (s *TokenSource) atHand(ctx context.Context) (*oauth2.Token, error) {
 	if k.lifetime == forever {
 		return k.token, nil
 	}
-	now := time.Now()
-	if k.settled(now) {
+	if k.settled(time.Since(k.received)) {
 		return k.token, nil
 	}
-	if k.usable(now) {
+	if now := time.Now(); k.usable(now) {
 		s.renew(ctx, k, now)
 		return k.token, nil
 	}

@@ -498,12 +498,14 @@ func TestTokenExpiresByEitherClock(t *testing.T) {
 	src := &TokenSource{RefreshBefore: -1}
 	h := src.newKnownToken(&oauth2.Token{AccessToken: "a", Expiry: now.Add(time.Minute)})
 	require.True(t, h.usable(now))
+	require.True(t, h.settled(0))
 	h.expiry = now.Add(-time.Second).UnixMicro() // the machine has slept
 	require.False(t, h.usable(now))
-	require.False(t, h.settled(now))
+	require.True(t, h.settled(wallInterval-1), "the wall clock has just been looked at")
+	require.False(t, h.settled(wallInterval))
 	h.expiry = math.MaxInt64 // the wall clock was set back
 	require.False(t, h.usable(now.Add(time.Hour)))
-	require.False(t, h.settled(now.Add(time.Hour)))
+	require.False(t, h.settled(time.Hour))
 }
 
 func TestExpiryInTheFarFuture(t *testing.T) {
