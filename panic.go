@@ -75,10 +75,13 @@ type panicError struct{ text string }
 func (e *panicError) Error() string { return "authretry: " + e.text }
 
 // panicText says what has panicked, and where. It is to be called by the function that recovered.
-func panicText(value any) string {
-	text := fmt.Sprintf("Base, a Scheme or a callback panicked with a value of type %T", value)
+func panicText(value any) string { return panicTextOf("Base, a Scheme or a callback", value) }
+
+// panicTextOf is panicText, for what may have panicked.
+func panicTextOf(what string, value any) string {
+	text := fmt.Sprintf("%s panicked with a value of type %T", what, value)
 	if err, ok := value.(runtime.Error); ok {
-		text = "Base, a Scheme or a callback panicked: " + err.Error()
+		text = what + " panicked: " + err.Error()
 	}
 	var callers [32]uintptr
 	frames := runtime.CallersFrames(callers[:runtime.Callers(3, callers[:])])

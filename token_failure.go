@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -276,13 +275,11 @@ func storeFailed(err error, of ...*oauth2.Token) error {
 	return &tokenError{text: "the TokenStore failed: " + describeCause(err, of...), causes: []error{err}}
 }
 
-// panicked is the error for a panic in a callback. Its text leaves out values that could be secrets.
+// panicked is the error for a panic in a callback. Its text leaves out values that could be secrets, and says where it was. It is to be
+// called by the function that recovered.
 func panicked(value any) error {
-	text := fmt.Sprintf("a callback for tokens (Fetch, Login, Store, OnToken, ...) panicked with a value of type %T", value)
-	if err, ok := value.(runtime.Error); ok {
-		text = "a callback for tokens (Fetch, Login, Store, OnToken, ...) panicked: " + err.Error()
-	}
-	return &tokenError{text: text}
+	return &tokenError{text: panicTextOf("a callback for tokens (Fetch, Login, Store, OnToken, ...)", value),
+		causes: []error{&Rejection{Reason: ReasonMisconfigured}}}
 }
 
 // describeCause returns a text for err that has no secret: neither what the token endpoint has answered, but for the

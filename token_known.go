@@ -201,7 +201,7 @@ func (s *TokenSource) leadTime(lifetime time.Duration) time.Duration {
 func checkToken(t *oauth2.Token) error {
 	switch {
 	case t == nil:
-		return &tokenError{text: "neither a token nor an error was returned"}
+		return &tokenError{text: "Fetch, Login or Source has returned neither a token nor an error"}
 	case t.AccessToken == "":
 		return &tokenError{text: "the new token has no access token"}
 	}
