@@ -18,7 +18,7 @@ type uploads struct {
 type uploadHabits struct {
 	takes      bool // it has taken a large body, or one of unknown length, without credentials and without a challenge
 	challenges bool // it has refused something, whoever had asked
-	refuses    bool // it has refused what was sent ahead, and taken other credentials, as for a stale nonce
+	refuses    bool // it has refused what was sent ahead, and taken other credentials, as for a stale nonce; or a body was lost to that
 	silent     bool // it has let a body wait that was announced, and then taken it with the credentials that were sent ahead
 }
 
@@ -90,6 +90,14 @@ func (x *exchange) noteUpload(l *lease) {
 		x.uploads.note(x.origin(), func(h *uploadHabits) { h.takes = true })
 	case l.Session != nil && l == &x.ahead && x.body.hasWaited():
 		x.uploads.note(x.origin(), func(h *uploadHabits) { h.silent = true })
+	}
+}
+
+// keepForNext keeps an answer that comes too late for this request's body. The next one is announced.
+func (x *exchange) keepForNext(answer *lease) {
+	x.keep(answer)
+	if x.ahead.Session != nil && !x.foreign {
+		x.uploads.note(x.origin(), func(h *uploadHabits) { h.refuses = true })
 	}
 }
 

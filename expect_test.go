@@ -98,6 +98,24 @@ func TestUploadIsAnnouncedWhereATokenWasRefused(t *testing.T) {
 	require.Equal(t, []string{"", "100-continue", ""}, expect[:3], "the retry need not ask")
 }
 
+// Nor need a smaller request have been refused before: one upload is lost, and no other.
+func TestUploadIsAnnouncedWhereOneWasLost(t *testing.T) {
+	guard := &authtest.Bearer{}
+	srv := authtest.NewServer(guard)
+	defer srv.Close()
+	client := &http.Client{Transport: &Transport{Base: srv.Client().Transport, Schemes: []Scheme{
+		&Bearer{Source: &TokenSource{Initial: guard.Login(), MinRefreshInterval: -1, Fetch: RefreshGrant(guard.Config())}},
+	}}}
+	require.Equal(t, 200, uploadOnce(t, client, srv.URL+"/1"))
+	guard.ExpireNow()
+	require.Equal(t, 401, uploadOnce(t, client, srv.URL+"/2"))
+	for i := range 3 {
+		require.Equal(t, 200, uploadOnce(t, client, srv.URL+"/a"+strconv.Itoa(i)))
+		guard.ExpireNow()
+		require.Equal(t, 200, uploadOnce(t, client, srv.URL+"/b"+strconv.Itoa(i)))
+	}
+}
+
 // A server that says nothing to an Expect lets an upload wait once: with credentials sent ahead, it is not asked again.
 func TestServerThatIgnoresExpectIsNotAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

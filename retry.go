@@ -276,7 +276,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		return nil, err
 	}
 	if !x.body.canReplay() {
-		x.keep(&answer) // the next request will need it
+		x.keepForNext(&answer)
 		if x.req.Context().Err() != nil {
 			return nil, context.Cause(x.req.Context()) // which has closed the body
 		}
@@ -288,7 +288,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 	req := x.copy(new(http.Request))
 	if !x.tunnel {
 		if err := x.authorize(req, &answer); errors.Is(err, errBodyNotReplayable) {
-			x.keep(&answer)
+			x.keepForNext(&answer)
 			return nil, &unanswered{body: err}
 		} else if err != nil {
 			return nil, err
@@ -298,7 +298,7 @@ func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Reque
 		}
 	}
 	if err := x.body.replay(req); err != nil {
-		x.keep(&answer)
+		x.keepForNext(&answer)
 		return nil, &unanswered{body: err}
 	}
 	x.addCookies(req, resp)

@@ -73,8 +73,8 @@ type Transport struct {
 	// without GetBody, is announced too if its Reader has more than 64 KiB at hand, or ReplayLimit if that is less. A
 	// challenge may come if no credentials are sent ahead, unless the origin has taken such a body without one and has
 	// refused nobody. It may come, too, if what is sent ahead is of an [Exclusive] Session, as Digest's is, since nonces
-	// become stale, or if the origin has refused what was sent ahead before, and taken what came in its place. Where a body with
-	// such credentials has waited for nothing, and was then taken, the next ones do not wait.
+	// become stale, or if the origin has refused what was sent ahead before, and taken what came in its place, or a body was lost
+	// to that. Where a body with such credentials has waited for nothing, and was then taken, the next ones do not wait.
 	ReplayLimit int64
 
 	// Account says on whose behalf a request is sent, such as the user for whom a server calls an API. Whatever the Transport
