@@ -55,6 +55,17 @@ type clientSecret struct {
 	inHeader bool
 }
 
+// check returns what is wrong with the secret.
+func (c *clientSecret) check() error {
+	switch {
+	case c.secret == "":
+		return errors.New("authretry: TokenEndpoint.Auth has an empty client secret; leave Auth nil for a client without one")
+	case hasControl(c.secret):
+		return errors.New("authretry: TokenEndpoint.Auth has a client secret with a line break, or another control character")
+	}
+	return nil
+}
+
 func (c *clientSecret) Authenticate(_ context.Context, e *TokenEndpoint, form url.Values, header http.Header) error {
 	if c.inHeader {
 		pair := url.QueryEscape(e.ClientID) + ":" + url.QueryEscape(c.secret)
@@ -152,6 +163,9 @@ type PrivateKeyJWT struct {
 const assertionLifetime = time.Minute
 
 func (p *PrivateKeyJWT) init() error {
+	if p == nil {
+		return errors.New("authretry: the PrivateKeyJWT is nil")
+	}
 	p.once.Do(func() {
 		if p.key, p.err = jws.NewKey(p.Signer, p.Algorithm); p.err != nil {
 			p.err = fmt.Errorf("authretry: PrivateKeyJWT: %w", p.err)

@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ var (
 	errRecordTooLong = errors.New("authretry: the login is too large to be saved")
 )
 
-// Encode returns r in JSON, in one line. Equal Records give equal bytes. It fails if r has neither a token nor LoggedOut, or if
+// Encode returns r in JSON, in one line. Equal Records give equal bytes. An Expiry after the year 9999 is left out. It fails if r has neither a token nor LoggedOut, or if
 // the result were larger than 1 MiB.
 func (r *Record) Encode() ([]byte, error) {
 	s := savedRecord{Version: recordVersion}
@@ -91,8 +92,9 @@ func (r *Record) Encode() ([]byte, error) {
 	default:
 		s.AccessToken, s.TokenType, s.RefreshToken = r.Token.AccessToken, r.Token.TokenType, r.Token.RefreshToken
 		if !r.Token.Expiry.IsZero() {
-			expiry := r.Token.Expiry.Round(0).UTC()
-			s.Expiry = &expiry
+			if expiry := r.Token.Expiry.Round(0).UTC(); expiry.Year() <= 9999 { // for more, JSON has no form: it is as good as none
+				s.Expiry = &expiry
+			}
 		}
 		s.IDToken, _ = r.Token.Extra("id_token").(string)
 		if s.Scope = strings.Join(r.Scopes, " "); r.Scopes == nil {
@@ -119,7 +121,7 @@ func DecodeRecord(data []byte) (*Record, error) {
 		return nil, errNotARecord
 	}
 	var s savedRecord
-	if json.Unmarshal(data, &s) != nil || s.Version < 0 || s.Version == 0 && s.LoggedOut {
+	if json.Unmarshal(data, &s) != nil || s.Version < 0 || s.Version == 0 && !isTokenJSON(data) {
 		return nil, errNotARecord
 	}
 	if s.Version > recordVersion {
@@ -151,6 +153,13 @@ func DecodeRecord(data []byte) (*Record, error) {
 		r.Token = t.WithExtra(extra)
 	}
 	return r, nil
+}
+
+// isTokenJSON reports whether data is the JSON of an oauth2.Token, and nothing else.
+func isTokenJSON(data []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return d.Decode(new(oauth2.Token)) == nil
 }
 
 // recordKey is under which name a token has, among what the token endpoint said of it, a *Record that says where it comes from.

@@ -39,8 +39,7 @@ func TestRecordComesBackWhole(t *testing.T) {
 }
 
 func TestRecordThatIsNone(t *testing.T) {
-	for _, r := range []*Record{nil, {}, {Token: &oauth2.Token{}}, {Token: &oauth2.Token{AccessToken: strings.Repeat("a", 1<<20)}},
-		{Token: &oauth2.Token{AccessToken: "a", Expiry: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)}}} { // which JSON has no form for
+	for _, r := range []*Record{nil, {}, {Token: &oauth2.Token{}}, {Token: &oauth2.Token{AccessToken: strings.Repeat("a", 1<<20)}}} {
 		_, err := r.Encode()
 		require.Error(t, err)
 	}

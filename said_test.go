@@ -63,10 +63,10 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 		scheme  func(t *testing.T) Scheme
 		want    string // after the method and the URL
 	}{
-		"the refresh token has ended":              {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_grant")) }, `no new token could be obtained: the token endpoint answered 400 "invalid_grant"; log in again and call TokenSource.Set`},
-		"the refresh token has ended, after a 401": {says401, func(t *testing.T) Scheme { return refreshed(t, good(), refuses("invalid_grant")) }, `the server answered 401: no new token could be obtained: the token endpoint answered 400 "invalid_grant"; log in again and call TokenSource.Set`},
-		"the client is not known":                  {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_client")) }, `no new token could be obtained: the token endpoint answered 400 "invalid_client"; put the client's credentials right`},
-		"a proof is wanted":                        {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_dpop_proof")) }, `no new token could be obtained: the token endpoint answered 400 "invalid_dpop_proof" (RFC 9449: see TokenEndpoint.Proof)`},
+		"the refresh token has ended":              {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_grant")) }, `no new token could be obtained: the token endpoint at ADDRESS answered 400 "invalid_grant"; log in again and call TokenSource.Set`},
+		"the refresh token has ended, after a 401": {says401, func(t *testing.T) Scheme { return refreshed(t, good(), refuses("invalid_grant")) }, `the server answered 401: no new token could be obtained: the token endpoint at ADDRESS answered 400 "invalid_grant"; log in again and call TokenSource.Set`},
+		"the client is not known":                  {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_client")) }, `no new token could be obtained: the token endpoint at ADDRESS answered 400 "invalid_client"; put the client's credentials right`},
+		"a proof is wanted":                        {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_dpop_proof")) }, `no new token could be obtained: the token endpoint at ADDRESS answered 400 "invalid_dpop_proof" (RFC 9449: see TokenEndpoint.Proof)`},
 		"there is no refresh token":                {says401, func(t *testing.T) Scheme { return refreshed(t, old(""), refuses("")) }, `no new token could be obtained: there is no refresh token; log in again and call TokenSource.Set`},
 		"there is no token":                        {says401, func(t *testing.T) Scheme { return &Bearer{Source: &TokenSource{}} }, `a new login is required: there is no usable token, and TokenSource.Fetch is nil`},
 		"the login was ended": {says401, func(t *testing.T) Scheme {

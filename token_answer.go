@@ -37,23 +37,19 @@ type answerFields struct {
 	ErrorURI         string    `json:"error_uri"`
 }
 
-// expiresIn is a lifetime in seconds. Some servers write it as a string, some with a decimal point.
+// expiresIn is a lifetime in seconds. Some servers write it as a string, some with a decimal point. What cannot be read is 0, which means
+// that nothing is known of it: the token is good until it is refused.
 type expiresIn int64
 
-// UnmarshalJSON implements json.Unmarshaler.
+// UnmarshalJSON implements json.Unmarshaler. An error would keep the decoder from what comes after it, such as a refresh token.
 func (e *expiresIn) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" {
+	var n json.Number
+	if json.Unmarshal(b, &n) != nil {
 		return nil
 	}
-	var n json.Number
-	if err := json.Unmarshal(b, &n); err != nil {
-		return err
+	if f, err := n.Float64(); err == nil {
+		*e = expiresIn(max(min(f, math.MaxInt32), math.MinInt32))
 	}
-	f, err := n.Float64()
-	if err != nil {
-		return errors.New("expires_in is not a number")
-	}
-	*e = expiresIn(max(min(f, math.MaxInt32), math.MinInt32))
 	return nil
 }
 
@@ -81,7 +77,9 @@ func readTokenAnswer(resp *http.Response, body []byte) *tokenAnswer {
 
 func (a *tokenAnswer) readJSON(body []byte) {
 	if json.Unmarshal(body, &a.fields) != nil {
-		a.fields, a.damage = answerFields{}, errUnreadableAnswer
+		if a.damage = errUnreadableAnswer; !json.Valid(body) {
+			a.fields = answerFields{}
+		} // or else one member is of another type; the others count, since a refresh token may be among them, or why there is no token
 		return
 	}
 	_ = json.Unmarshal(body, &a.extra)

@@ -145,15 +145,24 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 // method Validate() error as a [PrivateKeyJWT] has, Auth. A program that calls it when it starts need not wait for the first token to
 // hear that. The fields must not be changed any more after it.
 func (e *TokenEndpoint) Validate() error {
-	if err := e.check(nil); err != nil {
+	if e == nil {
+		return errors.New("authretry: the TokenEndpoint is nil")
+	}
+	if err := e.check(url.Values{"grant_type": nil}); err != nil {
 		return err
 	}
 	u, _ := url.Parse(e.URL)
 	if u.Scheme != "https" && !e.AllowPlaintext && !originOf(u).isLoopback() {
 		return fmt.Errorf("authretry: TokenEndpoint.URL: %w", errPlaintextEndpoint)
 	}
-	if e.Auth != nil && e.ClientID == "" {
-		return errors.New("authretry: TokenEndpoint.ClientID is empty, and Auth is set")
+	switch auth := e.Auth.(type) {
+	case *clientSecret, *PrivateKeyJWT: // an assertion says who the client is by itself (RFC 7521 §4.2)
+		if e.ClientID == "" {
+			return errors.New("authretry: TokenEndpoint.ClientID is empty, and Auth needs it")
+		}
+		if s, ok := auth.(*clientSecret); ok {
+			return s.check()
+		}
 	}
 	if v, ok := e.Auth.(interface{ Validate() error }); ok {
 		return v.Validate()

@@ -32,7 +32,7 @@ func TestTokenAnswersAreReadAsPackageOAuth2Does(t *testing.T) {
 	var answers []struct {
 		Name, Type, Body string
 		Status           int
-		Ours             int // expires_in, where package oauth2 fails
+		Ours             int // expires_in, where package oauth2 fails; -1: it is not known
 	}
 	require.NoError(t, json.Unmarshal(data, &answers))
 	for _, answer := range answers {
@@ -56,6 +56,10 @@ func TestTokenAnswersAreReadAsPackageOAuth2Does(t *testing.T) {
 			if answer.Ours != 0 {
 				require.Error(t, wantErr, "package oauth2 has learnt that: take it out of the list")
 				require.NoError(t, gotErr)
+				if answer.Ours < 0 {
+					require.True(t, got.Expiry.IsZero())
+					return
+				}
 				require.EqualValues(t, answer.Ours, got.ExpiresIn)
 				require.WithinDuration(t, time.Now().Add(time.Duration(answer.Ours)*time.Second), got.Expiry, time.Minute)
 				return

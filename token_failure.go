@@ -83,6 +83,18 @@ func (f failure) next(err error, current *knownToken, s *TokenSource, now time.T
 	return f
 }
 
+// remembered returns the error for who comes too early for another refresh.
+func (f *failure) remembered(now time.Time) error {
+	left := f.until.Sub(now)
+	e, ok := f.err.(*tokenError)
+	if !ok || left < time.Second || left > maxRefusedWait+maxRefusedWait/5 {
+		return f.err
+	}
+	later := *e
+	later.text += fmt.Sprintf("; that is what a refresh has said before, and the next one is in %s", left.Round(time.Second))
+	return &later
+}
+
 // jittered returns a duration between 0.8 and 1.2 of d.
 func (s *TokenSource) jittered(d time.Duration) time.Duration {
 	return time.Duration((0.8 + 0.4*s.chance()) * float64(d))
@@ -290,42 +302,80 @@ func describeCause(err error, of ...*oauth2.Token) string {
 
 // describeCauseAt does that for another endpoint of the authorization server.
 func describeCauseAt(endpoint string, err error, of ...*oauth2.Token) string {
+	shows := func(text string) bool {
+		return slices.ContainsFunc(of, func(t *oauth2.Token) bool {
+			return t != nil && (contains(text, t.AccessToken) || contains(text, t.RefreshToken))
+		})
+	}
 	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		return describeAnswer(endpoint, r)
+		return describeAnswer(endpoint, r, isErrorCode(r.ErrorCode) && (answerCodes[r.ErrorCode] || !shows(r.ErrorCode)))
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "it took too long (see TokenSource.FetchTimeout)"
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
-		return "the " + endpoint + " endpoint could not be reached: " + describeCauseAt(endpoint, u.Err, of...)
+		cause, where := describeCauseAt(endpoint, u.Err, of...), ""
+		if at, _ := url.Parse(u.URL); at != nil && !strings.Contains(cause, at.Host) {
+			where = atHost(at)
+		}
+		return "the " + endpoint + " endpoint" + where + " could not be reached: " + cause
 	}
 	text := withoutQuotes(err.Error())
-	isIn := func(t *oauth2.Token) bool {
-		return t != nil && (contains(text, t.AccessToken) || contains(text, t.RefreshToken))
-	}
 	switch {
 	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
 		return "the " + endpoint + " endpoint's answer could not be read; check its URL"
-	case slices.ContainsFunc(of, isIn):
+	case shows(text):
 		return fmt.Sprintf("an error of type %T that carries a token in its text", err)
 	}
 	return strings.TrimPrefix(printable(text), "authretry: ")
 }
 
-// describeAnswer names the status and the error code of an endpoint's answer.
-func describeAnswer(endpoint string, r *oauth2.RetrieveError) string {
-	text := "the " + endpoint + " endpoint answered"
-	if r.Response != nil {
-		text += " " + strconv.Itoa(r.Response.StatusCode)
+// describeAnswer names the status of an endpoint's answer, and the error code if that can be shown.
+func describeAnswer(endpoint string, r *oauth2.RetrieveError, showsCode bool) string {
+	text := "the " + endpoint + " endpoint"
+	if r.Response == nil {
+		text += " answered"
+	} else {
+		if req := r.Response.Request; req != nil {
+			text += atHost(req.URL)
+		}
+		text += " answered " + strconv.Itoa(r.Response.StatusCode)
 	}
 	switch {
+	case showsCode:
+		text += " " + strconv.Quote(r.ErrorCode) + answerHints[r.ErrorCode]
 	case r.ErrorCode != "":
-		text += " " + strconv.Quote(printable(r.ErrorCode)) + answerHints[r.ErrorCode]
+		text += " with a text in place of an error code"
 	case r.Response != nil && r.Response.StatusCode < 500 && r.Response.StatusCode != http.StatusTooManyRequests:
 		text += ", and names no error of OAuth 2.0; check its URL"
 	}
 	return text
 }
+
+// atHost names the host of an endpoint.
+func atHost(u *url.URL) string {
+	if u == nil || u.Host == "" {
+		return ""
+	}
+	return " at " + printable(cutTo(maxOriginText, u.Host))
+}
+
+// isErrorCode reports whether a text has the form of an error code: short, of letters, digits and a few signs. Any other is not shown: it
+// may be what the request had, secrets too.
+func isErrorCode(s string) bool {
+	const most = 40
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("_-.:/ ", c) >= 0) {
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= most
+}
+
+// answerCodes are the error codes that are shown although a token may be a part of them, of one letter for instance (RFC 6749 §5.2).
+var answerCodes = map[string]bool{"invalid_request": true, "invalid_client": true, "invalid_grant": true, "unauthorized_client": true,
+	"unsupported_grant_type": true, "invalid_scope": true}
 
 // answerHints says of error codes what to look at, where their names do not.
 var answerHints = map[string]string{

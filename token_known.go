@@ -23,6 +23,7 @@ type knownToken struct {
 
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
+	isLogin   bool          // Login has returned it
 	isInitial bool          // it is TokenSource.Initial, on its way into the Store
 	looks     uint32        // how often the Store had been looked at when it was found there, or was to go there; guarded by TokenSource.mu
 	by        *origin       // by whom its predecessor was refused, as far as that is known

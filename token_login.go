@@ -30,6 +30,13 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time for a login: %w", context.Cause(ctx))
 	case now.Before(s.declineTo) && s.declined != nil && !d.anew:
 		return nil, nil, s.declined
+	case s.isRefusedLogin(k, d, now):
+		return nil, nil, errRefusedWhileFresh
+	}
+	if d.needsPerson() {
+		if err := s.countStepUp(now); err != nil {
+			return nil, nil, err
+		}
 	}
 	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
 	run.needs = s.withOthers(d, k, true)
@@ -42,6 +49,12 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 	run.cancel = cancel
 	go s.logIn(limited, run)
 	return run, nil, nil
+}
+
+// isRefusedLogin reports whether k is of a login of a moment ago, which a server has refused before any has accepted it: another one
+// would be of no more use to the server, and a person would be asked with each request. The caller holds mu.
+func (s *TokenSource) isRefusedLogin(k *knownToken, d *demand, now time.Time) bool {
+	return k != nil && k.isLogin && d.refused == k.token.AccessToken && d.within(&k.asked) && !k.accepted.Load() && now.Sub(k.received) < s.refusalInterval()
 }
 
 // awaitLogin waits for the end of a login, which ends too when nobody waits any more.
@@ -153,6 +166,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 		return notLoggedIn(ctx, err, previous)
 	}
 	k := s.newLogin(t)
+	k.isLogin = true
 	if k.scopes == nil {
 		k.scopes = union(run.has(previous, stored), run.scopes)
 	}
@@ -207,7 +221,8 @@ func (s *TokenSource) endLogin(run *refreshRun, k *knownToken, err error) {
 // Set puts t to use, after a login: it replaces the current token and forgets all failures. If there is a Store, it is
 // saved there first. An error says that this failed, or that t cannot be used. If it wraps [ErrNotSaved], only the saving failed:
 // this process goes on with t nevertheless, and tries to save it again. It does not save t again over what has come of it, if it was
-// saved in spite of the error, nor over a later login, nor if it was ended meanwhile: then it goes on with what is there.
+// saved in spite of the error, nor over a later login, nor if it was ended meanwhile: then it goes on with what is there. What is later, it
+// knows unless the Store could not even be read.
 func (s *TokenSource) Set(t *oauth2.Token) error {
 	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
 		return errors.New("authretry: TokenSource.Set needs a token")

@@ -22,6 +22,12 @@ func (s *TokenSource) newLogin(t *oauth2.Token) *knownToken {
 
 // save saves k, if the Store has nothing newer; if that is tried again, only as long as k is the token in use.
 func (s *TokenSource) save(ctx context.Context, k *knownToken, again bool) error {
+	if u := k.unsaved.Load(); u != nil && u.new {
+		// What is there now is what k replaces. If the lock cannot be had, what comes there meanwhile is later than k.
+		if stored, err := s.Store.Load(ctx); err == nil {
+			defer func() { k.unsaved.CompareAndSwap(u, &unsaved{has: stored}) }()
+		}
+	}
 	err := s.Store.Update(ctx, func(_ context.Context, stored *Record, _ func(context.Context) error) (*Record, error) {
 		s.noteLook(stored)
 		u, past := k.unsaved.Load(), k

@@ -97,8 +97,8 @@ type TokenSource struct {
 	FetchTimeout time.Duration
 
 	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
-	// because its predecessor was refused, and is refused itself before any server has accepted it, is not replaced
-	// before it has this age; and an origin because of which a token was obtained does not cause another to be obtained for this
+	// because its predecessor was refused, or by Login, and is refused itself before any server has accepted it, is not replaced
+	// by another such one before it has this age; and an origin because of which a token was obtained does not cause another to be obtained for this
 	// time, unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32
 	// calls of Fetch from the first of them until this time is over, and those of one origin more than 8, since all requests share
 	// the token. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
@@ -395,7 +395,7 @@ func (s *TokenSource) join(ctx context.Context, d *demand) (*refreshRun, *oauth2
 	case s.Fetch == nil && s.Store == nil:
 		return nil, nil, d.noFetchError()
 	case now.Before(s.failure.until) && s.failure.err != error(errRefusedWhileFresh):
-		return nil, nil, s.failure.err
+		return nil, nil, s.failure.remembered(now)
 	case s.goroutines >= maxGoroutines:
 		return nil, nil, errStillRefreshing
 	}
@@ -475,6 +475,11 @@ func (s *TokenSource) mayStepUp(k *knownToken, n *needs, now time.Time) error {
 	if now.Before(s.lacking) {
 		return notGranted("the authorization server has just granted less than was asked for; it is not asked again before TokenSource.MinRefreshInterval is over")
 	}
+	return s.countStepUp(now)
+}
+
+// countStepUp counts that a token is asked for that is good for more, unless there were too many. The caller holds mu.
+func (s *TokenSource) countStepUp(now time.Time) error {
 	if now.Sub(s.stepUps.since) >= s.refusalInterval() {
 		s.stepUps = refreshCount{since: now}
 	}
@@ -492,8 +497,8 @@ func (s *TokenSource) Validate() error {
 	if s == nil {
 		return errors.New("authretry: the TokenSource is nil")
 	}
-	if i := s.Initial; i != nil && i.AccessToken == "" && i.RefreshToken != "" && s.Fetch == nil && s.Login == nil && s.Store == nil {
-		return errors.New("authretry: TokenSource.Initial has a refresh token alone, and there is no Fetch to use it")
+	if i := s.Initial; i != nil && i.AccessToken == "" && s.Fetch == nil && s.Login == nil && s.Store == nil {
+		return errors.New("authretry: TokenSource.Initial has no access token, and there is no Fetch to get one")
 	}
 	return s.checkInitial()
 }

@@ -711,7 +711,7 @@ func TestValidate(t *testing.T) {
 		"Transport.Origins[0] is \"https://*.test":  {Schemes: good, Origins: []string{"https://*.test"}},
 		"Transport.Origins[0] does not begin":       {Schemes: good, Origins: []string{"a.test"}},
 		"Bearer.Source is nil":                      {Schemes: []Scheme{&Bearer{}}},
-		"no Fetch to use it":                        {Schemes: []Scheme{&Bearer{Source: &TokenSource{Initial: &oauth2.Token{RefreshToken: secret}}}}},
+		"no Fetch to get one":                       {Schemes: []Scheme{&Bearer{Source: &TokenSource{Initial: &oauth2.Token{RefreshToken: secret}}}}},
 		"Transport.Origins[1] is \"http://a.test\"": {Schemes: []Scheme{&APIKey{Key: "k"}, &Basic{Username: "u"}}, Origins: []string{"http://127.0.0.1", "http://a.test"}},
 		"(TokenSource.Initial)":                     {Schemes: []Scheme{&Bearer{Source: &TokenSource{Initial: &oauth2.Token{AccessToken: "a b"}}}}},
 		"Basic has neither":                         {Schemes: []Scheme{&Basic{}}},
