@@ -19,7 +19,7 @@ func (c *Config) register(caller context.Context, s *Server, redirectURI string)
 	method := s.methodFor("")
 	body, err := json.Marshal(c.registration(s, redirectURI, method))
 	if err != nil {
-		return nil, failed(ownError("Config.Registration cannot be written as JSON"))
+		return nil, failed(errRegistration)
 	}
 	ctx, cancel := context.WithTimeout(caller, c.timeout())
 	defer cancel()
@@ -54,6 +54,8 @@ func (c *Config) register(caller context.Context, s *Server, redirectURI string)
 	}
 	return nil, failed(err)
 }
+
+const errRegistration = ownError("Config.Registration cannot be written as JSON")
 
 // registration returns what the server is told of the program.
 func (c *Config) registration(s *Server, redirectURI, method string) map[string]any {
