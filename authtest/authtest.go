@@ -177,7 +177,7 @@ func (s *Server) Close() {
 // protected paths that cover a request, the longest counts. Without guards the path is open. The token endpoint of
 // a [Bearer] stays, also if its guard is replaced.
 //
-// It panics if the path is none, and if a guard cannot work: if no request could satisfy it, such as an [APIKey]
+// It panics if the path is none, and if a guard is nil or cannot work: if no request could satisfy it, such as an [APIKey]
 // without a key, a [Basic] with a colon in its user name, or a [Digest] with an unknown algorithm; if its settings
 // contradict each other; if a [Bearer] is on two servers, or two have one token endpoint.
 func (s *Server) Protect(path string, guards ...Guard) {
@@ -204,12 +204,15 @@ func (s *Server) Protect(path string, guards ...Guard) {
 }
 
 // Handle sets what answers the accepted requests at or below the path, in place of what did. The longest path
-// counts; paths without a handler are answered by [Echo]. It panics if the path is none.
+// counts; paths without a handler are answered by [Echo]. It panics if the path is none, or the handler is nil.
 //
 // The handler's ResponseWriter is a [http.Flusher] and a [http.Hijacker] where that of the server is. A connection that
 // was hijacked has no Status in its [Request]. Under auth-int it is different, see [Digest].
 func (s *Server) Handle(path string, handler http.Handler) {
 	mustBePath(path)
+	if isNil(handler) {
+		panic("authtest: the handler for " + strconv.Quote(path) + " is nil: the usual one is http.HandlerFunc(authtest.Echo)")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.handlers {

@@ -58,7 +58,7 @@
 //	bearer := &authtest.Bearer{TokenLifetime: time.Minute}
 //	srv := authtest.NewServer(bearer)
 //	source := bearer.Config().TokenSource(ctx, bearer.Login())
-//	bearer.ExpireNow() // the token looks good to the client, and is not
+//	bearer.ExpireNow() // the token looks good to the client, and is not; see its comment if you do this often
 //
 // Refresh tokens rotate, and one that is used twice takes all tokens of its login with it ([Bearer.Reuses]). A token is
 // remembered for as long as it is good, however many there are.

@@ -100,7 +100,8 @@ func (d *DPoP) TokenURL() string {
 // Revoke ends the token, as [Bearer.Revoke] does.
 func (d *DPoP) Revoke(token string) bool { return d.tokens.Revoke(token) }
 
-// ExpireNow lets all access tokens issued so far expire, whatever their expires_in said.
+// ExpireNow lets all access tokens issued so far expire, as [Bearer.ExpireNow] does. A test that calls it more than 8 times sets
+// MinRefreshInterval of the authretry.TokenSource to -1.
 func (d *DPoP) ExpireNow() { d.tokens.ExpireNow() }
 
 // Reuses returns how often a refresh token was used that had been used before.

@@ -276,8 +276,16 @@ func TestProtectRefusesWhatCannotWork(t *testing.T) {
 			require.Equal(t, 200, send(t, srv, "GET", "/a", "", nil).StatusCode, "nothing is changed")
 		})
 	}
+	for name, g := range map[string]Guard{"nil": nil, "a nil *Basic": (*Basic)(nil), "a nil *OAuth": (*OAuth)(nil)} {
+		require.Contains(t, panicOf(func() { NewServer(newBasic(), g) }), "a guard is nil", name)
+	}
 	srv := NewServer()
 	defer srv.Close()
+	require.Contains(t, panicOf(func() { srv.Protect("/a", nil) }), "a guard is nil")
+	for _, h := range []http.Handler{nil, http.HandlerFunc(nil)} {
+		require.Contains(t, panicOf(func() { srv.Handle("/a", h) }), `the handler for "/a" is nil`)
+	}
+	require.Equal(t, 200, send(t, srv, "GET", "/a", "", nil).StatusCode, "nothing is changed")
 	for _, path := range []string{"", "a", "*", "/a?b", "/a#b"} {
 		require.Contains(t, panicOf(func() { srv.Protect(path) }), "is no path")
 		require.Contains(t, panicOf(func() { srv.Handle(path, nil) }), "is no path")

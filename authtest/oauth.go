@@ -110,7 +110,8 @@ func (o *OAuth) Login(scopes ...string) *oauth2.Token {
 	return o.tokens.issue(&family{scope: scope, client: orDefault(o.ClientID, "authtest")}, scope, true)
 }
 
-// ExpireNow lets all access tokens issued so far expire, whatever their expires_in said. Refresh tokens stay good.
+// ExpireNow lets all access tokens issued so far expire, as [Bearer.ExpireNow] does. A test that calls it more than 8 times sets
+// MinRefreshInterval of the authretry.TokenSource to -1.
 func (o *OAuth) ExpireNow() { o.tokens.ExpireNow() }
 
 // Revoke ends a token, as [Bearer.Revoke] does.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 // mustWork panics if the guard cannot work, with what is wrong.
 func mustWork(g Guard) {
+	if isNil(g) {
+		panic("authtest: a guard is nil: leave it out, and a path without guards is open")
+	}
 	if problem := g.problem(); problem != "" {
 		panic(fmt.Sprintf("authtest: %v cannot work: %s", g, problem))
 	}
@@ -22,6 +26,18 @@ func mustBePath(path string) {
 	if !isPath(path) {
 		panic("authtest: " + strconv.Quote(path) + " is no path: it must begin with a slash, and have no query")
 	}
+}
+
+// isNil reports whether v is nil, or a nil pointer or func.
+func isNil(v any) bool {
+	of := reflect.ValueOf(v)
+	switch of.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func:
+		return of.IsNil()
+	}
+	return false
 }
 
 // isPath reports whether s is a path as [net/url.URL.Path] has it.

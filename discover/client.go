@@ -77,7 +77,7 @@ func (c *Config) identify(ctx context.Context, s *Server, known *authretry.Recor
 	case c.Grant != nil: // as what nobody has said: JWTs of others may do without
 		return identity{}, nil
 	case c.NoRegistration || s.RegistrationURL == "":
-		return identity{}, failed(s.at.url.Hostname(), ErrNoClient, nil)
+		return identity{}, failed(s.at.url.Host, ErrNoClient, nil)
 	}
 	g, err := c.register(ctx, s, redirectURI)
 	if err != nil {
@@ -122,7 +122,7 @@ func (g *registered) identity() (identity, error) {
 	case g.method == "client_secret_post":
 		who.auth = authretry.SecretPost(g.secret)
 	case g.method != "none":
-		return identity{}, failed("", ErrRegistration, ownError("it was registered with a way to authenticate itself that it does not have"))
+		return identity{}, failedAt(stepRegistration, "", ErrRegistration, ownError("it was registered with a way to authenticate itself that it does not have"))
 	}
 	return who, nil
 }

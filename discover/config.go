@@ -85,7 +85,8 @@ type Config struct {
 	// asked. With a client of your own, that is up to it.
 	HTTPClient *http.Client
 
-	// TLSClientConfig is that of the client of ours, as in http.Transport.
+	// TLSClientConfig is that of the client of ours, as in http.Transport: its RootCAs, for an authority of your own. It is not used
+	// with HTTPClient.
 	TLSClientConfig *tls.Config
 
 	resolver *net.Resolver                         // nil: the usual one

@@ -67,7 +67,8 @@
 //
 // # Errors
 //
-// Each that is about discovery is an [*Error] that says which host is meant and what to do; by errors.Is it is one of the
-// errors of this package. Nothing that a server has written is in it. What TokenSource makes of it wraps
+// Each that is about discovery is an [*Error] that says which host is meant, what it was asked for, and what to do; by errors.Is it is
+// one of the errors of this package. A server that is out of order, or cannot be reached, is told from one that has no metadata. Nothing
+// that a server has written is in it, but for what package crypto/x509 says of a certificate. What TokenSource makes of it wraps
 // authretry.ErrLoginRequired too, if a login was to be had.
 package discover

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net"
@@ -55,7 +54,7 @@ type judging struct{ http.RoundTripper }
 func (j judging) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := j.RoundTripper.RoundTrip(req)
 	if refused, ok := errors.AsType[*guarded.RefusedError](err); ok {
-		return nil, failed(req.URL.Hostname(), ErrRefusedURL, refused)
+		return nil, failed(req.URL.Host, ErrRefusedURL, refused)
 	}
 	return resp, err
 }
@@ -90,9 +89,9 @@ func (c *Config) check(home place, named string) (*url.URL, error) {
 type document map[string]json.RawMessage
 
 // get asks for a JSON object that the place names. Any answer but 200 with such an object is an ownError, which says that there is
-// none. It returns at which address the server is, too, if that is known.
-func (c *Config) get(ctx context.Context, home place, u *url.URL) (document, netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, guarded.Timeout)
+// none, or outOfOrder. It returns at which address the server is, too, if that is known.
+func (c *Config) get(caller context.Context, home place, u *url.URL) (document, netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(caller, c.timeout())
 	defer cancel()
 	watched, ctx := dialed.New(ctx, hostPort(u))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
@@ -102,11 +101,11 @@ func (c *Config) get(ctx context.Context, home place, u *url.URL) (document, net
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.client(home).Do(req)
 	if err != nil {
-		return nil, netip.Addr{}, err
+		return nil, netip.Addr{}, c.unanswered(caller, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, netip.Addr{}, ownError(fmt.Sprintf("it answered %d", resp.StatusCode))
+		return nil, netip.Addr{}, answered(resp.StatusCode)
 	}
 	if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
 		return nil, netip.Addr{}, ownError("its answer is not application/json")
@@ -116,7 +115,7 @@ func (c *Config) get(ctx context.Context, home place, u *url.URL) (document, net
 		return nil, netip.Addr{}, ownError("its answer is too long")
 	}
 	if err != nil {
-		return nil, netip.Addr{}, err
+		return nil, netip.Addr{}, c.unanswered(caller, err)
 	}
 	doc, err := parse(body)
 	addr, _ := netip.ParseAddrPort(watched.Addr())

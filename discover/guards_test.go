@@ -111,11 +111,10 @@ func TestServerThatHangsUp(t *testing.T) {
 	home := outside(at + "/mcp")
 	home.addr = addrOf("127.0.0.1")
 	_, err = new(Config).server(t.Context(), home, at+"/tenant")
-	require.ErrorIs(t, err, ErrNoMetadata)
-	require.ErrorContains(t, err, "could not be reached")
+	require.ErrorIs(t, err, ErrUnreachable)
 	require.EqualValues(t, 1, connections.Load())
 	_, err = new(Config).resource(t.Context(), &target{at: home})
-	require.ErrorIs(t, err, ErrNoMetadata)
+	require.ErrorIs(t, err, ErrUnreachable)
 	require.EqualValues(t, 2, connections.Load())
 }
 
@@ -231,9 +230,12 @@ func TestRegistrationThatIsRefused(t *testing.T) {
 		_, s, err := c.Discover(t.Context(), authretry.TokenRequest{URL: srv.URL})
 		require.NoError(t, err)
 		_, err = c.register(t.Context(), s, "http://127.0.0.1:1/")
-		if status == 200 || status == 201 {
+		switch {
+		case status == 200 || status == 201:
 			require.NoError(t, err)
-		} else {
+		case status >= 500:
+			require.ErrorIs(t, err, ErrOutOfOrder)
+		default:
 			require.ErrorIs(t, err, ErrRegistration)
 			require.ErrorContains(t, err, fmt.Sprint(status))
 		}
@@ -365,7 +367,7 @@ func TestGrantRemembersByTheResource(t *testing.T) {
 func TestErrorsSayWhatHasHappened(t *testing.T) {
 	for want, err := range map[string]error{
 		`discover: "h": ` + ErrNoMetadata.Error() + " (it answered 404)":                                  failed("h", ErrNoMetadata, ownError("it answered 404")),
-		`discover: "h": ` + ErrNoMetadata.Error() + " (it could not be reached)":                          failed("h", ErrNoMetadata, &url.Error{Op: "Get", URL: "https://secret", Err: errors.New("secret")}),
+		`discover: "h": ` + ErrUnreachable.Error():                                                        failed("h", ErrNoMetadata, &url.Error{Op: "Get", URL: "https://secret", Err: errors.New("secret")}),
 		`discover: "h": ` + ErrRefusedURL.Error() + " (it has no host)":                                   failed("h", ErrNoMetadata, &guarded.RefusedError{Why: "it has no host"}),
 		`discover: "h": ` + ErrRefusedURL.Error() + ` ("x" is not asked, since a server has named it: y)`: failed("h", ErrNoMetadata, &guarded.RefusedError{Host: "x", Why: "y"}),
 		`discover: ` + ErrNoMetadata.Error():                                                              failed("", ErrNoMetadata, nil),
@@ -490,7 +492,7 @@ func TestAnswersThatEndBadly(t *testing.T) {
 		w.Write([]byte("{"))
 	}))
 	_, err = new(Config).resource(t.Context(), &target{at: at})
-	require.ErrorContains(t, err, "it could not be reached")
+	require.ErrorContains(t, err, "it has closed the connection before its answer was complete")
 }
 
 func TestConfigSaysWhatIsMeant(t *testing.T) {

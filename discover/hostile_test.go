@@ -289,7 +289,7 @@ func TestBadMetadata(t *testing.T) {
 		"a file": {server: func(at string) http.HandlerFunc {
 			return says(map[string]any{"issuer": at, "authorization_endpoint": "file:///etc/passwd", "token_endpoint": at})
 		}, want: ErrRefusedURL},
-		"registration that fails": {want: ErrRegistration},
+		"registration that fails": {want: ErrOutOfOrder},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := newResourceServer(t)
@@ -304,7 +304,7 @@ func TestBadMetadata(t *testing.T) {
 			_, err := client.Get(srv.URL)
 			require.ErrorIs(t, err, c.want)
 			requireClear(t, err, name)
-			if c.want != ErrRegistration {
+			if c.want != ErrOutOfOrder {
 				require.Zero(t, srv.asked.Load(), "nothing else is asked")
 			}
 			require.Zero(t, connections.Load())

@@ -65,14 +65,14 @@ func (c *Config) Login(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 // checkProof returns an error if the resource takes only tokens that are bound to a key, and there is none.
 func (c *Config) checkProof(r *Resource) error {
 	if r.BoundTokens && c.Proof == nil {
-		return failed(r.at.url.Hostname(), ErrBoundTokens, nil)
+		return failed(r.at.url.Host, ErrBoundTokens, nil)
 	}
 	return nil
 }
 
 // checkFlows leaves those flows of which nothing is wrong, and which Flow has. An error says that there are none.
 func (c *Config) checkFlows(a *login.Authorization, s *Server) error {
-	host := s.at.url.Hostname()
+	host := s.at.url.Host
 	switch c.Flow.(type) {
 	case *login.Browser:
 		a.DeviceURL = ""

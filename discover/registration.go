@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -15,32 +14,35 @@ import (
 )
 
 // register registers the program (RFC 7591 §3.1).
-func (c *Config) register(ctx context.Context, s *Server, redirectURI string) (*registered, error) {
-	host := s.at.url.Hostname()
+func (c *Config) register(caller context.Context, s *Server, redirectURI string) (*registered, error) {
+	failed := func(cause error) error { return failedAt(stepRegistration, s.at.url.Host, ErrRegistration, cause) }
 	method := s.methodFor("")
 	body, err := json.Marshal(c.registration(s, redirectURI, method))
 	if err != nil {
-		return nil, failed(host, ErrRegistration, ownError("Config.Registration cannot be written as JSON"))
+		return nil, failed(errRegistration)
 	}
-	ctx, cancel := context.WithTimeout(ctx, guarded.Timeout)
+	ctx, cancel := context.WithTimeout(caller, c.timeout())
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.RegistrationURL, bytes.NewReader(body))
 	if err != nil {
-		return nil, failed(host, ErrRegistration, err)
+		return nil, failed(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.client(s.at).Do(req)
 	if err != nil {
-		return nil, failed(host, ErrRegistration, err)
+		return nil, failed(c.unanswered(caller, err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK {
-		return nil, failed(host, ErrRegistration, ownError(fmt.Sprintf("it answered %d", resp.StatusCode)))
+		return nil, failed(answered(resp.StatusCode))
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, guarded.MaxAnswer+1))
-	if err != nil || len(answer) > guarded.MaxAnswer {
-		return nil, failed(host, ErrRegistration, ownError("its answer broke off, or is too long"))
+	switch {
+	case len(answer) > guarded.MaxAnswer, len(answer) == guarded.MaxAnswer && err != nil:
+		return nil, failed(ownError("its answer is too long"))
+	case err != nil:
+		return nil, failed(c.unanswered(caller, err))
 	}
 	doc, err := parse(answer)
 	if err == nil {
@@ -50,8 +52,10 @@ func (c *Config) register(ctx context.Context, s *Server, redirectURI string) (*
 			return g, nil
 		}
 	}
-	return nil, failed(host, ErrRegistration, err)
+	return nil, failed(err)
 }
+
+const errRegistration = ownError("Config.Registration cannot be written as JSON")
 
 // registration returns what the server is told of the program.
 func (c *Config) registration(s *Server, redirectURI, method string) map[string]any {

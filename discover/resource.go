@@ -68,7 +68,7 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 	}
 	if c.Resource != "" {
 		if own, err := url.Parse(c.Resource); err != nil || guarded.Origin(own) != guarded.Origin(u) {
-			return nil, failed(u.Hostname(), ErrOtherResource, ownError("it is not at the origin of Config.Resource; take a Config, a TokenSource and a Store for each server"))
+			return nil, failed(u.Host, ErrOtherResource, ownError("it is not at the origin of Config.Resource; take a Config, a TokenSource and a Store for each server"))
 		}
 	}
 	u.RawQuery, u.Fragment, u.User = "", "", nil
@@ -106,7 +106,7 @@ func (c *Config) resource(ctx context.Context, t *target) (*Resource, error) {
 	for _, named := range places {
 		u, err := c.check(t.at, named)
 		if err != nil {
-			return nil, failed(t.at.url.Hostname(), ErrRefusedURL, err)
+			return nil, failedAt(stepResource, t.at.url.Host, ErrRefusedURL, err)
 		}
 		home := t.at
 		home.own = !home.addr.IsValid() && guarded.Origin(u) == guarded.Origin(home.url)
@@ -117,18 +117,18 @@ func (c *Config) resource(ctx context.Context, t *target) (*Resource, error) {
 			}
 			r, err := readResource(doc)
 			if err != nil {
-				return nil, failed(u.Hostname(), ErrNoMetadata, err)
+				return nil, failedAt(stepResource, u.Host, ErrNoMetadata, err)
 			}
 			if !t.is(r.ID) {
-				return nil, failed(u.Hostname(), ErrOtherResource, nil)
+				return nil, failedAt(stepResource, u.Host, ErrOtherResource, nil)
 			}
 			r.metadata, r.at = u.String(), t.at
 			return r, nil
 		}
 		if first == nil || !isMissing(err) {
-			first = failed(u.Hostname(), ErrNoMetadata, err)
+			first = failedAt(stepResource, u.Host, ErrNoMetadata, err)
 		}
-		if !isMissing(err) {
+		if !isMissing(err) && !isOutOfOrder(err) {
 			break
 		}
 	}
@@ -138,6 +138,12 @@ func (c *Config) resource(ctx context.Context, t *target) (*Resource, error) {
 // isMissing reports whether an error of get says that there is nothing to be had there.
 func isMissing(err error) bool {
 	_, ok := err.(ownError)
+	return ok
+}
+
+// isOutOfOrder reports whether it says that the server cannot tell at present what is there. What is elsewhere it may be able to say.
+func isOutOfOrder(err error) bool {
+	_, ok := err.(outOfOrder)
 	return ok
 }
 
@@ -160,7 +166,7 @@ func readResource(doc document) (*Resource, error) {
 // that is known already, or at which the program is known, comes first.
 func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) {
 	if len(c.Issuers) == 0 && len(r.Issuers) > maxIssuers {
-		return nil, failed(r.at.url.Hostname(), ErrNotAllowed, ownError("there are too many to choose from"))
+		return nil, failedAt(stepResource, r.at.url.Host, ErrNotAllowed, ownError("there are too many to choose from"))
 	}
 	var allowed []string
 	for _, issuer := range r.Issuers {
@@ -172,7 +178,7 @@ func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) 
 	case len(r.Issuers) == 0 && len(c.Issuers) == 1: // which is the only one that it can mean
 		allowed = c.Issuers
 	case len(allowed) == 0:
-		return nil, failed(r.at.url.Hostname(), ErrNotAllowed, nil)
+		return nil, failedAt(stepResource, r.at.url.Host, ErrNotAllowed, nil)
 	}
 	rank := func(issuer string) int {
 		switch {

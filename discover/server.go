@@ -57,7 +57,7 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 	}
 	u, err := c.check(home, issuer)
 	if err != nil || u.RawQuery != "" || u.ForceQuery {
-		return nil, failed(home.url.Hostname(), ErrRefusedURL, errors.Join(err, ownError("its authorization server is no issuer (RFC 8414)")))
+		return nil, failedAt(stepServer, home.url.Host, ErrRefusedURL, errors.Join(err, ownError("its authorization server is no issuer (RFC 8414)")))
 	}
 	origin, path := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(), strings.TrimSuffix(u.EscapedPath(), "/")
 	places := []string{origin + wellKnownServer + path, origin + wellKnownOpenID + path}
@@ -65,11 +65,11 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 		places = append(places, origin+path+wellKnownOpenID)
 	}
 	var first error
-	missing := false
+	missing := true // at all places
 	for _, named := range places {
 		at, err := url.Parse(named)
 		if err != nil {
-			return nil, failed(u.Hostname(), ErrNoMetadata, ownError("its issuer cannot be a part of a URL"))
+			return nil, failedAt(stepServer, u.Host, ErrNoMetadata, ownError("its issuer cannot be a part of a URL"))
 		}
 		doc, addr, err := c.get(ctx, home, at)
 		if err == nil {
@@ -78,10 +78,11 @@ func (c *Config) server(ctx context.Context, home place, issuer string) (*Server
 			}
 			return c.readServer(ctx, issuer, place{url: u, addr: addr}, doc)
 		}
-		if missing = isMissing(err); first == nil || !missing {
-			first = failed(u.Hostname(), ErrNoMetadata, err)
+		missing = missing && isMissing(err)
+		if first == nil || !isMissing(err) {
+			first = failedAt(stepServer, u.Host, ErrNoMetadata, err)
 		}
-		if !missing {
+		if !isMissing(err) && !isOutOfOrder(err) {
 			break
 		}
 	}
@@ -112,26 +113,26 @@ func (c *Config) readServer(ctx context.Context, issuer string, at place, doc do
 		"device_authorization_endpoint": &s.DeviceURL, "registration_endpoint": &s.RegistrationURL,
 		"pushed_authorization_request_endpoint": &s.PushedURL, "revocation_endpoint": &s.RevocationURL,
 	})
-	host := at.url.Hostname()
+	failed := func(what, cause error) error { return failedAt(stepServer, at.url.Host, what, cause) }
 	if err != nil {
-		return nil, failed(host, ErrNoMetadata, err)
+		return nil, failed(ErrNoMetadata, err)
 	}
 	if s.Issuer != issuer {
-		return nil, failed(host, ErrOtherIssuer, nil)
+		return nil, failed(ErrOtherIssuer, nil)
 	}
 	s.Scopes, s.HasPKCE = validScopes(s.Scopes), slices.Contains(challengeMethods, "S256")
 	if s.TokenURL == "" {
-		return nil, failed(host, ErrNoMetadata, ownError("it has no token_endpoint"))
+		return nil, failed(ErrNoMetadata, ownError("it has no token_endpoint"))
 	}
 	for _, named := range []string{s.AuthorizationURL, s.TokenURL, s.DeviceURL, s.PushedURL, s.RegistrationURL, s.RevocationURL} {
 		if named == "" {
 			continue
 		}
 		if u, err := c.check(at, named); err != nil {
-			return nil, failed(host, ErrRefusedURL, err)
+			return nil, failed(ErrRefusedURL, err)
 		} else if named == s.AuthorizationURL && c.HTTPClient == nil { // which is a person's browser to ask
 			if err := c.policy(at).CheckHost(ctx, u.Hostname()); err != nil {
-				return nil, failed(host, ErrRefusedURL, err)
+				return nil, failed(ErrRefusedURL, err)
 			}
 		}
 	}

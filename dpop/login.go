@@ -108,20 +108,39 @@ var (
 	errSameNonce = fmt.Errorf("%w: the server asks for a nonce, and gives the one that it was sent", authretry.ErrCredentialsRefused)
 )
 
-// answer sees to it that there is something to answer the refusal of a token and its proof with.
-func (l *login) answer(ctx context.Context, c *authretry.Challenge, refusal *http.Response, refused string) error {
+// answer sees to it that there is something to answer the refusal of a token and its proof with. It reports whether that is another
+// proof for the same token.
+func (l *login) answer(ctx context.Context, c *authretry.Challenge, refusal *http.Response, refused string) (sameToken bool, err error) {
 	sent, now := nonceIn(refusal.Request.Header.Get(proofHeader)), l.key.nonceFor(refusal.Request)
 	switch code := codeOf(c); {
 	case code == "use_dpop_nonce" && now == "":
-		return errNoNonce
+		return false, errNoNonce
 	case code == "use_dpop_nonce" && now == sent:
-		return errSameNonce
+		return false, errSameNonce
 	case code == "use_dpop_nonce", code == "invalid_dpop_proof":
-		return nil // the next proof is another one
+		return true, nil // the next proof is another one
 	case code == "" && sent == "" && now != "":
-		return nil // the server does not say what it refuses, but it has given a nonce for the first time
+		return true, nil // the server does not say what it refuses, but it has given a nonce for the first time
 	}
-	_, err := l.obtain(ctx, authretry.TokenRequest{Previous: &oauth2.Token{AccessToken: refused}, Challenge: c})
+	_, err = l.obtain(ctx, authretry.TokenRequest{Previous: &oauth2.Token{AccessToken: refused}, Challenge: c})
+	return false, err
+}
+
+// refusedToo is the error for a token that was refused after its proof had been, and is being replaced.
+type refusedToo struct{}
+
+func (refusedToo) Error() string {
+	return "first the proof was refused, and the next one had what it lacked, such as the nonce of the server; then the token was refused, which is being replaced: the next request has another one, if the TokenSource can get it"
+}
+
+func (refusedToo) Unwrap() error { return authretry.ErrCredentialsRefused }
+
+// refused has a token replaced that was refused in the answer to a refusal. It returns what there is to be said of that.
+func (l *login) refused(ctx context.Context, token string, c *authretry.Challenge, sameToken bool) error {
+	err := l.source.Refused(ctx, &oauth2.Token{AccessToken: token}, c)
+	if err == nil && sameToken && (l.source.Fetch != nil || l.source.Store != nil) {
+		return refusedToo{}
+	}
 	return err
 }
 

@@ -94,6 +94,7 @@ func (s *Scheme) Answer(ctx context.Context, c *authretry.Challenge, refusal *ht
 		return nil, err
 	}
 	l.key.Learn(refusal) // which may be of a request without a proof
+	a := &answer{session: (*session)(s)}
 	refused, sent := tokenOf(refusal.Request)
 	switch {
 	case c.StepUp() != 0:
@@ -101,12 +102,11 @@ func (s *Scheme) Answer(ctx context.Context, c *authretry.Challenge, refusal *ht
 	case !sent:
 		_, err = l.obtain(ctx, authretry.TokenRequest{Challenge: c})
 	default:
-		err = l.answer(ctx, c, refusal, refused)
+		a.sameToken, err = l.answer(ctx, c, refusal, refused)
 	}
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{session: (*session)(s)}
 	a.isFirst.Store(true)
 	return a, nil
 }
@@ -226,7 +226,8 @@ func (s *session) MarshalJSON() ([]byte, error) { return []byte("{}"), nil }
 // An answer is a session for a server that has asked for a token.
 type answer struct {
 	*session
-	isFirst atomic.Bool // the server has not yet said what it thinks of the answer
+	sameToken bool        // as the one that was refused, with another proof
+	isFirst   atomic.Bool // the server has not yet said what it thinks of the answer
 }
 
 // Learn notes besides that the server has accepted the token for which it asked, or that it has refused what it was answered,
@@ -239,14 +240,13 @@ func (a *answer) Learn(resp *http.Response, refused bool) (keep bool, err error)
 	if l == nil || !sent || !a.isFirst.CompareAndSwap(true, false) {
 		return true, nil
 	}
-	t := &oauth2.Token{AccessToken: token}
 	switch {
 	case refused:
 		if c := challengeIn(resp); isOfToken(codeOf(c)) {
-			return true, l.source.Refused(resp.Request.Context(), t, c)
+			return true, l.refused(resp.Request.Context(), token, c, a.sameToken)
 		}
 	case resp.StatusCode != http.StatusProxyAuthRequired && resp.StatusCode < 500: // it came as far as that
-		l.source.Accepted(t)
+		l.source.Accepted(&oauth2.Token{AccessToken: token})
 	}
 	return true, nil
 }

@@ -115,9 +115,40 @@ func TestRevokedTokenAndUnknownNonce(t *testing.T) {
 	for _, asBearer := range []bool{false, true} {
 		w := newWorld(t, &authtest.DPoP{Nonces: authtest.NonceEachMinute, AsBearer: asBearer})
 		w.guard.Revoke(w.tokens.Initial.AccessToken)
-		w.requireSends(t, 401, 2)
+		resp := w.do(t, "/things?q=1")
+		require.Equal(t, []int{401, 2}, []int{resp.StatusCode, w.Counts().Requests})
+		r, _ := errors.AsType[*authretry.Rejection](authretry.Explain(resp))
+		require.Equal(t, authretry.ReasonCredentialsRefused, r.Reason)
+		require.ErrorContains(t, r, "then the token was refused, which is being replaced: the next request has another one")
 		w.requireSends(t, 200, 1)
 		w.requireSends(t, 200, 1)
+	}
+}
+
+// Nobody says that a token is being replaced if there is nothing to replace it with, or if it is not the token that is to blame.
+func TestNothingIsReplaced(t *testing.T) {
+	for second, fetch := range map[string]authretry.FetchFunc{
+		`DPoP error="invalid_token"`: nil,
+		`DPoP error="use_dpop_nonce"`: func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
+			t.Error("the token is good")
+			return nil, errors.New("x")
+		},
+	} {
+		a, url := newAnswering(t, func(n int, w http.ResponseWriter, _ *http.Request) {
+			if n == 1 {
+				refuse(w, `DPoP error="use_dpop_nonce"`, "n1")
+				return
+			}
+			refuse(w, second, "n2")
+		})
+		s := staticScheme(t)
+		s.Source.Fetch = fetch
+		resp, err := (&http.Client{Transport: authretry.New(s)}).Get(url)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.EqualValues(t, 2, a.sends.Load())
+		require.ErrorContains(t, authretry.Explain(resp), "credentials were refused")
+		require.NotContains(t, authretry.Explain(resp).Error(), "being replaced")
 	}
 }
 

@@ -21,6 +21,9 @@ import (
 // maxConfig is how many bytes a configuration file may have.
 const maxConfig = 1 << 20
 
+// configName is what Docker calls its configuration file, in whichever folder it is.
+const configName = "config.json"
+
 // DockerConfig returns a func that finds credentials where docker login and podman login leave them: in the configuration file
 // at path, or with the credential helpers that it names (credHelpers, credsStore). If path is "", it is the first that there is
 // of $DOCKER_CONFIG/config.json or else ~/.docker/config.json, and of Podman's $REGISTRY_AUTH_FILE,
@@ -106,6 +109,17 @@ func readConfig(path string) (*dockerConfig, error) {
 	return &dockerConfig{tried: paths}, nil
 }
 
+// dockersConfig returns where Docker itself has its configuration; "" if the user has no home.
+func dockersConfig() string {
+	if folder := os.Getenv("DOCKER_CONFIG"); folder != "" {
+		return filepath.Join(folder, configName)
+	}
+	if home, _ := os.UserHomeDir(); home != "" {
+		return filepath.Join(home, ".docker", configName)
+	}
+	return ""
+}
+
 // usualConfigs returns where Docker and Podman have their configuration.
 func usualConfigs() (paths []string) {
 	home, _ := os.UserHomeDir()
@@ -114,11 +128,7 @@ func usualConfigs() (paths []string) {
 			paths = append(paths, filepath.Join(append([]string{folder}, rest...)...))
 		}
 	}
-	if folder := os.Getenv("DOCKER_CONFIG"); folder != "" {
-		add(folder, "config.json")
-	} else {
-		add(home, ".docker", "config.json")
-	}
+	add(dockersConfig())
 	add(os.Getenv("REGISTRY_AUTH_FILE"))
 	add(os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
 	add(home, ".config", "containers", "auth.json")

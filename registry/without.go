@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/authretry/authretry"
@@ -59,22 +60,41 @@ func (e *notFoundError) where() string {
 	if e.helper != "" {
 		where = e.helper + ", which " + e.path + " names, knows none"
 	}
-	return fmt.Sprintf("%s; run %.200q", where, e.login())
+	return fmt.Sprintf(`%s; run "%s"`, where, e.login())
 }
 
-// login returns the command that logs in.
+// login returns the command that logs in, and puts the credentials where they were looked for.
 func (e *notFoundError) login() string {
-	command := "docker login"
-	if e.path != "" && filepath.Base(e.path) != "config.json" {
-		command = "podman login" // whose file is auth.json
+	path := e.path
+	if absolute, err := filepath.Abs(path); path != "" && err == nil {
+		path = absolute
 	}
+	command, hub := "docker login", "" // as docker calls its Hub
 	switch {
-	case !isHub(e.host):
-		return command + " " + e.host
-	case command == "podman login":
-		return command + " docker.io"
+	case path == "", path == dockersConfig(): // where docker puts them by itself
+	case filepath.Base(path) == configName:
+		command = "docker --config " + quoted(filepath.Dir(path)) + " login"
+	default: // as Podman's auth.json
+		command, hub = "podman login --authfile "+quoted(path), " docker.io"
 	}
-	return command
+	if isHub(e.host) {
+		return command + hub
+	}
+	return command + " " + quoted(e.host)
+}
+
+// quoted returns a word of a command as a shell takes it.
+func quoted(word string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:,+@%="
+	switch windows := runtime.GOOS == "windows"; {
+	case windows && strings.Trim(word, plain+`\`) == "":
+		return word
+	case windows: // where no path has such a mark
+		return `"` + word + `"`
+	case strings.Trim(word, plain) == "" && word != "":
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // Unwrap says that no credentials are an answer, and no failure.

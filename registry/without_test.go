@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -48,13 +49,13 @@ func TestMissingCredentialsAreSaid(t *testing.T) {
 	}
 	for name, start := range servers {
 		for want, credentials := range map[string]authretry.CredentialsFunc{
-			`Scheme.Credentials is nil; set it, for instance to registry.DockerConfig("")`:            nil,
-			`Scheme.Credentials returns none for it`:                                                  login("https://another.example.com"),
-			`Scheme.Credentials returns none for it: the vault has none`:                              none("the vault has none"),
-			docker + ` has none; run "docker login HOST"`:                                             registry.DockerConfig(docker),
-			podman + ` has none; run "podman login HOST"`:                                             registry.DockerConfig(podman),
-			`docker-credential-test, which ` + helped + ` names, knows none; run "docker login HOST"`: registry.DockerConfig(helped),
-			`none of these files exists: ` + inHome(home) + `; run "docker login HOST"`:               registry.DockerConfig(""),
+			`Scheme.Credentials is nil; set it, for instance to registry.DockerConfig("")`:                                                  nil,
+			`Scheme.Credentials returns none for it`:                                                                                        login("https://another.example.com"),
+			`Scheme.Credentials returns none for it: the vault has none`:                                                                    none("the vault has none"),
+			docker + ` has none; run "docker --config ` + filepath.Dir(docker) + ` login HOST"`:                                             registry.DockerConfig(docker),
+			podman + ` has none; run "podman login --authfile ` + podman + ` HOST"`:                                                         registry.DockerConfig(podman),
+			`docker-credential-test, which ` + helped + ` names, knows none; run "docker --config ` + filepath.Dir(helped) + ` login HOST"`: registry.DockerConfig(helped),
+			`none of these files exists: ` + inHome(home) + `; run "docker login HOST"`:                                                     registry.DockerConfig(""),
 		} {
 			t.Run(name+", "+want, func(t *testing.T) {
 				srv := authtest.NewServer()
@@ -74,6 +75,52 @@ func TestMissingCredentialsAreSaid(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The command that is printed logs in where the credentials were looked for, whatever the folder is called.
+func TestCommandThatLogsIn(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the words of a command are quoted as a Unix shell takes them")
+	}
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	for _, name := range []string{"XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"} {
+		t.Setenv(name, "")
+	}
+	own := filepath.Join(home, ".docker", "config.json")
+	for _, c := range []struct{ path, origin, want string }{
+		{own, "https://r.example.com", "docker login r.example.com"},
+		{own, "https://registry-1.docker.io", "docker login"},
+		{"etc/myapp/config.json", "https://r.example.com:5000", "docker --config HOME/etc/myapp login r.example.com:5000"},
+		{"etc/myapp/config.json", "https://index.docker.io", "docker --config HOME/etc/myapp login"},
+		{"my app/it's $x/config.json", "https://r.example.com", `docker --config 'HOME/my app/it'\''s $x' login r.example.com`},
+		{"etc/auth.json", "https://r.example.com", "podman login --authfile HOME/etc/auth.json r.example.com"},
+		{"etc/my auth", "https://registry-1.docker.io", "podman login --authfile 'HOME/etc/my auth' docker.io"},
+		{"auth.json", "http://[::1]:5000", "podman login --authfile HOME/auth.json '[::1]:5000'"},
+	} {
+		path := c.path
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(home, path)
+		}
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, []byte(`{}`), 0o600))
+		_, _, err := registry.DockerConfig(path)(t.Context(), authretry.CredentialsRequest{Origin: c.origin})
+		require.ErrorContains(t, err, `; run "`+strings.ReplaceAll(c.want, "HOME", home)+`"`)
+	}
+
+	// By a relative path, too, and with the usual file elsewhere.
+	t.Chdir(home)
+	_, _, err := registry.DockerConfig("auth.json")(t.Context(), authretry.CredentialsRequest{Origin: "https://r.example.com"})
+	require.ErrorContains(t, err, "auth.json has none; run \"podman login --authfile "+filepath.Join(home, "auth.json"))
+	t.Setenv("DOCKER_CONFIG", filepath.Join(home, "etc", "myapp"))
+	_, _, err = registry.DockerConfig("")(t.Context(), authretry.CredentialsRequest{Origin: "https://r.example.com"})
+	require.ErrorContains(t, err, `; run "docker login r.example.com"`)
+
+	// Of a user without a home.
+	t.Setenv("HOME", "")
+	t.Setenv("DOCKER_CONFIG", "")
+	_, _, err = registry.DockerConfig(own)(t.Context(), authretry.CredentialsRequest{Origin: "https://r.example.com"})
+	require.ErrorContains(t, err, "docker --config ")
 }
 
 // none returns a func that has no credentials, and says why.
