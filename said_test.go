@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -51,12 +50,7 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 		return &Bearer{Source: &TokenSource{Fetch: e.Refresh(), Initial: initial}}
 	}
 	sealed := errors.New("vault is sealed")
-	closed := func(t *testing.T) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		l.Close()
-		return "http://" + l.Addr().String()
-	}
+	const closed = "http://127.0.0.1:1" // where nobody listens; a port that was closed a moment ago may be another test's by now
 
 	for name, c := range map[string]struct {
 		handler http.HandlerFunc
@@ -75,7 +69,7 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 			return &Bearer{Source: s}
 		}, `the login was ended (TokenSource.Logout); log in again and call TokenSource.Set`},
 		"the token endpoint is not there": {says401, func(t *testing.T) Scheme {
-			e := &TokenEndpoint{URL: closed(t), ClientID: "c"}
+			e := &TokenEndpoint{URL: closed, ClientID: "c"}
 			return &Bearer{Source: &TokenSource{Fetch: e.Refresh(), Initial: old("refresh-1")}}
 		}, `no new token could be obtained: the token endpoint could not be reached: dial tcp ADDRESS: connect: connection refused`},
 		"a Fetch of one's own": {says401, func(t *testing.T) Scheme {
@@ -100,7 +94,7 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 			return &APIKey{KeyFunc: func(context.Context, CredentialsRequest) (string, error) { return "", sealed }}
 		}, `credentials could not be obtained: vault is sealed`},
 		"a store that fails": {says401, func(t *testing.T) Scheme {
-			return &Bearer{Source: &TokenSource{Fetch: (&TokenEndpoint{URL: closed(t)}).Refresh(), Store: failingStore{sealed}}}
+			return &Bearer{Source: &TokenSource{Fetch: (&TokenEndpoint{URL: closed}).Refresh(), Store: failingStore{sealed}}}
 		}, `the TokenStore failed: vault is sealed`},
 		"no user name": {saysBasic, func(*testing.T) Scheme { return &Basic{} }, `the server answered 401: Basic has neither Username nor Credentials`},
 		"no key":       {saysBasic, func(*testing.T) Scheme { return &APIKey{} }, `APIKey has no key; set Key or KeyFunc`},

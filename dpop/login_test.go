@@ -48,7 +48,7 @@ func TestLoginThatWaitsForAChallenge(t *testing.T) {
 
 // A key that has been lost costs one login, however many requests there are; and nobody is asked for ever.
 func TestTokenOfALostKey(t *testing.T) {
-	for name, isElsewhere := range map[string]bool{"lost": false, "bound elsewhere": true} {
+	for name, isElsewhere := range map[string]bool{"lost": false, "bound elsewhere": true, "the same again": true} {
 		t.Run(name, func(t *testing.T) {
 			guard := &authtest.DPoP{}
 			srv := authtest.NewServer(guard)
@@ -58,12 +58,16 @@ func TestTokenOfALostKey(t *testing.T) {
 				return authretry.WithRecord(guard.Login(k.Thumbprint()), authretry.Record{KeyThumbprint: k.Thumbprint()})
 			}
 			var logins atomic.Int32
+			initial := of(lost)
 			source := &authretry.TokenSource{
-				Initial: of(lost),
+				Initial: initial,
 				Fetch:   (&authretry.TokenEndpoint{URL: guard.TokenURL(), ClientID: "authtest", Proof: key}).Refresh(),
 				Login: func(context.Context, authretry.TokenRequest) (*oauth2.Token, error) {
 					logins.Add(1)
-					if isElsewhere {
+					switch {
+					case name == "the same again":
+						return initial, nil
+					case isElsewhere:
 						return of(lost), nil
 					}
 					return of(key), nil
