@@ -185,6 +185,19 @@ func (x *exchange) explainOthers(resp *http.Response) *Rejection {
 	return x.why(resp, &unanswered{})
 }
 
+// errOverwritten says that it was not our credentials that were refused.
+var errOverwritten = errors.New("authretry: Base has put another Authorization in place of the Scheme's, as an oauth2.Transport does; give the Transport a Base that has no credentials of its own")
+
+// isOverwritten reports whether Base has put an Authorization of its own in place of ours.
+func isOverwritten(resp *http.Response, sent *http.Request) bool {
+	ours, by := sent.Header["Authorization"], resp.Request
+	if ours == nil || by == nil || by == sent || by.URL == nil || *by.URL != *sent.URL {
+		return false
+	}
+	theirs := by.Header["Authorization"]
+	return theirs != nil && !slices.Equal(ours, theirs)
+}
+
 // why returns what there is to be said of the refusal resp, to which nobody had an answer.
 func (x *exchange) why(resp *http.Response, u *unanswered) *Rejection {
 	r := x.rejection(resp, nil)

@@ -158,6 +158,30 @@ func TestRejectionsInWords(t *testing.T) {
 	require.True(t, strings.HasSuffix(r.Error(), "the response was discarded"), r.Error())
 }
 
+// A Base that puts its own token in place of ours is named, whatever is refused then.
+func TestBaseWithATokenOfItsOwn(t *testing.T) {
+	guard := &authtest.Bearer{}
+	srv := authtest.NewServer(guard)
+	defer srv.Close()
+	base := &oauth2.Transport{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: secret})}
+	for name, s := range map[string]Scheme{
+		"a token":        &Bearer{Source: &TokenSource{Initial: guard.Login(), Fetch: RefreshGrant(guard.Config())}},
+		"a static token": &Bearer{Source: oauth2.StaticTokenSource(guard.Login())},
+	} {
+		transport := &Transport{Base: base, Schemes: []Scheme{s}}
+		require.ErrorContains(t, transport.Validate(), "Transport.Base is an oauth2.Transport")
+		resp, err := (&http.Client{Transport: transport}).Get(srv.URL)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 401, resp.StatusCode)
+		rejection := Explain(resp).(*Rejection)
+		require.Equal(t, ReasonMisconfigured, rejection.Reason, name)
+		require.ErrorContains(t, rejection, "Base has put another Authorization in place")
+		require.NotContains(t, rejection.Error(), secret)
+	}
+	require.NoError(t, (&Transport{Base: base, Schemes: []Scheme{&APIKey{Header: "X-API-Key", Key: "k"}}}).Validate(), "which goes beside it")
+}
+
 // Which of two Transports has the word, one over the other, is by what it has done.
 func TestWordOfNestedTransports(t *testing.T) {
 	for what, list := range [][]*Rejection{

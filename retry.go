@@ -544,7 +544,11 @@ func (x *exchange) refuse(resp *http.Response, sent *http.Request, err error) (*
 		return nil, x.failTunnel(resp, reason)
 	}
 	x.body.settle()
-	return x.release(resp, sent, x.why(resp, reason)), nil
+	r := x.why(resp, reason)
+	if x.side == originSide && isOverwritten(resp, sent) {
+		r.Reason, r.Err = ReasonMisconfigured, errOverwritten
+	}
+	return x.release(resp, sent, r), nil
 }
 
 // release makes resp the caller's: its request is the caller's again, without our credentials. If r is not nil, it is

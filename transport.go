@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"golang.org/x/oauth2"
 )
 
 // Transport is an [http.RoundTripper] that authenticates requests. It sends credentials ahead where it knows that they
@@ -192,7 +193,21 @@ func (t *Transport) Validate() error {
 	if err := t.init(); err != nil {
 		return err
 	}
-	return errors.Join(t.checkPlaintext(), validate(t.Schemes))
+	return errors.Join(t.checkBase(), t.checkPlaintext(), validate(t.Schemes))
+}
+
+// checkBase returns an error if Base puts its own credentials in place of those of a Scheme.
+func (t *Transport) checkBase() error {
+	if _, ok := t.Base.(*oauth2.Transport); !ok {
+		return nil
+	}
+	for _, s := range t.Schemes {
+		if p, ok := s.(interface{ place() headerPlace }); ok && !p.place().isAuthorization() {
+			continue
+		}
+		return errors.New("authretry: Transport.Base is an oauth2.Transport, which puts its own token in place of what a Scheme sends; take its Base")
+	}
+	return nil
 }
 
 // checkPlaintext returns an error if one of the Origins gets no credentials, as no Scheme's may go there in clear.
