@@ -88,7 +88,7 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 		{"proxy", answer(407, `Basic realm="corp"`), ReasonProxyAuthentication,
 			`authretry: https://a.test answered 407: a proxy asks for Basic (realm "corp"); give it credentials with NewProxyTransport`},
 		{"insufficient scope", bearer(403, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,
-			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); it needs scope "write", which the authorization server has to grant`},
+			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); it needs scope "write", which the authorization server has to grant (if StepUp of the Scheme is set, it asks for that)`},
 		{"refused, ahead, for another scheme", bearer(401, "DPoP"), ReasonFreshTokenRefused,
 			"authretry: https://a.test answered 401: it refuses a token that the token endpoint has only just issued, and asks for DPoP instead; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"},
 		{"refused, ahead", bearer(401), ReasonFreshTokenRefused,

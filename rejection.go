@@ -143,13 +143,16 @@ func (r *Rejection) sentence() string {
 		}
 		return s + "; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"
 	case ReasonInsufficientScope:
-		s := "the token is good, but its scope does not suffice (RFC 6750 §3.1)"
+		s, hint := "the token is good, but its scope does not suffice (RFC 6750 §3.1)", ""
+		if r.Err == nil && !r.Retried && slices.ContainsFunc(r.Schemes, func(name string) bool { return name == "Bearer" || name == "DPoP" }) {
+			hint = " (if StepUp of the Scheme is set, it asks for that)"
+		}
 		for i := range r.Challenges {
 			if scope := r.Challenges[i].Params.Get("scope"); scope != "" {
-				return s + fmt.Sprintf("; it needs scope %.200q, which the authorization server has to grant", scope) + because(r.Err)
+				return s + fmt.Sprintf("; it needs scope %.200q, which the authorization server has to grant", scope) + hint + because(r.Err)
 			}
 		}
-		return s + "; it needs a wider one, which the authorization server has to grant" + because(r.Err)
+		return s + "; it needs a wider one, which the authorization server has to grant" + hint + because(r.Err)
 	case ReasonInsufficientLogin:
 		return "the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again" + because(r.Err)
 	case ReasonBodyNotReplayable:
