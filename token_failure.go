@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -239,7 +240,7 @@ func isOutOfOrder(err error) (is bool) {
 	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		return r.Response != nil && (r.Response.StatusCode >= 500 || r.Response.StatusCode == http.StatusTooManyRequests)
 	}
-	_, unreachable := errors.AsType[*url.Error](err)
+	_, unreachable := errors.AsType[net.Error](err) // as a *url.Error is
 	return unreachable || errors.Is(err, context.DeadlineExceeded)
 }
 

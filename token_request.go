@@ -21,7 +21,7 @@ import (
 // one that says invalid_client or unauthorized_client, which concerns the client. All other errors are transient. An error
 // in answer to a request that wants something besides what there was (Scopes, Claims, ACRValues, MaxAge) goes to those who
 // wanted it, and concerns nobody else; but for one that says that the token endpoint is out of order: an *oauth2.RetrieveError with
-// status 429 or 5xx, a *url.Error, or the end of its context.
+// status 429 or 5xx, a net.Error, as a *url.Error is, or the end of its context.
 //
 // One that wraps [ErrChallengeRequired], where r.Challenge is nil, has the request sent without a token, to see what the server
 // asks for.
