@@ -483,7 +483,7 @@ func (s *sender) keep(p []byte) {
 		return
 	}
 	if b.record == nil && 0 < b.size && b.size <= limit {
-		b.record = make([]byte, 0, b.size)
+		b.record = make([]byte, 0, min(b.size, defaultReplayLimit)) // no more, since a Content-Length may be somebody else's
 	}
 	b.record = append(b.record, p...)
 	s.pos += len(p)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -343,6 +344,68 @@ func TestReplayLimitIsNotForBodiesWithCopies(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
+}
+
+// What is kept of a body takes as much memory as has come of it, whatever the Content-Length says and the limit allows: a reverse proxy
+// passes on what its own client says.
+func TestContentLengthOfABodyThatDoesNotCome(t *testing.T) {
+	content := pattern(defaultReplayLimit + 1000)
+	for _, size := range []int64{1 << 42, 1 << 50, math.MaxInt64} {
+		var got [][]byte
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			data, err := io.ReadAll(req.Body)
+			require.NoError(t, err)
+			req.Body.Close()
+			got = append(got, data)
+			return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody, Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, nil
+		})
+		req, err := http.NewRequest("PUT", "https://api.example.com/", io.MultiReader(bytes.NewReader(content)))
+		require.NoError(t, err)
+		req.ContentLength = size
+		_, err = (&Transport{Base: base, ReplayLimit: math.MaxInt64, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.NoError(t, err)
+		require.Len(t, got, 2)
+		for _, data := range got {
+			require.True(t, bytes.Equal(content, data), "%d bytes", len(data))
+		}
+	}
+}
+
+// So does what the first send has read when the retry has begun, which is kept whatever the limit.
+func TestContentLengthOfABodyThatTheRetryTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, begun := pattern(5000), make(chan struct{})
+		src := bytes.NewReader(content)
+		sends := 0
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if sends++; sends == 1 {
+				go func() {
+					if _, err := io.ReadAll(req.Body); !errors.Is(err, errSuperseded) {
+						t.Error(err)
+					}
+					req.Body.Close()
+				}()
+				time.Sleep(expectTimeout)
+				synctest.Wait()
+			} else {
+				close(begun)
+				data, err := io.ReadAll(req.Body)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(content, data), "%d bytes", len(data))
+				req.Body.Close()
+			}
+			return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody, Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}, nil
+		})
+		req, err := http.NewRequest("PUT", "https://api.example.com/", readerFunc(func(p []byte) (int, error) {
+			<-begun
+			return src.Read(p)
+		}))
+		require.NoError(t, err)
+		req.ContentLength = 1 << 50
+		_, err = (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, 2, sends)
+	})
 }
 
 // Who still sends the body for the first time gets no more of it when the retry has begun.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -93,8 +92,8 @@ type Transport struct {
 	Account func(req *http.Request) string
 
 	// Jar is the Jar of the http.Client that uses the Transport, so that a cookie that comes with a refusal
-	// goes out with the retry: 256 of them at most, of 8 KiB each. It may be nil, and must be if Account is not, since a Jar is
-	// one user's.
+	// goes out with the retry: 256 of them at most, of 8 KiB each. What the caller has written into the Cookie header is left as
+	// it is. Jar may be nil, and must be if Account is not, since a Jar is one user's.
 	Jar http.CookieJar
 
 	// Refused says which responses are refusals besides those with status 401, for servers that send 400, 403 or 200
@@ -428,54 +427,5 @@ func (t *Transport) carrying() (http.RoundTripper, error) {
 		return base, nil
 	default:
 		return nil, fmt.Errorf("Transport.Base must be an *http.Transport or a *ProxyTransport for that, and is a %T", base)
-	}
-}
-
-// Bounds of the cookies of a refusal that are put into the Jar. Browsers have lower ones.
-const (
-	maxCookies = 256
-	maxCookie  = 8 << 10 // bytes of one
-)
-
-// addCookies adds to the retry what the refusal's Set-Cookie put into the Jar, as http.Client would have.
-func (x *exchange) addCookies(req *http.Request, refusal *http.Response) {
-	jar := x.jar
-	if jar == nil {
-		return
-	}
-	var lines []string
-	for _, line := range refusal.Header["Set-Cookie"] {
-		if len(line) <= maxCookie && len(lines) < maxCookies {
-			lines = append(lines, line)
-		}
-	}
-	some := http.Response{Header: http.Header{"Set-Cookie": lines}}
-	cookies := some.Cookies()
-	if len(cookies) == 0 {
-		return
-	}
-	type cookie struct{ name, value string }
-	before := make(map[cookie]bool)
-	for _, c := range jar.Cookies(req.URL) {
-		before[cookie{c.Name, c.Value}] = true
-	}
-	jar.SetCookies(req.URL, cookies)
-	var all []string
-	add := func(c *http.Cookie) {
-		one := http.Request{Header: make(http.Header)} // to add each to the last would take quadratic time
-		one.AddCookie(c)
-		all = append(all, one.Header["Cookie"]...)
-	}
-	for _, c := range req.Cookies() {
-		if !before[cookie{c.Name, c.Value}] {
-			add(c) // the caller's own
-		}
-	}
-	for _, c := range jar.Cookies(req.URL) {
-		add(c)
-	}
-	delete(req.Header, "Cookie")
-	if len(all) > 0 {
-		req.Header["Cookie"] = []string{strings.Join(all, "; ")}
 	}
 }

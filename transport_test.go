@@ -12,6 +12,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -393,6 +394,85 @@ func TestCookieOfTheRefusalGoesOutWithTheRetry(t *testing.T) {
 	require.Len(t, cookies, 2)
 	require.Equal(t, "own=1; session=old; gone=x; kept=y", cookies[0])
 	require.ElementsMatch(t, []string{"own=1", "session=new", "kept=y"}, strings.Split(cookies[1], "; "))
+}
+
+// What the caller has written into Cookie is sent as it is, also with the retry, and so is what http.Client adds to it.
+func TestCookiesOfTheCallerAreSentAsTheyAre(t *testing.T) {
+	var seen []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Header.Get("Cookie"))
+		if r.Header.Get("Authorization") == "" {
+			http.SetCookie(w, &http.Cookie{Name: "s", Value: "new one", Quoted: true})
+			w.Header().Set("WWW-Authenticate", "Basic")
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer srv.Close()
+	u, err := url.Parse(srv.URL)
+	require.NoError(t, err)
+	for _, own := range []string{"", "a=b", `a="x y"`, "a=é", `a="q"; b=2`, "lonely", "a=b=c", "a=1,2", "a b=c", `a=x\y`, "=v", "a=1;b=2;", ";", "s=old", "s=old; s=old",
+		"k=y", "a=1; k=y; a=1", `x="; s=old; y"`, "s=a; s=b"} {
+		for had, kept := range map[string]string{"": "", "s=old": "", "k=y; s=old": "k=y"} { // in the Jar
+			jar, err := cookiejar.New(nil)
+			require.NoError(t, err)
+			list, _ := http.ParseCookie(had)
+			jar.SetCookies(u, list)
+			client := &http.Client{Jar: jar, Transport: &Transport{Jar: jar, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}}
+			seen = nil
+			for range 2 {
+				req, err := http.NewRequest("GET", srv.URL, nil)
+				require.NoError(t, err)
+				if own != "" {
+					req.Header.Set("Cookie", own)
+				}
+				resp, err := client.Do(req)
+				require.NoError(t, err)
+				resp.Body.Close()
+			}
+			join := func(texts ...string) string {
+				return strings.Join(slices.DeleteFunc(texts, func(text string) bool { return text == "" }), "; ")
+			}
+			require.Len(t, seen, 3)
+			require.Equal(t, join(own, had), seen[0])
+			require.Equal(t, join(own, kept, `s="new one"`), seen[1])
+			require.Equal(t, seen[2], seen[1], "as http.Client has it")
+		}
+	}
+}
+
+// Of several lines of Cookie each is sent. What something else has added after http.Client's is the caller's too.
+func TestCookiesInSeveralLines(t *testing.T) {
+	u, err := url.Parse("https://api.example.com/")
+	require.NoError(t, err)
+	for _, c := range []struct{ had, lines, want string }{
+		{"", "", "s=new"},
+		{"", "a=1,2|b", "a=1,2|b; s=new"},
+		{"", "a|", "a|s=new"},
+		{"s=old", "own; s=old; added", "own; added; s=new"},
+		{"s=old", "s=old", "s=new"},
+		{"s=old", "another", "another; s=new"},
+		{"gone=1", "own; gone=1", "own; s=new"},
+	} {
+		jar, err := cookiejar.New(nil)
+		require.NoError(t, err)
+		list, _ := http.ParseCookie(c.had)
+		jar.SetCookies(u, list)
+		var sent []string
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sent = append(sent, strings.Join(req.Header["Cookie"], "|"))
+			return &http.Response{StatusCode: 401, Request: req, Body: http.NoBody, Header: http.Header{"Www-Authenticate": {"Basic"}, "Set-Cookie": {"s=new", "gone=; Max-Age=-1"}}}, nil
+		})
+		req, err := http.NewRequest("GET", u.String(), nil)
+		require.NoError(t, err)
+		if c.lines != "" {
+			req.Header["Cookie"] = strings.Split(c.lines, "|")
+		}
+		before := slices.Clone(req.Header["Cookie"])
+		_, err = (&Transport{Base: base, Jar: jar, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, []string{c.lines, c.want}, sent)
+		require.Equal(t, before, req.Header["Cookie"])
+	}
 }
 
 func TestRefusalWithoutUsableChallengeComesBackUntouched(t *testing.T) {

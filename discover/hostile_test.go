@@ -156,6 +156,25 @@ func TestBrowserIsNotSentInside(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Nor is one whose host a browser takes for an address inside where a resolver of ours does not: numbers in other forms, a trailing dot,
+// sub-domains of localhost, and characters that are mapped to others.
+func TestBrowserIsNotSentInsideByANumber(t *testing.T) {
+	c := outsider(t)
+	readServer := func(named string) error {
+		_, err := c.readServer(t.Context(), "https://as.example.com", outside("https://as.example.com"), metadata("https://as.example.com", map[string]any{"authorization_endpoint": named}))
+		return err
+	}
+	for _, host := range []string{"2130706433", "0x7f.1", "127.1:8443", "localhost.", "app.localhost", "127.0.0.1.", "2852039166", "0177.0.0.1", "0X7f000001.", "inside.test.",
+		"10.0.0.1.", "%EF%BC%91%EF%BC%92%EF%BC%97.0.0.1", "127%E3%80%820%E3%80%820%E3%80%821", "%E2%93%9Bocalhost", "LocalHost.", "a.b.LOCALHOST:1"} {
+		err := readServer("https://" + host + "/")
+		require.ErrorIs(t, err, ErrRefusedURL, host)
+		requireClear(t, err, host)
+	}
+	for _, host := range []string{"8.8.8.8", "8.8.8.8.", "[2606:4700::1111]", "unknown-here.test", "localhost.unknown-here.test", "127.0.0.1.unknown-here.test"} {
+		require.NoError(t, readServer("https://"+host+"/"), host)
+	}
+}
+
 // An authorization server that was outside when somebody logged in does not get a refresh token when its name leads inside.
 func TestNameThatLeadsInsideLater(t *testing.T) {
 	port, connections := dnstest.Sentinel(t)

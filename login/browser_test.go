@@ -231,6 +231,7 @@ func TestPagesThatAreNotOpened(t *testing.T) {
 		"https://a.example.com/$(touch x)", "https://a.example.com/`id`", "https://a.example.com/;id", "https://a.example.com/|id", "https://a.example.com/'x",
 		`https://a.example.com/"x`, `https://a.example.com/\x`, "https://a.example.com/<x", "https://a.example.com/a b", "https://a.example.com/^x",
 		"https://a.example.com/\x1b[2J", "https://a.example.com/\n", "https://a.example.com/\u202e", "https://user@a.example.com/", "https://a.example.com/#x",
+		"https://2130706433/", "https://127.1/", "https://a.0x7f/", "https://0177.0.0.1/", "https://%EF%BC%91%EF%BC%92%EF%BC%97.0.0.1/", "http://app.localhost/", "http://localhost./",
 		"-a", "--help", "https://a.example.com/" + strings.Repeat("x", 1<<14),
 	} {
 		out := &terminal{}

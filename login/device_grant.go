@@ -68,15 +68,21 @@ func (a *Authorization) Device(ctx context.Context) (*DeviceCode, error) {
 	if err != nil {
 		return nil, err
 	}
-	if at, err := url.Parse(a.DeviceURL); err == nil && !guarded.IsLoopbackName(at.Hostname()) && isLoopbackURL(c.VerificationURI) {
+	if !isOfThisMachine(a.DeviceURL) && isOfThisMachine(c.VerificationURI) {
 		return nil, errors.New("login: the verification_uri that the authorization server names leads to this machine, where that server is not")
 	}
 	return c, nil
 }
 
-func isLoopbackURL(raw string) bool {
+// isOfThisMachine reports whether a browser takes the host of a URL for this machine without asking a resolver.
+func isOfThisMachine(raw string) bool {
 	u, err := url.Parse(raw)
-	return err == nil && guarded.IsLoopbackName(u.Hostname())
+	if err != nil {
+		return false
+	}
+	addr, _ := guarded.ReadHost(u.Hostname())
+	addr = addr.Unmap()
+	return addr.IsLoopback() || addr.IsUnspecified()
 }
 
 // A deviceAnswer is what a device authorization endpoint answers (RFC 8628 §3.2).

@@ -41,7 +41,7 @@
 // # What a server says
 //
 // What comes over the network is neither opened nor shown as it is. A page is opened only if it is https, or http to this machine,
-// and if its address has only letters, digits and characters of URLs that mean nothing to a terminal; the command that opens it is run
-// without a shell. A code to be typed is printable ASCII. Errors have the error code of the server if that is a known one, and the type of a token that is not
+// if its address has only letters, digits and characters of URLs that mean nothing to a terminal, and if its host is no IP address in
+// a form that only browsers know (127.1); the command that opens it is run without a shell. A code to be typed is printable ASCII. Errors have the error code of the server if that is a known one, and the type of a token that is not
 // of the type that was asked for, quoted; none of its texts.
 package login

@@ -8,7 +8,7 @@
 //
 // Where a proxy from the environment is in use, it is the proxy that resolves the name and dials. Then the name is resolved
 // here as well, and refused if any address of it would be; what the proxy finds a moment later nobody can know. If it cannot be
-// resolved here, it is left to the proxy, unless it is an address.
+// resolved here, it is left to the proxy, unless it is an address, or may be read as one.
 package guarded
 
 import (
@@ -175,23 +175,25 @@ func (p *Policy) judge(host, address string) error {
 	return nil
 }
 
-// judgeName does so for all addresses of a host that a proxy is going to dial.
+// judgeName does so for all addresses of a host that somebody else is going to dial, a proxy or a browser, who may read it in another
+// way than we would.
 func (p *Policy) judgeName(ctx context.Context, host string) error {
-	resolver := p.Resolver
-	if resolver == nil {
-		resolver = net.DefaultResolver
+	addr, ok := ReadHost(host)
+	if !ok && !p.isNamed(host) {
+		return &RefusedError{host, "it may be taken for an address that only those inside can reach"}
 	}
-	addrs, _ := resolver.LookupNetIP(ctx, "ip", host)
-	if addr, err := netip.ParseAddr(host); err == nil {
-		addrs = []netip.Addr{addr}
+	addrs := []netip.Addr{addr}
+	if !addr.IsValid() {
+		resolver := p.Resolver
+		if resolver == nil {
+			resolver = net.DefaultResolver
+		}
+		addrs, _ = resolver.LookupNetIP(ctx, "ip", host)
 	}
 	for _, addr := range addrs {
 		if err := p.judge(host, netip.AddrPortFrom(addr, 443).String()); err != nil {
 			return err
 		}
-	}
-	if strings.EqualFold(host, "localhost") && !p.mayReach(host, netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
-		return &RefusedError{host, "it leads to the proxy itself"}
 	}
 	return nil
 }
@@ -206,17 +208,18 @@ func (p *Policy) mayReach(host string, addr netip.Addr) bool {
 	if p.HomeAddr.IsValid() {
 		home = kindOf(p.HomeAddr)
 	}
-	named := p.Named != nil && p.Named(host)
 	switch kindOf(addr) {
 	case outside:
 		return true
 	case private:
-		return named || home == private || home == loopback
+		return p.isNamed(host) || home == private || home == loopback
 	case loopback:
-		return named || home == loopback
+		return p.isNamed(host) || home == loopback
 	}
 	return home == special && addr.Unmap() == p.HomeAddr.Unmap() // where the server itself is
 }
+
+func (p *Policy) isNamed(host string) bool { return p.Named != nil && p.Named(host) }
 
 // limited is a response's body of which no more than left bytes are read.
 type limited struct {

@@ -30,6 +30,32 @@ func TestKinds(t *testing.T) {
 	require.Equal(t, special, kindOf(netip.Addr{}))
 }
 
+// What a browser makes of a host, by the URL Standard's "host parser" and "ends-in-a-number checker".
+func TestReadHost(t *testing.T) {
+	for want, hosts := range map[string]string{
+		"127.0.0.1": `127.0.0.1 127.0.0.1. localhost localhost. LOCALHOST Localhost. app.localhost a.b.LocalHost.`,
+		"10.0.0.1":  `10.0.0.1 10.0.0.1.`,
+		"::1":       `::1 0:0:0:0:0:0:0:1`,
+		"fe80::1%a": `fe80::1%a FE80::1%A`,
+		"": `example.com example.com. intranet localhost.example.com notlocalhost localhost-x 127.0.0.1.example.com 127.0.0.1.x 0x7f.example.com 0xg 1a 1.0xz
+			xn--nxasmq6b.example -1 1- a..`,
+	} {
+		for _, host := range strings.Fields(hosts) {
+			addr, ok := ReadHost(host)
+			require.True(t, ok, host)
+			require.Equal(t, want != "", addr.IsValid(), host)
+			if want != "" {
+				require.Equal(t, want, addr.String(), host)
+			}
+		}
+	}
+	for _, host := range strings.Fields(`2130706433 2852039166 0x7f000001 0X7F000001 0x 127.1 127.1. 0x7f.1 0177.0.0.1 127.0.0.01 127.0.0.0x1 a.0x 169.254.43518 a.1 example.com.7 256.256.256.256 1.2.3.4.5
+		１２７.0.0.1 127。0。0。1 127.0.0.１ ⓛocalhost localhoſt bücher.example`) {
+		_, ok := ReadHost(host)
+		require.False(t, ok, host)
+	}
+}
+
 func TestWhatMayBeReachedFromWhere(t *testing.T) {
 	addrs := []string{"8.8.8.8", "10.0.0.1", "127.0.0.1", "169.254.169.254", "169.254.0.7", "fd00:ec2::254"}
 	for _, c := range []struct {
@@ -141,7 +167,8 @@ func TestByAProxy(t *testing.T) {
 	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"10.0.0.1"}, "outside.test.": {"8.8.8.8"}})
 	home, _ := url.Parse("http://registry.test/v2/")
 	p := &Policy{Home: home, Resolver: resolver, Proxy: http.ProxyURL(proxyURL)}
-	for _, host := range []string{"inside.test", "10.0.0.1", "[::1]", "localhost", "169.254.169.254", "[64:ff9b::a9fe:a9fe]"} {
+	for _, host := range []string{"inside.test", "10.0.0.1", "[::1]", "localhost", "169.254.169.254", "[64:ff9b::a9fe:a9fe]", "inside.test.", "10.0.0.1.", "localhost.",
+		"app.localhost", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "127.1", "１６９.254.169.254"} {
 		_, err := p.Client().Get("http://" + host + "/")
 		require.ErrorAs(t, err, new(*RefusedError), host)
 	}
@@ -159,7 +186,8 @@ func TestCheckHost(t *testing.T) {
 	resolver, _ := dnstest.Resolver(t, map[string][]string{"inside.test.": {"127.0.0.1"}, "outside.test.": {"8.8.8.8"}, "both.test.": {"8.8.8.8", "10.0.0.1"}})
 	p := &Policy{Resolver: resolver, Named: func(host string) bool { return host == "localhost" }}
 	for host, allowed := range map[string]bool{"inside.test": false, "outside.test": true, "both.test": false, "127.0.0.1": false, "::1": false, "10.0.0.1": false,
-		"localhost": true, "8.8.8.8": true, "169.254.169.254": false, "unknown-here.test": true} {
+		"localhost": true, "8.8.8.8": true, "169.254.169.254": false, "unknown-here.test": true,
+		"127.0.0.1.": false, "localhost.": false, "app.localhost": false, "2130706433": false, "0x7f.1": false, "127.1": false, "１２７.0.0.1": false, "8.8.8.8.": true} {
 		err := p.CheckHost(t.Context(), host)
 		require.Equal(t, allowed, err == nil, "%s: %v", host, err)
 	}

@@ -2,6 +2,7 @@ package guarded
 
 import (
 	"net"
+	"net/netip"
 	"net/url"
 	"strings"
 )
@@ -30,8 +31,33 @@ func Lower(s string) string {
 	}, s)
 }
 
-// IsLoopbackName reports whether a host, by its name alone, is this machine.
+// IsLoopbackName reports whether a host, by its name alone, is this machine to everybody. Of other names that ReadHost takes for this
+// machine, a resolver may ask the network.
 func IsLoopbackName(host string) bool {
 	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+	return Lower(host) == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// ReadHost returns the address that a host is to a browser, which asks no resolver then: 127.0.0.1 for "127.0.0.1.", "localhost" and
+// "a.localhost" (RFC 6761 §6.3). It is not valid for any other name. It returns false if a browser may take the host for an address, and
+// we cannot tell which: "127.1", "0x7f.1" and "2130706433" are 127.0.0.1 (URL Standard §3.5, as by inet_aton), and so is what
+// becomes one of these when characters outside ASCII are mapped.
+func ReadHost(host string) (addr netip.Addr, ok bool) {
+	name := Lower(strings.TrimSuffix(host, "."))
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return addr, true
+	}
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	if last == "localhost" {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+	}
+	return netip.Addr{}, !isNumber(last) && !strings.ContainsFunc(name, func(r rune) bool { return r > '~' })
+}
+
+// isNumber reports whether a label of a host is one to a browser, in decimal, octal or hexadecimal digits.
+func isNumber(label string) bool {
+	if hex, ok := strings.CutPrefix(label, "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return label != "" && strings.Trim(label, "0123456789") == ""
 }
