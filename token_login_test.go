@@ -445,3 +445,71 @@ func (s lockWatch) Update(ctx context.Context, fn func(context.Context, *Record,
 		return fn(ctx, r, confirm)
 	})
 }
+
+// NewLogin asks whatever there is: a token that looks good, one that was declined a moment ago, a login that is dead.
+func TestNewLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &person{takes: time.Second}
+		store := newSharedStore(login("dead"))
+		src := &TokenSource{Store: store, Login: p.login}
+		require.Equal(t, "dead", tokenOf(t, src))
+		got, err := src.NewLogin(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "login-1", got.AccessToken)
+		require.Equal(t, "login-1", store.get().AccessToken)
+		require.Equal(t, "login-1", tokenOf(t, src))
+		require.Equal(t, "dead", p.last.Previous.AccessToken)
+
+		p.err = errors.New("declined")
+		_, err = src.NewLogin(t.Context())
+		require.ErrorIs(t, err, p.err)
+		require.Equal(t, "login-1", tokenOf(t, src), "what there was stays")
+		p.err = nil
+		got, err = src.NewLogin(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "login-3", got.AccessToken)
+
+		// Two who want one share it; whoever has a token need not wait.
+		results := make(chan string, 2)
+		for range 2 {
+			go func() {
+				got, err := src.NewLogin(t.Context())
+				if err != nil {
+					results <- err.Error()
+					return
+				}
+				results <- got.AccessToken
+			}()
+		}
+		synctest.Wait()
+		require.Equal(t, "login-3", tokenOf(t, src))
+		require.Equal(t, "login-4", <-results)
+		require.Equal(t, "login-4", <-results)
+		require.EqualValues(t, 4, p.asked.Load())
+
+		// It ends when nobody waits any more.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		_, err = src.NewLogin(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		synctest.Wait()
+		require.EqualValues(t, 1, p.gaveUp.Load())
+		require.Equal(t, "login-4", tokenOf(t, src))
+	})
+}
+
+// What Login returns may have to be refreshed first; and where there is no Login, nobody can be asked.
+func TestNewLoginThatHasToBeRefreshed(t *testing.T) {
+	i := &rotatingIssuer{valid: "r0"}
+	src := &TokenSource{Fetch: i.fetch, Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+		return &oauth2.Token{RefreshToken: "r0"}, nil
+	}}
+	got, err := src.NewLogin(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "a1", got.AccessToken)
+	_, err = (&TokenSource{Initial: login("a")}).NewLogin(t.Context())
+	require.ErrorIs(t, err, ErrLoginRequired)
+	src.Login = func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) { return src.NewLogin(ctx) }
+	_, err = src.NewLogin(t.Context())
+	require.ErrorIs(t, err, errRecursion)
+}
