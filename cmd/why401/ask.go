@@ -51,6 +51,7 @@ type inquiry struct {
 	words    string               // what words are looked for in: the body, in lower case, without secrets that are no ordinary words
 	disguise *cause               // why a response is a refusal that does not look like one; nil: it is none
 	trials   trials
+	cut      bool // a header was too long to be looked at to its end
 }
 
 // An attempt is what came of asking once.

@@ -47,6 +47,9 @@
 // line or several, and cut short. Two kinds of secret can be printed: one of less than 4 characters as a part of a longer
 // word, and one that is itself a word of HTTP authentication, such as "realm".
 //
+// Of secrets that a server shows of its own, what is named as secrets are is left out: the values of a password, token, key, cookie or
+// signature in JSON, a form, XML, a header, a URL or a command line, and whole JWTs. One without such a name can be printed.
+//
 // JWTs and proofs of possession (RFC 9449) that were sent are decoded for the report, and never printed. No signature is checked.
 //
 // # Trials

@@ -117,9 +117,14 @@ func firstSentence(s string) string {
 	return s
 }
 
+// How much is explained.
+const (
+	mostChallenges = 12
+	mostParams     = 30
+)
+
 // challenges explains the challenges in the values of a header.
 func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, damage []string) {
-	const mostChallenges, mostParams = 12, 30
 	parsed, err := authretry.ParseChallenges(values)
 	for _, p := range parsed[:min(len(parsed), mostChallenges)] {
 		shown := c.challenge(p)
