@@ -85,7 +85,7 @@ func (in *inquiry) serverSays() *cause {
 var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
 
 func (in *inquiry) shouldBe403() *cause {
-	if !in.is401() || !in.gave() || in.headerLost() != nil {
+	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil {
 		return nil
 	}
 	const fix = "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
@@ -95,26 +95,6 @@ func (in *inquiry) shouldBe403() *cause {
 		}
 	}
 	return nil
-}
-
-// headerLost is for a server that has not seen what was sent to it.
-func (in *inquiry) headerLost() *cause {
-	isForbidden := in.resp != nil && in.resp.StatusCode == http.StatusForbidden && in.says("credentials were not provided")
-	if !in.is401() && !isForbidden || in.last() == "" || in.param("error") != "" || !in.says(
-		"credentials were not provided",                                                                                                                   // Django REST framework
-		"no authorization", "missing authorization", "authorization header is missing", "authorization header required", "authorization header not found", // PyJWT, express-jwt, Flask-JWT
-		"authorization header is required", "missing authentication", "authentication required", "full authentication is required", // Spring Security
-		"not authenticated",    // FastAPI
-		"no credentials found", // Kong
-		"jwt is missing",       // Envoy
-		"no token", "missing token", "token is missing", "token not found", "token not provided", "token missing", "missing bearer", "no bearer",
-		"no auth token", "missing access token", "missing or malformed jwt", "missing or invalid authorization", "missing key in request header",
-		"no credentials provided", "a token is required", "anonymous access",
-	) {
-		return nil
-	}
-	return &cause{"header-lost", likely, "The server has not seen the Authorization header that was sent. Its text says that there was none. A gateway, load balancer or web server in between takes it off, or keeps it for itself.",
-		"Have the gateway pass Authorization on to the server. In Apache: CGIPassAuth On, or SetEnvIf Authorization; in nginx: proxy_set_header Authorization $http_authorization; asking the server itself, behind the gateway, shows whose fault it is."}
 }
 
 func (in *inquiry) skewed() *cause {

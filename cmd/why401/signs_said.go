@@ -52,7 +52,7 @@ var saidSigns = []sign{
 		"The API key's restrictions forbid this caller or service.", "Change the key's restrictions, or use a key that is made for this."},
 	{"api-key-wanted", certain, refusals, "", []string{"x-api-key header is required", "missing x-api-key", "x-api-key is missing", "x-api-key is required", "no x-api-key"}, nil,
 		"The server wants an API key in the header X-API-Key.", "Send it there: -H 'X-API-Key: KEY'. In a program: &authretry.APIKey{Header: \"X-API-Key\", Key: os.Getenv(\"KEY\")}"},
-	{"api-key-wanted", likely, refusals, "", []string{"no api key found", "missing api key", "missing api_key", "api key is missing", "api key required", "api key is required", "method doesn't allow unregistered callers"}, nil,
+	{"api-key-wanted", likely, refusals, "", []string{"no api key found", "no api key provided", "no api key was provided", "no api key in", "api key not provided", "api key was not provided", "missing a valid api key", "missing api key", "missing api_key", "api key is missing", "api key required", "api key is required", "method doesn't allow unregistered callers"}, nil,
 		"The server wants an API key, and has seen none.", "Send it in the header that its documentation names, with -H. Kong's is apikey, Google's X-Goog-Api-Key."},
 	{"token-expired-said", certain, moreStatus, "", []string{"jwt expired", "jwt is expired", "token expired", "token has expired", "token is expired", "expired token", "expired_token", "token_expired", "session expired", "session has expired", "session is expired"}, sentToken,
 		"The server says that the token or session has expired.", "Get a new one. In a program, give authretry.Bearer a TokenSource: it refreshes in time."},
