@@ -16,7 +16,7 @@ func (in *inquiry) causes() []cause {
 		in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT, in.misnamed,
 		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
-		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
+		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.signs, in.disguised, in.serverSays,
 		in.forbidden, in.noneGiven, in.unlessMistyped(in.wrongScheme), in.malformed,
 		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.tooMany, in.underscored,
 	)
@@ -175,6 +175,9 @@ func (in *inquiry) redirected() *cause {
 
 // redirectedFrom says where a redirect led, to which what was given was not sent.
 func (in *inquiry) redirectedFrom(hops []*http.Request, what string) *cause {
+	if in.disguise != nil && in.disguise.Name == "captive-portal" {
+		return nil // it has been said
+	}
 	at := in.asked()
 	isPage := isLoginPage(in.resp, strings.ToLower(in.body))
 	switch {
@@ -242,10 +245,13 @@ func (in *inquiry) notASCII() *cause {
 }
 
 func (in *inquiry) noneGiven() *cause {
-	if !in.is401() || in.schemes != nil || in.ownKey() {
+	if !in.is401() || in.schemes != nil || in.ownKey() || in.preflight() != nil {
 		return nil
 	}
 	if len(in.report.Challenges) == 0 {
+		if in.keyInQuery() != "" {
+			return nil
+		}
 		return &cause{"no-credentials", certain, "No credentials were sent.", "Give some: -u for a password, -token-env for a token, -H for a key."}
 	}
 	fix := "Run it again with credentials that a challenge can use."
@@ -261,7 +267,11 @@ func (in *inquiry) noneGiven() *cause {
 	case in.has("DPoP") != nil:
 		fix = "Run it again with -login."
 	}
-	return &cause{"no-credentials", certain, "No credentials were sent, and the server wants some. It asks for " + in.asks() + ".", fix + " That shows whether they are accepted."}
+	text := "No credentials were sent, and the server wants some. It asks for " + in.asks() + "."
+	if name := in.keyInQuery(); name != "" {
+		text = "No credentials were sent, besides those in the URL. Its query has " + name + ", and the server asks for " + in.asks() + "."
+	}
+	return &cause{"no-credentials", certain, text, fix + " That shows whether they are accepted."}
 }
 
 // wrongKind is for credentials of a kind that the server has not asked for, of which it says more than that: a new one would be
@@ -282,14 +292,26 @@ func (in *inquiry) wrongScheme() *cause {
 	return in.otherKind()
 }
 
+// keyInQuery returns the name of what may be a credential in the URL's query; "" if there is none.
+func (in *inquiry) keyInQuery() string {
+	for name, values := range in.url.Query() {
+		if always, perhaps := isSecretName(name); (always || perhaps) && len(values[0]) >= wordLength {
+			return printable(name, 20)
+		}
+	}
+	return ""
+}
+
 func (in *inquiry) otherKind() *cause {
 	unsupported := in.is(authretry.ReasonUnsupportedScheme)
 	if !in.is401() || !unsupported && !in.sentOther() {
 		return nil
 	}
+	if in.brokenDigest() != nil {
+		return nil // it has been said
+	}
 	if unsupported && in.rejected.Err != nil {
-		return &cause{"unsupported-challenge", certain, "The challenge has something that authretry does not know. The credentials are of the right kind, and nothing was sent. It says below what it is.",
-			"Let the server offer what is common as well. That is Digest with MD5 or SHA-256 and qop=auth, or Basic over https."}
+		return in.unsupported()
 	}
 	has := in.clean.name(in.last(), 40)
 	if has == "" {

@@ -78,14 +78,18 @@ func (in *inquiry) serverSays() *cause {
 	if uri := in.param("error_uri"); uri != "" {
 		fix += " See " + in.clean.text(uri, 200)
 	}
-	return &cause{"server-says", certain, text, fix}
+	sure := certain
+	if code == "invalid_token" && in.url != nil && !in.gave() && in.keyInQuery() == "" {
+		sure, text = likely, text+" Some servers say so of none, too: nothing was sent."
+	}
+	return &cause{"server-says", sure, text, fix}
 }
 
 // permission are words in a body that speak of permission rather than of identity.
 var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
 
 func (in *inquiry) shouldBe403() *cause {
-	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil {
+	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil || in.sign() != nil {
 		return nil
 	}
 	const fix = "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
@@ -123,7 +127,7 @@ func (in *inquiry) wrongPassword() *cause {
 		text += " The user name was " + quoted(in.user.name) + "."
 	}
 	fix := "Type the password anew, and check that the user is of this server"
-	if realm := in.param("realm"); realm != "" {
+	if realm := in.realm(); realm != "" {
 		fix += fmt.Sprintf(". Its realm is “%s”", in.clean.text(realm, 100))
 	}
 	fix += ". Services with two-factor login usually want an app password or a token in place of the password."
@@ -131,6 +135,14 @@ func (in *inquiry) wrongPassword() *cause {
 		text += " With Digest, the server's stored hash may also be of another realm (it must be made anew if the realm is renamed), or a proxy may have rewritten the URI, which is part of the hash."
 	}
 	return &cause{"wrong-password", likely, text, fix}
+}
+
+// realm returns the realm of the challenge that was answered, or of any.
+func (in *inquiry) realm() string {
+	if c := in.has(in.last()); c != nil {
+		return c.Params.Get("realm")
+	}
+	return in.param("realm")
 }
 
 func (in *inquiry) noChallenge() *cause {
@@ -166,6 +178,9 @@ func (in *inquiry) noChallenge() *cause {
 }
 
 func (in *inquiry) tooMany() *cause {
+	if in.disguise != nil && in.disguise.Name == "quota" {
+		return nil // waiting does not help
+	}
 	if in.resp == nil || in.resp.StatusCode != http.StatusTooManyRequests && (in.resp.Header.Get("Retry-After") == "" || !in.refused()) {
 		return nil
 	}

@@ -68,6 +68,9 @@ func (in *inquiry) serverError() *cause {
 	bare := in.trials.bare
 	switch {
 	case bare != nil && bare.resp != nil && bare.resp.StatusCode < 500:
+		if c := in.failedOn(); c != nil {
+			return c
+		}
 		return &cause{"server-error-credentials", likely, "The server fails with these credentials, and not without. Asked again without them, it answered " + strings.TrimSpace(statusText(bare.resp.StatusCode)) +
 			". Either it cannot read them or look them up, and should answer 401; or it has accepted them, and failed after that.",
 			"Check the credentials, and look into the server's log. Are they whole, with nothing else, and of the kind that the server wants?"}
@@ -82,4 +85,21 @@ func (in *inquiry) serverError() *cause {
 	}
 	return &cause{"server-error", possible, "The server failed, and no credentials were sent. Some servers fail if there are none, where others answer 401.",
 		look + " If that does not help, try with credentials."}
+}
+
+// failedOn says what is wrong with the credentials on which the server has failed, as far as that shows in them, or in what it says.
+func (in *inquiry) failedOn() *cause {
+	c := in.slip()
+	if c == nil && strings.EqualFold(in.last(), "Bearer") {
+		c = cutJWT(in.sentToken())
+	}
+	if c == nil {
+		c = in.signOf(http.StatusUnauthorized, in.words)
+	}
+	if c == nil {
+		return nil
+	}
+	c.Sure = likely
+	c.Text += " The server fails on it with a " + statusText(in.resp.StatusCode) + ", where it should answer 401: without credentials, it does not fail."
+	return c
 }

@@ -36,7 +36,7 @@ func (in *inquiry) fill(ctx context.Context) {
 	for _, h := range slices.Concat(in.hops, in.trials.hops) {
 		r.Exchanges = append(r.Exchanges, in.exchange(h))
 	}
-	r.Exchanges = orEmpty(r.Exchanges)
+	r.Exchanges, r.answered = orEmpty(r.Exchanges), len(in.hops)
 	if resp := in.resp; resp != nil {
 		r.Status = resp.StatusCode
 		r.Body = in.excerpt()
@@ -173,6 +173,11 @@ func (in *inquiry) exchange(h hop) exchange {
 				value = printable(clean.value(name, value), 400)
 			}
 			e.Header = append(e.Header, headerField{name, value})
+		}
+	}
+	for _, name := range []string{"Grpc-Status", "Grpc-Message"} {
+		if value := h.resp.Trailer.Get(name); value != "" {
+			e.Header = append(e.Header, headerField{name, clean.text(value, 400)})
 		}
 	}
 	return e

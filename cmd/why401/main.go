@@ -404,7 +404,8 @@ func (q *question) addHeader(line string) error {
 
 // harmless are the headers whose values are no secrets.
 var harmless = map[string]bool{"Accept": true, "Accept-Language": true, "Accept-Encoding": true, "Content-Type": true, "User-Agent": true,
-	"Host": true, "Origin": true, "Referer": true, "Range": true, "Expect": true, "Cache-Control": true}
+	"Host": true, "Origin": true, "Referer": true, "Range": true, "Expect": true, "Cache-Control": true,
+	"Access-Control-Request-Method": true, "Access-Control-Request-Headers": true}
 
 // setURL takes the URL. Userinfo in it is left out: http.Client would make it an Authorization header.
 func (q *question) setURL(raw string) error {

@@ -36,6 +36,9 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"compressed-body", "", "The answer's body is compressed in a way that cannot be undone here (Content-Encoding “" + in.clean.text(in.unread, 40) + "”). So what it says was not looked at.",
 			"Run it again with -H 'Accept-Encoding: identity'."})
 	}
+	if in.isPreflight() && in.gave() {
+		list = append(list, cause{"preflight-with-credentials", "", "This is a CORS preflight, and browsers send those without credentials: theirs may be answered otherwise.", "Run it again without credentials."})
+	}
 	if in.cut {
 		list = append(list, cause{"long-header", "", fmt.Sprintf("An answer's header is very long. What is shown of it was cut: of a line, %d KiB were looked at.", mostField>>10), ""})
 	}

@@ -118,6 +118,9 @@ func (p *printer) report(r *report) {
 	case outcomeRefused, outcomeFailed:
 		colour = red
 	}
+	if r.Outcome == outcomePassed && r.Status >= 400 {
+		colour = yellow
+	}
 	if len(r.Causes) > 0 {
 		p.brief(r.Causes[0], colour)
 		colour = ""
@@ -180,6 +183,7 @@ func (p *printer) exchanges(r *report) {
 				}
 				p.line(5, 2, "", "… and the same "+times+" more")
 				again = 0
+				p.body(r, i)
 			}
 			continue
 		}
@@ -200,8 +204,13 @@ func (p *printer) exchanges(r *report) {
 				p.line(5, 2, dim, f.Name+": "+f.Value)
 			}
 		}
+		p.body(r, i)
 	}
-	if r.Body != "" {
+}
+
+// body prints the body below the exchange that has it.
+func (p *printer) body(r *report, i int) {
+	if r.Body != "" && i == r.answered-1 {
 		p.line(5, 2, dim, "“"+r.Body+"”")
 	}
 }

@@ -22,6 +22,8 @@ type report struct {
 	Login       *loginFinding `json:"login,omitempty"`
 	Causes      []cause       `json:"causes"`
 	Notes       []cause       `json:"notes"`
+
+	answered int // the number of the exchange that has the body
 }
 
 // The outcomes of a report.
@@ -126,16 +128,11 @@ const (
 // challenges explains the challenges in the values of a header.
 func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, damage []string) {
 	parsed, err := authretry.ParseChallenges(values)
+	if again, wrong := repaired(values); wrong != "" {
+		return []challenge{c.explain(again, proxy)}, []string{wrong}
+	}
 	for _, p := range parsed[:min(len(parsed), mostChallenges)] {
-		shown := c.challenge(p)
-		words, known := schemeNamed(shown.Scheme)
-		ch := challenge{Scheme: shown.Scheme, Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
-		for i := range p.Params[:min(len(p.Params), mostParams)] {
-			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), printable(meaningOf(shown, shown.Params[i]), 300)})
-		}
-		needs, recipe := needsOf(shown)
-		ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)
-		list = append(list, ch)
+		list = append(list, c.explain(p, proxy))
 	}
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
@@ -143,4 +140,17 @@ func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, dam
 		}
 	}
 	return list, damage
+}
+
+// explain explains one challenge.
+func (c *cleaner) explain(p authretry.Challenge, proxy bool) challenge {
+	shown := c.challenge(p)
+	words, known := schemeNamed(shown.Scheme)
+	ch := challenge{Scheme: shown.Scheme, Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
+	for i := range p.Params[:min(len(p.Params), mostParams)] {
+		ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), printable(meaningOf(shown, shown.Params[i]), 300)})
+	}
+	needs, recipe := needsOf(shown)
+	ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)
+	return ch
 }

@@ -87,9 +87,12 @@ func (in *inquiry) signs() *cause {
 	return in.sign()
 }
 
-func (in *inquiry) sign() *cause {
+func (in *inquiry) sign() *cause { return in.signOf(in.resp.StatusCode, in.words) }
+
+// signOf returns what words mean that came with a status, or mean what is said with it elsewhere.
+func (in *inquiry) signOf(status int, words string) *cause {
 	for _, s := range slices.Concat(knownSigns, saidSigns) {
-		if !slices.Contains(s.statuses, in.resp.StatusCode) || len(s.words) > 0 && !in.saysSign(s.words) {
+		if !slices.Contains(s.statuses, status) || len(s.words) > 0 && !in.saysSign(words, s.words) {
 			continue
 		}
 		if name, value, _ := strings.Cut(s.header, ": "); name != "" && !strings.Contains(strings.ToLower(in.resp.Header.Get(name)), value) {
@@ -102,9 +105,9 @@ func (in *inquiry) sign() *cause {
 	return nil
 }
 
-// saysSign reports whether the body, or the header in which AWS names an error, has any of the words.
-func (in *inquiry) saysSign(words []string) bool {
-	return in.says(words...) || hasAny(strings.ToLower(in.resp.Header.Get("X-Amzn-Errortype")), words...)
+// saysSign reports whether what is said, or the header in which AWS names an error, has any of the words.
+func (in *inquiry) saysSign(said string, words []string) bool {
+	return hasAny(said, words...) || hasAny(strings.ToLower(in.resp.Header.Get("X-Amzn-Errortype")), words...)
 }
 
 // forbidden is for a 403 that says no more.

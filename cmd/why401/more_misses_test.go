@@ -1,0 +1,81 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"testing"
+)
+
+// TestMoreMisses asks more servers that refuse in their own way, in their own words.
+func TestMoreMisses(t *testing.T) {
+	const api = "api.example.com"
+	const home = "https://api.example.com/"
+	withToken := []string{"-token-env", "UNREVOKED"}
+	withPassword := []string{"-u", "Aladdin", "-password-env", "PASSWORD"}
+	json := func(status int, body string) func(*testing.T) http.Handler {
+		return always(says(status, "Content-Type: application/json\n\n"+body))
+	}
+	challenge := func(value string) func(*testing.T) http.Handler { return always(says(401, "WWW-Authenticate: "+value)) }
+
+	for _, c := range []struct {
+		name   string
+		args   []string
+		url    string
+		server func(t *testing.T) http.Handler
+		status int
+	}{
+		{"secrets-of-server", withToken, home, json(401, `{"error":"invalid_token","access_token":"ya29.a0","client_secret":"GOCSPX-x","token_type":"bearer","url":"https://bob:hunter2@host/"}`), 1},
+		{"nothing-came-basic", append(withPassword, "-ahead"), home, always(says(401, "WWW-Authenticate: Basic realm=\"cave\"\nContent-Type: application/json\n\n"+`{"error":"missing credentials"}`)), 1},
+		{"grpc-trailers", withToken, home + "cave.Door/Open", always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Trailer", "Grpc-Status, Grpc-Message")
+			io.WriteString(w, "\x00\x00\x00\x00\x00")
+			w.Header().Set("Grpc-Status", "16")
+			w.Header().Set("Grpc-Message", "token%20is%20expired")
+		})), 1},
+		{"cors-preflight", []string{"-X", "OPTIONS", "-H", "Origin: https://app.example.com", "-H", "Access-Control-Request-Method: POST"}, home, challenge("Bearer"), 1},
+		{"salesforce", withToken, home, always(says(500, "Content-Type: text/xml\n\n"+`<soapenv:Envelope><soapenv:Body><soapenv:Fault><faultcode>sf:INVALID_SESSION_ID</faultcode><faultstring>INVALID_SESSION_ID: Invalid Session ID found in SessionHeader: Illegal Session</faultstring></soapenv:Fault></soapenv:Body></soapenv:Envelope>`)), 1},
+		{"soap-200", nil, home, always(says(200, "Content-Type: text/xml\n\n"+`<s:Envelope><s:Body><s:Fault><faultcode>wsse:InvalidSecurity</faultcode><faultstring>An error was discovered processing the header</faultstring></s:Fault></s:Body></s:Envelope>`)), 1},
+		{"json-rpc", withToken, home, json(200, `{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"Unauthorized: missing or invalid access token"}}`), 1},
+		{"esri", nil, home, json(200, `{"error":{"code":499,"message":"Token Required","details":[]}}`), 1},
+		{"status-498", withToken, home, json(498, `{"error":{"code":498,"message":"Invalid token.","details":[]}}`), 1},
+		{"status-440", nil, home, always(says(440, "")), 1},
+		{"cloudflare-api", withToken, home, json(200, `{"success":false,"errors":[{"code":10000,"message":"Authentication error"}],"result":null}`), 1},
+		{"success-with-errors", withToken, home, json(200, `{"success":true,"errors":[],"error":null,"result":{"message":"authentication"}}`), 0},
+		{"server-error-cut-token", []string{"-token-env", "CUT"}, home, always(failsOnCredentials), 0},
+		{"server-error-says", []string{"-token-env", "TOKEN"}, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "" {
+				says(500, "Content-Type: text/plain\n\njwt malformed")(w, r)
+				return
+			}
+			says(401, "WWW-Authenticate: Bearer")(w, r)
+		})), 0},
+		{"realm-of-digest", []string{"-u", "Aladdin", "-password-env", "WRONG"}, home, challenge(`Basic realm="a", Digest realm="b", nonce="5ccc", qop="auth"`), 1},
+		{"single-quotes", withToken, home, challenge(`Bearer error='invalid_token', error_description='The token is expired'`), 1},
+		{"semicolons", withToken, home, challenge(`Bearer realm="api"; error="invalid_token"; error_description="The token expired"`), 1},
+		{"digest-without-nonce", withPassword, home, challenge(`Digest realm="x", qop="auth"`), 1},
+		{"digest-without-nonce-none", nil, home, challenge(`Digest realm="x", qop="auth"`), 1},
+		{"digest-unknown-qop", withPassword, home, challenge(`Digest realm="x", nonce="5ccc", qop="auth-conf"`), 1},
+		{"quota", withToken, home, json(429, `{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","code":"insufficient_quota"}}`), 1},
+		{"payment", withToken, home, json(402, `{"error":"subscribe first"}`), 1},
+		{"captive-redirect", withToken, home, redirecting("https://captive.example.com/login", always(says(200, "Content-Type: text/html\n\n<title>Hotel WiFi - Sign in</title><form><input type=password></form>"))(t)), 1},
+		{"modsecurity", withToken, home, always(says(403, "Server: Apache\nContent-Type: text/html\n\n<h1>Forbidden</h1><p>You don't have permission to access this resource.</p><hr>Mod_Security: Access denied with code 403")), 1},
+		{"azure-key", nil, home, always(says(401, `WWW-Authenticate: AzureApiManagementKey realm="https://x.azure-api.net/",name="Ocp-Apim-Subscription-Key",type="header"`+"\nContent-Type: application/json\n\n"+
+			`{ "statusCode": 401, "message": "Access denied due to missing subscription key. Make sure to include subscription key when making requests to an API." }`)), 1},
+		{"azure-key-token", withToken, home, always(says(401, `WWW-Authenticate: AzureApiManagementKey realm="https://x.azure-api.net/",name="Ocp-Apim-Subscription-Key",type="header"`+"\nContent-Type: application/json\n\n"+
+			`{ "statusCode": 401, "message": "Access denied due to missing subscription key." }`)), 1},
+		{"kong", nil, home, always(says(401, "WWW-Authenticate: Key realm=\"kong\"\nContent-Type: application/json\n\n"+`{"message":"No API key found in request"}`)), 1},
+		{"oauth-client", withToken, home, json(401, `{"error":"invalid_client","error_description":"Client authentication failed"}`), 1},
+		{"oauth-grant", nil, home, json(400, `{"error":"invalid_grant","error_description":"Token has been expired or revoked."}`), 1},
+		{"invalid-token-of-none", nil, home, challenge(`Bearer error="invalid_token"`), 1},
+		{"invalid-token-in-url", nil, home + "?access_token=" + apiKey, challenge(`Bearer error="invalid_token"`), 1},
+		{"basic-key-in-url", nil, home + "?api_key=" + apiKey, challenge(`Basic realm="cave"`), 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := c.server(t)
+			w := newWorld(t, map[string]http.Handler{api: server, "captive.example.com": server})
+			w.env = map[string]string{"CUT": fresh[:len(fresh)-44]}
+			w.golden(c.name, append(c.args, c.url), c.status, true)
+		})
+	}
+}
