@@ -59,6 +59,7 @@ type attempt struct {
 	resp        *http.Response // the last one; nil if there is none
 	body        string         // its beginning, as text
 	unread      string         // how the body is compressed, if that cannot be undone
+	odd         string         // the Content-Encoding, if the body is in another
 	hops        []hop
 	err         error
 	certificate *tls.CertificateRequestInfo // what the server said when it asked for a client certificate; nil if it did not
@@ -116,11 +117,14 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 		panic(err) // the method has been checked
 	}
 	req.URL, req.Header = in.url, in.headerFor(m)
+	if req.Header.Get("Accept-Encoding") == "" {
+		req.Header.Set("Accept-Encoding", "gzip") // as http.Transport does by itself
+	}
 	req.Host = req.Header.Get("Host") // the URL's if empty
 	at.resp, at.err = client.Do(req)
 	if at.resp != nil {
 		if at.err == nil {
-			at.body, at.unread = readBody(at.resp)
+			at.body, at.unread, at.odd = readBody(at.resp)
 		}
 		at.resp.Body.Close()
 	}
@@ -223,6 +227,7 @@ func (in *inquiry) transport(r *recorder, m manner) http.RoundTripper {
 		t.Protocols.SetHTTP1(true)
 		t.TLSClientConfig.NextProtos = nil // what the other one has put there
 	}
+	t.DisableCompression = true // readBody reads also what is not compressed as it says
 	t.TLSHandshakeTimeout = handshakeTime
 	t.TLSClientConfig.GetClientCertificate = r.asksForCertificate
 	t.OnProxyConnectResponse = r.connected

@@ -33,6 +33,19 @@ func (in *inquiry) mistyped() *cause {
 
 const noneSent = " No credentials were sent."
 
+// brokenToken is for a token whose file has more than one line, of which the first was sent.
+func (in *inquiry) brokenToken() *cause {
+	if in.tokenRest == "" || in.header.Get("Authorization") != "" || !in.lookedAt() || in.sentOther() {
+		return nil
+	}
+	sure := certain
+	if decodeJWT(in.token) != nil && cutJWT(in.token) == nil || strings.ContainsAny(strings.TrimSpace(in.tokenRest), " \n") {
+		sure = likely // the first line may be all of it
+	}
+	return &cause{"token-lines", sure, "Only the first of several lines in the token's file was sent. A token has no line break in it, so the file has half a token, or more than one.",
+		"Join the lines, or remove what is not of the token."}
+}
+
 // slip finds what is wrong with what was given, whatever came of it.
 func (in *inquiry) slip() *cause {
 	if value := in.header.Get("Authorization"); value != "" && in.last() != "" {

@@ -231,6 +231,7 @@ type question struct {
 	user           user
 	proxyUser      user
 	token          string
+	tokenRest      string  // what the token's file has after its first line, if that is more than white space
 	tokenNotes     []cause // what is odd about the secrets as they were given
 	ahead          bool
 	allowPlaintext bool
