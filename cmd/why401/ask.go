@@ -63,6 +63,7 @@ type attempt struct {
 	hops        []hop
 	err         error
 	certificate *tls.CertificateRequestInfo // what the server said when it asked for a client certificate; nil if it did not
+	remote      string                      // the address of who was asked last
 	stage       stage                       // how far the last request came
 	slow        bool                        // a body was not read to its end, since that took too long
 }
@@ -72,8 +73,10 @@ type manner struct {
 	trial     string // what is different, in words
 	http1     bool
 	noCookies bool
-	latin1    bool // user name and password are sent in ISO 8859-1
-	bare      bool // without credentials, and without headers given with -H that may be some
+	latin1    bool     // user name and password are sent in ISO 8859-1
+	url       *url.URL // another than was asked for
+	password  bool     // send Basic at once
+	bare      bool     // without credentials, and without headers given with -H that may be some
 }
 
 // asked returns the URL that was asked last.
@@ -117,6 +120,9 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 		panic(err) // the method has been checked
 	}
 	req.URL, req.Header = in.url, in.headerFor(m)
+	if m.url != nil {
+		req.URL = m.url
+	}
 	if req.Header.Get("Accept-Encoding") == "" {
 		req.Header.Set("Accept-Encoding", "gzip") // as http.Transport does by itself
 	}
@@ -129,7 +135,7 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 		at.resp.Body.Close()
 	}
 	at.hops, at.certificate = recorder.done()
-	at.stage, at.slow = recorder.progress()
+	at.stage, at.slow, at.remote = recorder.progress()
 	return at
 }
 
@@ -175,7 +181,7 @@ func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
 			name, password = inLatin1(name), inLatin1(password)
 		}
 		list = append(list, &authretry.Digest{Username: name, Password: password},
-			&authretry.Basic{Username: name, Password: password, Ahead: in.ahead})
+			&authretry.Basic{Username: name, Password: password, Ahead: in.ahead || m.password})
 	}
 	return list
 }

@@ -17,7 +17,7 @@ func (in *inquiry) causes() []cause {
 		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
 		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.signs, in.disguised, in.serverSays,
-		in.forbidden, in.noneGiven, in.unlessMistyped(in.wrongScheme), in.malformed,
+		in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme), in.malformed,
 		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.tooMany, in.underscored,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
@@ -260,7 +260,7 @@ func (in *inquiry) noneGiven() *cause {
 		fix = "Run it again with -u and the user name."
 	case in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
 		fix = "Get a token from the realm's URL; package registry does that."
-	case in.param("resource_metadata") != "":
+	case in.param("resource_metadata") != "" && in.trials.metadata == nil:
 		fix = "Run it again with -login, or with -token-env and a token."
 	case in.has("Bearer") != nil:
 		fix = "Run it again with -token-env and a variable that has a token."

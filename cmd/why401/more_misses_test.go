@@ -70,6 +70,9 @@ func TestMoreMisses(t *testing.T) {
 		{"invalid-token-of-none", nil, home, challenge(`Bearer error="invalid_token"`), 1},
 		{"invalid-token-in-url", nil, home + "?access_token=" + apiKey, challenge(`Bearer error="invalid_token"`), 1},
 		{"basic-key-in-url", nil, home + "?api_key=" + apiKey, challenge(`Basic realm="cave"`), 1},
+		{"registry-right", withPassword, home + "v2/", always(registryAt(home)), 1},
+		{"registry-wrong", []string{"-u", "Aladdin", "-password-env", "WRONG"}, home + "v2/", always(registryAt(home)), 1},
+		{"registry-elsewhere", withPassword, home + "v2/", always(registryAt("https://captive.example.com/")), 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := c.server(t)
@@ -78,4 +81,23 @@ func TestMoreMisses(t *testing.T) {
 			w.golden(c.name, append(c.args, c.url), c.status, true)
 		})
 	}
+}
+
+// registryAt is a container registry whose tokens are given out at the origin, by itself or another server.
+func registryAt(origin string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, given, sent := r.BasicAuth()
+		switch {
+		case r.URL.Path == "/v2/":
+			says(401, `WWW-Authenticate: Bearer realm="`+origin+`token",service="registry",scope="repository:cave/lamp:pull"`)(w, r)
+		case r.URL.Path != "/token" || r.URL.Query().Get("service") != "registry":
+			w.WriteHeader(http.StatusNotFound)
+		case origin != "https://api.example.com/" && sent:
+			panic("credentials go to no other origin")
+		case given != password:
+			says(401, `WWW-Authenticate: Basic realm="registry"`)(w, r)
+		default:
+			io.WriteString(w, `{"token":"`+token+`"}`)
+		}
+	})
 }

@@ -20,6 +20,9 @@ type trials struct {
 	brokenHTTP2   string   // what was wrong over HTTP/2, before HTTP/1.1 was tried
 	latin1        bool     // the server has let in who was refused, with user name and password in ISO 8859-1
 	withoutCookie *attempt // what the server has answered to a client without cookies; nil: that was not tried, or no different
+	metadata      error    // why nobody can log in as the challenge says
+	tokenService  *attempt // what a registry's token service has answered; nil: that was not tried
+	sentPassword  bool     // it was sent the user name and the password
 	bare          *attempt // what the server has answered without credentials, with which it has failed; nil: that was not tried
 }
 
@@ -65,6 +68,10 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 	case in.err != nil && isTLS(in.err) && in.certificate == nil:
 		in.certificate = in.handshake(ctx)
 	case !in.isSafe():
+	case in.is401() && in.param("resource_metadata") != "":
+		in.lookForMetadata(ctx)
+	case in.is401() && in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
+		in.askTokenService(ctx)
 	case in.refused() && in.needsLatin1():
 		in.clean.hideUser(inLatin1(in.user.name), inLatin1(in.user.password))
 		again := in.send(ctx, manner{trial: "with user name and password in Latin-1", latin1: true})
