@@ -72,6 +72,7 @@ type attempt struct {
 type manner struct {
 	trial     string // what is different, in words
 	http1     bool
+	clear2    bool // HTTP/2 without TLS
 	noCookies bool
 	latin1    bool     // user name and password are sent in ISO 8859-1
 	url       *url.URL // another than was asked for
@@ -232,6 +233,10 @@ func (in *inquiry) transport(r *recorder, m manner) http.RoundTripper {
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetHTTP1(true)
 		t.TLSClientConfig.NextProtos = nil // what the other one has put there
+	}
+	if m.clear2 {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
 	}
 	t.DisableCompression = true // readBody reads also what is not compressed as it says
 	t.TLSHandshakeTimeout = handshakeTime

@@ -16,9 +16,9 @@ func (in *inquiry) causes() []cause {
 		in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT, in.misnamed,
 		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
-		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.signs, in.disguised, in.serverSays,
-		in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme), in.malformed,
-		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.tooMany, in.underscored,
+		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.disguised, in.serverSays,
+		in.githubPermission, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
+		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.tooMany, in.underscored,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
 	if len(list) > 0 {
@@ -175,7 +175,7 @@ func (in *inquiry) redirected() *cause {
 
 // redirectedFrom says where a redirect led, to which what was given was not sent.
 func (in *inquiry) redirectedFrom(hops []*http.Request, what string) *cause {
-	if in.disguise != nil && in.disguise.Name == "captive-portal" {
+	if in.disguise != nil && (in.disguise.Name == "captive-portal" || in.disguise.Name == "cloudflare-access") {
 		return nil // it has been said
 	}
 	at := in.asked()
@@ -268,6 +268,9 @@ func (in *inquiry) noneGiven() *cause {
 		fix = "Run it again with -login."
 	}
 	text := "No credentials were sent, and the server wants some. It asks for " + in.asks() + "."
+	if in.userinfo {
+		text = "No credentials were sent: those in the URL are not used. The server asks for " + in.asks() + "."
+	}
 	if name := in.keyInQuery(); name != "" {
 		text = "No credentials were sent, besides those in the URL. Its query has " + name + ", and the server asks for " + in.asks() + "."
 	}
@@ -333,7 +336,9 @@ func (in *inquiry) otherKind() *cause {
 		fix = "Give the key with the scheme's name, as a header. For instance -H 'Authorization: " + in.asks() + " …', which other users of the machine can read."
 	case in.has("DPoP") != nil:
 		fix = "Use package dpop, with a token that is bound to a key. A token alone is not accepted (RFC 9449)."
-	case in.has("Negotiate") != nil || in.has("NTLM") != nil:
+	case in.has("NTLM") != nil && in.has("Negotiate") == nil:
+		fix = "See whether curl --ntlm -u 'DOMAIN\\user' gets in. In a program, use module ntlm."
+	case in.has("Negotiate") != nil:
 		fix = "Run kinit, and see whether curl --negotiate -u : gets in. In a program, use module negotiate, or ntlm where there is no Kerberos."
 	case in.has("AWS4-HMAC-SHA256") != nil:
 		fix = "Sign the request with the AWS SDK (its signer package). Or use an endpoint that takes tokens."

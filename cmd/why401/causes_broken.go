@@ -42,6 +42,35 @@ func (in *inquiry) unsupported() *cause {
 		"Let the server offer what is common as well. That is Digest with MD5 or SHA-256 and qop=auth, or Basic over https."}
 }
 
+// misspelt is for a scheme whose name is wrong by a letter, so that no client knows it.
+func (in *inquiry) misspelt() *cause {
+	if !in.is401() {
+		return nil
+	}
+	for _, c := range in.report.Challenges {
+		for _, name := range []string{"Basic", "Digest", "Bearer", "Negotiate"} {
+			if !c.Known && isNearly(strings.ToLower(c.raw.Scheme), strings.ToLower(name)) {
+				return &cause{"misspelt-scheme", certain, "The server asks for " + c.Scheme + ", and means " + name + " probably. No client knows a scheme of that name, so none answers it, and a browser does not ask for a password.",
+					"Have the server repaired. Until then, send " + name + " ahead: -ahead for Basic, -H for others."}
+			}
+		}
+	}
+	return nil
+}
+
+// isNearly reports whether a and b are the same but for one letter, or for two letters that have changed places.
+func isNearly(a, b string) bool {
+	same, end := 0, 0
+	for same < min(len(a), len(b)) && a[same] == b[same] {
+		same++
+	}
+	for end < min(len(a), len(b))-same && a[len(a)-1-end] == b[len(b)-1-end] {
+		end++
+	}
+	x, y := a[same:len(a)-end], b[same:len(b)-end]
+	return a != b && (max(len(x), len(y)) <= 1 || len(x) == 2 && len(y) == 2 && x[0] == y[1] && x[1] == y[0])
+}
+
 // preflight is for the request that browsers send before others (Fetch §3.2.2), which never has credentials.
 func (in *inquiry) preflight() *cause {
 	if !in.refused() || !in.isPreflight() || in.gave() || in.disguise != nil || in.sign() != nil {

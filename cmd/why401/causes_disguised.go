@@ -9,7 +9,7 @@ import (
 
 // isDisguised reports whether the response is a refusal that does not look like one, and notes why.
 func (in *inquiry) isDisguised() bool {
-	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.captivePortal, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
+	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
 		if in.disguise = find(); in.disguise != nil {
 			return true
 		}
@@ -185,6 +185,30 @@ func (in *inquiry) graphQL() *cause {
 		return &cause{"graphql", sure, text, fix + " " + refuser + "read r.Body, up to 64 KiB, and look for errors[].extensions.code."}
 	}
 	return nil
+}
+
+// failedEvent is for an event of a stream (text/event-stream) that refuses.
+func (in *inquiry) failedEvent() *cause {
+	if in.resp.StatusCode >= 300 || !strings.HasPrefix(in.resp.Header.Get("Content-Type"), "text/event-stream") || !strings.Contains(in.words, "event: error") {
+		return nil
+	}
+	c := in.signOf(http.StatusUnauthorized, in.words)
+	if c == nil {
+		return nil
+	}
+	c.Sure = likely
+	c.Text += " It says so in an event of the stream, under a status that is none of a refusal."
+	return c
+}
+
+// cloudflareAccess is for a redirect to the login page of Cloudflare Access.
+func (in *inquiry) cloudflareAccess() *cause {
+	hops := in.requests()
+	if len(hops) < 2 || !left(hops) || !strings.HasPrefix(in.asked().Path, "/cdn-cgi/access/") {
+		return nil
+	}
+	return &cause{"cloudflare-access", certain, "Cloudflare Access wants a login, or a service token of its own. It has redirected to its login page, " + in.clean.url(originURL(in.asked())) + ", before the server was asked.",
+		"Send CF-Access-Client-Id and CF-Access-Client-Secret, with -H. They come besides the credentials of the server."}
 }
 
 // captivePortal is for a network that sends to a page of its own whoever has not logged in to it.

@@ -146,10 +146,17 @@ func (in *inquiry) realm() string {
 }
 
 func (in *inquiry) noChallenge() *cause {
-	if !in.is401() || len(in.resp.Header.Values("WWW-Authenticate")) > 0 {
+	if in.resp == nil {
+		return nil
+	}
+	values := in.resp.Header.Values("WWW-Authenticate")
+	if !in.is401() || strings.TrimSpace(strings.Join(values, "")) != "" || len(in.report.Challenges) > 0 {
 		return nil
 	}
 	text := "The 401 does not say what the server wants. It has no WWW-Authenticate header, though it must (RFC 9110 §15.5.2)."
+	if len(values) > 0 {
+		text = "The 401 does not say what the server wants. Its WWW-Authenticate header is empty, though it must have a challenge (RFC 9110 §15.5.2)."
+	}
 	fix := "See the API's documentation. Usually it is a token (-token-env), an API key in a header of its own (-H), or a session cookie from a login form."
 	hinted := true
 	switch {

@@ -124,7 +124,7 @@ func orEmpty[T any](list []T) []T {
 
 // matters are the response headers that help to understand a refusal.
 var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Location", "Date", "Server", "Via",
-	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "Cf-Mitigated", "Cf-Ray", "X-Request-Id"}
+	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "Upgrade", "X-Request-Id"}
 
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean

@@ -145,14 +145,23 @@ type command struct {
 type user struct {
 	name, password string
 	given          bool
+	hasColon       bool
 }
 
 // set takes the user name as a flag gives it.
 func (u *user) set(s string) error {
-	if strings.Contains(s, ":") {
+	u.name, u.given, u.hasColon = s, true, strings.Contains(s, ":")
+	return nil
+}
+
+// check returns what is wrong with the user name, as a flag gives it, where the password is somewhere else, or is not.
+func (u *user) check(hasPassword bool) error {
+	switch {
+	case u.hasColon && hasPassword:
+		return errors.New("a user name has no colon: Basic cannot send one, since it has one between user name and password (RFC 7617 §2); if it has a domain, try DOMAIN\\user, or user@domain")
+	case u.hasColon:
 		return errors.New("give the user name alone: a password on the command line is there for every user of the machine to read, and stays in the shell's history; leave it out to be asked for it, or say where it is with a variable or a file")
 	}
-	u.name, u.given = s, true
 	return nil
 }
 
@@ -307,6 +316,12 @@ func (c *command) parse(ctx context.Context, args []string) (q question, out out
 			return q, out, err
 		}
 		return q, out, usagef("%s; see why401 -h", plainFlagError(err))
+	}
+	if err := q.user.check(secrets.given("password")); err != nil {
+		return q, out, usagef("-u: %v", err)
+	}
+	if err := q.proxyUser.check(secrets.given("proxy-password")); err != nil {
+		return q, out, usagef("-proxy-user: %v", err)
 	}
 	switch flags.NArg() {
 	case 0:

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"crypto/tls"
 	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // TestMoreMisses asks more servers that refuse in their own way, in their own words.
@@ -73,11 +79,41 @@ func TestMoreMisses(t *testing.T) {
 		{"registry-right", withPassword, home + "v2/", always(registryAt(home)), 1},
 		{"registry-wrong", []string{"-u", "Aladdin", "-password-env", "WRONG"}, home + "v2/", always(registryAt(home)), 1},
 		{"registry-elsewhere", withPassword, home + "v2/", always(registryAt("https://captive.example.com/")), 1},
+		{"ntlm-only", withPassword, home, challenge("NTLM"), 1},
+		{"github-permission", withToken, home, always(says(403, "X-Accepted-GitHub-Permissions: contents=write\nContent-Type: application/json\n\n"+`{"message":"Resource not accessible by personal access token","status":"403"}`)), 1},
+		{"google-no-key", nil, home, json(403, `{"error":{"code":403,"message":"The request is missing a valid API key.","status":"PERMISSION_DENIED"}}`), 1},
+		{"unavailable-with-form", withToken, home, always(says(503, "Content-Type: text/html\n\n<h1>Maintenance</h1><input type=password>")), 0},
+		{"upgrade", withToken, home, always(says(426, "Upgrade: websocket")), 0},
+		{"misdirected", withToken, home, always(says(421, "")), 0},
+		{"redirected-post", []string{"-X", "POST", "-token-env", "TOKEN"}, home, redirecting("https://api.example.com/form/", always(says(405, "Allow: POST"))(t)), 0},
+		{"misspelt-scheme", withToken, home, challenge(`Baisc realm="cave"`), 1},
+		{"misspelt-scheme-none", nil, home, challenge(`Bearers realm="cave"`), 1},
+		{"challenge-without-scheme", nil, home, challenge(`realm="cave", charset="UTF-8"`), 1},
+		{"challenge-empty", nil, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Www-Authenticate"] = []string{""}
+			w.WriteHeader(http.StatusUnauthorized)
+		})), 1},
+		{"cloudflare-access-login", withToken, home, redirecting("https://captive.example.com/cdn-cgi/access/login/app.example.com?kid=abc", loginPage), 1},
+		{"s3-anonymous", nil, home, always(says(403, "Content-Type: application/xml\n\n<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>")), 1},
+		{"s3-token", withToken, home, always(says(403, "Content-Type: application/xml\n\n<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>")), 1},
+		{"token-semicolon", []string{"-token-env", "SEMICOLON"}, home, challenge("Bearer"), 1},
+		{"digest-uri", withPassword, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "" {
+				says(400, "Content-Type: text/plain\n\nBad Request: uri mismatch - </x> does not match request-uri </internal/x>")(w, r)
+				return
+			}
+			says(401, `WWW-Authenticate: Digest realm="cave", nonce="5ccc", qop="auth"`)(w, r)
+		})), 1},
+		{"event-error", withToken, home, always(says(200, "Content-Type: text/event-stream\n\nevent: error\ndata: {\"message\":\"token expired\"}\n\n")), 1},
+		{"password-not-utf8", []string{"-u", "Aladdin", "-password-env", "LATIN1"}, home, challenge(`Basic realm="cave", charset="UTF-8"`), 1},
+		{"broken-on-credentials", withPassword, home, always(breaksOnCredentials), 3},
+		{"broken-on-token", withToken, home, always(breaksOnCredentials), 3},
+		{"broken", nil, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })), 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := c.server(t)
 			w := newWorld(t, map[string]http.Handler{api: server, "captive.example.com": server})
-			w.env = map[string]string{"CUT": fresh[:len(fresh)-44]}
+			w.env = map[string]string{"CUT": fresh[:len(fresh)-44], "SEMICOLON": token + ";", "LATIN1": inLatin1(latin)}
 			w.golden(c.name, append(c.args, c.url), c.status, true)
 		})
 	}
@@ -100,4 +136,52 @@ func registryAt(origin string) http.Handler {
 			io.WriteString(w, `{"token":"`+token+`"}`)
 		}
 	})
+}
+
+// breaksOnCredentials breaks the connection on whatever credentials it is sent.
+var breaksOnCredentials = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "" {
+		panic(http.ErrAbortHandler)
+	}
+	says(401, `WWW-Authenticate: Basic realm="cave"`)(w, r)
+})
+
+// TestOtherProtocols asks what does not speak HTTP/1.1, or TLS that is not of today.
+func TestOtherProtocols(t *testing.T) {
+	clear := httptest.NewUnstartedServer(says(401, "Date: Sat, 21 Nov 2026 12:00:00 GMT\nWWW-Authenticate: Bearer"))
+	clear.Config.Protocols = new(http.Protocols)
+	clear.Config.Protocols.SetUnencryptedHTTP2(true)
+	clear.Start()
+	defer clear.Close()
+	old := httptest.NewUnstartedServer(says(200, ""))
+	old.Config.ErrorLog = log.New(io.Discard, "", 0)
+	old.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	old.StartTLS()
+	defer old.Close()
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer other.Close()
+	go func() {
+		for {
+			conn, err := other.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(conn, "SSH-2.0-OpenSSH_9.6\r\n")
+			conn.Close()
+		}
+	}()
+	for name, c := range map[string]struct{ address, url, cause string }{
+		"HTTP/2 without TLS": {clear.Listener.Addr().String(), "http://api.example.com/", "The server speaks HTTP/2 without TLS, and nothing else."},
+		"TLS 1.1":            {old.Listener.Addr().String(), "https://api.example.com/", "The server has only versions of TLS that are too old: not 1.2 or 1.3."},
+		"SSH":                {other.Addr().String(), "https://api.example.com/", "What answers on this port does not speak TLS."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.at = map[string]string{"api.example.com": c.address}
+			out, status := w.run([]string{c.url}, "", true)
+			require.Equal(t, exitFailed, status, out)
+			require.Contains(t, out, "Cause: "+c.cause+"\n")
+		})
+	}
 }

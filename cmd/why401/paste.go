@@ -76,7 +76,7 @@ func (p *pasted) causes(r *report, clean *cleaner) []cause {
 	if resp.StatusCode >= 200 && !isRefusal(resp.StatusCode) {
 		in.isDisguised()
 	}
-	list := in.find(in.insufficientScope, in.signs, in.disguised, in.serverSays, in.malformed, in.noChallenge)
+	list := in.find(in.brokenDigest, in.misspelt, in.insufficientScope, in.signs, in.disguised, in.serverSays, in.malformed, in.noChallenge)
 	if len(list) == 0 {
 		list = in.find(in.asksFor, in.forbids)
 	}

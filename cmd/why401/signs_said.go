@@ -45,6 +45,9 @@ var saidSigns = []sign{
 	{"token-for-password", likely, refusals, "", []string{"required to use a token instead of a password"}, sentPassword, // GitLab
 		"The password is wrong, or the server wants a token in its place.", "Try a personal access token as the password. Users with two-factor login need one."},
 
+	{"digest-uri", certain, []int{400, 401}, "", []string{"uri mismatch", "does not match request-uri"}, sentPassword, // Apache
+		"A proxy has changed the URI, which Digest has in its hash.", "Have the proxy pass the URI on as it is, or do Digest itself. Or take Basic over https, which has no URI in it."},
+
 	// Of tokens and keys.
 	{"api-key-wrong", certain, refusals, "", []string{"invalid api key", "api key not valid", "api_key_invalid", "invalid_api_key", "api key is invalid", "incorrect api key", "unknown api key"}, nil,
 		"The server says that the API key is not valid.", "Check the key, all of it, and its environment (test, live). Where there is none of yours, get one."},

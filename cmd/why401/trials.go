@@ -20,6 +20,7 @@ type trials struct {
 	brokenHTTP2   string   // what was wrong over HTTP/2, before HTTP/1.1 was tried
 	latin1        bool     // the server has let in who was refused, with user name and password in ISO 8859-1
 	withoutCookie *attempt // what the server has answered to a client without cookies; nil: that was not tried, or no different
+	clearHTTP2    bool     // the server answers over HTTP/2 without TLS, and over HTTP/1.1 not
 	metadata      error    // why nobody can log in as the challenge says
 	tokenService  *attempt // what a registry's token service has answered; nil: that was not tried
 	sentPassword  bool     // it was sent the user name and the password
@@ -68,6 +69,18 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 	case in.err != nil && isTLS(in.err) && in.certificate == nil:
 		in.certificate = in.handshake(ctx)
 	case !in.isSafe():
+	case in.isBroken() && in.gave() && !in.answeredBare():
+		schemes := in.schemes
+		again := in.send(ctx, manner{trial: "without credentials", bare: true})
+		in.schemes = schemes
+		in.addTrial(again)
+		in.trials.bare = &again
+	case in.isBroken() && !in.gave() && in.asked().Scheme == "http" && in.proxyURL() == nil:
+		again := in.send(ctx, manner{trial: "over HTTP/2 without TLS", clear2: true, bare: true})
+		if again.resp != nil {
+			in.addTrial(again)
+			in.trials.clearHTTP2 = true
+		}
 	case in.is401() && in.param("resource_metadata") != "":
 		in.lookForMetadata(ctx)
 	case in.is401() && in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):

@@ -215,6 +215,7 @@ func TestPaste(t *testing.T) {
 func TestUsage(t *testing.T) {
 	for name, args := range map[string][]string{
 		"-u: give the user name alone":   {"-u", "Aladdin:" + password, "https://api.example.com/"},
+		"a user name has no colon":       {"-u", "dom:alice", "-password-env", "PASSWORD", "https://api.example.com/"},
 		"-proxy takes no user name":      {"-proxy", "http://Aladdin:" + password + "@proxy.example.com", "https://api.example.com/"},
 		"the URL cannot be read":         {"https://Aladdin:" + password + "%zz@api.example.com/"},
 		"the URL must begin with":        {"ftp://Aladdin:" + password + "@api.example.com/"},
