@@ -80,7 +80,7 @@ func (in *inquiry) noAnswer() *cause {
 	switch bare := in.trials.bare; {
 	case in.trials.clearHTTP2:
 		return &cause{"http2-without-tls", certain, "The server speaks HTTP/2 without TLS, and nothing else. It was asked so again, without credentials, and answered.",
-			"Use https, or a client that speaks HTTP/2 at once (curl --http2-prior-knowledge). In a program, it is Base: base := &http.Transport{Protocols: new(http.Protocols)}; base.Protocols.SetUnencryptedHTTP2(true)."}
+			"Use https, or a client that speaks HTTP/2 at once. That is curl --http2-prior-knowledge; in a program, it is Base: base := &http.Transport{Protocols: new(http.Protocols)}; base.Protocols.SetUnencryptedHTTP2(true)."}
 	case in.gave() && (in.answeredBare() || bare != nil && bare.resp != nil):
 		return &cause{"broken-on-credentials", certain, "The connection breaks with credentials, and does not without. Something fails on them: the server, or a firewall on the way.",
 			"Look into the server's log. See also whether a shorter token, or one without odd characters, gets through."}

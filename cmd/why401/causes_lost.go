@@ -48,19 +48,23 @@ var (
 	tokensByName    = []string{"token", "jwt", "bearer"}
 )
 
-// saysNothingCame reports whether the body says that there were no credentials of the kind that was sent.
+// saysNothingCame reports whether the body says that there were no credentials, of the kind that was sent or is asked for.
 func (in *inquiry) saysNothingCame() bool {
 	if in.says(nothingCame...) {
 		return true
 	}
-	names := slices.Concat(anyCredentials, tokensByName)
-	if sentPassword(in) {
+	names := slices.Concat(anyCredentials, tokensByName, passwordsByName)
+	switch {
+	case in.has(in.last()) != nil: // which it asks for, in whatever words
+	case sentPassword(in):
 		names = slices.Concat(anyCredentials, passwordsByName)
+	default:
+		names = slices.Concat(anyCredentials, tokensByName)
 	}
 	return slices.ContainsFunc(names, func(name string) bool { return isAbsent(in.words, name) })
 }
 
-// wantsOtherKind is for a server that says that there was none of another kind of credentials than was sent.
+// wantsOtherKind is for a server that asks for nothing, and says that there was none of another kind of credentials than was sent.
 func (in *inquiry) wantsOtherKind() *cause {
 	if !in.is401() || in.sentOther() || in.param("error") != "" || in.headerLost() != nil {
 		return nil

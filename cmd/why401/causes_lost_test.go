@@ -12,11 +12,14 @@ import (
 // them: the pages of Apache, nginx and Tomcat for every 401 are among those.
 func TestNothingCame(t *testing.T) {
 	ask := func(kind, said string) string {
-		args, challenge := []string{"-token-env", "UNREVOKED"}, "Bearer"
-		if kind == "Basic" {
-			args, challenge = []string{"-u", "Aladdin", "-password-env", "PASSWORD"}, `Basic realm="cave"`
+		args, head := []string{"-token-env", "UNREVOKED"}, "WWW-Authenticate: Bearer\n"
+		if strings.HasPrefix(kind, "Basic") {
+			args, head = []string{"-u", "Aladdin", "-password-env", "PASSWORD", "-ahead"}, "WWW-Authenticate: Basic realm=\"cave\"\n"
 		}
-		w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "WWW-Authenticate: "+challenge+"\nContent-Type: text/plain\n\n"+said)})
+		if strings.HasSuffix(kind, "unasked") {
+			head = ""
+		}
+		w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, head+"Content-Type: text/plain\n\n"+said)})
 		out, _ := w.run(append(args, "https://api.example.com/"), "", true)
 		first, _, _ := strings.Cut(out, "\n")
 		return first
@@ -31,10 +34,12 @@ func TestNothingCame(t *testing.T) {
 	for _, said := range []string{"No token provided", "Access denied. No token provided.", "missing bearer token", "Jwt is missing", "Bearer token not found in request", "token is required",
 		"A token is required", "No auth token", "Missing access token", "no JWT in request", "access token required: the access token is missing"} {
 		require.Equal(t, lost, ask("Bearer", said), said)
-		require.Equal(t, "Likely cause: The server wants a token, and was sent a user name and a password.", ask("Basic", said), said)
+		require.Equal(t, lost, ask("Basic", said), said)
+		require.Equal(t, "Likely cause: The server wants a token, and was sent a user name and a password.", ask("Basic unasked", said), said)
 	}
 	require.Equal(t, lost, ask("Basic", "Must provide username and password"))
-	require.Equal(t, "Likely cause: The server wants a user name and a password, and was sent a token.", ask("Bearer", "Must provide username and password"))
+	require.Equal(t, lost, ask("Bearer", "Must provide username and password"))
+	require.Equal(t, "Likely cause: The server wants a user name and a password, and was sent a token.", ask("Bearer unasked", "Must provide username and password"))
 	require.Equal(t, "Cause: The server wants an API key, and has seen none.", ask("Bearer", "No API key provided"))
 
 	for _, said := range []string{"", "401 Authorization Required", "Invalid credentials.", "invalid or missing token", "A valid token is required", "CSRF token missing", "The refresh token is required",
