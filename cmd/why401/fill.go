@@ -24,7 +24,7 @@ func (in *inquiry) fill(ctx context.Context) {
 	in.words = strings.ToLower(clean.long().redactSent(in.body))
 	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
 		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
-		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
+		r.Challenges, r.More, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
 	}
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	if in.trial.isBound() {

@@ -5,7 +5,7 @@
 // The likeliest cause and what to do come first, in a line each. Below are the exchange, each challenge in plain words, how a Go program
 // satisfies it, what became of the credentials that it was given, and all causes. Each says how sure it is: certain (the server says so,
 // or it was tried), likely or possible. Responses that refuse without a 401, 403 or 407 are told, too: a login page, errors of
-// GraphQL and gRPC in a 200, invalid_token in a 400. Without a URL it explains what is pasted
+// GraphQL, gRPC, JSON-RPC and SOAP in a 200, invalid_token in a 400. Without a URL it explains what is pasted
 // on its standard input: a header line such as "WWW-Authenticate: Digest ...", its value alone, or all of a response's
 // head as "curl -i" prints it:
 //
@@ -55,10 +55,13 @@
 // # Trials
 //
 // Where one answer does not tell the cause, and the method is GET, HEAD or OPTIONS, the question is asked again, once, and shown as
-// such: over HTTP/1.1, if the answer over HTTP/2 cannot be read; with user name and password in Latin-1, if both were refused
-// in UTF-8; without cookies, if it has passed with some that the server had set; and without credentials, if the server has failed (500) with
-// them. Where the server's certificate is not trusted, a handshake
-// in which nothing is sent shows whether it wants a client certificate as well.
+// such: over HTTP/1.1, if the answer over HTTP/2 cannot be read; over HTTP/2 without TLS, if the connection breaks over HTTP/1.1; with user
+// name and password in Latin-1, if both were refused in UTF-8; without cookies, if it has passed with some that the server had set; and
+// without credentials, if the server has failed (500), or broken the connection, with them. Where the server's certificate is not trusted, a
+// handshake in which nothing is sent shows whether it wants a client certificate as well.
+//
+// Who gives out the tokens that a challenge asks for is asked, too, if no token was sent: the metadata that it names is read, as -login does,
+// and the token service of a container registry is asked for a token. That gets the user name and the password if it is of the same origin.
 //
 // # Exit status
 //
@@ -82,6 +85,8 @@
 //	challenges    of the last response, 12 at most: scheme, known (to this program), defined? (where), meaning,
 //	              proxy? (it is a proxy's), token68? (its length), params? (a list of name, value and meaning), needs,
 //	              snippet? (Go, for authretry: statements that declare client)
+//	moreChallenges?
+//	              how many challenges there are besides
 //	damage        what is wrong with the header's grammar, a list of sentences
 //	reason?       authretry's Reason in words, such as "credentials refused"
 //	explanation?  what authretry.Explain says

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -184,4 +185,14 @@ func TestOtherProtocols(t *testing.T) {
 			require.Contains(t, out, "Cause: "+c.cause+"\n")
 		})
 	}
+}
+
+// TestManyChallenges shows the first of them, with the code for each scheme once, and says how many more there are.
+func TestManyChallenges(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, strings.Repeat("WWW-Authenticate: Basic realm=\"cave\"\n", 100))})
+	out, _ := w.run([]string{"https://api.example.com/"}, "", true)
+	require.Contains(t, out, "  Not shown: 88 more of them.\n")
+	require.Equal(t, 1, strings.Count(out, "authretry.Basic{"))
+	out, _ = w.run([]string{"-json", "https://api.example.com/"}, "", true)
+	require.Contains(t, out, `"moreChallenges": 88,`)
 }

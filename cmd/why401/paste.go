@@ -25,7 +25,7 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 	clean.hideSent(string(text))
 	p := readPasted(string(text))
 	r := &report{Outcome: outcomeExplained, Exchanges: []exchange{}, Notes: []cause{}}
-	r.Challenges, r.Damage = clean.challenges(p.challenges, p.proxy)
+	r.Challenges, r.More, r.Damage = clean.challenges(p.challenges, p.proxy)
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	r.Causes = orEmpty(p.causes(r, clean))
 	asks := len(p.challenges) > 0

@@ -14,6 +14,7 @@ type report struct {
 	Summary     string        `json:"summary"`
 	Exchanges   []exchange    `json:"exchanges"`
 	Challenges  []challenge   `json:"challenges"`
+	More        int           `json:"moreChallenges,omitempty"` // how many challenges there are besides those
 	Damage      []string      `json:"damage"`
 	Reason      string        `json:"reason,omitempty"`
 	Explanation string        `json:"explanation,omitempty"`
@@ -125,11 +126,11 @@ const (
 	mostParams     = 30
 )
 
-// challenges explains the challenges in the values of a header.
-func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, damage []string) {
+// challenges explains the challenges in the values of a header, and says how many more there are.
+func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, more int, damage []string) {
 	parsed, err := authretry.ParseChallenges(values)
 	if again, wrong := repaired(values); wrong != "" {
-		return []challenge{c.explain(again, proxy)}, []string{wrong}
+		return []challenge{c.explain(again, proxy)}, 0, []string{wrong}
 	}
 	for _, p := range parsed[:min(len(parsed), mostChallenges)] {
 		list = append(list, c.explain(p, proxy))
@@ -139,7 +140,7 @@ func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, dam
 			damage = append(damage, strings.TrimPrefix(strings.TrimSpace(line), "authretry: "))
 		}
 	}
-	return list, damage
+	return list, len(parsed) - len(list), damage
 }
 
 // explain explains one challenge.
