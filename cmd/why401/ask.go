@@ -73,12 +73,16 @@ type manner struct {
 	trial     string // what is different, in words
 	http1     bool
 	clear2    bool // HTTP/2 without TLS
+	agent     bool // with the User-Agent of another program
 	noCookies bool
 	latin1    bool     // user name and password are sent in ISO 8859-1
 	url       *url.URL // another than was asked for
 	password  bool     // send Basic at once
 	bare      bool     // without credentials, and without headers given with -H that may be some
 }
+
+// otherAgent is a User-Agent that most servers let in.
+const otherAgent = "curl/8.14.1"
 
 // asked returns the URL that was asked last.
 func (in *inquiry) asked() *url.URL {
@@ -123,6 +127,9 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 	req.URL, req.Header = in.url, in.headerFor(m)
 	if m.url != nil {
 		req.URL = m.url
+	}
+	if m.agent {
+		req.Header.Set("User-Agent", otherAgent)
 	}
 	if req.Header.Get("Accept-Encoding") == "" {
 		req.Header.Set("Accept-Encoding", "gzip") // as http.Transport does by itself

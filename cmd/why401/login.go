@@ -129,6 +129,13 @@ func (t *loginTrial) hasFailed() bool {
 	return t.err != nil
 }
 
+// hasDiscovered reports whether it is known where to log in.
+func (t *loginTrial) hasDiscovered() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.resource != nil
+}
+
 // logout ends the login.
 func (t *loginTrial) logout(ctx context.Context) error {
 	if t.isForKey {
@@ -203,7 +210,7 @@ func (in *inquiry) noLogin() *cause {
 		return nil
 	}
 	is := func(err error) bool { return errors.Is(in.err, err) }
-	if c := in.metadataCause(in.err); c != nil && !in.trial.hasFailed() {
+	if c := in.metadataCause(in.err); c != nil && !in.trial.hasDiscovered() {
 		return c
 	}
 	refused, _ := errors.AsType[*login.Error](in.err)

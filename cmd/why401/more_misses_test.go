@@ -107,6 +107,11 @@ func TestMoreMisses(t *testing.T) {
 		})), 1},
 		{"event-error", withToken, home, always(says(200, "Content-Type: text/event-stream\n\nevent: error\ndata: {\"message\":\"token expired\"}\n\n")), 1},
 		{"password-not-utf8", []string{"-u", "Aladdin", "-password-env", "LATIN1"}, home, challenge(`Basic realm="cave", charset="UTF-8"`), 1},
+		{"user-agent", withToken, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.UserAgent(), "Go-") {
+				says(403, "Content-Type: text/html\n\n<h1>Forbidden</h1>")(w, r)
+			}
+		})), 1},
 		{"broken-on-credentials", withPassword, home, always(breaksOnCredentials), 3},
 		{"broken-on-token", withToken, home, always(breaksOnCredentials), 3},
 		{"broken", nil, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })), 3},

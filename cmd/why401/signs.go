@@ -125,6 +125,9 @@ func (in *inquiry) forbidden() *cause {
 		return nil
 	}
 	switch {
+	case in.trials.agent:
+		return &cause{"user-agent", certain, "The server refuses the User-Agent of Go programs. That is whatever the credentials: it was asked again as curl would, and did not answer 403.",
+			"Send a User-Agent of your own. Here that is -H 'User-Agent: NAME/1.0'; in a program, set the header, with a name and an address by which you can be reached."}
 	case !in.gave() && in.user.given:
 		return &cause{"forbidden", likely, "The server forbids this, and the user name given was not sent. User name and password wait for a 401 with a challenge.",
 			"Run it again with -ahead, which sends Basic at once. In a program, set Basic.Ahead."}

@@ -20,6 +20,7 @@ type trials struct {
 	brokenHTTP2   string   // what was wrong over HTTP/2, before HTTP/1.1 was tried
 	latin1        bool     // the server has let in who was refused, with user name and password in ISO 8859-1
 	withoutCookie *attempt // what the server has answered to a client without cookies; nil: that was not tried, or no different
+	agent         bool     // the server does not refuse the User-Agent of another program
 	clearHTTP2    bool     // the server answers over HTTP/2 without TLS, and over HTTP/1.1 not
 	metadata      error    // why nobody can log in as the challenge says
 	tokenService  *attempt // what a registry's token service has answered; nil: that was not tried
@@ -81,6 +82,14 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 			in.addTrial(again)
 			in.trials.clearHTTP2 = true
 		}
+	case in.mayRefuseAgent():
+		schemes := in.schemes
+		again := in.send(ctx, manner{trial: "as curl", agent: true})
+		in.schemes = schemes
+		if again.resp != nil && again.resp.StatusCode != http.StatusForbidden && again.resp.StatusCode < 500 {
+			in.addTrial(again)
+			in.trials.agent = true
+		}
 	case in.is401() && in.param("resource_metadata") != "":
 		in.lookForMetadata(ctx)
 	case in.is401() && in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
@@ -112,6 +121,12 @@ func (a *attempt) isRefused() bool {
 	}
 	status := a.resp.StatusCode
 	return status >= 400 && status < 500 && status != http.StatusTooManyRequests || isLoginPage(a.resp, strings.ToLower(a.body))
+}
+
+// mayRefuseAgent reports whether a 403 may be for the User-Agent, and a request with another one does no harm: a password is not sent again.
+func (in *inquiry) mayRefuseAgent() bool {
+	return in.resp != nil && in.resp.StatusCode == http.StatusForbidden && len(in.report.Challenges) == 0 && in.header.Get("User-Agent") == "" && !sentPassword(in) &&
+		in.sign() == nil && in.trial == nil && in.shortMessage() == "" && !left(in.requests())
 }
 
 func (in *inquiry) addTrial(a attempt) {
