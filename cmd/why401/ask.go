@@ -51,6 +51,7 @@ type inquiry struct {
 	words    string               // what words are looked for in: the body, in lower case, without secrets that are no ordinary words
 	disguise *cause               // why a response is a refusal that does not look like one; nil: it is none
 	trials   trials
+	pasted   bool // there was no question: it is about what somebody has pasted
 	cut      bool // a header was too long to be looked at to its end
 }
 

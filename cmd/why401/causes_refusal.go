@@ -79,7 +79,7 @@ func (in *inquiry) serverSays() *cause {
 		fix += " See " + in.clean.text(uri, 200)
 	}
 	sure := certain
-	if code == "invalid_token" && in.url != nil && !in.gave() && in.keyInQuery() == "" {
+	if code == "invalid_token" && !in.pasted && !in.gave() && in.keyInQuery() == "" {
 		sure, text = likely, text+" Some servers say so of none, too: nothing was sent."
 	}
 	return &cause{"server-says", sure, text, fix}

@@ -72,7 +72,7 @@ func (p *pasted) causes(r *report, clean *cleaner) []cause {
 	if len(p.challenges) > 0 {
 		resp.Header.Set(challengeHeader(resp), "") // what it says has been read
 	}
-	in := &inquiry{report: r, attempt: attempt{resp: resp, body: p.body}, question: question{clean: *clean}, words: strings.ToLower(clean.redactSent(p.body))}
+	in := &inquiry{report: r, attempt: attempt{resp: resp, body: p.body}, question: question{clean: *clean, url: resp.Request.URL}, pasted: true, words: strings.ToLower(clean.redactSent(p.body))}
 	if resp.StatusCode >= 200 && !isRefusal(resp.StatusCode) {
 		in.isDisguised()
 	}
