@@ -97,7 +97,7 @@ func setIn(s string, i int) []span {
 	at += max(0, i-2*mostName)
 	always, perhaps := isSecretName(name)
 	if !always && !perhaps {
-		return nil
+		return passwordIn(s, i, name)
 	}
 	from := i + 1
 	for from < len(s) && (s[from] == ' ' || s[from] == '\n' || s[from] == '\t') {
@@ -250,6 +250,25 @@ func userinfoIn(s string, i int) span {
 		v.from += len(user) + 1
 	}
 	return v
+}
+
+// beforeAddresses are what is before the address of a person, with a colon in between, rather than a user name.
+var beforeAddresses = []string{"mailto", "email", "mail", "acct", "sip", "sips", "xmpp", "user", "username", "login", "from", "to", "cc", "for", "contact", "account", "subject", "sub"}
+
+// passwordIn finds the password in user:password@host, with the colon at i, where no scheme is before it.
+func passwordIn(s string, i int, user string) []span {
+	if s[i] != ':' || user == "" || s[i-1] == ' ' || slices.Contains(beforeAddresses, strings.ToLower(user)) {
+		return nil
+	}
+	end := i + 1
+	for end < len(s) && end-i < 2*mostName && !strings.ContainsRune(" /?#\"'<>\\,;()[]{}\t\r\n", rune(s[end])) {
+		end++
+	}
+	at := strings.LastIndexByte(s[i:end], '@')
+	if at < 2 || i+at+1 >= end || !isAlphanumeric(s[i+at+1]) || isMessage(s[i+1:i+at]) || strings.HasPrefix(s[i+at+1:], "sha256:") { // which is of a container's image
+		return nil
+	}
+	return []span{{i + 1, i + at}}
 }
 
 // argumentIn finds the secret of a flag of a command line that begins at i: that of curl -u, and of those named as secrets are.

@@ -26,6 +26,7 @@ func TestSecretsByName(t *testing.T) {
 		`access_token=ya29&password=swordfish&grant_type=password&token_type=bearer`:                                                                `access_token=(secret)&password=(secret)&grant_type=password&token_type=bearer`,
 		`<password>hunter2</password><wsse:Password Type="x">pw 1</wsse:Password><Token-0>FwoG</Token-0><Code>ExpiredToken</Code>`:                  `<password>(secret)</password><wsse:Password Type="x">(secret)</wsse:Password><Token-0>(secret)</Token-0><Code>ExpiredToken</Code>`,
 		"see https://bob:hunter2@host/x, http://ghp1@host/ and http://host:80/a@b":                                                                  "see https://bob:(secret)@host/x, http://(secret)@host/ and http://host:80/a@b",
+		"dsn bob:hunter2@tcp(db:3306)/x, bob:p@ss@host.example":                                                                                     "dsn bob:(secret)@tcp(db:3306)/x, bob:(secret)@host.example",
 		"curl -u admin:Tr0ub4dor -X GET --user 'a:b c' --token t0k --token-file x":                                                                  "curl -u admin:(secret) -X GET --user 'a:(secret)' --token (secret) --token-file x",
 		"Server: x token=ya29":                                     "Server: x token=(secret)",
 		"Authorization: Bearer abc123def Host: x":                  "Authorization: Bearer (secret) Host: x",
@@ -50,7 +51,7 @@ func TestSecretsByName(t *testing.T) {
 		`Bearer error="invalid_token", authorization_uri="https://login.example.com"`, `PrivateToken challenge="abc", token-key="def123456"`,
 		`Digest nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="5ccc069c403ebaf9f0171e9517f40e41"`,
 		`{"key":"value","session":"closed","auth":"none"}`, "<token>expired token</token> <tokens>a</tokens>", "https://host:8443/token",
-		"curl -u admin -p", "password=(secret)", "token: ****", "compass=12345", `claims="eyJhY2Nlc3NfdG9rZW4iOnt9fQ"`,
+		"curl -u admin -p", "pull cave/lamp:v1.2@sha256:abc", "mailto:bob@example.com, by: bob@example.com, at 12:30 @home, a:@b", "password=(secret)", "token: ****", "compass=12345", `claims="eyJhY2Nlc3NfdG9rZW4iOnt9fQ"`,
 	} {
 		require.Equal(t, readable, c.redact(readable))
 	}
