@@ -13,7 +13,7 @@ import (
 )
 
 // readBody returns the beginning of a response's body as text, whatever its Content-Encoding says: servers compress unasked, say that they
-// have and have not, or do so twice. Http.Transport asks for nothing and undoes nothing here. If it is compressed in a way that is not
+// have and have not, or do so twice. http.Transport undoes none of it here. If it is compressed in a way that is not
 // known, there is no body, and unread is the name of that way. Odd is the Content-Encoding, if it is not that of the body.
 func readBody(resp *http.Response) (body, unread, odd string) {
 	sent, _ := io.ReadAll(io.LimitReader(resp.Body, mostBody)) // its beginning will do

@@ -39,6 +39,9 @@ func (in *inquiry) noAnswer() *cause {
 	var dns *net.DNSError
 	var op *net.OpError
 	switch err := in.err; {
+	case in.resp != nil && in.resp.StatusCode >= 300 && in.resp.StatusCode < 400:
+		return &cause{"captive-portal", likely, "The proxy leads to another page: the network may want a login. It answered " + statusText(in.resp.StatusCode) + " to CONNECT, so the server was not asked.",
+			"Open any page in a browser on this network, and log in. The Location below is where the proxy leads."}
 	case in.resp != nil:
 		return &cause{"proxy-failed", certain, "The proxy did not connect to the server, which was not asked. It could not or would not connect to " + host + ".",
 			"Ask whoever runs the proxy, or set NO_PROXY for the host."}
