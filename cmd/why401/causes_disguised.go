@@ -216,7 +216,8 @@ func (in *inquiry) captivePortal() *cause {
 	if hops := in.requests(); len(hops) < 2 || in.resp.StatusCode >= 400 || !left(hops) || !strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
 		return nil
 	}
-	if at := strings.ToLower(in.asked().Host + in.asked().Path); !hasAny(at, "captive", "hotspot") && !in.says("captive portal", "hotspot", "wifi", "wi-fi", "guest network") {
+	isLogin := isLoginPage(in.resp, strings.ToLower(in.body))
+	if at := strings.ToLower(in.asked().Host + in.asked().Path); !hasAny(at, "captive", "hotspot") && !(isLogin && in.says("captive portal", "hotspot", "wifi", "wi-fi", "guest network")) {
 		return nil
 	}
 	return &cause{"captive-portal", likely, "The network wants a login: the server was not asked. A redirect has led to " + in.clean.url(originURL(in.asked())) + ", which looks like the login page of a network, as hotels and trains have it.",

@@ -38,7 +38,7 @@ var (
 	afterAbsent  = []string{"missing", "is missing", "are missing", "was missing", "not provided", "is not provided", "was not provided", "were not provided", "not found", "was not found",
 		"not supplied", "was not supplied", "were not supplied", "not present", "is not present", "is empty", "is required", "are required"}
 	articles = []string{"a", "an", "the", "any", "your", "required", "request"}
-	others   = []string{"valid", "invalid", "or", "and", "csrf", "xsrf", "refresh", "id", "mfa", "otp", "client", "device", "captcha", "verification", "reset", "user"}
+	others   = []string{"valid", "invalid", "or", "and", "csrf", "xsrf", "refresh", "id", "mfa", "otp", "client", "device", "captcha", "verification", "reset", "user", "admin", "active", "new", "fresh", "different", "another", "other"}
 )
 
 // Names of credentials, in lower case: of any kind, of passwords, and of tokens.

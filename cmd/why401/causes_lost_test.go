@@ -42,7 +42,7 @@ func TestNothingCame(t *testing.T) {
 	require.Equal(t, "Likely cause: The server wants a user name and a password, and was sent a token.", ask("Bearer unasked", "Must provide username and password"))
 	require.Equal(t, "Cause: The server wants an API key, and has seen none.", ask("Bearer", "No API key provided"))
 
-	for _, said := range []string{"", "401 Authorization Required", "Invalid credentials.", "invalid or missing token", "A valid token is required", "CSRF token missing", "The refresh token is required",
+	for _, said := range []string{"", "401 Authorization Required", "Invalid credentials.", "invalid or missing token", "A valid token is required", "an admin token is required", "redirect URI mismatch", "CSRF token missing", "The refresh token is required",
 		"Either you supplied the wrong credentials (e.g., bad password), or your browser doesn't understand how to supply the credentials required.",
 		"The request has not been applied to the target resource because it lacks valid authentication credentials for that resource.", "token_missing", "no_token_type"} {
 		require.NotEqual(t, lost, ask("Basic", said), said)

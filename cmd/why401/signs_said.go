@@ -45,7 +45,7 @@ var saidSigns = []sign{
 	{"token-for-password", likely, refusals, "", []string{"required to use a token instead of a password"}, sentPassword, // GitLab
 		"The password is wrong, or the server wants a token in its place.", "Try a personal access token as the password. Users with two-factor login need one."},
 
-	{"digest-uri", certain, []int{400, 401}, "", []string{"uri mismatch", "does not match request-uri"}, sentPassword, // Apache
+	{"digest-uri", certain, []int{400, 401}, "", []string{"uri mismatch", "does not match request-uri"}, func(in *inquiry) bool { return strings.EqualFold(in.last(), "Digest") }, // Apache
 		"A proxy has changed the URI, which Digest has in its hash.", "Have the proxy pass the URI on as it is, or do Digest itself. Or take Basic over https, which has no URI in it."},
 
 	// Of tokens and keys.

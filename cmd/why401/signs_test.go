@@ -28,7 +28,7 @@ func TestEverySignIsFound(t *testing.T) {
 					header.Set(name, value)
 				}
 				found := ""
-				for _, sent := range []string{"", "Basic", "Bearer"} { // one of which is what the sign is for
+				for _, sent := range []string{"", "Basic", "Digest", "Bearer"} { // one of which is what the sign is for
 					for _, method := range []string{"GET", "POST"} {
 						header := header.Clone()
 						if method == "POST" {
