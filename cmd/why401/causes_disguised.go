@@ -207,6 +207,10 @@ func (in *inquiry) cloudflareAccess() *cause {
 	if len(hops) < 2 || !left(hops) || !strings.HasPrefix(in.asked().Path, "/cdn-cgi/access/") {
 		return nil
 	}
+	if in.header.Get("Cf-Access-Client-Id") != "" {
+		return &cause{"cloudflare-access", certain, "Cloudflare Access does not take the service token that was sent. It has redirected to its login page, " + in.clean.url(originURL(in.asked())) + ", before the server was asked.",
+			"Check both headers, and the application's policy in Cloudflare. Its action must be Service Auth."}
+	}
 	return &cause{"cloudflare-access", certain, "Cloudflare Access wants a login, or a service token of its own. It has redirected to its login page, " + in.clean.url(originURL(in.asked())) + ", before the server was asked.",
 		"Send CF-Access-Client-Id and CF-Access-Client-Secret, with -H. They come besides the credentials of the server."}
 }

@@ -95,6 +95,8 @@ func TestMoreMisses(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		})), 1},
 		{"cloudflare-access-login", withToken, home, redirecting("https://captive.example.com/cdn-cgi/access/login/app.example.com?kid=abc", loginPage), 1},
+		{"cloudflare-access-refused", []string{"-H", "CF-Access-Client-Id: x.access", "-H", "CF-Access-Client-Secret: " + apiKey}, home, redirecting("https://captive.example.com/cdn-cgi/access/login/app.example.com?kid=abc", loginPage), 1},
+		{"post-with-token", append([]string{"-X", "POST"}, withToken...), home, challenge("Bearer"), 1},
 		{"s3-anonymous", nil, home, always(says(403, "Content-Type: application/xml\n\n<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>")), 1},
 		{"s3-token", withToken, home, always(says(403, "Content-Type: application/xml\n\n<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>")), 1},
 		{"token-semicolon", []string{"-token-env", "SEMICOLON"}, home, challenge("Bearer"), 1},
