@@ -109,6 +109,10 @@ func TestMoreMisses(t *testing.T) {
 		})), 1},
 		{"event-error", withToken, home, always(says(200, "Content-Type: text/event-stream\n\nevent: error\ndata: {\"message\":\"token expired\"}\n\n")), 1},
 		{"password-not-utf8", []string{"-u", "Aladdin", "-password-env", "LATIN1"}, home, challenge(`Basic realm="cave", charset="UTF-8"`), 1},
+		{"latin1-with-metadata", []string{"-u", "Aladdin", "-password-env", "LATIN"}, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("WWW-Authenticate", `Bearer resource_metadata="https://api.example.com/.well-known/oauth-protected-resource"`)
+			basicInLatin1(latin).ServeHTTP(w, r)
+		})), 1},
 		{"user-agent", withToken, home, always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasPrefix(r.UserAgent(), "Go-") {
 				says(403, "Content-Type: text/html\n\n<h1>Forbidden</h1>")(w, r)
@@ -121,7 +125,7 @@ func TestMoreMisses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			server := c.server(t)
 			w := newWorld(t, map[string]http.Handler{api: server, "captive.example.com": server})
-			w.env = map[string]string{"CUT": fresh[:len(fresh)-44], "SEMICOLON": token + ";", "LATIN1": inLatin1(latin)}
+			w.env = map[string]string{"CUT": fresh[:len(fresh)-44], "SEMICOLON": token + ";", "LATIN": latin, "LATIN1": inLatin1(latin)}
 			w.golden(c.name, append(c.args, c.url), c.status, true)
 		})
 	}

@@ -90,10 +90,6 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 			in.addTrial(again)
 			in.trials.agent = true
 		}
-	case in.is401() && in.param("resource_metadata") != "":
-		in.lookForMetadata(ctx)
-	case in.is401() && in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
-		in.askTokenService(ctx)
 	case in.refused() && in.needsLatin1():
 		in.clean.hideUser(inLatin1(in.user.name), inLatin1(in.user.password))
 		again := in.send(ctx, manner{trial: "with user name and password in Latin-1", latin1: true})
@@ -111,6 +107,10 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 		if again.isRefused() {
 			in.trials.withoutCookie = &again
 		}
+	case in.is401() && in.param("resource_metadata") != "":
+		in.lookForMetadata(ctx)
+	case in.is401() && in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
+		in.askTokenService(ctx)
 	}
 }
 
