@@ -51,6 +51,8 @@ type inquiry struct {
 	words    string               // what words are looked for in: the body, in lower case, without secrets that are no ordinary words
 	disguise *cause               // why a response is a refusal that does not look like one; nil: it is none
 	trials   trials
+	pasted   bool // there was no question: it is about what somebody has pasted
+	cut      bool // a header was too long to be looked at to its end
 }
 
 // An attempt is what came of asking once.
@@ -58,9 +60,11 @@ type attempt struct {
 	resp        *http.Response // the last one; nil if there is none
 	body        string         // its beginning, as text
 	unread      string         // how the body is compressed, if that cannot be undone
+	odd         string         // the Content-Encoding, if the body is in another
 	hops        []hop
 	err         error
 	certificate *tls.CertificateRequestInfo // what the server said when it asked for a client certificate; nil if it did not
+	remote      string                      // the address of who was asked last
 	stage       stage                       // how far the last request came
 	slow        bool                        // a body was not read to its end, since that took too long
 }
@@ -69,10 +73,17 @@ type attempt struct {
 type manner struct {
 	trial     string // what is different, in words
 	http1     bool
+	clear2    bool // HTTP/2 without TLS
+	agent     bool // with the User-Agent of another program
 	noCookies bool
-	latin1    bool // user name and password are sent in ISO 8859-1
-	bare      bool // without credentials, and without headers given with -H that may be some
+	latin1    bool     // user name and password are sent in ISO 8859-1
+	url       *url.URL // another than was asked for
+	password  bool     // send Basic at once
+	bare      bool     // without credentials, and without headers given with -H that may be some
 }
+
+// otherAgent is a User-Agent that most servers let in.
+const otherAgent = "curl/8.14.1"
 
 // asked returns the URL that was asked last.
 func (in *inquiry) asked() *url.URL {
@@ -115,16 +126,25 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 		panic(err) // the method has been checked
 	}
 	req.URL, req.Header = in.url, in.headerFor(m)
+	if m.url != nil {
+		req.URL = m.url
+	}
+	if m.agent {
+		req.Header.Set("User-Agent", otherAgent)
+	}
+	if req.Header.Get("Accept-Encoding") == "" {
+		req.Header.Set("Accept-Encoding", "gzip") // as http.Transport does by itself
+	}
 	req.Host = req.Header.Get("Host") // the URL's if empty
 	at.resp, at.err = client.Do(req)
 	if at.resp != nil {
 		if at.err == nil {
-			at.body, at.unread = readBody(at.resp)
+			at.body, at.unread, at.odd = readBody(at.resp)
 		}
 		at.resp.Body.Close()
 	}
 	at.hops, at.certificate = recorder.done()
-	at.stage, at.slow = recorder.progress()
+	at.stage, at.slow, at.remote = recorder.progress()
 	return at
 }
 
@@ -170,7 +190,7 @@ func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
 			name, password = inLatin1(name), inLatin1(password)
 		}
 		list = append(list, &authretry.Digest{Username: name, Password: password},
-			&authretry.Basic{Username: name, Password: password, Ahead: in.ahead})
+			&authretry.Basic{Username: name, Password: password, Ahead: in.ahead || m.password})
 	}
 	return list
 }
@@ -222,6 +242,11 @@ func (in *inquiry) transport(r *recorder, m manner) http.RoundTripper {
 		t.Protocols.SetHTTP1(true)
 		t.TLSClientConfig.NextProtos = nil // what the other one has put there
 	}
+	if m.clear2 {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
+	}
+	t.DisableCompression = true // readBody reads also what is not compressed as it says
 	t.TLSHandshakeTimeout = handshakeTime
 	t.TLSClientConfig.GetClientCertificate = r.asksForCertificate
 	t.OnProxyConnectResponse = r.connected

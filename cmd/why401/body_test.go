@@ -36,19 +36,27 @@ func TestCompressedBody(t *testing.T) {
 		"gzip in name only":   {"gzip", said, "X-API-Key"},
 		"deflate in pieces":   {"deflate", zlibbed[:len(zlibbed)-4], "X-API-Key"},
 		"deflate that is not": {"deflate", "\xff\xfe", "no WWW-Authenticate"},
+		"gzip without a name": {"", gzipped, "X-API-Key"},
+		"gzip by another":     {"br", gzipped, "(“br”). It was read nevertheless"},
+		"gzip twice":          {"gzip", compressed(func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, gzipped), "X-API-Key"},
+		"none by a name":      {"br", said, "X-API-Key"},
+		"UTF-16":              {"", "\xff\xfe" + strings.Join(strings.Split(said, ""), "\x00") + "\x00", "X-API-Key"},
+		"UTF-16 without mark": {"", "\x00" + strings.Join(strings.Split(said, ""), "\x00"), "X-API-Key"},
 		"unknown":             {"br", "\x0b\x02\x80", "The answer's body is compressed in a way that cannot be undone here (Content-Encoding “br”)."},
 		"unknown and empty":   {"br", "", "no WWW-Authenticate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "Content-Type: application/json\nContent-Encoding: "+c.coding+"\n\n"+c.body)})
-			out, status := w.run([]string{"-H", "Accept-Encoding: gzip, deflate, br", "https://api.example.com/"}, "", true)
-			require.Equal(t, exitRefused, status, out)
-			require.Contains(t, strings.Join(strings.Fields(out), " "), c.want)
-			require.NotContains(t, out, `\x`)
+			for _, args := range [][]string{nil, {"-H", "Accept-Encoding: gzip, deflate, br"}} {
+				out, status := w.run(append(args, "https://api.example.com/"), "", true)
+				require.Equal(t, exitRefused, status, out)
+				require.Contains(t, strings.Join(strings.Fields(out), " "), c.want)
+				require.NotContains(t, out, `\x`)
+			}
 		})
 	}
 
 	bomb := compressed(func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, strings.Repeat("a", 10*mostBody))
-	text, _ := readBody(&http.Response{Header: http.Header{"Content-Encoding": {"gzip"}}, Body: io.NopCloser(strings.NewReader(bomb))})
+	text, _, _ := readBody(&http.Response{Header: http.Header{"Content-Encoding": {"gzip"}}, Body: io.NopCloser(strings.NewReader(bomb))})
 	require.Len(t, text, mostBody)
 }

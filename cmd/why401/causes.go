@@ -13,12 +13,12 @@ import (
 // finders: what is known of the exchange, then what the server says, then what usually is the matter.
 func (in *inquiry) causes() []cause {
 	list := in.find(
-		in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT, in.misnamed,
+		in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT, in.misnamed,
 		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
-		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.signs, in.disguised, in.serverSays,
-		in.forbidden, in.noneGiven, in.unlessMistyped(in.wrongScheme), in.malformed,
-		in.shouldBe403, in.notASCII, in.headerLost, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.tooMany, in.underscored,
+		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.disguised, in.serverSays,
+		in.githubPermission, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
+		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.tooMany, in.underscored,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
 	if len(list) > 0 {
@@ -175,6 +175,9 @@ func (in *inquiry) redirected() *cause {
 
 // redirectedFrom says where a redirect led, to which what was given was not sent.
 func (in *inquiry) redirectedFrom(hops []*http.Request, what string) *cause {
+	if in.disguise != nil && (in.disguise.Name == "captive-portal" || in.disguise.Name == "cloudflare-access") {
+		return nil // it has been said
+	}
 	at := in.asked()
 	isPage := isLoginPage(in.resp, strings.ToLower(in.body))
 	switch {
@@ -242,10 +245,13 @@ func (in *inquiry) notASCII() *cause {
 }
 
 func (in *inquiry) noneGiven() *cause {
-	if !in.is401() || in.schemes != nil || in.ownKey() {
+	if !in.is401() || in.schemes != nil || in.ownKey() || in.preflight() != nil {
 		return nil
 	}
 	if len(in.report.Challenges) == 0 {
+		if in.keyInQuery() != "" {
+			return nil
+		}
 		return &cause{"no-credentials", certain, "No credentials were sent.", "Give some: -u for a password, -token-env for a token, -H for a key."}
 	}
 	fix := "Run it again with credentials that a challenge can use."
@@ -254,14 +260,21 @@ func (in *inquiry) noneGiven() *cause {
 		fix = "Run it again with -u and the user name."
 	case in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
 		fix = "Get a token from the realm's URL; package registry does that."
-	case in.param("resource_metadata") != "":
+	case in.param("resource_metadata") != "" && in.trials.metadata == nil:
 		fix = "Run it again with -login, or with -token-env and a token."
 	case in.has("Bearer") != nil:
 		fix = "Run it again with -token-env and a variable that has a token."
 	case in.has("DPoP") != nil:
 		fix = "Run it again with -login."
 	}
-	return &cause{"no-credentials", certain, "No credentials were sent, and the server wants some. It asks for " + in.asks() + ".", fix + " That shows whether they are accepted."}
+	text := "No credentials were sent, and the server wants some. It asks for " + in.asks() + "."
+	if in.userinfo {
+		text = "No credentials were sent: those in the URL are not used. The server asks for " + in.asks() + "."
+	}
+	if name := in.keyInQuery(); name != "" {
+		text = "No credentials were sent, besides those in the URL. Its query has " + name + ", and the server asks for " + in.asks() + "."
+	}
+	return &cause{"no-credentials", certain, text, fix + " That shows whether they are accepted."}
 }
 
 // wrongKind is for credentials of a kind that the server has not asked for, of which it says more than that: a new one would be
@@ -282,14 +295,26 @@ func (in *inquiry) wrongScheme() *cause {
 	return in.otherKind()
 }
 
+// keyInQuery returns the name of what may be a credential in the URL's query; "" if there is none.
+func (in *inquiry) keyInQuery() string {
+	for name, values := range in.url.Query() {
+		if always, perhaps := isSecretName(name); (always || perhaps) && len(values[0]) >= wordLength {
+			return printable(name, 20)
+		}
+	}
+	return ""
+}
+
 func (in *inquiry) otherKind() *cause {
 	unsupported := in.is(authretry.ReasonUnsupportedScheme)
 	if !in.is401() || !unsupported && !in.sentOther() {
 		return nil
 	}
+	if in.brokenDigest() != nil {
+		return nil // it has been said
+	}
 	if unsupported && in.rejected.Err != nil {
-		return &cause{"unsupported-challenge", certain, "The challenge has something that authretry does not know. The credentials are of the right kind, and nothing was sent. It says below what it is.",
-			"Let the server offer what is common as well. That is Digest with MD5 or SHA-256 and qop=auth, or Basic over https."}
+		return in.unsupported()
 	}
 	has := in.clean.name(in.last(), 40)
 	if has == "" {
@@ -311,7 +336,9 @@ func (in *inquiry) otherKind() *cause {
 		fix = "Give the key with the scheme's name, as a header. For instance -H 'Authorization: " + in.asks() + " …', which other users of the machine can read."
 	case in.has("DPoP") != nil:
 		fix = "Use package dpop, with a token that is bound to a key. A token alone is not accepted (RFC 9449)."
-	case in.has("Negotiate") != nil || in.has("NTLM") != nil:
+	case in.has("NTLM") != nil && in.has("Negotiate") == nil:
+		fix = "See whether curl --ntlm -u 'DOMAIN\\user' gets in. In a program, use module ntlm."
+	case in.has("Negotiate") != nil:
 		fix = "Run kinit, and see whether curl --negotiate -u : gets in. In a program, use module negotiate, or ntlm where there is no Kerberos."
 	case in.has("AWS4-HMAC-SHA256") != nil:
 		fix = "Sign the request with the AWS SDK (its signer package). Or use an endpoint that takes tokens."

@@ -39,6 +39,9 @@ func (in *inquiry) noAnswer() *cause {
 	var dns *net.DNSError
 	var op *net.OpError
 	switch err := in.err; {
+	case in.resp != nil && in.resp.StatusCode >= 300 && in.resp.StatusCode < 400:
+		return &cause{"captive-portal", likely, "The proxy leads to another page: the network may want a login. It answered " + statusText(in.resp.StatusCode) + " to CONNECT, so the server was not asked.",
+			"Open any page in a browser on this network, and log in. The Location below is where the proxy leads."}
 	case in.resp != nil:
 		return &cause{"proxy-failed", certain, "The proxy did not connect to the server, which was not asked. It could not or would not connect to " + host + ".",
 			"Ask whoever runs the proxy, or set NO_PROXY for the host."}
@@ -77,7 +80,29 @@ func (in *inquiry) noAnswer() *cause {
 		return &cause{"malformed-answer", certain, "The header of the server's answer is malformed, so clients drop it. It has a character that no header may have, or a length that is none (RFC 9110 §5.5, RFC 9112 §6).",
 			"Have the server repaired. What it sends shows with curl -i, or openssl s_client."}
 	}
+	switch bare := in.trials.bare; {
+	case in.trials.clearHTTP2:
+		return &cause{"http2-without-tls", certain, "The server speaks HTTP/2 without TLS, and nothing else. It was asked so again, without credentials, and answered.",
+			"Use https, or a client that speaks HTTP/2 at once. That is curl --http2-prior-knowledge; in a program, it is Base: base := &http.Transport{Protocols: new(http.Protocols)}; base.Protocols.SetUnencryptedHTTP2(true)."}
+	case in.gave() && (in.answeredBare() || bare != nil && bare.resp != nil):
+		return &cause{"broken-on-credentials", certain, "The connection breaks with credentials, and does not without. Something fails on them: the server, or a firewall on the way.",
+			"Look into the server's log. See also whether a shorter token, or one without odd characters, gets through."}
+	}
 	return &cause{"broken", certain, "The connection broke before there was an answer.", "Try again; if it stays like this, look into the server's log."}
+}
+
+// isBroken reports whether a connection was made, and broke before there was an answer, or brought one that is none of HTTP/1.1.
+func (in *inquiry) isBroken() bool {
+	var op *net.OpError
+	err := in.err
+	return err != nil && in.rejected == nil && in.resp == nil && len(in.hops) > 0 && in.hops[len(in.hops)-1].err != nil && !isTimeout(err) && !tlsProblem(err) && !isHTTP2(err) && in.certificate == nil &&
+		!(errors.As(err, &op) && op.Op != "read" && op.Op != "write") && (errors.As(err, &op) || hasAny(err.Error(), "EOF", "malformed HTTP response", "reset", "broken pipe", "closed"))
+}
+
+// answeredBare reports whether the same was answered a moment before, without credentials.
+func (in *inquiry) answeredBare() bool {
+	n := len(in.hops)
+	return n > 1 && in.hops[n-2].resp != nil && in.hops[n-2].sent == "" && !in.hops[n-2].connect && in.hops[n-2].req.URL.String() == in.hops[n-1].req.URL.String()
 }
 
 // proxyIsUnreachable reports whether there was no connection to the proxy.
@@ -184,6 +209,13 @@ func (in *inquiry) badCertificate(err error) *cause {
 	case errors.As(err, &unknown):
 		return &cause{"tls-untrusted", certain, "The server's certificate is from no authority that is trusted here. It is self-signed, or of a private authority, or a device in between opens TLS." + nothing,
 			"Set SSL_CERT_FILE to the authority's certificate, if you trust it. Look at it with: " + look}
+	}
+	switch text := err.Error(); {
+	case strings.Contains(text, "protocol version not supported") || strings.Contains(text, "unsupported protocol version") || strings.Contains(text, "server selected unsupported protocol version"):
+		return &cause{"tls-version", certain, "The server has only versions of TLS that are too old: not 1.2 or 1.3." + nothing,
+			"Have TLS 1.2 or later configured. Programs in Go take TLS 1.0 and 1.1 only if MinVersion of tls.Config allows them, and both are broken. Look at it with: " + look}
+	case strings.Contains(text, "first record does not look like a TLS handshake"):
+		return &cause{"tls-none", certain, "What answers on this port does not speak TLS." + nothing, "Check host and port: https is on 443 usually. Or it is http:// that this port speaks, or another protocol, such as SSH."}
 	}
 	return &cause{"tls", certain, "TLS failed, so nothing has been asked yet. No credentials were sent.", "See what the server can do with openssl s_client. The command is: " + look}
 }

@@ -3,12 +3,13 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
 // isDisguised reports whether the response is a refusal that does not look like one, and notes why.
 func (in *inquiry) isDisguised() bool {
-	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.grpc, in.graphQL, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
+	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
 		if in.disguise = find(); in.disguise != nil {
 			return true
 		}
@@ -41,37 +42,62 @@ func (in *inquiry) badRequestToken() *cause {
 var apiErrors = map[string]bool{"not_authed": true, "invalid_auth": true, "token_expired": true, "token_revoked": true, "account_inactive": true,
 	"missing_scope": true, "not_allowed_token_type": true, "no_permission": true, "access_denied": true, "unauthorized": true}
 
-// apiError is for a refusal in the JSON of a 200: {"ok": false, "error": "invalid_auth"}, or {"code": 401, "msg": …}.
+// apiError is for a refusal in the JSON of a 200: {"ok": false, "error": "invalid_auth"}, {"code": 401, "msg": …}, the error of JSON-RPC
+// and of Esri, {"error": {"code": 499, "message": …}}, or {"success": false, "errors": […]}.
 func (in *inquiry) apiError() *cause {
-	var answer struct {
-		OK           *bool
-		Error        any
-		Code, Status any
-	}
+	var answer map[string]any
 	if in.resp.StatusCode >= 300 || json.Unmarshal([]byte(in.body), &answer) != nil {
 		return nil
 	}
 	says, sure := "", certain
-	if name, _ := answer.Error.(string); answer.OK != nil && !*answer.OK && apiErrors[name] {
+	isFailure := answer["ok"] == false || answer["success"] == false
+	if name, _ := answer["error"].(string); isFailure && apiErrors[name] {
 		says = name
 	}
-	for _, v := range []any{answer.Code, answer.Status} {
-		if n, _ := v.(float64); n == 401 || n == 403 {
+	details, _ := answer["error"].(map[string]any)
+	if list, _ := answer["errors"].([]any); isFailure && len(list) > 0 {
+		details, _ = list[0].(map[string]any)
+	}
+	for _, v := range []any{answer["code"], answer["status"], details["code"]} {
+		switch n, _ := v.(float64); n {
+		case 401, 403:
 			says, sure = statusText(int(n)), likely
+		case 498, 499:
+			says, sure = statusText(int(n)), certain
 		}
+	}
+	if message, _ := details["message"].(string); says == "" && hasAny(strings.ToLower(in.clean.redact(message)), refusing...) {
+		says, sure = in.clean.text(strings.TrimRight(message, "."), mostMessage), likely
 	}
 	if says == "" {
 		return nil
 	}
 	text := "The answer says in a 200 that the caller is not let in. It says: " + says + "."
-	if message := strings.Join(strings.Fields(messageIn(in.resp, in.body)), " "); message != "" && message != says {
-		text += " And: “" + in.clean.text(message, mostMessage) + "”."
+	if message := in.shortMessage(); message != "" && message != says {
+		text += " And: “" + message + "”."
 	}
 	fix := "Get a new token, or one that may do this."
 	if !in.gave() {
 		fix = "Send credentials: -token-env for a token, -H for a key."
 	}
 	return &cause{"api-error", sure, text, fix + " " + refuser + "read r.Body, up to 64 KiB, and look for the error."}
+}
+
+// refusing are words of messages that refuse, in lower case.
+var refusing = []string{"unauthorized", "not authorized", "unauthenticated", "not authenticated", "authentication", "not logged in", "must be logged in", "invalid token", "jwt"}
+
+// faultIn200 is for a fault of SOAP that refuses, under a status that does not.
+func (in *inquiry) faultIn200() *cause {
+	if in.resp.StatusCode >= 300 || !hasAny(in.words, "fault>", "<fault ") {
+		return nil
+	}
+	c := in.signOf(http.StatusInternalServerError, in.words)
+	if c == nil || c.Name != "soap" && c.Name != "session-invalid" {
+		return nil
+	}
+	c.Text += " It says so in a " + statusNumber(in.resp.StatusCode) + ", where a 500 is due (SOAP 1.1 §6.2)."
+	c.Fix += " " + refuser + "read r.Body, up to 64 KiB, and look for the fault."
+	return c
 }
 
 func statusNumber(status int) string {
@@ -85,19 +111,36 @@ func (in *inquiry) grpc() *cause {
 	if status == "" {
 		status = in.resp.Trailer.Get("Grpc-Status")
 	}
-	message := in.resp.Header.Get("Grpc-Message") + in.resp.Trailer.Get("Grpc-Message")
-	if message != "" {
-		message = " It says: “" + in.clean.text(message, 200) + "”."
+	said, message := grpcMessage(in.resp), ""
+	if said != "" {
+		message = " It says: “" + in.clean.text(said, 200) + "”."
 	}
+	const refused = "func(r *http.Response) bool { return r.Header.Get(\"Grpc-Status\") == \"16\" }"
 	switch status {
 	case "16":
-		return &cause{"grpc", certain, "gRPC says that the caller is not authenticated (status 16). The HTTP status is 200 nevertheless, since gRPC has its own." + message,
-			"Send a token: -token-env here, PerRPCCredentials in a program. The one of a TokenSource is refreshed; " + strings.ToLower(refuser[:1]) + refuser[1:] + "func(r *http.Response) bool { return r.Header.Get(\"Grpc-Status\") == \"16\" }"}
+		text := "gRPC says that the caller is not authenticated (status 16). The HTTP status is 200 nevertheless, since gRPC has its own." + message
+		switch c := in.signOf(http.StatusUnauthorized, strings.ToLower(said)); {
+		case c != nil && strings.HasPrefix(c.Name, "token-"):
+			return &cause{"grpc", certain, c.Text + " It is gRPC's status 16, in a 200, since gRPC has a status of its own." + message, c.Fix + " " + strings.TrimPrefix(refuser, "In a program, ") + refused}
+		case in.gave():
+			return &cause{"grpc", certain, text, "Get a new token, for this server. One of a TokenSource is refreshed; " + strings.ToLower(refuser[:1]) + refuser[1:] + refused}
+		}
+		return &cause{"grpc", certain, text,
+			"Send a token: -token-env here, PerRPCCredentials in a program. The one of a TokenSource is refreshed; " + strings.ToLower(refuser[:1]) + refuser[1:] + refused}
 	case "7":
 		return &cause{"grpc-permission", certain, "gRPC says that the caller may not do this (status 7). The HTTP status is 200 nevertheless, since gRPC has its own." + message,
 			"Have the permission granted to the user or the token."}
 	}
 	return nil
+}
+
+// grpcMessage returns what gRPC says, which is percent-encoded in a header or a trailer.
+func grpcMessage(resp *http.Response) string {
+	message := resp.Header.Get("Grpc-Message") + resp.Trailer.Get("Grpc-Message")
+	if plain, err := url.PathUnescape(message); err == nil {
+		return plain
+	}
+	return message
 }
 
 // graphQLCodes are what servers put into extensions.code, in lower case with underscores: Apollo, Hasura, Hot Chocolate, GitHub, AppSync.
@@ -124,7 +167,7 @@ func (in *inquiry) graphQL() *cause {
 		sure := certain
 		if !graphQLCodes[strings.ReplaceAll(strings.ToLower(code), "-", "_")] {
 			sure = likely
-			if !hasAny(strings.ToLower(in.clean.redact(e.Message)), "unauthorized", "not authorized", "unauthenticated", "not authenticated", "authentication", "not logged in", "must be logged in", "invalid token", "jwt") {
+			if !hasAny(strings.ToLower(in.clean.redact(e.Message)), refusing...) {
 				continue
 			}
 		}
@@ -142,6 +185,47 @@ func (in *inquiry) graphQL() *cause {
 		return &cause{"graphql", sure, text, fix + " " + refuser + "read r.Body, up to 64 KiB, and look for errors[].extensions.code."}
 	}
 	return nil
+}
+
+// failedEvent is for an event of a stream (text/event-stream) that refuses.
+func (in *inquiry) failedEvent() *cause {
+	if in.resp.StatusCode >= 300 || !strings.HasPrefix(in.resp.Header.Get("Content-Type"), "text/event-stream") || !strings.Contains(in.words, "event: error") {
+		return nil
+	}
+	c := in.signOf(http.StatusUnauthorized, in.words)
+	if c == nil {
+		return nil
+	}
+	c.Sure = likely
+	c.Text += " It says so in an event of the stream, under a status that is none of a refusal."
+	return c
+}
+
+// cloudflareAccess is for a redirect to the login page of Cloudflare Access.
+func (in *inquiry) cloudflareAccess() *cause {
+	hops := in.requests()
+	if len(hops) < 2 || !left(hops) || !strings.HasPrefix(in.asked().Path, "/cdn-cgi/access/") {
+		return nil
+	}
+	if in.header.Get("Cf-Access-Client-Id") != "" {
+		return &cause{"cloudflare-access", certain, "Cloudflare Access does not take the service token that was sent. It has redirected to its login page, " + in.clean.url(originURL(in.asked())) + ", before the server was asked.",
+			"Check both headers, and the application's policy in Cloudflare. Its action must be Service Auth."}
+	}
+	return &cause{"cloudflare-access", certain, "Cloudflare Access wants a login, or a service token of its own. It has redirected to its login page, " + in.clean.url(originURL(in.asked())) + ", before the server was asked.",
+		"Send CF-Access-Client-Id and CF-Access-Client-Secret, with -H. They come besides the credentials of the server."}
+}
+
+// captivePortal is for a network that sends to a page of its own whoever has not logged in to it.
+func (in *inquiry) captivePortal() *cause {
+	if hops := in.requests(); len(hops) < 2 || in.resp.StatusCode >= 400 || !left(hops) || !strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
+		return nil
+	}
+	isLogin := isLoginPage(in.resp, strings.ToLower(in.body))
+	if at := strings.ToLower(in.asked().Host + in.asked().Path); !hasAny(at, "captive", "hotspot") && !(isLogin && in.says("captive portal", "hotspot", "wifi", "wi-fi", "guest network")) {
+		return nil
+	}
+	return &cause{"captive-portal", likely, "The network wants a login: the server was not asked. A redirect has led to " + in.clean.url(originURL(in.asked())) + ", which looks like the login page of a network, as hotels and trains have it.",
+		"Open any page in a browser on this network, and log in. Credentials for the server do not help."}
 }
 
 // loginPage is for a form where a program wants data.

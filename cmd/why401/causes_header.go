@@ -26,17 +26,7 @@ func isNearlyAuthorization(name string) bool {
 	if slices.Contains([]string{"authentication", "authenticate", "token", "auth", "bearer", "basic", "authorize", "www-authenticate", "x-authorization"}, name) {
 		return true
 	}
-	// One letter is wrong, missing or too much.
-	const want = "authorization"
-	same := 0
-	for same < min(len(name), len(want)) && name[same] == want[same] {
-		same++
-	}
-	end := 0
-	for end < min(len(name), len(want))-same && name[len(name)-1-end] == want[len(want)-1-end] {
-		end++
-	}
-	return name != want && max(len(name), len(want))-same-end <= 1
+	return isNearly(name, "authorization")
 }
 
 // underscored is for a header that servers may drop because of its name.

@@ -34,6 +34,15 @@ func (in *inquiry) quoteMessage(c *cause) {
 	}
 }
 
+// shortMessage returns what the body says to people, if that is short.
+func (in *inquiry) shortMessage() string {
+	text := strings.Join(strings.Fields(messageIn(in.resp, in.body)), " ")
+	if utf8.RuneCountInString(text) > mostMessage {
+		return ""
+	}
+	return in.clean.text(strings.TrimRight(text, "."), mostMessage)
+}
+
 // messageIn returns what the body says in a field for people; "" if there is none.
 func messageIn(resp *http.Response, body string) string {
 	body = strings.TrimSpace(body)

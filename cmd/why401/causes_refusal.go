@@ -78,14 +78,18 @@ func (in *inquiry) serverSays() *cause {
 	if uri := in.param("error_uri"); uri != "" {
 		fix += " See " + in.clean.text(uri, 200)
 	}
-	return &cause{"server-says", certain, text, fix}
+	sure := certain
+	if code == "invalid_token" && !in.pasted && !in.gave() && in.keyInQuery() == "" {
+		sure, text = likely, text+" Some servers say so of none, too: nothing was sent."
+	}
+	return &cause{"server-says", sure, text, fix}
 }
 
 // permission are words in a body that speak of permission rather than of identity.
 var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
 
 func (in *inquiry) shouldBe403() *cause {
-	if !in.is401() || !in.gave() || in.headerLost() != nil {
+	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil || in.sign() != nil {
 		return nil
 	}
 	const fix = "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
@@ -95,26 +99,6 @@ func (in *inquiry) shouldBe403() *cause {
 		}
 	}
 	return nil
-}
-
-// headerLost is for a server that has not seen what was sent to it.
-func (in *inquiry) headerLost() *cause {
-	isForbidden := in.resp != nil && in.resp.StatusCode == http.StatusForbidden && in.says("credentials were not provided")
-	if !in.is401() && !isForbidden || in.last() == "" || in.param("error") != "" || !in.says(
-		"credentials were not provided",                                                                                                                   // Django REST framework
-		"no authorization", "missing authorization", "authorization header is missing", "authorization header required", "authorization header not found", // PyJWT, express-jwt, Flask-JWT
-		"authorization header is required", "missing authentication", "authentication required", "full authentication is required", // Spring Security
-		"not authenticated",    // FastAPI
-		"no credentials found", // Kong
-		"jwt is missing",       // Envoy
-		"no token", "missing token", "token is missing", "token not found", "token not provided", "token missing", "missing bearer", "no bearer",
-		"no auth token", "missing access token", "missing or malformed jwt", "missing or invalid authorization", "missing key in request header",
-		"no credentials provided", "a token is required", "anonymous access",
-	) {
-		return nil
-	}
-	return &cause{"header-lost", likely, "The server has not seen the Authorization header that was sent. Its text says that there was none. A gateway, load balancer or web server in between takes it off, or keeps it for itself.",
-		"Have the gateway pass Authorization on to the server. In Apache: CGIPassAuth On, or SetEnvIf Authorization; in nginx: proxy_set_header Authorization $http_authorization; asking the server itself, behind the gateway, shows whose fault it is."}
 }
 
 func (in *inquiry) skewed() *cause {
@@ -143,7 +127,7 @@ func (in *inquiry) wrongPassword() *cause {
 		text += " The user name was " + quoted(in.user.name) + "."
 	}
 	fix := "Type the password anew, and check that the user is of this server"
-	if realm := in.param("realm"); realm != "" {
+	if realm := in.realm(); realm != "" {
 		fix += fmt.Sprintf(". Its realm is “%s”", in.clean.text(realm, 100))
 	}
 	fix += ". Services with two-factor login usually want an app password or a token in place of the password."
@@ -153,11 +137,26 @@ func (in *inquiry) wrongPassword() *cause {
 	return &cause{"wrong-password", likely, text, fix}
 }
 
+// realm returns the realm of the challenge that was answered, or of any.
+func (in *inquiry) realm() string {
+	if c := in.has(in.last()); c != nil {
+		return c.Params.Get("realm")
+	}
+	return in.param("realm")
+}
+
 func (in *inquiry) noChallenge() *cause {
-	if !in.is401() || len(in.resp.Header.Values("WWW-Authenticate")) > 0 {
+	if in.resp == nil {
+		return nil
+	}
+	values := in.resp.Header.Values("WWW-Authenticate")
+	if !in.is401() || strings.TrimSpace(strings.Join(values, "")) != "" || len(in.report.Challenges) > 0 {
 		return nil
 	}
 	text := "The 401 does not say what the server wants. It has no WWW-Authenticate header, though it must (RFC 9110 §15.5.2)."
+	if len(values) > 0 {
+		text = "The 401 does not say what the server wants. Its WWW-Authenticate header is empty, though it must have a challenge (RFC 9110 §15.5.2)."
+	}
 	fix := "See the API's documentation. Usually it is a token (-token-env), an API key in a header of its own (-H), or a session cookie from a login form."
 	hinted := true
 	switch {
@@ -186,6 +185,9 @@ func (in *inquiry) noChallenge() *cause {
 }
 
 func (in *inquiry) tooMany() *cause {
+	if in.disguise != nil && in.disguise.Name == "quota" {
+		return nil // waiting does not help
+	}
 	if in.resp == nil || in.resp.StatusCode != http.StatusTooManyRequests && (in.resp.Header.Get("Retry-After") == "" || !in.refused()) {
 		return nil
 	}

@@ -54,6 +54,58 @@ func (in *inquiry) hiddenFromUser() *cause {
 		"Check the path; then what the user or the token may see. At GitHub, those are the repositories that the token was made for, its scopes, and whether the organization has let it in (SSO)."}
 }
 
+// githubPermission is for GitHub's 403 to a token without the permission that it names in a header.
+func (in *inquiry) githubPermission() *cause {
+	if in.resp == nil || in.resp.StatusCode != http.StatusForbidden || !in.gave() {
+		return nil
+	}
+	wanted := in.resp.Header.Get("X-Accepted-Github-Permissions")
+	if wanted == "" && !in.says("not accessible by personal access token", "not accessible by integration") {
+		return nil
+	}
+	text := "The GitHub token lacks a permission that this needs."
+	if wanted != "" {
+		text += " X-Accepted-GitHub-Permissions says “" + in.clean.text(wanted, 100) + "”."
+	}
+	return &cause{"github-permission", certain, text, "Give the token that permission in its settings, for this repository. In GitHub Actions, it is permissions: in the workflow."}
+}
+
+// methodChanged is for a redirect that has made a GET of a request with a body.
+func (in *inquiry) methodChanged() *cause {
+	hops := in.requests()
+	if in.resp == nil || len(hops) < 2 || !slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, in.resp.StatusCode) {
+		return nil
+	}
+	last := hops[len(hops)-1]
+	if in.isSafe() || last.Method == in.method {
+		return nil
+	}
+	return &cause{"method-changed", certain, "A redirect has made a " + printable(last.Method, 10) + " of the " + printable(in.method, 20) + ", and left out the body. Clients do so with 301, 302 and 303 (RFC 9110 §15.4); only 307 and 308 keep the method.",
+		"Ask where it leads directly. The URL is " + in.clean.url(last.URL)}
+}
+
+// otherStatuses are what statuses mean that are no refusal, and may be taken for one.
+var otherStatuses = map[int]cause{
+	http.StatusMisdirectedRequest: {"misdirected", certain, "The server says that it is not the one for this host name (421).",
+		"Check the host name, and the Host header if -H has one. It must be one of those in the certificate (RFC 9110 §15.5.20)."},
+	http.StatusUpgradeRequired: {"upgrade", certain, "The server wants another protocol for this URL, such as WebSocket (426).",
+		"Connect by the protocol that its Upgrade header names. For a WebSocket, that is a wss:// URL."},
+	http.StatusServiceUnavailable: {"unavailable", certain, "The server is not available now: overloaded, or being maintained (503).",
+		"Try again later. It is not about credentials, even if the page has a form for them."},
+}
+
+// otherStatus is for such a status.
+func (in *inquiry) otherStatus() *cause {
+	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed {
+		return nil
+	}
+	c, ok := otherStatuses[in.resp.StatusCode]
+	if !ok {
+		return nil
+	}
+	return &c
+}
+
 // failed reports whether the server has failed rather than refused, and does not say why.
 func (in *inquiry) failed() bool {
 	return in.resp != nil && in.disguise == nil && slices.Contains([]int{http.StatusInternalServerError, http.StatusBadGateway}, in.resp.StatusCode) && in.sign() == nil
@@ -68,6 +120,9 @@ func (in *inquiry) serverError() *cause {
 	bare := in.trials.bare
 	switch {
 	case bare != nil && bare.resp != nil && bare.resp.StatusCode < 500:
+		if c := in.failedOn(); c != nil {
+			return c
+		}
 		return &cause{"server-error-credentials", likely, "The server fails with these credentials, and not without. Asked again without them, it answered " + strings.TrimSpace(statusText(bare.resp.StatusCode)) +
 			". Either it cannot read them or look them up, and should answer 401; or it has accepted them, and failed after that.",
 			"Check the credentials, and look into the server's log. Are they whole, with nothing else, and of the kind that the server wants?"}
@@ -82,4 +137,21 @@ func (in *inquiry) serverError() *cause {
 	}
 	return &cause{"server-error", possible, "The server failed, and no credentials were sent. Some servers fail if there are none, where others answer 401.",
 		look + " If that does not help, try with credentials."}
+}
+
+// failedOn says what is wrong with the credentials on which the server has failed, as far as that shows in them, or in what it says.
+func (in *inquiry) failedOn() *cause {
+	c := in.slip()
+	if c == nil && strings.EqualFold(in.last(), "Bearer") {
+		c = cutJWT(in.sentToken())
+	}
+	if c == nil {
+		c = in.signOf(http.StatusUnauthorized, in.words)
+	}
+	if c == nil {
+		return nil
+	}
+	c.Sure = likely
+	c.Text += " The server fails on it with a " + statusText(in.resp.StatusCode) + ", where it should answer 401: without credentials, it does not fail."
+	return c
 }

@@ -66,11 +66,15 @@ func (in *inquiry) wrongToken() *cause {
 		return &cause{"wrong-token", likely, "The server does not take the token that was just issued for it. It may expect another audience, or another issuer.",
 			"Compare the token's iss and aud with what the server expects. Whoever runs one of the two has to put that right."}
 	}
+	writes := ""
+	if !in.isSafe() {
+		writes = " Or it may read here, and not write: asking with GET shows that."
+	}
 	if c := decodeJWT(in.sentToken()); c != nil && c.Expires != nil {
-		return &cause{"wrong-token", likely, "The token is revoked, or meant for another server. It may have been issued by another authorization server, for another audience, or for another environment (staging, production).",
+		return &cause{"wrong-token", likely, "The token is revoked, or meant for another server. It may have been issued by another authorization server, for another audience, or for another environment (staging, production)." + writes,
 			"Compare its iss and aud with what the server expects; get a new one."}
 	}
-	return &cause{"wrong-token", likely, "The token is expired, revoked, or meant for another server. It is no JWT with an expiry, so nothing can be read from it here.",
+	return &cause{"wrong-token", likely, "The token is expired, revoked, or meant for another server. It is no JWT with an expiry, so nothing can be read from it here." + writes,
 		"Get a new one, from an issuer that the server trusts. See whether that is accepted."}
 }
 

@@ -33,6 +33,19 @@ func (in *inquiry) mistyped() *cause {
 
 const noneSent = " No credentials were sent."
 
+// brokenToken is for a token whose file has more than one line, of which the first was sent.
+func (in *inquiry) brokenToken() *cause {
+	if in.tokenRest == "" || in.header.Get("Authorization") != "" || !in.lookedAt() || in.sentOther() {
+		return nil
+	}
+	sure := certain
+	if decodeJWT(in.token) != nil && cutJWT(in.token) == nil || strings.ContainsAny(strings.TrimSpace(in.tokenRest), " \n") {
+		sure = likely // the first line may be all of it
+	}
+	return &cause{"token-lines", sure, "Only the first of several lines in the token's file was sent. A token has no line break in it, so the file has half a token, or more than one.",
+		"Join the lines, or remove what is not of the token."}
+}
+
 // slip finds what is wrong with what was given, whatever came of it.
 func (in *inquiry) slip() *cause {
 	if value := in.header.Get("Authorization"); value != "" && in.last() != "" {
@@ -175,6 +188,9 @@ func slipInValue(what, value string) *cause {
 
 // oddCharacter is for a character that no token has (RFC 6750 §2.1), or hardly one: some servers make tokens of others than that allows.
 func oddCharacter(token string) *cause {
+	if end := token[len(token)-1]; end == ';' || end == ',' {
+		return &cause{"token-character", certain, "The token ends with a " + map[byte]string{';': "semicolon", ',': "comma"}[end] + ", which no token has (RFC 6750 §2.1).", "Remove it where the token comes from. It is probably of the code or the list that the token was copied from."}
+	}
 	for i, r := range []rune(token) {
 		what, sure, rare := "", certain, " in it, which no token has. "
 		switch {
@@ -187,7 +203,7 @@ func oddCharacter(token string) *cause {
 		case r == '"' || r == '\'' || r == '`':
 			what = "a quotation mark"
 		case strings.ContainsRune(`,;<>(){}[]\`, r):
-			what, sure, rare = "a bracket, comma or backslash", likely, ", as few have. "
+			what, sure, rare = "a bracket, comma, semicolon or backslash", likely, ", as few have. "
 		default:
 			continue
 		}
@@ -237,7 +253,21 @@ func (in *inquiry) mistypedPassword() *cause {
 	case !in.user.given || in.header.Get("Authorization") != "" || in.trials.latin1:
 		return nil
 	case in.isUnsendable(), in.lookedAt() && !in.sentOther() && (last == "basic" || last == "digest"):
-		return slipInPassword("password", in.user.password)
+		if c := slipInPassword("password", in.user.password); c != nil {
+			return c
+		}
+		return slipInName(in.user.name)
+	}
+	return nil
+}
+
+// slipInName finds what may be wrong with a user name.
+func slipInName(name string) *cause {
+	switch {
+	case !utf8.ValidString(name):
+		return &cause{"user-encoding", likely, "The user name is not UTF-8, which servers expect (RFC 7617 §2.1).", "Give it in UTF-8. The terminal here may have another encoding."}
+	case isDecomposed(name):
+		return &cause{"user-decomposed", likely, "The user name has combining characters (NFD).", "Try it in NFC, with composed characters. Most keyboards write those, and RFC 8265 §3.3 has them; the two look alike, and are other bytes."}
 	}
 	return nil
 }
@@ -258,6 +288,8 @@ func slipInPassword(what, password string) *cause {
 		return &cause{"password-quotes", likely, "The " + what + " is in quotes, and was sent with them.", "Remove them, if they are not part of it. What reads .env files often leaves them."}
 	case isVariable(password) && password == strings.ToUpper(password):
 		return &cause{"password-variable", likely, "The " + what + " looks like the name of a variable.", "Write it in double quotes, if a shell is to put in its value."}
+	case !utf8.ValidString(password):
+		return &cause{"password-encoding", likely, "The " + what + " is not UTF-8, which servers expect (RFC 7617 §2.1).", "Save the file in UTF-8, or type the password anew. It was sent as it is, in whatever encoding it has."}
 	case isDecomposed(password):
 		return &cause{"password-decomposed", likely, "The " + what + " has combining characters (NFD).", "Try it in NFC, with composed characters. Most keyboards write those, and RFC 8265 §4.2 has them; the two look alike, and are other bytes."}
 	}

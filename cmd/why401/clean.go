@@ -43,7 +43,7 @@ func isPublic(s string) bool {
 }
 
 // text returns what others wrote for printing, cut to at most the given number of characters.
-func (c *cleaner) text(s string, most int) string { return printable(c.redact(s), most) }
+func (c *cleaner) text(s string, most int) string { return printable(c.beginning(s), most) }
 
 // name is text for what may be the name of a scheme or a parameter.
 func (c *cleaner) name(s string, most int) string {
@@ -78,19 +78,45 @@ func printable(s string, most int) string {
 // A span is a part of a text, in bytes.
 type span struct{ from, to int }
 
-// redact hides the secrets in s.
-func (c *cleaner) redact(s string) string {
+// Bounds of what is looked at for secrets, in bytes. More of it would take long, and nobody would read it.
+const (
+	mostField  = 16 << 10 // of a header's field, or a part of it
+	mostSecret = 4 << 10  // what is nearer to the bound than that is not shown, since a secret may go on beyond it
+)
+
+// beginning hides the secrets in the beginning of s, which is of a header, and leaves out the rest.
+func (c *cleaner) beginning(s string) string {
+	if len(s) <= mostField {
+		return c.redact(s)
+	}
+	s = s[:mostField]
+	return hide(s, append(c.own(s), named(s)...), mostField-mostSecret) + "…"
+}
+
+// redact hides the secrets in s: what was sent, and what is named as secrets are.
+func (c *cleaner) redact(s string) string { return hide(s, append(c.own(s), named(s)...), len(s)) }
+
+// redactSent hides what was sent.
+func (c *cleaner) redactSent(s string) string { return hide(s, c.own(s), len(s)) }
+
+// own returns where s has what was sent.
+func (c *cleaner) own(s string) []span {
 	if len(c.secrets) == 0 {
-		return s
+		return nil
 	}
 	spans := c.encoded(s)
 	for _, v := range []view{viewOf(s, false), viewOf(s, true)} {
 		spans = append(spans, c.find(s, v)...)
 	}
+	return spans
+}
+
+// hide hides parts of s, and leaves out what comes after so many bytes.
+func hide(s string, spans []span, most int) string {
 	slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
 	var b strings.Builder
 	at := 0
-	for i := 0; i < len(spans); {
+	for i := 0; i < len(spans) && spans[i].from < most; {
 		from, to := spans[i].from, spans[i].to
 		for i++; i < len(spans) && spans[i].from < to; i++ {
 			to = max(to, spans[i].to)
@@ -98,7 +124,7 @@ func (c *cleaner) redact(s string) string {
 		b.WriteString(s[at:from] + hidden)
 		at = to
 	}
-	return b.String() + s[at:]
+	return b.String() + s[at:max(at, most)]
 }
 
 // find returns where the secrets are in a view of s.
@@ -135,20 +161,30 @@ func (c *cleaner) find(s string, v view) (spans []span) {
 	}
 	for i := 0; i+pieceLength <= len(v.runes) && c.pieces != nil; i++ {
 		if _, ok := c.pieces[string(v.runes[i:i+pieceLength])]; ok {
-			spans = append(spans, span{v.at[i].from, v.at[i+pieceLength-1].to})
+			spans = append(spans, wholeWord(s, span{v.at[i].from, v.at[i+pieceLength-1].to}))
 		}
 	}
 	return spans
 }
 
+// wholeWord returns a part of s with all of the letters and digits that it is among: a part of a secret is hidden with what is around it.
+func wholeWord(s string, part span) span {
+	for part.from > 0 && isAlphanumeric(s[part.from-1]) {
+		part.from--
+	}
+	for part.to < len(s) && isAlphanumeric(s[part.to]) {
+		part.to++
+	}
+	return part
+}
+
+func isAlphanumeric(c byte) bool { return isCode(c) && strings.IndexByte("+/-_", c) < 0 }
+
 // encoded returns the words of s that are a secret in base64 or hex.
 func (c *cleaner) encoded(s string) (spans []span) {
-	inCode := func(r byte) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.IndexByte("+/-_", r) >= 0
-	}
 	for i := 0; i < len(s); i++ {
 		from := i
-		for i < len(s) && inCode(s[i]) {
+		for i < len(s) && isCode(s[i]) {
 			i++
 		}
 		if i-from < 6 {
@@ -227,16 +263,24 @@ func (c *cleaner) host(host string) string {
 	if strings.EqualFold(host, c.asked.Host) || strings.EqualFold(host, c.asked.Hostname()) || strings.EqualFold(host, c.asked.Hostname()+":443") {
 		return printable(host, 100)
 	}
-	return c.text(host, 100)
+	return printable(c.redactSent(host[:min(len(host), mostField)]), 100)
 }
 
 // challenge returns a challenge without the secrets that the server put into it.
 func (c *cleaner) challenge(raw authretry.Challenge) authretry.Challenge {
-	clean := authretry.Challenge{Scheme: c.name(raw.Scheme, 60), Token68: c.redact(raw.Token68)}
-	for _, q := range raw.Params {
-		clean.Params = append(clean.Params, authretry.Param{Name: c.name(q.Name, 60), Value: c.redact(q.Value)})
+	clean := authretry.Challenge{Scheme: c.name(raw.Scheme, 60), Token68: c.beginning(raw.Token68)}
+	for _, q := range raw.Params[:min(len(raw.Params), mostParams)] {
+		clean.Params = append(clean.Params, authretry.Param{Name: c.name(q.Name, 60), Value: c.value(q.Name, q.Value)})
 	}
 	return clean
+}
+
+// value returns what something of the name is set to.
+func (c *cleaner) value(name, value string) string {
+	if always, perhaps := isSecretName(name); (always || perhaps && looksSecret(value)) && value != "" && !isMessage(value) {
+		return hidden
+	}
+	return c.beginning(value)
 }
 
 // quotes cleans what is quoted in a sentence of the library's, which quotes what servers wrote.
@@ -256,7 +300,7 @@ func (c *cleaner) quotes(s string) string {
 			end++
 		}
 		end = min(end, len(rest))
-		b.WriteString(`"` + c.redact(rest[:end]))
+		b.WriteString(`"` + c.beginning(rest[:end]))
 		s = rest[end:]
 		if s != "" {
 			b.WriteByte('"')
@@ -321,5 +365,5 @@ func (c *cleaner) errorText(s string, most int) string {
 			}
 		}
 	}
-	return printable(own+c.redact(s), most)
+	return printable(own+c.beginning(s), most)
 }

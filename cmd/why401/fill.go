@@ -21,10 +21,10 @@ func (in *inquiry) fill(ctx context.Context) {
 	for _, h := range in.hops {
 		clean.hideExchange(h)
 	}
-	in.words = strings.ToLower(clean.long().redact(in.body))
+	in.words = strings.ToLower(clean.long().redactSent(in.body))
 	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
 		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
-		r.Challenges, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
+		r.Challenges, r.More, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
 	}
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	if in.trial.isBound() {
@@ -36,7 +36,7 @@ func (in *inquiry) fill(ctx context.Context) {
 	for _, h := range slices.Concat(in.hops, in.trials.hops) {
 		r.Exchanges = append(r.Exchanges, in.exchange(h))
 	}
-	r.Exchanges = orEmpty(r.Exchanges)
+	r.Exchanges, r.answered = orEmpty(r.Exchanges), len(in.hops)
 	if resp := in.resp; resp != nil {
 		r.Status = resp.StatusCode
 		r.Body = in.excerpt()
@@ -124,7 +124,7 @@ func orEmpty[T any](list []T) []T {
 
 // matters are the response headers that help to understand a refusal.
 var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Location", "Date", "Server", "Via",
-	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "Cf-Mitigated", "Cf-Ray", "X-Request-Id"}
+	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "Upgrade", "X-Request-Id"}
 
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean
@@ -158,22 +158,33 @@ func (in *inquiry) exchange(h hop) exchange {
 	e.Status = h.resp.StatusCode
 	e.Phrase = clean.phrase(h.resp)
 	const mostLines = 12
+	looked := 0
 	for _, name := range matters {
 		for i, value := range h.resp.Header.Values(name) {
-			if i == mostLines {
+			if looked += min(len(value), mostField); i == mostLines || looked > mostHeader {
+				in.cut = in.cut || looked > mostHeader
 				break
 			}
+			in.cut = in.cut || len(value) > mostField
 			switch _, err := http.ParseTime(value); {
 			case name == "Location":
 				value = printable(in.location(h, value), 400)
 			case name != "Date" || err != nil:
-				value = clean.text(value, 400)
+				value = printable(clean.value(name, value), 400)
 			}
 			e.Header = append(e.Header, headerField{name, value})
 		}
 	}
+	for _, name := range []string{"Grpc-Status", "Grpc-Message"} {
+		if value := h.resp.Trailer.Get(name); value != "" {
+			e.Header = append(e.Header, headerField{name, clean.text(value, 400)})
+		}
+	}
 	return e
 }
+
+// mostHeader is how much of a header is looked at, in bytes.
+const mostHeader = 64 << 10
 
 // location returns a Location without what may be secret in it.
 func (in *inquiry) location(h hop, value string) string {
@@ -223,7 +234,7 @@ func (in *inquiry) excerpt() string {
 	if in.resp.StatusCode < 400 && in.disguise == nil {
 		return ""
 	}
-	text := in.body
+	text := in.clean.redact(in.body) // also what is between tags that are taken off
 	if strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
 		text = withoutTags(text)
 	} else if strings.HasPrefix(text, "<") {

@@ -140,15 +140,19 @@ func (c *cleaner) hideExchange(h hop) {
 	if h.resp == nil {
 		return
 	}
-	for _, cookie := range h.resp.Cookies() {
-		if len(cookie.Value) >= wordLength {
+	for i, cookie := range h.resp.Cookies() {
+		if i < mostCookies && len(cookie.Value) >= wordLength {
 			c.hide(cookie.Value)
 		}
 	}
-	if u, err := h.req.URL.Parse(h.resp.Header.Get("Location")); err == nil {
+	location := h.resp.Header.Get("Location")
+	if u, err := h.req.URL.Parse(location[:min(len(location), mostField)]); err == nil {
 		c.hideURL(u)
 	}
 }
+
+// mostCookies is how many cookies of one response are hidden where it repeats them: browsers take no more of one host, either.
+const mostCookies = 180
 
 // hideData adds what may be secret in a body to send: in JSON or a form, what is in fields that are named as secrets are.
 func (c *cleaner) hideData(data []byte) {

@@ -28,6 +28,7 @@ type page struct {
 	Style    template.CSS
 	Policy   string // the Content-Security-Policy, which allows that style alone
 	Headline string
+	Tone     string // the class of its colour
 	ToDo     string
 	Lanes    []string // who takes part: this program, and then those whom it asks
 	Steps    []step
@@ -43,6 +44,7 @@ type step struct {
 	Kind   string // of the status: good, moved or bad
 	Sends  []headerField
 	Gets   []headerField
+	Said   string // the body, if it is shown
 }
 
 // masked takes the place of a credential that is sent, whatever its length.
@@ -65,6 +67,12 @@ func writeHTML(w io.Writer, r *report) error {
 	}
 	for i, e := range r.Exchanges {
 		p.Steps = append(p.Steps, p.step(i, e))
+		if i == r.answered-1 {
+			p.Steps[i].Said = r.Body
+		}
+	}
+	if p.Tone = r.Outcome; r.Outcome == outcomePassed && r.Status >= 400 {
+		p.Tone = "unsure"
 	}
 	return pageTemplate.Execute(w, p)
 }

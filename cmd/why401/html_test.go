@@ -60,4 +60,14 @@ func TestHTML(t *testing.T) {
 	require.Equal(t, exitUsage, status)
 	require.Contains(t, out, "-html: open")
 	require.Contains(t, out, "What to do:", "what was found out is printed all the same")
+
+	w.hosts["api.example.com"] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			says(500, "Content-Type: text/plain\n\nthe door is stuck")(w, r)
+		}
+	})
+	w.run([]string{"-html", file, "-token-env", "TOKEN", "https://api.example.com/"}, "", true)
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Regexp(t, `(?s)class="verdict unsure".*500 Internal.*The response says: “the door is stuck”.*tried again without`, string(text), "the body is below its own response")
 }

@@ -129,6 +129,13 @@ func (t *loginTrial) hasFailed() bool {
 	return t.err != nil
 }
 
+// hasDiscovered reports whether it is known where to log in.
+func (t *loginTrial) hasDiscovered() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.resource != nil
+}
+
 // logout ends the login.
 func (t *loginTrial) logout(ctx context.Context) error {
 	if t.isForKey {
@@ -203,6 +210,9 @@ func (in *inquiry) noLogin() *cause {
 		return nil
 	}
 	is := func(err error) bool { return errors.Is(in.err, err) }
+	if c := in.metadataCause(in.err); c != nil && !in.trial.hasDiscovered() {
+		return c
+	}
 	refused, _ := errors.AsType[*login.Error](in.err)
 	switch {
 	case is(errNoClient) || is(discover.ErrNoClient):
@@ -211,12 +221,6 @@ func (in *inquiry) noLogin() *cause {
 			fix = "Give a client's ID with -client-id, or -register to have one made. -register asks the authorization server to register this program (RFC 7591), which stays there."
 		}
 		return &cause{"login-client", certain, "A login needs a client that the authorization server knows. None was given, and none was registered unasked.", fix}
-	case is(discover.ErrNoMetadata):
-		return &cause{"login-metadata", certain, "The server does not say who gives out its tokens. It has no metadata (RFC 9728) that can be read, and its challenge names none.",
-			"Find the authorization server in the API's documentation. Get a token there, and try it with -token-env; or name it with -issuer, if the resource has metadata that names others, too."}
-	case is(discover.ErrRefusedURL) || is(discover.ErrNotAllowed):
-		return &cause{"login-url", certain, "The server names an authorization server that is not asked. It leads inside, or is not https, or is not the one of -issuer.",
-			"Name the authorization server with -issuer, if it is right."}
 	case is(errNoAlgorithm):
 		return in.noAlgorithm()
 	case is(discover.ErrNoFlow) || is(discover.ErrNoPKCE):
@@ -233,6 +237,8 @@ func (in *inquiry) noLogin() *cause {
 	case in.trial.hasFailed():
 		return &cause{"login-failed", certain, "The login has failed on the way to a token. See below what the authorization server has done.",
 			"Have whoever runs the authorization server look at it. Or get a token as its documentation says."}
+	case in.is(authretry.ReasonNoCredentials):
+		return &cause{"login-failed", certain, "Nobody could be asked to log in. It says below why.", "Get a token as the API's documentation says, and try it with -token-env."}
 	}
 	return nil
 }

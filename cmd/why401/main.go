@@ -5,7 +5,7 @@
 // The likeliest cause and what to do come first, in a line each. Below are the exchange, each challenge in plain words, how a Go program
 // satisfies it, what became of the credentials that it was given, and all causes. Each says how sure it is: certain (the server says so,
 // or it was tried), likely or possible. Responses that refuse without a 401, 403 or 407 are told, too: a login page, errors of
-// GraphQL and gRPC in a 200, invalid_token in a 400. Without a URL it explains what is pasted
+// GraphQL, gRPC, JSON-RPC and SOAP in a 200, invalid_token in a 400. Without a URL it explains what is pasted
 // on its standard input: a header line such as "WWW-Authenticate: Digest ...", its value alone, or all of a response's
 // head as "curl -i" prints it:
 //
@@ -47,15 +47,22 @@
 // line or several, and cut short. Two kinds of secret can be printed: one of less than 4 characters as a part of a longer
 // word, and one that is itself a word of HTTP authentication, such as "realm".
 //
+// Of secrets that a server shows of its own, what is named as secrets are is left out: the values of a password, token, key, cookie or
+// signature in JSON, a form, XML, a header, a URL or a command line, and whole JWTs. One without such a name can be printed.
+//
 // JWTs and proofs of possession (RFC 9449) that were sent are decoded for the report, and never printed. No signature is checked.
 //
 // # Trials
 //
 // Where one answer does not tell the cause, and the method is GET, HEAD or OPTIONS, the question is asked again, once, and shown as
-// such: over HTTP/1.1, if the answer over HTTP/2 cannot be read; with user name and password in Latin-1, if both were refused
-// in UTF-8; without cookies, if it has passed with some that the server had set; and without credentials, if the server has failed (500) with
-// them. Where the server's certificate is not trusted, a handshake
-// in which nothing is sent shows whether it wants a client certificate as well.
+// such: over HTTP/1.1, if the answer over HTTP/2 cannot be read; over HTTP/2 without TLS, if the connection breaks over HTTP/1.1; with user
+// name and password in Latin-1, if both were refused in UTF-8; with another User-Agent, if a 403 says no more, which is shown only if that
+// is not a 403; without cookies, if it has passed with some that the server had set; and without credentials, if the server has failed (500), or
+// broken the connection, with them. Where the server's certificate is not trusted, a handshake in which nothing is sent shows whether it wants
+// a client certificate as well.
+//
+// Who gives out the tokens that a challenge asks for is asked, too, if no token was sent: the metadata that it names is read, as -login does,
+// and the token service of a container registry is asked for a token. That gets the user name and the password if it is of the same origin.
 //
 // # Exit status
 //
@@ -79,6 +86,8 @@
 //	challenges    of the last response, 12 at most: scheme, known (to this program), defined? (where), meaning,
 //	              proxy? (it is a proxy's), token68? (its length), params? (a list of name, value and meaning), needs,
 //	              snippet? (Go, for authretry: statements that declare client)
+//	moreChallenges?
+//	              how many challenges there are besides
 //	damage        what is wrong with the header's grammar, a list of sentences
 //	reason?       authretry's Reason in words, such as "credentials refused"
 //	explanation?  what authretry.Explain says
@@ -142,14 +151,23 @@ type command struct {
 type user struct {
 	name, password string
 	given          bool
+	hasColon       bool
 }
 
 // set takes the user name as a flag gives it.
 func (u *user) set(s string) error {
-	if strings.Contains(s, ":") {
+	u.name, u.given, u.hasColon = s, true, strings.Contains(s, ":")
+	return nil
+}
+
+// check returns what is wrong with the user name, as a flag gives it, where the password is somewhere else, or is not.
+func (u *user) check(hasPassword bool) error {
+	switch {
+	case u.hasColon && hasPassword:
+		return errors.New("a user name has no colon: Basic cannot send one, since it has one between user name and password (RFC 7617 §2); if it has a domain, try DOMAIN\\user, or user@domain")
+	case u.hasColon:
 		return errors.New("give the user name alone: a password on the command line is there for every user of the machine to read, and stays in the shell's history; leave it out to be asked for it, or say where it is with a variable or a file")
 	}
-	u.name, u.given = s, true
 	return nil
 }
 
@@ -228,6 +246,7 @@ type question struct {
 	user           user
 	proxyUser      user
 	token          string
+	tokenRest      string  // what the token's file has after its first line, if that is more than white space
 	tokenNotes     []cause // what is odd about the secrets as they were given
 	ahead          bool
 	allowPlaintext bool
@@ -303,6 +322,12 @@ func (c *command) parse(ctx context.Context, args []string) (q question, out out
 			return q, out, err
 		}
 		return q, out, usagef("%s; see why401 -h", plainFlagError(err))
+	}
+	if err := q.user.check(secrets.given("password")); err != nil {
+		return q, out, usagef("-u: %v", err)
+	}
+	if err := q.proxyUser.check(secrets.given("proxy-password")); err != nil {
+		return q, out, usagef("-proxy-user: %v", err)
 	}
 	switch flags.NArg() {
 	case 0:
@@ -401,7 +426,8 @@ func (q *question) addHeader(line string) error {
 
 // harmless are the headers whose values are no secrets.
 var harmless = map[string]bool{"Accept": true, "Accept-Language": true, "Accept-Encoding": true, "Content-Type": true, "User-Agent": true,
-	"Host": true, "Origin": true, "Referer": true, "Range": true, "Expect": true, "Cache-Control": true}
+	"Host": true, "Origin": true, "Referer": true, "Range": true, "Expect": true, "Cache-Control": true,
+	"Access-Control-Request-Method": true, "Access-Control-Request-Headers": true}
 
 // setURL takes the URL. Userinfo in it is left out: http.Client would make it an Authorization header.
 func (q *question) setURL(raw string) error {

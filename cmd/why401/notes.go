@@ -36,6 +36,16 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"compressed-body", "", "The answer's body is compressed in a way that cannot be undone here (Content-Encoding “" + in.clean.text(in.unread, 40) + "”). So what it says was not looked at.",
 			"Run it again with -H 'Accept-Encoding: identity'."})
 	}
+	if in.odd != "" {
+		list = append(list, cause{"odd-encoding", "", "The answer's body is not in the Content-Encoding that its header gives (“" + in.clean.text(in.odd, 40) + "”). It was read nevertheless; most clients cannot.",
+			"Have the server, or the proxy that compresses, repaired."})
+	}
+	if in.isPreflight() && in.gave() {
+		list = append(list, cause{"preflight-with-credentials", "", "This is a CORS preflight, and browsers send those without credentials: theirs may be answered otherwise.", "Run it again without credentials."})
+	}
+	if in.cut {
+		list = append(list, cause{"long-header", "", fmt.Sprintf("An answer's header is very long. What is shown of it was cut: of a line, %d KiB were looked at.", mostField>>10), ""})
+	}
 	if in.slow {
 		list = append(list, cause{"slow-body", "", fmt.Sprintf("The answer's body did not end within %d seconds. It was read no further; streams are like that, and broken servers.", int(bodyTime.Seconds())), ""})
 	}

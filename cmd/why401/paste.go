@@ -25,7 +25,7 @@ func explainPasted(stdin io.Reader, clean *cleaner) (*report, error) {
 	clean.hideSent(string(text))
 	p := readPasted(string(text))
 	r := &report{Outcome: outcomeExplained, Exchanges: []exchange{}, Notes: []cause{}}
-	r.Challenges, r.Damage = clean.challenges(p.challenges, p.proxy)
+	r.Challenges, r.More, r.Damage = clean.challenges(p.challenges, p.proxy)
 	r.Challenges, r.Damage = orEmpty(r.Challenges), orEmpty(r.Damage)
 	r.Causes = orEmpty(p.causes(r, clean))
 	asks := len(p.challenges) > 0
@@ -72,19 +72,19 @@ func (p *pasted) causes(r *report, clean *cleaner) []cause {
 	if len(p.challenges) > 0 {
 		resp.Header.Set(challengeHeader(resp), "") // what it says has been read
 	}
-	in := &inquiry{report: r, attempt: attempt{resp: resp, body: p.body}, question: question{clean: *clean}, words: strings.ToLower(clean.redact(p.body))}
+	in := &inquiry{report: r, attempt: attempt{resp: resp, body: p.body}, question: question{clean: *clean, url: resp.Request.URL}, pasted: true, words: strings.ToLower(clean.redactSent(p.body))}
 	if resp.StatusCode >= 200 && !isRefusal(resp.StatusCode) {
 		in.isDisguised()
 	}
-	list := in.find(in.insufficientScope, in.signs, in.disguised, in.serverSays, in.malformed, in.noChallenge)
+	list := in.find(in.brokenDigest, in.misspelt, in.insufficientScope, in.signs, in.disguised, in.serverSays, in.malformed, in.noChallenge)
 	if len(list) == 0 {
 		list = in.find(in.asksFor, in.forbids)
 	}
 	return list
 }
 
-// mostField is how long a field may be that goes on over several lines.
-const mostField = 64 << 10
+// mostPasted is how long a field may be that goes on over several lines.
+const mostPasted = 64 << 10
 
 // readPasted reads what is pasted: a response as "curl -i" or "curl -v" prints it, of which the last one counts, or fields of it, or,
 // if no line has a field name, the values of WWW-Authenticate.
@@ -112,7 +112,7 @@ func readPasted(text string) *pasted {
 			body = true
 		case isField && isChallenge:
 			p.challenges, last, p.proxy = append(p.challenges, strings.TrimSpace(value)), name, name == "Proxy-Authenticate"
-		case last != "" && len(p.challenges[len(p.challenges)-1]) > mostField:
+		case last != "" && len(p.challenges[len(p.challenges)-1]) > mostPasted:
 			// more than any server sends
 		case last != "" && (strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")):
 			p.challenges[len(p.challenges)-1] += " " + strings.TrimSpace(line)

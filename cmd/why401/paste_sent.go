@@ -91,6 +91,8 @@ func (in *inquiry) asksFor() *cause {
 		fix = "Run it with the URL and -u. That shows whether they are accepted."
 	case in.has("Bearer") != nil:
 		fix = "Run it with the URL and -token-env. That shows whether the token is accepted."
+	case windows && in.has("Negotiate") == nil:
+		fix = "Try curl --ntlm -u 'DOMAIN\\user' with the URL."
 	case windows:
 		fix = "Run kinit, and try curl --negotiate -u : with the URL."
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +69,19 @@ func TestPastedSecrets(t *testing.T) {
 			noSecret(t, out)
 			require.NotContains(t, strings.ToLower(out), apiKey)
 			require.Contains(t, out, "(secret)")
+		}
+	}
+}
+
+// Whatever a response says that is known, it can be pasted.
+func TestPasteEverySign(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, s := range slices.Concat(knownSigns, saidSigns) {
+		for _, status := range s.statuses {
+			for _, word := range append(s.words, "") {
+				out, code := w.run(nil, fmt.Sprintf("HTTP/1.1 %d No\n%s\n\n%s\n", status, s.header, word), true)
+				require.Equal(t, exitPassed, code, "%d %s: %s", status, word, out)
+			}
 		}
 	}
 }

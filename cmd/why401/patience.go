@@ -31,6 +31,11 @@ func (r *recorder) watch(req *http.Request) (*http.Response, error) {
 	r.at(starting)
 	ctx, cancel := context.WithCancel(req.Context())
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.remote = info.Conn.RemoteAddr().String()
+		},
 		TLSHandshakeStart: func() { r.at(handshaking) },
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
 			if info.Err == nil {

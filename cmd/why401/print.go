@@ -118,6 +118,9 @@ func (p *printer) report(r *report) {
 	case outcomeRefused, outcomeFailed:
 		colour = red
 	}
+	if r.Outcome == outcomePassed && r.Status >= 400 {
+		colour = yellow
+	}
 	if len(r.Causes) > 0 {
 		p.brief(r.Causes[0], colour)
 		colour = ""
@@ -180,6 +183,7 @@ func (p *printer) exchanges(r *report) {
 				}
 				p.line(5, 2, "", "… and the same "+times+" more")
 				again = 0
+				p.body(r, i)
 			}
 			continue
 		}
@@ -200,8 +204,13 @@ func (p *printer) exchanges(r *report) {
 				p.line(5, 2, dim, f.Name+": "+f.Value)
 			}
 		}
+		p.body(r, i)
 	}
-	if r.Body != "" {
+}
+
+// body prints the body below the exchange that has it.
+func (p *printer) body(r *report, i int) {
+	if r.Body != "" && i == r.answered-1 {
 		p.line(5, 2, dim, "“"+r.Body+"”")
 	}
 }
@@ -249,6 +258,7 @@ func (p *printer) challenges(r *report) {
 		return
 	}
 	p.heading("What is asked for")
+	shown := map[string]bool{} // the code
 	for i, c := range r.Challenges {
 		if i > 0 {
 			fmt.Fprintln(p.w, "\n  or")
@@ -266,7 +276,9 @@ func (p *printer) challenges(r *report) {
 			p.line(4, 4, "", c.Data())
 		}
 		p.line(4, 4, "", "To satisfy it: "+c.Needs+".")
-		if c.Snippet != "" {
+		if shown[c.Snippet] {
+			p.line(4, 4, "", "In a program, it is as above.")
+		} else if shown[c.Snippet] = c.Snippet != ""; c.Snippet != "" {
 			for line := range strings.Lines(c.Snippet) {
 				fmt.Fprint(p.w, "      "+line)
 			}
@@ -274,6 +286,9 @@ func (p *printer) challenges(r *report) {
 		} else {
 			p.line(4, 4, "", "authretry has no such scheme; implement authretry.Scheme for it, or use a library that has it.")
 		}
+	}
+	if r.More > 0 {
+		p.line(2, 2, "", "Not shown: "+strconv.Itoa(r.More)+" more of them.")
 	}
 	for _, d := range r.Damage {
 		p.line(2, 2, yellow, "The header is damaged: "+strings.TrimPrefix(d, "damaged challenge: ")+".")

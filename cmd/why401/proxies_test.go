@@ -82,3 +82,11 @@ func TestProxyURLThatCannotBeRead(t *testing.T) {
 	out, _ := w.run([]string{"https://api.example.com/"}, "", true)
 	require.NotContains(t, out, "no URL")
 }
+
+// A network that wants a login may redirect a CONNECT.
+func TestCaptiveProxy(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"proxy.example.com": says(302, "Location: http://captive.example.com/login")})
+	out, status := w.run([]string{"-proxy", "http://proxy.example.com:3128", "https://api.example.com/"}, "", true)
+	require.Equal(t, exitFailed, status)
+	require.Contains(t, out, "Likely cause: The proxy leads to another page: the network may want a login.\nWhat to do: Open any page in a browser on this network, and log in.\n")
+}

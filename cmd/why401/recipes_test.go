@@ -61,7 +61,7 @@ func TestRecipes(t *testing.T) {
 			challenge = name
 		}
 		var clean cleaner
-		list, _ := clean.challenges([]string{challenge}, name == "proxy")
+		list, _, _ := clean.challenges([]string{challenge}, name == "proxy")
 		for line := range strings.Lines(list[0].Snippet) {
 			require.LessOrEqual(t, len(line), 75, "it fits on a screen: %s", line)
 		}

@@ -38,8 +38,9 @@ type recorder struct {
 	plain       *http.Request // the request that is on its way over plain http
 	proxy       string        // the kind of credentials that the next request, or CONNECT, has for the proxy
 	certificate *tls.CertificateRequestInfo
-	stage       stage // of the last request
-	slow        bool  // a body was not read to its end
+	remote      string // the address of who was asked last
+	stage       stage  // of the last request
+	slow        bool   // a body was not read to its end
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -105,11 +106,11 @@ func (r *recorder) CloseIdleConnections() {
 	}
 }
 
-// progress returns how far the last request has come, and whether a body has taken too long.
-func (r *recorder) progress() (stage, bool) {
+// progress returns how far the last request has come, whether a body has taken too long, and the address of who was asked.
+func (r *recorder) progress() (s stage, slow bool, remote string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stage, r.slow
+	return r.stage, r.slow, r.remote
 }
 
 func (r *recorder) done() ([]hop, *tls.CertificateRequestInfo) {

@@ -14,6 +14,7 @@ type report struct {
 	Summary     string        `json:"summary"`
 	Exchanges   []exchange    `json:"exchanges"`
 	Challenges  []challenge   `json:"challenges"`
+	More        int           `json:"moreChallenges,omitempty"` // how many challenges there are besides those
 	Damage      []string      `json:"damage"`
 	Reason      string        `json:"reason,omitempty"`
 	Explanation string        `json:"explanation,omitempty"`
@@ -22,6 +23,8 @@ type report struct {
 	Login       *loginFinding `json:"login,omitempty"`
 	Causes      []cause       `json:"causes"`
 	Notes       []cause       `json:"notes"`
+
+	answered int // the number of the exchange that has the body
 }
 
 // The outcomes of a report.
@@ -117,25 +120,38 @@ func firstSentence(s string) string {
 	return s
 }
 
-// challenges explains the challenges in the values of a header.
-func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, damage []string) {
-	const mostChallenges, mostParams = 12, 30
+// How much is explained.
+const (
+	mostChallenges = 12
+	mostParams     = 30
+)
+
+// challenges explains the challenges in the values of a header, and says how many more there are.
+func (c *cleaner) challenges(values []string, proxy bool) (list []challenge, more int, damage []string) {
 	parsed, err := authretry.ParseChallenges(values)
+	if again, wrong := repaired(values); wrong != "" {
+		return []challenge{c.explain(again, proxy)}, 0, []string{wrong}
+	}
 	for _, p := range parsed[:min(len(parsed), mostChallenges)] {
-		shown := c.challenge(p)
-		words, known := schemeNamed(shown.Scheme)
-		ch := challenge{Scheme: shown.Scheme, Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
-		for i := range p.Params[:min(len(p.Params), mostParams)] {
-			ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), printable(meaningOf(shown, shown.Params[i]), 300)})
-		}
-		needs, recipe := needsOf(shown)
-		ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)
-		list = append(list, ch)
+		list = append(list, c.explain(p, proxy))
 	}
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
 			damage = append(damage, strings.TrimPrefix(strings.TrimSpace(line), "authretry: "))
 		}
 	}
-	return list, damage
+	return list, len(parsed) - len(list), damage
+}
+
+// explain explains one challenge.
+func (c *cleaner) explain(p authretry.Challenge, proxy bool) challenge {
+	shown := c.challenge(p)
+	words, known := schemeNamed(shown.Scheme)
+	ch := challenge{Scheme: shown.Scheme, Known: known, Defined: words.rfc, Meaning: words.meaning, Proxy: proxy, Token68: len(p.Token68), raw: p}
+	for i := range p.Params[:min(len(p.Params), mostParams)] {
+		ch.Params = append(ch.Params, parameter{shown.Params[i].Name, printable(shown.Params[i].Value, 300), printable(meaningOf(shown, shown.Params[i]), 300)})
+	}
+	needs, recipe := needsOf(shown)
+	ch.Needs, ch.Snippet = printable(needs, 500), recipe.code(proxy)
+	return ch
 }

@@ -32,7 +32,7 @@ func (f secretFlags) given(what string) bool { return *f[what+"-env"] != "" || *
 // only its user name.
 func (c *command) readSecrets(ctx context.Context, q *question, f secretFlags) error {
 	var err error
-	if q.token, err = c.readSecret("token", f); err != nil {
+	if q.token, err = c.readSecret(q, "token", f); err != nil {
 		return err
 	}
 	q.tidyToken()
@@ -49,7 +49,7 @@ func (c *command) readPassword(ctx context.Context, q *question, u *user, userFl
 	case !u.given:
 		return nil
 	case f.given(what):
-		u.password, err = c.readSecret(what, f)
+		u.password, err = c.readSecret(q, what, f)
 	default:
 		u.password, err = c.askPassword(ctx, u.name, userFlag, what)
 	}
@@ -65,7 +65,7 @@ func (c *command) readPassword(ctx context.Context, q *question, u *user, userFl
 }
 
 // readSecret gets a secret from the environment variable or the file that the flags name.
-func (c *command) readSecret(what string, f secretFlags) (string, error) {
+func (c *command) readSecret(q *question, what string, f secretFlags) (string, error) {
 	variable, file := *f[what+"-env"], *f[what+"-file"]
 	switch {
 	case variable != "" && file != "":
@@ -85,13 +85,31 @@ func (c *command) readSecret(what string, f secretFlags) (string, error) {
 		if what == "token" && isTokenAnswer(strings.TrimSpace(string(content))) {
 			return "", wholeAnswer("-token-file: the file")
 		}
-		line, _, _ := strings.Cut(string(content), "\n")
+		line, rest, broken := strings.Cut(string(content), "\n")
+		q.noteLines(what, line, rest, broken)
 		if line = strings.TrimSuffix(line, "\r"); line == "" {
 			return "", usagef("-%s-file: the file's first line is empty", what)
 		}
 		return line, nil
 	}
 	return "", nil
+}
+
+// noteLines notes that a file has more in it than the line that was read. In a file, that is not always seen.
+func (q *question) noteLines(what, line, rest string, broken bool) {
+	name := strings.ReplaceAll(what, "-", " ")
+	switch {
+	case strings.TrimSpace(rest) != "":
+		q.tokenNotes = append(q.tokenNotes, cause{what + "-lines", "", "The file of the " + name + " has more than one line. Only the first was sent.",
+			"If the " + name + " goes on in the others, join them. If not, a program that reads the whole file must leave them out."})
+		if what == "token" {
+			q.tokenRest = rest
+			q.clean.hide(strings.TrimSpace(rest), strings.TrimSpace(line)+strings.TrimSpace(rest))
+		}
+	case broken:
+		q.tokenNotes = append(q.tokenNotes, cause{what + "-line-break", "", "The file of the " + name + " ends with a line break. It was sent without; a program that reads the whole file, and sends that, is refused.",
+			"Trim what is read in a program, or write the file with printf %s, or echo -n."})
+	}
 }
 
 // wholeAnswer is for JSON in place of a token. It is not sent: there may be a refresh token or a key in it.

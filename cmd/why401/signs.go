@@ -43,7 +43,7 @@ var knownSigns = []sign{
 		"Cloudflare refused, so the server itself was not asked. One of the site's rules forbids this address, country, user agent or request, whatever the credentials.",
 		"Have the site's owner look up the Ray ID in Cloudflare's events. It is in the CF-Ray header; a User-Agent of your own (-H) is worth a try."},
 	{"cloudflare-access", certain, []int{403}, "", []string{"cloudflare access"}, nil,
-		"Cloudflare Access refused: it wants a service token of its own.", "Send -H 'CF-Access-Client-Id: …' and the Secret likewise. They come besides the credentials of the server."},
+		"Cloudflare Access refused: it wants a service token of its own.", "Send CF-Access-Client-Id and CF-Access-Client-Secret, with -H. They come besides the credentials of the server."},
 
 	{"csrf", certain, []int{403}, "", []string{"csrf verification failed", "csrf failed:", "csrf token missing"}, nil, // Django
 		"Django wants a CSRF token, besides the credentials. It does so for sessions, that is, if there is a session cookie.", csrfFix},
@@ -75,6 +75,10 @@ var knownSigns = []sign{
 		"The presigned URL has expired.", "Have a new one made, that lasts longer. It is good no longer than the credentials that it was made with, either."},
 	{"aws-two-kinds", certain, []int{400}, "", []string{"only one auth mechanism allowed"}, nil,
 		"The request has two kinds of credentials. The URL is signed already.", "Leave out the Authorization header. A Transport with Origins leaves other hosts' URLs alone."},
+	{"aws-denied", certain, []int{403}, "", []string{"<code>accessdenied</code>"}, func(in *inquiry) bool { return !in.pasted && !in.gave() && !in.isSigned() },
+		"Nothing signed was sent, and S3 does not let everybody do this.", "Sign the request with the AWS SDK, or have a presigned URL made. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
+	{"aws-denied", likely, []int{403}, "", []string{"<code>accessdenied</code>"}, func(in *inquiry) bool { return !in.pasted && strings.EqualFold(in.last(), "Bearer") },
+		"S3 looks for a signature of AWS, and was sent a token.", "Sign the request with the AWS SDK, or have a presigned URL made. It says so as it does to whoever sends nothing."},
 	{"aws-denied", certain, []int{403}, "", []string{"accessdeniedexception", "<code>accessdenied</code>", "is not authorized to perform"}, nil,
 		"An AWS policy does not allow this to this caller.", "Have the policy of the caller or the resource changed. Without credentials, the caller is anybody. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
 }
@@ -87,9 +91,12 @@ func (in *inquiry) signs() *cause {
 	return in.sign()
 }
 
-func (in *inquiry) sign() *cause {
+func (in *inquiry) sign() *cause { return in.signOf(in.resp.StatusCode, in.words) }
+
+// signOf returns what words mean that came with a status, or mean what is said with it elsewhere.
+func (in *inquiry) signOf(status int, words string) *cause {
 	for _, s := range slices.Concat(knownSigns, saidSigns) {
-		if !slices.Contains(s.statuses, in.resp.StatusCode) || len(s.words) > 0 && !in.saysSign(s.words) {
+		if !slices.Contains(s.statuses, status) || len(s.words) > 0 && !in.saysSign(words, s.words) {
 			continue
 		}
 		if name, value, _ := strings.Cut(s.header, ": "); name != "" && !strings.Contains(strings.ToLower(in.resp.Header.Get(name)), value) {
@@ -102,9 +109,14 @@ func (in *inquiry) sign() *cause {
 	return nil
 }
 
-// saysSign reports whether the body, or the header in which AWS names an error, has any of the words.
-func (in *inquiry) saysSign(words []string) bool {
-	return in.says(words...) || hasAny(strings.ToLower(in.resp.Header.Get("X-Amzn-Errortype")), words...)
+// isSigned reports whether the URL has a signature of AWS in its query.
+func (in *inquiry) isSigned() bool {
+	return in.url.Query().Has("X-Amz-Signature") || in.url.Query().Has("Signature")
+}
+
+// saysSign reports whether what is said, or the header in which AWS names an error, has any of the words.
+func (in *inquiry) saysSign(said string, words []string) bool {
+	return hasAny(said, words...) || hasAny(strings.ToLower(in.resp.Header.Get("X-Amzn-Errortype")), words...)
 }
 
 // forbidden is for a 403 that says no more.
@@ -113,6 +125,9 @@ func (in *inquiry) forbidden() *cause {
 		return nil
 	}
 	switch {
+	case in.trials.agent:
+		return &cause{"user-agent", certain, "The server refuses the User-Agent of Go programs. That is whatever the credentials: it was asked again as curl would, and did not answer 403.",
+			"Send a User-Agent of your own. Here that is -H 'User-Agent: NAME/1.0'; in a program, set the header, with a name and an address by which you can be reached."}
 	case !in.gave() && in.user.given:
 		return &cause{"forbidden", likely, "The server forbids this, and the user name given was not sent. User name and password wait for a 401 with a challenge.",
 			"Run it again with -ahead, which sends Basic at once. In a program, set Basic.Ahead."}

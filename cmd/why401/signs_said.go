@@ -45,6 +45,9 @@ var saidSigns = []sign{
 	{"token-for-password", likely, refusals, "", []string{"required to use a token instead of a password"}, sentPassword, // GitLab
 		"The password is wrong, or the server wants a token in its place.", "Try a personal access token as the password. Users with two-factor login need one."},
 
+	{"digest-uri", certain, []int{400, 401}, "", []string{"uri mismatch", "does not match request-uri"}, func(in *inquiry) bool { return strings.EqualFold(in.last(), "Digest") }, // Apache
+		"A proxy has changed the URI, which Digest has in its hash.", "Have the proxy pass the URI on as it is, or do Digest itself. Or take Basic over https, which has no URI in it."},
+
 	// Of tokens and keys.
 	{"api-key-wrong", certain, refusals, "", []string{"invalid api key", "api key not valid", "api_key_invalid", "invalid_api_key", "api key is invalid", "incorrect api key", "unknown api key"}, nil,
 		"The server says that the API key is not valid.", "Check the key, all of it, and its environment (test, live). Where there is none of yours, get one."},
@@ -52,9 +55,11 @@ var saidSigns = []sign{
 		"The API key's restrictions forbid this caller or service.", "Change the key's restrictions, or use a key that is made for this."},
 	{"api-key-wanted", certain, refusals, "", []string{"x-api-key header is required", "missing x-api-key", "x-api-key is missing", "x-api-key is required", "no x-api-key"}, nil,
 		"The server wants an API key in the header X-API-Key.", "Send it there: -H 'X-API-Key: KEY'. In a program: &authretry.APIKey{Header: \"X-API-Key\", Key: os.Getenv(\"KEY\")}"},
-	{"api-key-wanted", likely, refusals, "", []string{"no api key found", "missing api key", "missing api_key", "api key is missing", "api key required", "api key is required", "method doesn't allow unregistered callers"}, nil,
+	{"azure-key", certain, refusals, "", []string{"missing subscription key", "invalid subscription key"}, nil, // Azure API Management
+		"Azure API Management has seen no good subscription key.", "Send it with -H 'Ocp-Apim-Subscription-Key: KEY'. The challenge may name another header. In a program: &authretry.APIKey{Header: \"Ocp-Apim-Subscription-Key\", Key: os.Getenv(\"KEY\")}"},
+	{"api-key-wanted", certain, refusals, "", []string{"no api key found", "no api key provided", "no api key was provided", "no api key in", "api key not provided", "api key was not provided", "missing a valid api key", "missing api key", "missing api_key", "api key is missing", "api key required", "api key is required", "method doesn't allow unregistered callers"}, nil,
 		"The server wants an API key, and has seen none.", "Send it in the header that its documentation names, with -H. Kong's is apikey, Google's X-Goog-Api-Key."},
-	{"token-expired-said", certain, moreStatus, "", []string{"jwt expired", "jwt is expired", "token expired", "token has expired", "token is expired", "expired token", "expired_token", "token_expired", "session expired", "session has expired", "session is expired"}, sentToken,
+	{"token-expired-said", certain, moreStatus, "", []string{"jwt expired", "jwt is expired", "token expired", "token has expired", "token is expired", "expired token", "expired_token", "token_expired", `:"expired"`, `: "expired"`, "session expired", "session has expired", "session is expired"}, sentToken,
 		"The server says that the token or session has expired.", "Get a new one. In a program, give authretry.Bearer a TokenSource: it refreshes in time."},
 	{"token-revoked", certain, moreStatus, "", []string{"token has been revoked", "token was revoked", "token revoked", "token is revoked", "token_revoked", "token has been invalidated", "token is no longer valid"}, sentToken,
 		"The server says that the token was revoked.", "Log in again. The refresh token is probably revoked, too."},
@@ -76,8 +81,23 @@ var saidSigns = []sign{
 		"Vault has seen no token.", "Send it with -H 'X-Vault-Token: …', or as a Bearer."},
 	{"scope-said", certain, moreStatus, "", []string{"insufficient_scope", "insufficient scope", "missing_scope", "missing required scope", "missing scope"}, sentAny,
 		"The token is good, but its scope does not allow this.", "Get a token with the scope that is wanted. The answer or the documentation names it. Refreshing it does not help."},
+	{"client-wrong", certain, refusals, "", []string{"invalid_client"}, nil, // RFC 6749 §5.2
+		"The server says that the client's ID or secret is wrong.", "Check the client's ID and secret, and how it wants them. That is Basic (-u), or client_id and client_secret in the body (RFC 6749 §2.3.1)."},
+	{"grant-wrong", certain, []int{400, 401}, "", []string{`"invalid_grant"`}, nil,
+		"The server does not take the code, refresh token or password.", "Log in again. It has expired, was used before, or is of another client (RFC 6749 §5.2)."},
+	{"token-invalid-status", certain, []int{498}, "", nil, nil, // Esri
+		"The server says by its status 498 that the token is not valid.", "Get a new token, for this server."},
+	{"token-wanted-status", certain, []int{499}, "", nil, nil,
+		"The server says by its status 499 that it wants a token.", "Send a token, with -token-env. Esri's servers take it in the query, or in X-Esri-Authorization, too."},
+	{"session-expired-status", certain, []int{440}, "", nil, nil, // IIS
+		"The server says by its status 440 that the session has expired.", "Log in again, and send the new cookie or token."},
+	{"quota", certain, []int{402, 403, 429}, "", []string{"insufficient_quota", "plan and billing", "billing_hard_limit", "billing hard limit", "billing is not active", "billing_not_active", "credit balance is too low", "insufficient credits", "insufficient_credits", "insufficient balance"}, nil, // OpenAI, Anthropic and others
+		"The quota is used up, or the account's bills are not paid.", "See to the account's plan and billing. Waiting does not help, and other keys of the same account do not, either."},
 	{"licence", likely, []int{401, 402, 403}, "", []string{"license expired", "license has expired", "licence expired", "subscription expired", "subscription has expired", "trial has expired"}, nil,
 		"The server says that a licence or a subscription has ended.", "See to the subscription. Other credentials of the same account do not help."},
+
+	{"payment", certain, []int{402}, "", nil, nil,
+		"The server wants a payment, or a plan that allows this.", "See to the account's plan and bills. Other credentials of the same account do not help."},
 
 	// Of rules that look at something else than credentials.
 	{"https-wanted", certain, []int{400, 403, 426}, "", []string{"https_required", "ssl is required", "ssl required", "https is required", "please use https", "403.4"}, func(in *inquiry) bool { return in.asked().Scheme == "http" },
@@ -106,6 +126,8 @@ var saidSigns = []sign{
 		"The storage account allows no anonymous access.", "Send a token or a SAS. Or have public access allowed, if that is meant."},
 	{"cloudfront-signed", certain, []int{403}, "", []string{"<code>missingkey</code>", "missing key-pair-id"}, nil,
 		"CloudFront wants a signed URL or signed cookies.", "Have whoever runs the distribution give one out."},
+	{"firewall", certain, []int{403, 406}, "", []string{"mod_security", "modsecurity"}, nil,
+		"ModSecurity refused, a firewall within the web server.", "Look into its log for the rule. It looks at the request, whatever the credentials: URL, headers, body, User-Agent."},
 	{"firewall", certain, []int{403}, "", []string{"generated by cloudfront"}, nil,
 		"CloudFront refused. It may be its firewall, a country rule, or the host name.", "Have the distribution's owner look up the request ID of the answer."},
 	{"firewall", certain, []int{403}, "Server: akamaighost", nil, nil,
@@ -132,6 +154,8 @@ var saidSigns = []sign{
 	// Of servers that could not find out.
 	{"login-service", likely, serverFault, "", []string{"authentication service", "authorization service", "auth service", "identity provider", "authentication backend", "jwks"}, nil,
 		"The server cannot check credentials now. Yours may be good.", "Try again later; tell whoever runs the server."},
+	{"session-invalid", certain, []int{401, 403, 500}, "", []string{"invalid_session_id"}, nil, // Salesforce
+		"The server says that the session ID is invalid, or has expired.", "Log in again, and send the new one. It is for this instance and environment only."},
 	{"soap", certain, []int{500}, "", []string{"failedauthentication", "invalidsecuritytoken", "wsse:invalidsecurity"}, nil,
 		"The SOAP service refuses the credentials of the message.", "Check the user name, password and time in wsse:Security. HTTP's own authentication has nothing to do with it."},
 	{"captive-portal", certain, []int{511}, "", nil, nil,

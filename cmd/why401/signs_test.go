@@ -28,7 +28,7 @@ func TestEverySignIsFound(t *testing.T) {
 					header.Set(name, value)
 				}
 				found := ""
-				for _, sent := range []string{"", "Basic", "Bearer"} { // one of which is what the sign is for
+				for _, sent := range []string{"", "Basic", "Digest", "Bearer"} { // one of which is what the sign is for
 					for _, method := range []string{"GET", "POST"} {
 						header := header.Clone()
 						if method == "POST" {
@@ -38,7 +38,7 @@ func TestEverySignIsFound(t *testing.T) {
 							header.Set("X-Ratelimit-Remaining", "0")
 						}
 						in := &inquiry{report: &report{}, words: "so it is: " + word + "!"}
-						in.method = method
+						in.method, in.url = method, &url.URL{Scheme: "http", Host: "api.test"}
 						in.hops = []hop{{req: &http.Request{URL: &url.URL{Scheme: "http", Host: "api.test"}, Header: http.Header{}}, sent: sent}}
 						in.resp = &http.Response{StatusCode: status, Header: header}
 						if c := in.sign(); c != nil && (found == "" || c.Name == s.name) {

@@ -20,6 +20,11 @@ type trials struct {
 	brokenHTTP2   string   // what was wrong over HTTP/2, before HTTP/1.1 was tried
 	latin1        bool     // the server has let in who was refused, with user name and password in ISO 8859-1
 	withoutCookie *attempt // what the server has answered to a client without cookies; nil: that was not tried, or no different
+	agent         bool     // the server does not refuse the User-Agent of another program
+	clearHTTP2    bool     // the server answers over HTTP/2 without TLS, and over HTTP/1.1 not
+	metadata      error    // why nobody can log in as the challenge says
+	tokenService  *attempt // what a registry's token service has answered; nil: that was not tried
+	sentPassword  bool     // it was sent the user name and the password
 	bare          *attempt // what the server has answered without credentials, with which it has failed; nil: that was not tried
 }
 
@@ -65,6 +70,26 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 	case in.err != nil && isTLS(in.err) && in.certificate == nil:
 		in.certificate = in.handshake(ctx)
 	case !in.isSafe():
+	case in.isBroken() && in.gave() && !in.answeredBare():
+		schemes := in.schemes
+		again := in.send(ctx, manner{trial: "without credentials", bare: true})
+		in.schemes = schemes
+		in.addTrial(again)
+		in.trials.bare = &again
+	case in.isBroken() && !in.gave() && in.asked().Scheme == "http" && in.proxyURL() == nil:
+		again := in.send(ctx, manner{trial: "over HTTP/2 without TLS", clear2: true, bare: true})
+		if again.resp != nil {
+			in.addTrial(again)
+			in.trials.clearHTTP2 = true
+		}
+	case in.mayRefuseAgent():
+		schemes := in.schemes
+		again := in.send(ctx, manner{trial: "as curl", agent: true})
+		in.schemes = schemes
+		if again.resp != nil && again.resp.StatusCode != http.StatusForbidden && again.resp.StatusCode < 500 {
+			in.addTrial(again)
+			in.trials.agent = true
+		}
 	case in.refused() && in.needsLatin1():
 		in.clean.hideUser(inLatin1(in.user.name), inLatin1(in.user.password))
 		again := in.send(ctx, manner{trial: "with user name and password in Latin-1", latin1: true})
@@ -82,6 +107,10 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 		if again.isRefused() {
 			in.trials.withoutCookie = &again
 		}
+	case in.is401() && in.param("resource_metadata") != "":
+		in.lookForMetadata(ctx)
+	case in.is401() && in.has("Bearer") != nil && isRegistry(*in.has("Bearer")):
+		in.askTokenService(ctx)
 	}
 }
 
@@ -92,6 +121,12 @@ func (a *attempt) isRefused() bool {
 	}
 	status := a.resp.StatusCode
 	return status >= 400 && status < 500 && status != http.StatusTooManyRequests || isLoginPage(a.resp, strings.ToLower(a.body))
+}
+
+// mayRefuseAgent reports whether a 403 may be for the User-Agent, and a request with another one does no harm: a password is not sent again.
+func (in *inquiry) mayRefuseAgent() bool {
+	return in.resp != nil && in.resp.StatusCode == http.StatusForbidden && len(in.report.Challenges) == 0 && in.header.Get("User-Agent") == "" && !sentPassword(in) &&
+		in.sign() == nil && in.trial == nil && in.shortMessage() == "" && !left(in.requests())
 }
 
 func (in *inquiry) addTrial(a attempt) {

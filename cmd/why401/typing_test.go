@@ -73,7 +73,7 @@ func TestTypingErrors(t *testing.T) {
 		{"Bearer " + token + " " + token, "token-character", certain},
 		{`Bearer {"token":"` + token + `"}`, "token-json", certain},
 		{"Bearer '" + token, "token-character", certain},
-		{"Bearer " + token + ",", "token-character", likely},
+		{"Bearer " + token + ",", "token-character", certain},
 		{"Bearer 1|" + token, "wrong-token", likely},
 		{"Bearer ", "empty-credentials", certain},
 		{"Basic", "empty-credentials", certain},

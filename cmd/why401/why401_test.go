@@ -215,6 +215,7 @@ func TestPaste(t *testing.T) {
 func TestUsage(t *testing.T) {
 	for name, args := range map[string][]string{
 		"-u: give the user name alone":   {"-u", "Aladdin:" + password, "https://api.example.com/"},
+		"a user name has no colon":       {"-u", "dom:alice", "-password-env", "PASSWORD", "https://api.example.com/"},
 		"-proxy takes no user name":      {"-proxy", "http://Aladdin:" + password + "@proxy.example.com", "https://api.example.com/"},
 		"the URL cannot be read":         {"https://Aladdin:" + password + "%zz@api.example.com/"},
 		"the URL must begin with":        {"ftp://Aladdin:" + password + "@api.example.com/"},
@@ -266,6 +267,23 @@ func TestSecretFiles(t *testing.T) {
 	out, status = w.run([]string{"-token-file", write("t", "\""+token+"\"\n"), "https://token.example.com/"}, "", true)
 	require.Equal(t, exitPassed, status, out)
 	require.Contains(t, out, "The token is in quotes")
+	require.Contains(t, out, "The file of the token ends with a line break.")
+	out, _ = w.run([]string{"-token-file", write("t", token), "https://token.example.com/"}, "", true)
+	require.NotContains(t, out, "line break")
+	out, status = w.run([]string{"-u", "Aladdin", "-password-file", write("p", password+"\nuser: Aladdin\n"), "https://basic.example.com/"}, "", true)
+	require.Equal(t, exitPassed, status, out)
+	require.Contains(t, out, "The file of the password has more than one line.")
+
+	for content, want := range map[string]string{
+		token[:6] + "\n" + token[6:]:   "Cause: Only the first of several lines in the token's file was sent.",
+		fresh[:60] + "\n" + fresh[60:]: "Cause: Only the first of several lines in the token's file was sent.",
+		"wrong":                        "Likely cause: The token is expired, revoked, or meant for another server.",
+	} {
+		out, status = w.run([]string{"-token-file", write("t", content), "https://token.example.com/"}, "", true)
+		require.Equal(t, exitRefused, status, out)
+		require.Contains(t, out, want)
+		noSecret(t, out)
+	}
 }
 
 // TestData sends a body again with the answer.

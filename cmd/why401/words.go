@@ -41,6 +41,12 @@ var schemes = []schemeWords{
 	{"Token", "no standard", "a fixed token that the provider has given out",
 		"the token, after the word Token in the Authorization header",
 		keyRecipe("Token")},
+	{"AzureApiManagementKey", "Azure API Management", "a fixed key of a subscription, in a header of its own or in the query",
+		"the subscription key, in the header or the parameter that name gives",
+		recipe{scheme: "&authretry.APIKey{\nHeader: \"Ocp-Apim-Subscription-Key\",\nKey: os.Getenv(\"API_KEY\"),\n}"}},
+	{"Key", "no standard", "a fixed key, in a header of its own or in the query, as Kong has it",
+		"the key, in the header or the parameter that the documentation names; Kong's is apikey, unless it is configured otherwise",
+		recipe{scheme: "&authretry.APIKey{\nHeader: \"apikey\",\nKey: os.Getenv(\"API_KEY\"),\n}"}},
 	{"HOBA", "RFC 7486", "a signature with a key pair that the client has registered, instead of a password",
 		"the registered private key", recipe{}},
 	{"Mutual", "RFC 8120", "a password proof in which client and server convince each other",
@@ -87,6 +93,8 @@ type paramWords struct {
 var params = []paramWords{
 	{"Bearer", "realm", "the server's name for what is protected (RFC 9110 §11.5)", nil},
 	{"DPoP", "realm", "the server's name for what is protected (RFC 9110 §11.5)", nil},
+	{"AzureApiManagementKey", "realm", "the server's name for what is protected (RFC 9110 §11.5)", nil},
+	{"Key", "realm", "the server's name for what is protected (RFC 9110 §11.5)", nil},
 	{"", "realm", "the server's name for what is protected: which user name and password to use (RFC 9110 §11.5)", nil},
 	{"", "charset", "the encoding of user name and password (RFC 7617 §2.1, RFC 7616 §3.3)", nil},
 
@@ -108,6 +116,9 @@ var params = []paramWords{
 		"auth-int":      "the hash protects method, URI and body (RFC 7616 §3.3)",
 		"auth,auth-int": "the hash protects method and URI, and the body if the client chooses (RFC 7616 §3.3)"}},
 	{"Digest", "userhash", "whether the user name may be sent hashed (RFC 7616 §3.4.4)", nil},
+
+	{"AzureApiManagementKey", "name", "the header, or the parameter of the query, that the key goes into", nil},
+	{"AzureApiManagementKey", "type", "where the key goes: header or query", nil},
 
 	{"", "scope", "what the token must allow; ask the authorization server for a token with it (RFC 6750 §3)", nil},
 	{"", "error", "why the token was refused (RFC 6750 §3.1)", map[string]string{
