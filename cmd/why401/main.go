@@ -333,6 +333,9 @@ func (c *command) parse(ctx context.Context, args []string) (q question, out out
 	case 0:
 		return q, out, nil
 	case 1:
+		if flags.Arg(0) == "-" { // as many commands have it
+			return q, out, nil
+		}
 	default:
 		return q, out, usagef("one URL is enough, and flags go before it; see why401 -h")
 	}

@@ -27,6 +27,9 @@ func TestPasteNoHeader(t *testing.T) {
 	require.Equal(t, exitPassed, status)
 	require.Contains(t, out, "This is one challenge.")
 	require.NotContains(t, out, "damaged")
+	again, status := newWorld(t, nil).run([]string{"-"}, "{\"a\":1}\nWWW-Authenticate: Basic realm=\"cave\"\n", true)
+	require.Equal(t, exitPassed, status)
+	require.Equal(t, out, again, "as many commands have it")
 }
 
 // TestPastedChallengeHasACause pastes challenges, each of which has a cause in the first line.

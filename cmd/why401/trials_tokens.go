@@ -50,6 +50,11 @@ func (in *inquiry) metadataCause(err error) *cause {
 	switch {
 	case is(context.DeadlineExceeded) || isTimeout(err):
 		return &cause{"login-metadata", certain, "The metadata that says who gives out tokens did not come in time (RFC 9728)." + in.metadataDetail(err), "Try again; whoever runs the server should see why it is so slow. " + fix + "."}
+	case is(discover.ErrOutOfOrder):
+		return &cause{"login-metadata", certain, "A server that says who gives out tokens is out of order." + in.serverDetail(err), "Try again later. If it stays so: " + fix + "."}
+	case is(discover.ErrUnreachable):
+		return &cause{"login-metadata", certain, "A server that says who gives out tokens could not be reached." + in.serverDetail(err),
+			"See whether it runs, and whether its name and its certificate are right. " + fix + "."}
 	case is(discover.ErrOtherResource):
 		return &cause{"login-other-resource", certain, "The metadata is that of another resource than was asked (RFC 9728 §3.3)." + in.metadataDetail(err),
 			"Ask the URL that the metadata has as its resource. If the one asked is right, the metadata has to be put right."}
@@ -73,10 +78,24 @@ func (in *inquiry) metadataDetail(err error) string {
 	if named, parseErr := url.Parse(in.param("resource_metadata")); parseErr == nil && named.Host != "" {
 		text += ", " + in.clean.url(named)
 	}
-	if _, detail, ok := strings.Cut(err.Error(), discover.ErrNoMetadata.Error()); ok && strings.TrimSpace(detail) != "" {
-		text += " " + in.clean.text(strings.Trim(detail, " :"), 200)
+	return text + in.afterText(err, discover.ErrNoMetadata) + "."
+}
+
+// serverDetail returns, in a sentence, which server has not said what it was asked for, and what happened.
+func (in *inquiry) serverDetail(err error) string {
+	e, ok := errors.AsType[*discover.Error](err)
+	if !ok || e.Step == "" {
+		return ""
 	}
-	return text + "."
+	return " It is " + in.clean.text(e.Host, 100) + ", which was asked for the " + e.Step + in.afterText(err, e.What) + "."
+}
+
+// afterText returns what an error says after the text of another.
+func (in *inquiry) afterText(err, what error) string {
+	if _, detail, ok := strings.Cut(err.Error(), what.Error()); ok && strings.TrimSpace(detail) != "" {
+		return " " + in.clean.text(strings.Trim(detail, " :"), 200)
+	}
+	return ""
 }
 
 // askTokenService asks the token service that a container registry names for a token. Where it is of the same origin, it gets the user name
