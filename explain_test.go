@@ -180,6 +180,7 @@ func TestBaseWithATokenOfItsOwn(t *testing.T) {
 		require.NotContains(t, rejection.Error(), secret)
 	}
 	require.NoError(t, (&Transport{Base: base, Schemes: []Scheme{&APIKey{Header: "X-API-Key", Key: "k"}}}).Validate(), "which goes beside it")
+	require.NoError(t, (&Transport{Base: base, Schemes: []Scheme{&puppet{}}}).Validate(), "of which nothing is known")
 }
 
 // Which of two Transports has the word, one over the other, is by what it has done.

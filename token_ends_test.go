@@ -62,3 +62,37 @@ func TestWaitWithinARefresh(t *testing.T) {
 	_, err := src.Token()
 	require.ErrorIs(t, err, errRecursion)
 }
+
+// Somebody has logged in, and the program is ended before that is saved: Wait has it saved. Who waits no longer is told why.
+func TestWaitForALoginThatIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore(nil)
+		p := &person{takes: time.Second}
+		src := &TokenSource{Store: store, Login: p.login}
+		go store.Update(t.Context(), func(context.Context, *Record, func(context.Context) error) (*Record, error) {
+			time.Sleep(10 * time.Second) // the refresh of another process
+			return nil, nil
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // as by Ctrl-C
+		defer cancel()
+		_, err := src.NewLogin(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, src.Wait(t.Context()))
+		require.Equal(t, "login-1", store.get().AccessToken)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore(nil)
+		store.lock <- struct{}{} // for ever
+		src := &TokenSource{Store: store}
+		require.ErrorIs(t, src.Set(login("new")), ErrNotSaved)
+		cause := errors.New("the program ends")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(cause) })
+		err := src.Wait(ctx)
+		require.ErrorIs(t, err, cause)
+		require.ErrorIs(t, err, ErrNotSaved)
+		<-store.lock
+		time.Sleep(time.Hour)
+	})
+}

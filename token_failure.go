@@ -361,13 +361,13 @@ func atHost(u *url.URL) string {
 	return " at " + printable(cutTo(maxOriginText, u.Host))
 }
 
-// isErrorCode reports whether a text has the form of an error code: short, of letters, digits and a few signs. Any other is not shown: it
+// isErrorCode reports whether a text has the form of an error code: short, of letters and a few signs, without digits. Any other is not shown: it
 // may be what the request had, secrets too.
 func isErrorCode(s string) bool {
 	const most = 40
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("_-.:/ ", c) >= 0) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || strings.IndexByte("_-.:/ ", c) >= 0) {
 			return false
 		}
 	}

@@ -158,7 +158,7 @@ func (l lockable) Update(ctx context.Context, fn func(context.Context, *Record, 
 
 // What the token endpoint says in place of an error code is not shown: it may be what was sent to it.
 func TestSecretInPlaceOfAnErrorCode(t *testing.T) {
-	for _, secret := range []string{"0123456789abcdef0123456789abcdef", "s3cret+/=client", strings.Repeat("x", 100)} {
+	for _, secret := range []string{"0123456789abcdef0123456789abcdef", "s3cret+/=client", "abcdef0123456789abcdef", strings.Repeat("x", 100)} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(400)
@@ -221,4 +221,85 @@ func refusingAll(challenge string) roundTripFunc {
 	return func(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {challenge}}}, nil
 	}
+}
+
+// NewLogin is content with no login that was given up, nor with a token that somebody else has put into the Store for who had asked before.
+func TestNewLoginWaitsForAPerson(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		src := &TokenSource{Initial: login("dead"), Login: func(ctx context.Context, _ TokenRequest) (*oauth2.Token, error) {
+			if asked++; asked == 1 {
+				<-ctx.Done()
+				time.Sleep(time.Second) // it closes its listener, say
+				return nil, ctx.Err()
+			}
+			return login("new"), nil
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := src.NewLogin(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		got, err := src.NewLogin(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "new", got.AccessToken)
+		require.Equal(t, 2, asked)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		store := lockableLogin{newSharedStore(nil), make(chan struct{}, 1)}
+		store.login <- struct{}{} // another process asks somebody
+		p := &person{takes: time.Second}
+		src := &TokenSource{Store: store, Login: p.login}
+		go src.Token()
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { store.put(login("elsewhere")); <-store.login })
+		got, err := src.NewLogin(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "login-1", got.AccessToken)
+	})
+}
+
+// A lockableLogin is a store by which one person is asked over all processes.
+type lockableLogin struct {
+	*sharedStore
+	login chan struct{}
+}
+
+func (l lockableLogin) LockLogin(context.Context) (unlock func(), err error) {
+	l.login <- struct{}{}
+	return func() { <-l.login }, nil
+}
+
+// Where Login returns but a refresh token, and that is refused, no server is said to have refused anything.
+func TestLoginThatBringsNoGoodRefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &TokenSource{
+			Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return nil, refusal(400, "invalid_grant") },
+			Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+				return &oauth2.Token{RefreshToken: "r"}, nil
+			},
+		}
+		for range 3 {
+			_, err := src.Token()
+			require.ErrorIs(t, err, ErrLoginRequired)
+			require.NotErrorIs(t, err, ErrTokenRefused)
+		}
+	})
+}
+
+// Where there is nothing but Login, more scope is asked for no more often than where there is a Fetch.
+func TestScopesByLoginAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		src := &TokenSource{Initial: &oauth2.Token{AccessToken: "T0"}, Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+			asked++
+			return (&oauth2.Token{AccessToken: fmt.Sprint("T", asked)}).WithExtra(map[string]any{"scope": "read"}), nil
+		}}
+		client := &http.Client{Transport: &Transport{Base: refusingAll(`Bearer error="insufficient_scope", scope="admin"`),
+			Schemes: []Scheme{&Bearer{Source: src, StepUp: true}}}}
+		for range 10 {
+			_, err := client.Get("https://a.test/")
+			require.NoError(t, err)
+		}
+		require.Equal(t, 1, asked, "it is not granted")
+	})
 }

@@ -33,10 +33,8 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 	case s.isRefusedLogin(k, d, now):
 		return nil, nil, errRefusedWhileFresh
 	}
-	if d.needsPerson() {
-		if err := s.countStepUp(now); err != nil {
-			return nil, nil, err
-		}
+	if err := s.mayAsk(k, d, now); err != nil {
+		return nil, nil, err
 	}
 	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
 	run.needs = s.withOthers(d, k, true)
@@ -54,7 +52,19 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 // isRefusedLogin reports whether k is of a login of a moment ago, which a server has refused before any has accepted it: another one
 // would be of no more use to the server, and a person would be asked with each request. The caller holds mu.
 func (s *TokenSource) isRefusedLogin(k *knownToken, d *demand, now time.Time) bool {
-	return k != nil && k.isLogin && d.refused == k.token.AccessToken && d.within(&k.asked) && !k.accepted.Load() && now.Sub(k.received) < s.refusalInterval()
+	return k != nil && k.isLogin && d.refused != "" && d.refused == k.token.AccessToken && d.within(&k.asked) && !k.accepted.Load() && now.Sub(k.received) < s.refusalInterval()
+}
+
+// mayAsk returns why a person must not be asked now for a token that is good for more, or counts it, unless join has done so for a refresh.
+// The caller holds mu.
+func (s *TokenSource) mayAsk(k *knownToken, d *demand, now time.Time) error {
+	switch {
+	case d.needsPerson():
+		return s.countStepUp(now)
+	case !d.none() && s.Fetch == nil && s.Store == nil:
+		return s.mayStepUp(k, &d.needs, now)
+	}
+	return nil
 }
 
 // awaitLogin waits for the end of a login, which ends too when nobody waits any more.
@@ -84,17 +94,24 @@ func (s *TokenSource) NewLogin(ctx context.Context) (*oauth2.Token, error) {
 		return nil, errNoLogin
 	}
 	d := demand{anew: true, attempt: 1, account: AccountOf(ctx)}
-	run, _, err := s.joinLogin(ctx, &d)
-	if err != nil {
-		return nil, err
+	for {
+		run, _, err := s.joinLogin(ctx, &d)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.awaitLogin(ctx, run); err != nil {
+			return nil, err
+		}
+		switch k := run.fetched.Load(); {
+		case k == nil && (run.err != nil || run.token != nil): // nobody has logged in, or by Set
+			return run.token, run.err
+		case k == nil || !k.isLogin: // it was given up as we came, or somebody else's token was as good for who had asked
+			continue
+		case run.err != nil || run.token != nil:
+			return run.token, run.err
+		}
+		return s.Obtain(ctx, TokenRequest{}) // what Login has returned has to be refreshed first
 	}
-	if err := s.awaitLogin(ctx, run); err != nil {
-		return nil, err
-	}
-	if run.token != nil || run.err != nil {
-		return run.token, run.err
-	}
-	return s.Obtain(ctx, TokenRequest{}) // what Login has returned has to be refreshed first
 }
 
 // noTimeToLogIn is the error for a request whose own time limit is over before somebody has logged in.

@@ -113,7 +113,8 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 	})
 }
 
-// Wait waits for the refreshes that are under way, those in the background too, and then has a token saved that the Store has not got yet.
+// Wait waits for the refreshes that are under way, those in the background too, and for a login whose token is being saved, but for no
+// person. Then it has a token saved that the Store has not got yet.
 // A program calls it before it ends: a refresh token that has been sent may be good for nothing any more, and what has come of it would
 // be lost.
 //
@@ -141,18 +142,25 @@ func (s *TokenSource) Wait(ctx context.Context) error {
 	}
 	limited, cancel := s.limited(ctx)
 	defer cancel()
-	if err := apart(panicked, func() error { return s.save(limited, k, true) }); err != nil {
-		return notSaved(err, k.token)
+	err := apart(panicked, func() error { return s.save(limited, k, true) })
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
 	}
-	return nil
+	return notSaved(err, k.token)
 }
 
-// whenIdle returns what is closed when no refresh is under way; nil if none is.
+// whenIdle returns what is closed when no refresh is under way, or a login for which somebody has done their part; nil if there is none.
 func (s *TokenSource) whenIdle() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.goroutines > 0 && s.idle == nil {
+	switch run := s.loggingIn; {
+	case s.goroutines > 0 && s.idle == nil:
 		s.idle = make(chan struct{})
+	case s.goroutines == 0 && run != nil && !run.over && run.fetched.Load() != nil:
+		return run.done
 	}
 	return s.idle
 }

@@ -201,8 +201,14 @@ func (t *Transport) checkBase() error {
 		return nil
 	}
 	for _, s := range t.Schemes {
-		if p, ok := s.(interface{ place() headerPlace }); ok && !p.place().isAuthorization() {
-			continue
+		switch s := s.(type) {
+		case *Basic, *Digest:
+		case interface{ place() headerPlace }:
+			if !s.place().isAuthorization() {
+				continue
+			}
+		default:
+			continue // what it sends is not known
 		}
 		return errors.New("authretry: Transport.Base is an oauth2.Transport, which puts its own token in place of what a Scheme sends; take its Base")
 	}
