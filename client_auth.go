@@ -58,7 +58,7 @@ type clientSecret struct {
 // check returns what is wrong with the secret.
 func (c *clientSecret) check() error {
 	switch {
-	case c.secret == "":
+	case c.secret == "" && !c.inHeader: // some servers have clients with an empty one
 		return errors.New("authretry: TokenEndpoint.Auth has an empty client secret; leave Auth nil for a client without one")
 	case hasControl(c.secret):
 		return errors.New("authretry: TokenEndpoint.Auth has a client secret with a line break, or another control character")

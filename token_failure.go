@@ -88,7 +88,7 @@ func (f failure) next(err error, current *knownToken, s *TokenSource, now time.T
 func (f *failure) remembered(now time.Time) error {
 	left := f.until.Sub(now)
 	e, ok := f.err.(*tokenError)
-	if !ok || left < time.Second || left > maxRefusedWait+maxRefusedWait/5 {
+	if !ok || e.grant != "" && e == f.final || left < time.Second || left > maxRefusedWait+maxRefusedWait/5 {
 		return f.err
 	}
 	later := *e

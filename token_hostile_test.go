@@ -303,3 +303,40 @@ func TestScopesByLoginAreBounded(t *testing.T) {
 		require.Equal(t, 1, asked, "it is not granted")
 	})
 }
+
+// What a refresh of one user's login has brought, and is not in use yet, is not what a refresh of the next user's goes on with.
+func TestUserIsChangedWhileATokenIsComing(t *testing.T) {
+	for name, change := range map[string]func(src *TokenSource, bob *oauth2.Token) error{
+		"Set": func(src *TokenSource, bob *oauth2.Token) error { return src.Set(bob) },
+		"Logout and Set": func(src *TokenSource, bob *oauth2.Token) error {
+			return errors.Join(src.Logout(context.Background()), src.Set(bob))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				src := &TokenSource{
+					Initial: &oauth2.Token{AccessToken: "alice-0", RefreshToken: "alice"},
+					Fetch: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+						n++
+						return &oauth2.Token{AccessToken: fmt.Sprint(r.Previous.RefreshToken, "-", n), RefreshToken: r.Previous.RefreshToken + "'"}, nil
+					},
+					OnEvent: func(_ context.Context, e Event) {
+						if e.Kind == EventRefreshed {
+							time.Sleep(time.Second) // before the token is put to use
+						}
+					},
+				}
+				require.Equal(t, "alice-0", tokenOf(t, src))
+				go src.Refresh(t.Context(), &oauth2.Token{AccessToken: "alice-0"})
+				synctest.Wait()
+				require.NoError(t, change(src, &oauth2.Token{AccessToken: "bob-0", RefreshToken: "bob"}))
+				got, err := src.Refresh(t.Context(), &oauth2.Token{AccessToken: "bob-0"})
+				require.NoError(t, err)
+				require.Equal(t, "bob-2", got.AccessToken)
+				time.Sleep(time.Minute)
+				require.Equal(t, "bob-2", tokenOf(t, src))
+			})
+		})
+	}
+}

@@ -110,7 +110,7 @@ func (s *TokenSource) NewLogin(ctx context.Context) (*oauth2.Token, error) {
 		case run.err != nil || run.token != nil:
 			return run.token, run.err
 		}
-		return s.Obtain(ctx, TokenRequest{}) // what Login has returned has to be refreshed first
+		return s.obtain(ctx, demand{attempt: 1, account: d.account, loggedIn: true}) // what Login has returned has to be refreshed first
 	}
 }
 

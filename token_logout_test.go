@@ -377,11 +377,11 @@ func TestLogoutForgetsWhatIsComing(t *testing.T) {
 	k := src.newKnownToken(login("new"))
 	k.from = "refresh-old"
 	src.spend(k)
-	coming, err := src.newerFor(&refreshRun{}, nil)
+	coming, err := src.newerFor(&refreshRun{}, &oauth2.Token{RefreshToken: "refresh-old"})
 	require.NoError(t, err)
 	require.Equal(t, k, coming)
 	require.NoError(t, src.Logout(t.Context()))
-	coming, err = src.newerFor(&refreshRun{}, nil)
+	coming, err = src.newerFor(&refreshRun{}, &oauth2.Token{RefreshToken: "refresh-old"})
 	require.NoError(t, err)
 	require.Nil(t, coming)
 }

@@ -120,7 +120,7 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 //
 // It takes FetchTimeout at most for each of both, unless Fetch or Store do not heed their context. If the token could not be saved, the
 // error wraps [ErrNotSaved]; and context.Cause(ctx) if ctx ended first. That a refresh has failed is no error: whoever needs its token
-// hears of that. It may be called at any time, and ends nothing.
+// hears of that. It ends nothing. Fetch, Login, Store and Revoke must not call it, since it would wait for them.
 func (s *TokenSource) Wait(ctx context.Context) error {
 	if ctx.Value(refreshKey{s}) != nil {
 		return errRecursion

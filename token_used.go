@@ -77,7 +77,7 @@ func (s *TokenSource) newerForLocked(run *refreshRun, previous *oauth2.Token) (*
 		return nil, nil
 	}
 	coming := s.used.coming
-	if previous == run.baseToken() || coming.from == grantOf(previous) || coming.succeeds(run.base) {
+	if coming.from == grantOf(previous) || coming.succeeds(run.base) { // else it may be of an earlier login, of another user
 		return coming, nil
 	}
 	return nil, nil // the Store has something later

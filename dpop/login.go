@@ -52,6 +52,8 @@ func (l *login) obtain(ctx context.Context, r authretry.TokenRequest) (*readyTok
 	r.Previous = t
 	t, errNew := l.source.Obtain(ctx, r)
 	switch {
+	case errors.Is(errNew, authretry.ErrTokenRefused): // not now
+		return nil, err
 	case errors.Is(errNew, authretry.ErrCredentialsRefused): // there is no other token
 		l.unfit.Store(&oauth2.Token{}) // or else a person might be asked with each request
 		return nil, err
