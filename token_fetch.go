@@ -95,7 +95,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		k.asked = k.asked.and(run.needs)
 		k.asked.scopes = nil
 	}
-	s.spend(k)
+	s.spendFor(run, k)
 	run.isOwn, run.useless = true, useless != nil
 	run.lacks = !run.useless && !isSubset(run.scopes, k.scopes)
 	s.obtained(run, k, stored)

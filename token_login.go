@@ -326,7 +326,7 @@ func (s *TokenSource) putToUse(k *knownToken) {
 	if k == nil {
 		s.logouts++
 		if s.used != nil {
-			s.used.coming = nil
+			s.used.coming, s.used.instead = nil, nil
 		}
 	}
 	if s.running != nil {

@@ -331,7 +331,7 @@ func (s *TokenSource) settle(run *refreshRun, k *knownToken, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used != nil && s.used.coming == run.fetched.Load() {
-		s.used.coming = nil
+		s.used.coming, s.used.instead = nil, nil
 	}
 	current, base := s.current.Load(), run.base
 	ends := false // whether the current token is of no use any more

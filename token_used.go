@@ -10,6 +10,7 @@ import (
 type usedGrants struct {
 	spent   []string       // the token endpoint has given a successor
 	coming  *knownToken    // what it has given for the last one, if that is not in use yet
+	instead *knownToken    // of what coming is to take the place; nil: of nothing
 	refused []refusedGrant // it has refused them for good
 
 	last  *Record // what the Store had when it was looked at last, or what it was to get since; nil: not looked at, or it had nothing
@@ -53,10 +54,20 @@ func (s *TokenSource) spend(k *knownToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.usedHere()
-	u.coming = k
+	u.coming, u.instead = k, nil
 	u.spent = slices.DeleteFunc(u.spent, func(spent string) bool { return spent == k.token.RefreshToken }) // it has been given anew
 	if !slices.Contains(u.spent, k.from) {
 		u.spent = keptLast(u.spent, k.from, maxSpent)
+	}
+}
+
+// spendFor is spend, for a run that is to replace the token in use.
+func (s *TokenSource) spendFor(run *refreshRun, k *knownToken) {
+	s.spend(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used != nil && s.used.coming == k {
+		s.used.instead = run.base
 	}
 }
 
@@ -77,7 +88,8 @@ func (s *TokenSource) newerForLocked(run *refreshRun, previous *oauth2.Token) (*
 		return nil, nil
 	}
 	coming := s.used.coming
-	if coming.from == grantOf(previous) || coming.succeeds(run.base) { // else it may be of an earlier login, of another user
+	isInstead := previous == run.baseToken() && s.used.instead == run.base // or else it may be of an earlier login, of another user
+	if isInstead || coming.from == grantOf(previous) || coming.succeeds(run.base) {
 		return coming, nil
 	}
 	return nil, nil // the Store has something later
