@@ -78,8 +78,8 @@ var (
 	errRecordTooLong = errors.New("authretry: the login is too large to be saved")
 )
 
-// Encode returns r in JSON, in one line. Equal Records give equal bytes. An Expiry after the year 9999 is left out. It fails if r has neither a token nor LoggedOut, or if
-// the result were larger than 1 MiB.
+// Encode returns r in JSON, in one line. Equal Records give equal bytes. An Expiry after the year 9999 is left out, since JSON has no
+// form for it. It fails if r has neither a token nor LoggedOut, or if the result were larger than 1 MiB.
 func (r *Record) Encode() ([]byte, error) {
 	s := savedRecord{Version: recordVersion}
 	switch {
@@ -92,7 +92,7 @@ func (r *Record) Encode() ([]byte, error) {
 	default:
 		s.AccessToken, s.TokenType, s.RefreshToken = r.Token.AccessToken, r.Token.TokenType, r.Token.RefreshToken
 		if !r.Token.Expiry.IsZero() {
-			if expiry := r.Token.Expiry.Round(0).UTC(); expiry.Year() <= 9999 { // for more, JSON has no form: it is as good as none
+			if expiry := r.Token.Expiry.Round(0).UTC(); expiry.Year() <= 9999 {
 				s.Expiry = &expiry
 			}
 		}

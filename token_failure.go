@@ -361,8 +361,8 @@ func atHost(u *url.URL) string {
 	return " at " + printable(cutTo(maxOriginText, u.Host))
 }
 
-// isErrorCode reports whether a text has the form of an error code: short, of letters and a few signs, without digits. Any other is not shown: it
-// may be what the request had, secrets too.
+// isErrorCode reports whether a text has the form of an error code: short, of letters and a few signs, without digits. Any other is not
+// shown: it may be what the request had, secrets too.
 func isErrorCode(s string) bool {
 	const most = 40
 	for i := range len(s) {
