@@ -84,8 +84,8 @@ func (s *TokenSource) awaitLogin(ctx context.Context, run *refreshRun) error {
 
 // NewLogin has somebody log in, by Login, whatever token there is, and returns the token. It is for what a person asks for, such as a
 // command named login: [TokenSource.Obtain] asks nobody as long as there is a token that has not expired by its own account, be it good or
-// not. If a login is under way, NewLogin waits for that one. If it fails, what there was stays in use; if Login is nil, the error wraps
-// [ErrLoginRequired].
+// not. If somebody is being asked already, NewLogin waits for that login. If it fails, what there was stays in use; if Login is nil, the
+// error wraps [ErrLoginRequired].
 func (s *TokenSource) NewLogin(ctx context.Context) (*oauth2.Token, error) {
 	switch {
 	case ctx.Value(refreshKey{s}) != nil:
