@@ -92,8 +92,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		k.asked, k.loggedIn = b.asked, b.loggedIn
 	}
 	if useless == nil {
-		k.asked = k.asked.and(run.needs)
-		k.asked.scopes = nil
+		k.obtainedWith(k.needs().and(run.needs))
 	}
 	s.spendFor(run, k)
 	run.isOwn, run.useless = true, useless != nil

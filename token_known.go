@@ -19,7 +19,7 @@ type knownToken struct {
 	expiry   int64         // by the wall clock, in Unix microseconds
 
 	scopes []string // what it is good for, as far as that is known; sorted
-	asked  needs    // what was asked for when it was obtained, and before; its scopes are in scopes
+	asked  *needs   // what was asked for when it was obtained, and before, besides scopes; nil if nothing was
 
 	early     time.Duration // the age from which on it is refreshed in the background
 	successor bool          // Fetch got it because its predecessor was refused
@@ -96,12 +96,30 @@ func (k *knownToken) succeeds(other *knownToken) bool {
 	return other.isOf(k.login) && k.token.AccessToken != other.token.AccessToken && k.number > other.number
 }
 
+// needs returns what was asked for when the token was obtained, and before, besides scopes.
+func (k *knownToken) needs() needs {
+	if k.asked == nil {
+		return needs{}
+	}
+	return *k.asked
+}
+
+// obtainedWith notes what was asked for when the token was obtained, and before.
+func (k *knownToken) obtainedWith(n needs) {
+	n.scopes = nil
+	k.asked = nil
+	if !n.none() {
+		kept := n
+		k.asked = &kept
+	}
+}
+
 // meets reports whether the token is good for what is needed, for all that is known.
 func (k *knownToken) meets(n *needs, now time.Time) bool {
 	if n.none() {
 		return true
 	}
-	has := k.asked
+	has := k.needs()
 	has.scopes = k.scopes
 	return n.within(&has) && (!n.hasMaxAge || k.loggedIn != 0 && now.UnixMicro()-k.loggedIn <= n.maxAge.Microseconds())
 }

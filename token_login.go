@@ -52,7 +52,11 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 // isRefusedLogin reports whether k is of a login of a moment ago, which a server has refused before any has accepted it: another one
 // would be of no more use to the server, and a person would be asked with each request. The caller holds mu.
 func (s *TokenSource) isRefusedLogin(k *knownToken, d *demand, now time.Time) bool {
-	return k != nil && k.isLogin && d.refused != "" && d.refused == k.token.AccessToken && d.within(&k.asked) && !k.accepted.Load() && now.Sub(k.received) < s.refusalInterval()
+	if k == nil || !k.isLogin || d.refused == "" || d.refused != k.token.AccessToken || k.accepted.Load() || now.Sub(k.received) >= s.refusalInterval() {
+		return false
+	}
+	asked := k.needs()
+	return d.within(&asked)
 }
 
 // mayAsk returns why a person must not be asked now for a token that is good for more, or counts it, unless join has done so for a refresh.
@@ -187,8 +191,7 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 	if k.scopes == nil {
 		k.scopes = union(run.has(previous, stored), run.scopes)
 	}
-	k.asked = run.needs
-	k.asked.scopes = nil
+	k.obtainedWith(run.needs)
 	run.fetched.Store(k) // now it cannot be lost any more
 	if s.Store != nil {
 		_ = s.save(context.WithoutCancel(ctx), k, false) // endLogin has it saved later
