@@ -82,7 +82,7 @@ func (x *exchange) carry(l *lease) error {
 	}
 	kept := l.by != nil && !isExclusive(l.Session) // else it is new, or lent to us alone
 	if l.by == nil {
-		base, err := x.way.carrying()
+		base, err := x.way().carrying()
 		var by http.RoundTripper
 		if err == nil {
 			by, err = c.Carry((*callContext)(x), base)

@@ -168,12 +168,12 @@ func (x *exchange) explainOthers(resp *http.Response) *Rejection {
 	case x.side == proxySide && resp.StatusCode != http.StatusProxyAuthRequired:
 		return nil
 	case x.side == proxySide:
-		u := &unanswered{own: errOriginRefuses}
-		if x.own {
+		u, own := &unanswered{own: errOriginRefuses}, x.aside.value().own
+		if own {
 			u.own = errOwnProxyAuthorization
 		}
 		r := x.why(resp, u)
-		if !x.own {
+		if !own {
 			r.Origin = cutTo(maxOriginText, originOf(x.req.URL).String())
 		}
 		return r

@@ -13,6 +13,7 @@ import (
 // agreed on with servers, and what else is the same for all exchanges.
 type authenticator struct {
 	*side
+	direct         way // how requests are sent, unless an exchange has a way of its own
 	schemes        []Scheme
 	starters       []starter
 	always         *lease // what goes ahead with any request, unless something is remembered; nil: a Starter has to be asked
@@ -98,7 +99,7 @@ func (x *exchange) borrow(l *lease) error {
 		return err
 	}
 	if x.visit.at != nil && l.Session == nil {
-		*l = x.visit.await(x.req.Context(), x.at, *l)
+		*l = x.visit.await(x.req.Context(), x.at(), *l)
 	}
 	if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
 		x.keep(l)
@@ -118,7 +119,7 @@ func (x *exchange) lend(l *lease) error {
 	exact := false
 	if x.spaces.count.Load() > 0 {
 		// The visit ends with the exchange, also if a Starter panics.
-		*l, x.visit, exact = x.spaces.lend(x.remembered(), x.at)
+		*l, x.visit, exact = x.spaces.lend(x.remembered(), x.at())
 		if l.Session != nil && x.hasCallers(l.scheme) {
 			x.leave(false)
 			*l, exact = lease{}, false
@@ -167,11 +168,11 @@ func (x *exchange) remembered() spacesKey { return spacesKey{x.account, x.origin
 // mayGo reports whether the scheme's credentials may go to the origin in the way its URL says: reusable secrets may not over
 // a network without TLS (RFC 6750 §5.3, RFC 7617 §4), unless AllowPlaintext is set.
 func (x *exchange) mayGo(scheme int32) bool {
-	return x.allowPlaintext || x.to.scheme == "https" || x.mayGoInClear(scheme)
+	return x.allowPlaintext || x.secure || x.mayGoInClear(scheme)
 }
 
 func (x *exchange) mayGoInClear(scheme int32) bool {
-	if x.origin().isLoopback() && !x.goesElsewhere() && !x.way.isProxied(x.req) { // asked only now: a Proxy func may count its calls
+	if x.origin().isLoopback() && !x.goesElsewhere() && !x.way().isProxied(x.req) { // asked only now: a Proxy func may count its calls
 		return true
 	}
 	safe, ok := x.schemes[scheme].(PlaintextSafe)

@@ -182,7 +182,7 @@ func (x *exchange) remember(l *lease) {
 	if l.space == nil { // else it is known where the lease belongs
 		key = x.remembered()
 	}
-	if !x.spaces.keep(key, x.at, l, x.changes) || l.by == nil {
+	if !x.spaces.keep(key, x.at(), l, x.changes) || l.by == nil {
 		return
 	}
 	uses := x.aside.value().carried

@@ -107,7 +107,7 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	x := &exchange{authenticator: t.auth, way: way, req: withoutExplanation(req)}
+	x := &exchange{authenticator: t.auth, proxied: way, req: withoutExplanation(req)}
 	defer x.contain(&resp, &err)
 	if err != nil {
 		closeBody(req)
@@ -127,10 +127,11 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 	if way.proxy == nil || way.proxy.Scheme != "http" && way.proxy.Scheme != "https" || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return x.pass(ReasonProxyAuthentication) // directly, or by SOCKS
 	}
-	x.goTo(&url.URL{Scheme: way.proxy.Scheme, Host: way.proxy.Host, Path: "/"})
+	way.root = &url.URL{Scheme: way.proxy.Scheme, Host: way.proxy.Host, Path: "/"}
+	x.goTo(way.root)
 	x.tunnel = req.URL.Scheme == "https"
 	if !x.tunnel && (way.proxy.User != nil || hasField(req.Header, "Proxy-Authorization")) {
-		x.own = true
+		x.setAside().own = true
 		return x.pass(ReasonProxyAuthentication)
 	}
 	return x.run()
@@ -193,6 +194,7 @@ func (t *ProxyTransport) setHooks(clone *http.Transport) {
 type proxyWay struct {
 	t       *ProxyTransport
 	proxy   *url.URL // nil: none
+	root    *url.URL // of the proxy that may ask for credentials; nil: none may
 	refused string   // the Proxy-Authorization of a CONNECT that the proxy has just refused
 	opens   string   // the address to which a connection is opened, in place of sending a request; "" if none is
 	opened  *http.ClientConn
@@ -246,9 +248,10 @@ func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Respons
 		return nil, withoutSecrets(err, s.secrets)
 	}
 	*l, w.refused = refusal.lease, refusal.sent
-	x.foreign, x.own = false, refusal.own
-	if refusal.hook != nil || x.aside != nil {
-		x.setAside().hook = refusal.hook
+	x.foreign = false
+	if refusal.hook != nil || refusal.own || x.aside != nil {
+		a := x.setAside()
+		a.hook, a.own = refusal.hook, refusal.own
 	}
 	asked := &http.Request{Method: http.MethodConnect, Header: http.Header{}}
 	if refusal.sent != "" {

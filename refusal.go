@@ -109,7 +109,7 @@ func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request 
 	switch {
 	case x.goesElsewhere():
 		own := *req
-		own.URL = x.at
+		own.URL = x.at()
 		return &own
 	case x.side == originSide:
 		return req
@@ -118,7 +118,8 @@ func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request 
 	if x.tunnel {
 		method = http.MethodConnect
 	}
-	asked := &http.Request{Method: method, URL: x.at, Host: x.at.Host, Header: make(http.Header)}
+	at := x.at()
+	asked := &http.Request{Method: method, URL: at, Host: at.Host, Header: make(http.Header)}
 	if values := req.Header[x.credentials]; withCredentials && len(values) > 0 {
 		asked.Header["Authorization"] = values
 	}
@@ -126,7 +127,9 @@ func (x *exchange) shown(req *http.Request, withCredentials bool) *http.Request 
 }
 
 // goesElsewhere reports whether req.Host decides that the request goes elsewhere than its URL says.
-func (x *exchange) goesElsewhere() bool { return x.side == originSide && x.at != x.req.URL }
+func (x *exchange) goesElsewhere() bool {
+	return x.side == originSide && x.aside != nil && x.aside.at != nil
+}
 
 // shownResponse returns resp as Schemes are to see it: a copy without a body, whose request was the one that was sent,
 // with our credentials or without. What a proxy says is put in an origin's words.

@@ -27,7 +27,8 @@ func (x *exchange) noteRefusal() {
 	if x.side != originSide {
 		return
 	}
-	u := url.URL{Scheme: x.at.Scheme, Host: x.at.Host, Path: x.at.Path, RawPath: x.at.RawPath}
+	at := x.at()
+	u := url.URL{Scheme: at.Scheme, Host: at.Host, Path: at.Path, RawPath: at.RawPath}
 	x.refusal.Store(&refusedAt{u.String(), x.aside.value().remote})
 }
 

@@ -29,20 +29,19 @@ var (
 // challenges and one more send. It is the same for an origin's 401, a proxy's 407, and a proxy's 407 to a CONNECT.
 type exchange struct {
 	*authenticator
-	way  way
-	req  *http.Request // the caller's
-	to   writtenOrigin // which asks for credentials, as it was before the request was sent
-	at   *url.URL      // to which what is remembered belongs: the request's URL, or the root of the proxy
-	body *body         // nil: none
+	proxied *proxyWay     // how its requests are sent if that is not the way of the authenticator
+	req     *http.Request // the caller's
+	body    *body         // nil: none
 
 	account string // for whom it is; "" if there is one user
+	host    string // of who asks for credentials, as it was before the request was sent; with a port, if the URL has one
 	changes uint32 // how often such an account had been forgotten when it began
 
+	secure   bool  // who asks for credentials is asked by https
 	attempts uint8 // sends
 	passed   bool  // its credentials were accepted
 	expects  bool  // we had the first send ask for 100 Continue
 	foreign  bool  // resp does not come from the side that we authenticate to
-	own      bool  // a proxy refuses a CONNECT with the caller's own credentials
 	ended    bool  // EventDone was reported
 	begun    bool  // it is known for whom it is
 	tunnel   bool  // what is to be authorized is a CONNECT, before the request is sent
@@ -61,6 +60,9 @@ type exchange struct {
 
 // aside is what most exchanges do not have. An exchange is allocated, and cleared, for each request, so it is apart.
 type aside struct {
+	at  *url.URL // see exchange.at
+	own bool     // a proxy refuses a CONNECT with the caller's own credentials
+
 	answer   *lease        // what went with the second send; nil: there was none
 	last     *http.Request // the latest send that was answered, or the CONNECT that was refused; nil: none but the first
 	noReplay error         // why the Session that was to go ahead could not have the body
@@ -92,6 +94,17 @@ func (x *exchange) setAside() *aside {
 	return x.aside
 }
 
+// at returns to what belongs that is remembered: the request's URL, that to which its Host leads, or the root of the proxy.
+func (x *exchange) at() *url.URL {
+	switch {
+	case x.proxied != nil && x.proxied.root != nil:
+		return x.proxied.root
+	case x.aside != nil && x.aside.at != nil:
+		return x.aside.at
+	}
+	return x.req.URL
+}
+
 // A way is how the requests of an exchange are sent.
 type way interface {
 	// send sends req, which carries the credentials of l. Those of a tunnel go with its CONNECT instead: then
@@ -103,6 +116,14 @@ type way interface {
 
 	// carrying returns what a Carrier may make its own RoundTripper from.
 	carrying() (http.RoundTripper, error)
+}
+
+// way returns how the requests are sent.
+func (x *exchange) way() way {
+	if x.proxied != nil {
+		return x.proxied
+	}
+	return x.direct
 }
 
 // errRefusedBefore ends a dial that would send what the proxy has just refused.
@@ -176,16 +197,21 @@ func (x *exchange) converse() (resp *http.Response, err error) {
 	return x.refuse(again, second, x.learnRefusal(again, second))
 }
 
-// goTo says where the request goes. Whatever Base may do to that URL, it does not change who asks for credentials.
+// goTo says where the request goes, by http or https. Whatever Base may do to that URL, it does not change who asks for credentials.
 func (x *exchange) goTo(at *url.URL) {
-	x.at, x.to = at, writtenOrigin{at.Scheme, at.Host}
-	if len(x.to.host) > maxHost {
-		x.to.host = lowerASCII(x.to.host) // once, rather than whenever the origin is asked for
+	x.secure, x.host = at.Scheme == "https", at.Host
+	if len(x.host) > maxHost {
+		x.host = lowerASCII(x.host) // once, rather than whenever the origin is asked for
 	}
 }
 
 // origin returns the origin that asks for credentials.
-func (x *exchange) origin() origin { return x.to.canonical() }
+func (x *exchange) origin() origin {
+	if x.secure {
+		return writtenOrigin{"https", x.host}.canonical()
+	}
+	return writtenOrigin{"http", x.host}.canonical()
+}
 
 // takeBody takes over the body of the caller's request.
 func (x *exchange) takeBody() {
@@ -237,8 +263,8 @@ func (x *exchange) first() (*http.Request, error) {
 		return req, nil
 	}
 	l := &x.ahead
-	if x.always != nil && x.spaces.count.Load() == 0 && x.mayGo(x.always.scheme) {
-		*l = *x.always
+	if a := x.always; a != nil && x.spaces.count.Load() == 0 && x.mayGo(a.scheme) {
+		l.Session, l.scheme, l.started = a.Session, a.scheme, true
 	} else if err := x.borrow(l); err != nil {
 		*l = lease{}
 		return nil, err
@@ -265,7 +291,7 @@ func (x *exchange) first() (*http.Request, error) {
 // second returns the request with an answer to the challenges of resp. An error says why there is none: an *unanswered
 // that the refusal goes to the caller, any other that the request fails.
 func (x *exchange) second(first *http.Request, resp *http.Response) (*http.Request, error) {
-	if x.own {
+	if x.aside.value().own {
 		return nil, &unanswered{own: errOwnProxyAuthorization}
 	}
 	answer, err := x.answerTo(resp, first, &x.ahead)
@@ -383,7 +409,7 @@ func (x *exchange) copy(into *http.Request) *http.Request {
 // authorize lets the lease's Session put its credentials on req. One for a proxy sees no header of the request, and
 // what it puts into Authorization is the proxy's: nobody but the proxy may see it.
 func (x *exchange) authorize(req *http.Request, l *lease) error {
-	if x.onEvent == nil && x.side == originSide && x.body == nil && x.at == req.URL { // as most
+	if x.onEvent == nil && x.side == originSide && x.body == nil && !x.goesElsewhere() { // as most
 		return x.put(l.Session, req)
 	}
 	if x.onEvent != nil {
@@ -398,7 +424,7 @@ func (x *exchange) authorize(req *http.Request, l *lease) error {
 func (x *exchange) authorizeToOrigin(req *http.Request, l *lease) error {
 	getBody, to, elsewhere := req.GetBody, req.URL, x.goesElsewhere()
 	if elsewhere {
-		req.URL = x.at
+		req.URL = x.at()
 	}
 	if x.body != nil {
 		req.GetBody = x.body.copies()
@@ -454,7 +480,7 @@ func (x *exchange) send(req *http.Request, l *lease) (*http.Response, error) {
 		watched = x.watch(req)
 	}
 	x.body.handOver()
-	resp, err := x.way.send(x, req, l)
+	resp, err := x.way().send(x, req, l)
 	if watched != nil || x.aside != nil {
 		x.setAside().remote = watched.Addr()
 	}

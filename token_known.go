@@ -34,6 +34,7 @@ type knownToken struct {
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it
 	wallSeen  atomic.Uint32           // in which wallInterval of its age the wall clock was looked at last, the first being 1; 0: in none
+	resting   atomic.Bool             // there is nothing to do about it, and no clock is looked at: for a moment, or for ever if it does not expire
 	unsaved   atomic.Pointer[unsaved] // nil: the Store has it, or there is no Store
 
 	refusers atomic.Pointer[[]origin] // who has refused it; nil: nobody of whom that is known
@@ -162,19 +163,32 @@ func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
 	if t.AccessToken == "" {
 		k.lifetime = 0
 	}
+	k.resting.Store(k.lifetime == forever)
 	k.early = k.lifetime - s.leadTime(k.lifetime)
 	k.refreshAt.Store(int64(k.early))
 	return k
 }
 
-// wallInterval is how often the wall clock is looked at: to read the monotonic one alone takes less. That stands still while the machine
-// sleeps, so for as long after it wakes, a token that has expired meanwhile may be taken to be good.
+// wallInterval is how often the wall clock is looked at, and while a token is in much use, the monotonic one, too: that is a tenth of a
+// request's cost. Neither is looked at while the process is stopped or the machine sleeps, so for as long after it wakes, a token that has
+// expired meanwhile may be taken to be good.
 const wallInterval = 50 * time.Millisecond
 
 // settled reports whether there is nothing to do about the token at an age.
 func (k *knownToken) settled(age time.Duration) bool {
+	due := time.Duration(k.refreshAt.Load())
+	if age >= due {
+		return false
+	}
 	interval := uint32(age/wallInterval) + 1
-	return int64(age) < k.refreshAt.Load() && (k.wallSeen.Load() == interval || k.lasts(interval))
+	if k.wallSeen.Load() != interval {
+		return k.lasts(interval)
+	}
+	// It is in much use. The rest ends before something is due, not just then: who waits for that moment must find it over.
+	if rest := min(time.Duration(interval)*wallInterval, due-time.Millisecond) - age; rest > 0 && k.resting.CompareAndSwap(false, true) {
+		time.AfterFunc(rest, func() { k.resting.Store(false) })
+	}
+	return true
 }
 
 // lasts reports whether the token has not expired by the wall clock, in an interval of its age.

@@ -283,10 +283,7 @@ func (s *TokenSource) atHand(ctx context.Context) (*oauth2.Token, error) {
 	if k.refusers.Load() != nil && k.isRefusedBy(originIn(ctx)) && ctx.Value(refreshKey{s}) == nil {
 		return nil, s.awaitSuccessor(ctx, k)
 	}
-	if k.lifetime == forever {
-		return k.token, nil
-	}
-	if k.settled(time.Since(k.received)) {
+	if k.resting.Load() || k.settled(time.Since(k.received)) {
 		return k.token, nil
 	}
 	if now := time.Now(); k.usable(now) {

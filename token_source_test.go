@@ -508,6 +508,36 @@ func TestTokenExpiresByEitherClock(t *testing.T) {
 	require.False(t, h.settled(time.Hour))
 }
 
+// While a token is in much use, no clock is looked at for a moment, which is over when something is due.
+func TestTokenRestsForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lifetime = 10*wallInterval + 20*time.Millisecond
+		src := &TokenSource{RefreshBefore: -1}
+		k := src.newKnownToken(&oauth2.Token{AccessToken: "a", Expiry: time.Now().Add(lifetime)})
+		use := func() bool { return k.resting.Load() || k.settled(time.Since(k.received)) }
+		require.False(t, k.resting.Load())
+		require.True(t, use())
+		require.False(t, k.resting.Load(), "it is not in much use")
+		require.True(t, use())
+		require.True(t, k.resting.Load())
+		time.Sleep(wallInterval - 1)
+		require.True(t, k.resting.Load())
+		k.expiry = 0 // the machine has slept
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		require.False(t, use(), "the wall clock is looked at")
+		k.expiry = math.MaxInt64
+		for use() {
+			time.Sleep(time.Millisecond)
+		}
+		require.Equal(t, lifetime, time.Since(k.received), "the end is found when it is there")
+		lasting := src.newKnownToken(&oauth2.Token{AccessToken: "a"})
+		time.Sleep(365 * 24 * time.Hour)
+		require.True(t, lasting.resting.Load())
+		require.False(t, src.newKnownToken(&oauth2.Token{}).resting.Load())
+	})
+}
+
 func TestExpiryInTheFarFuture(t *testing.T) {
 	for _, year := range []int{2250, 2280, 9999} {
 		src := &TokenSource{Initial: &oauth2.Token{AccessToken: "a", Expiry: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)}, Fetch: new(issuer).fetch}

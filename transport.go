@@ -131,7 +131,7 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	x := &exchange{authenticator: t.auth, way: t, req: withoutExplanation(req)}
+	x := &exchange{authenticator: t.auth, req: withoutExplanation(req)}
 	defer x.contain(&resp, &err)
 	switch {
 	case err != nil:
@@ -142,6 +142,9 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	}
 	at, sure := t.goesTo(req)
 	x.goTo(at)
+	if at != req.URL {
+		x.setAside().at = at
+	}
 	if reason := t.withholds(req, at, sure); reason != 0 {
 		return x.pass(reason)
 	}
@@ -251,7 +254,7 @@ func (t *Transport) init() error {
 		if rt, ok := t.Base.(*retryablehttp.RoundTripper); ok {
 			t.returning = newReturningRedirects(rt)
 		}
-		t.auth = &authenticator{side: originSide, allowPlaintext: t.AllowPlaintext, replayLimit: t.ReplayLimit,
+		t.auth = &authenticator{side: originSide, direct: t, allowPlaintext: t.AllowPlaintext, replayLimit: t.ReplayLimit,
 			refused: t.Refused, jar: t.Jar, accountFunc: t.Account, onEvent: t.OnEvent}
 		if t.err = t.auth.setSchemes(t.Schemes, "Transport"); t.err != nil {
 			return
