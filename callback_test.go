@@ -387,6 +387,7 @@ var callbacks = map[string]callback{
 	}},
 	"the saving of a token": {apart: true, silent: true, use: func(t *testing.T, boom func()) error {
 		var calls atomic.Int32
+		var unmarked atomic.Bool
 		store := storeBoom{boomedAt: boomedAt{where: "saved", boom: func() {
 			if calls.Add(1) > 1 {
 				boom()
@@ -397,11 +398,15 @@ var callbacks = map[string]callback{
 		}}
 		_, err := source.Obtain(withListener(context.Background(), func(_ context.Context, e Event) {
 			if e.Kind == EventNotSaved {
+				if !errors.Is(e.Err, ErrNotSaved) {
+					unmarked.Store(true)
+				}
 				boom()
 			}
 		}), TokenRequest{})
 		time.Sleep(time.Minute)
 		require.Greater(t, calls.Load(), int32(3), "it is tried again and again")
+		require.False(t, unmarked.Load(), "the error says so, whatever the Store does")
 		source.current.Store(nil) // or else for ever
 		return err
 	}},

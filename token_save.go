@@ -97,14 +97,7 @@ func (s *TokenSource) saveLater(ctx *refreshContext, k *knownToken, delay time.D
 				s.saveLater(ctx, k, min(2*delay, maxRetryDelay))
 			}
 		}()
-		limited, cancel := context.WithTimeout(ctx, s.fetchTimeout())
-		defer cancel()
-		err := apart(panicked, func() error {
-			if err := s.save(limited, k, true); err != nil {
-				return notSaved(err, k.token)
-			}
-			return nil
-		})
+		err := s.saveNow(ctx, k)
 		if err == nil {
 			again = false
 			return
@@ -140,6 +133,11 @@ func (s *TokenSource) Wait(ctx context.Context) error {
 	if k == nil || k.unsaved.Load() == nil {
 		return nil
 	}
+	return s.saveNow(ctx, k)
+}
+
+// saveNow saves k, unless there is another token by now. The error wraps ErrNotSaved, whatever the Store may have done.
+func (s *TokenSource) saveNow(ctx context.Context, k *knownToken) error {
 	limited, cancel := s.limited(ctx)
 	defer cancel()
 	err := apart(panicked, func() error { return s.save(limited, k, true) })

@@ -169,10 +169,10 @@ const (
 	forever    = time.Duration(math.MaxInt64)
 )
 
-// Obtain returns a token that meets r: one that has not expired (or, for 50 ms after the machine has slept, had not before that) and, if
-// r.Previous is set, is another than that one, which a server has refused. So the zero TokenRequest asks for a usable token. If
-// there is one, it is returned at once; but for a request to an origin that has refused it, Obtain waits for its successor, if
-// that is on its way.
+// Obtain returns a token that meets r: one that has not expired and, if r.Previous is set, is another than that one, which a server
+// has refused. So the zero TokenRequest asks for a usable token. If there is one, it is returned at once; but for a request to an
+// origin that has refused it, Obtain waits for its successor, if that is on its way. For 50 ms after the process was stopped, or the
+// machine has slept, the token may be one that has expired meanwhile.
 //
 // If the current token does not meet r, Obtain waits for a refresh, for which all wait who need one (another may begin before
 // it has ended if Set or Logout is called meanwhile, or if Fetch outlasts FetchTimeout). If it is Obtain that starts it, Fetch
