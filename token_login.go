@@ -490,9 +490,10 @@ func eachOnce(list []*oauth2.Token) (once []*oauth2.Token) {
 	return once
 }
 
-// limited returns a context for what a Logout asks: as for a refresh, but it ends with ctx.
+// limited returns a context for what a Logout asks: as for a refresh, but it ends with ctx, and for the same cause.
 func (s *TokenSource) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	limited, cancel := context.WithTimeout(newRefreshContext(ctx, s), s.fetchTimeout())
-	stop := context.AfterFunc(ctx, cancel)
-	return limited, func() { stop(); cancel() }
+	own, end := context.WithCancelCause(newRefreshContext(ctx, s))
+	limited, cancel := context.WithTimeout(own, s.fetchTimeout())
+	stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
+	return limited, func() { stop(); cancel(); end(nil) }
 }

@@ -184,6 +184,32 @@ func TestRevokeIsBounded(t *testing.T) {
 	})
 }
 
+// A Store and Revoke hear for what cause the caller has given up, and that is what the error says.
+func TestLogoutEndsWithItsContext(t *testing.T) {
+	gone := errors.New("the user has closed the window")
+	for _, hasStore := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			src := &TokenSource{Initial: old(), Revoke: func(ctx context.Context, _ *oauth2.Token) error {
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}}
+			if hasStore {
+				src.Store = awaitingStore{newSharedStore(nil)}
+			}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(gone) })
+			require.ErrorIs(t, src.Logout(ctx), gone)
+		})
+	}
+}
+
+type awaitingStore struct{ TokenStore } // for what never comes
+
+func (awaitingStore) Update(ctx context.Context, _ func(context.Context, *Record, func(context.Context) error) (*Record, error)) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
 // A login that has never been used is revoked all the same.
 func TestLogoutRevokesInitial(t *testing.T) {
 	for name, store := range map[string]TokenStore{"no Store": nil, "nothing in the Store": newSharedStore(nil)} {
