@@ -279,8 +279,12 @@ func waitError(ctx context.Context, what string) error {
 }
 
 // notSaved is the error for a token that the Store failed to save.
-func notSaved(err error, t *oauth2.Token) error {
-	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, t), causes: []error{ErrNotSaved, err}}
+func notSaved(err error, k *knownToken, before *oauth2.Token) error {
+	of := []*oauth2.Token{k.token, before, {RefreshToken: k.from}} // a Store may quote what it was to replace
+	if u := k.unsaved.Load(); u != nil && u.has != nil {
+		of = append(of, u.has.Token)
+	}
+	return &tokenError{text: "the new token is in use, but could not be saved: " + describeCause(err, of...), causes: []error{ErrNotSaved, err}}
 }
 
 // storeFailed is the error for a Store that could not be read or locked.

@@ -267,7 +267,7 @@ func (s *TokenSource) Set(t *oauth2.Token) error {
 	s.replace(k)
 	s.forgetDemands()
 	if err != nil {
-		return notSaved(err, k.token)
+		return notSaved(err, k, nil)
 	}
 	return nil
 }

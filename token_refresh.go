@@ -189,7 +189,7 @@ func (s *TokenSource) obtainNew(ctx context.Context, run *refreshRun) error {
 	case fetchErr != nil:
 		return fetchErr
 	case k != nil:
-		return notSaved(err, k.token)
+		return notSaved(err, k, run.baseToken())
 	case err != nil:
 		return storeFailed(err, run.baseToken())
 	}

@@ -147,7 +147,7 @@ func (s *TokenSource) saveNow(ctx context.Context, k *knownToken) error {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
-	return notSaved(err, k.token)
+	return notSaved(err, k, nil)
 }
 
 // whenIdle returns what is closed when no refresh is under way, or a login for which somebody has done their part; nil if there is none.

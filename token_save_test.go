@@ -503,3 +503,31 @@ func TestSavingAgainLeavesALaterLoginThatWasEnded(t *testing.T) {
 		require.ErrorIs(t, err, ErrLoginRequired)
 	})
 }
+
+// A Store that quotes the record that it was to replace shows no token by that.
+func TestNotSavedShowsNoTokenOfBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore(&oauth2.Token{AccessToken: "secret-a0", RefreshToken: "secret-r0"})
+		i := &issuer{}
+		src := &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
+		require.Equal(t, "secret-a0", tokenOf(t, src))
+		for _, quoted := range []string{"secret-a0", "secret-r0"} {
+			store.change(func(s *sharedStore) { s.failSave = errors.New("cannot replace " + quoted) })
+			var mu sync.Mutex
+			var heard []error
+			hear := func(err ...error) { mu.Lock(); defer mu.Unlock(); heard = append(heard, err...) }
+			ctx := withListener(t.Context(), func(_ context.Context, e Event) { hear(e.Err) })
+			_, err := src.Refresh(ctx, nil)
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			hear(src.Wait(t.Context()), src.Set(&oauth2.Token{AccessToken: "another", RefreshToken: "secret-r0"}))
+			mu.Lock()
+			require.Greater(t, len(heard), 3)
+			for _, err := range heard {
+				require.NotContains(t, fmt.Sprint(err), quoted)
+			}
+			mu.Unlock()
+			src = &TokenSource{Store: store, Fetch: i.fetch, MinRefreshInterval: -1}
+		}
+	})
+}
