@@ -13,7 +13,7 @@ import (
 // agreed on with servers, and what else is the same for all exchanges.
 type authenticator struct {
 	*side
-	direct         way // how requests are sent, unless an exchange has a way of its own
+	direct         way // how a Transport sends requests; nil for a ProxyTransport, where each exchange has its own
 	schemes        []Scheme
 	starters       []starter
 	always         *lease // what goes ahead with any request, unless something is remembered; nil: a Starter has to be asked

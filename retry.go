@@ -29,7 +29,7 @@ var (
 // challenges and one more send. It is the same for an origin's 401, a proxy's 407, and a proxy's 407 to a CONNECT.
 type exchange struct {
 	*authenticator
-	proxied *proxyWay     // how its requests are sent if that is not the way of the authenticator
+	proxied *proxyWay     // how its requests are sent by a ProxyTransport; nil: by a Transport
 	req     *http.Request // the caller's
 	body    *body         // nil: none
 
@@ -94,7 +94,7 @@ func (x *exchange) setAside() *aside {
 	return x.aside
 }
 
-// at returns to what belongs that is remembered: the request's URL, that to which its Host leads, or the root of the proxy.
+// at returns the URL to which belongs what is remembered: the request's, that to which its Host leads, or the root of the proxy.
 func (x *exchange) at() *url.URL {
 	switch {
 	case x.proxied != nil && x.proxied.root != nil:
