@@ -137,11 +137,14 @@ func (r *Rejection) sentence() string {
 		}
 		return s + "; check that they are right, and meant for this server" + because(r.Err)
 	case ReasonFreshTokenRefused:
-		s := "it refuses a token that the token endpoint has only just issued"
+		s, until := "it refuses a token that the token endpoint has only just issued", "it is not replaced again before TokenSource.MinRefreshInterval is over"
+		if errors.Is(r.Err, errLoginRefused) {
+			s, until = "it refuses the token of the last login", "nobody is asked to log in for it again for a while, but by TokenSource.NewLogin"
+		}
 		if len(r.Challenges) > 0 && !r.asksForWhatWasTried() {
 			s += ", and asks for " + describe(r.Challenges) + " instead"
 		}
-		return s + "; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"
+		return s + "; check its audience, its scope, and the clocks; " + until
 	case ReasonInsufficientScope:
 		s, hint := "the token is good, but its scope does not suffice (RFC 6750 §3.1)", ""
 		if r.Err == nil && !r.Retried && slices.ContainsFunc(r.Schemes, func(name string) bool { return name == "Bearer" || name == "DPoP" }) {

@@ -163,6 +163,10 @@ var (
 		text: "the server refuses a token fresh from the token endpoint (see TokenSource.MinRefreshInterval)",
 		also: ErrTokenRefused,
 	}
+	errLoginRefused = &refusedError{
+		text: "the server refuses the token of the last login, and another login would be of no more use; see TokenSource.Login for when somebody is asked again",
+		also: ErrTokenRefused,
+	}
 	errNoOtherToken = &refusedError{
 		text: "there is no other token than the one that was refused, and TokenSource.Fetch is nil; set it, or call TokenSource.Set",
 		also: ErrLoginRequired,

@@ -100,6 +100,9 @@ func (s *TokenSource) acceptedBy(by origin, accessToken string) {
 		return
 	}
 	k.accepted.Store(true)
+	if k.by != nil && *k.by == by {
+		k.served.Store(true)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.forcer(by); f != nil {

@@ -51,6 +51,59 @@ func TestServerThatRefusesEveryLogin(t *testing.T) {
 	}
 }
 
+// While a server refuses what somebody has logged in for, a person is asked less and less often, whatever other servers accept; until it
+// accepts a login, too.
+func TestUselessLoginsBecomeRare(t *testing.T) {
+	for _, others := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var accepts string // what the bad server accepts
+			p := &person{}
+			src := &TokenSource{Login: p.login}
+			client := &http.Client{Transport: &Transport{Schemes: []Scheme{&Bearer{Source: src}}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				sent := req.Header.Get("Authorization")
+				if sent == accepts && sent != "" || req.URL.Host == "good.test" && sent != "" {
+					return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+				}
+				return refusingAll(`Bearer error="invalid_token"`)(req)
+			})}}
+			get := func(url string) *http.Response {
+				resp, err := client.Get(url)
+				require.NoError(t, err)
+				return resp
+			}
+			for start := time.Now(); time.Since(start) < 24*time.Hour; time.Sleep(5 * time.Second) {
+				if others {
+					get("https://good.test/")
+				}
+				get("https://bad.test/")
+			}
+			// At 0, 10, 30, 70 and so on to 5,110 seconds, and then each hour; one more if another server comes first.
+			asked := p.asked.Load()
+			require.GreaterOrEqual(t, asked, int32(31))
+			require.LessOrEqual(t, asked, int32(34))
+			resp := get("https://bad.test/")
+			require.ErrorIs(t, Explain(resp), ErrTokenRefused)
+			require.ErrorContains(t, Explain(resp), "nobody is asked to log in")
+
+			accepts = fmt.Sprint("Bearer login-", asked+1)
+			got, err := src.NewLogin(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, accepts, "Bearer "+got.AccessToken, "who wants to can")
+			require.Equal(t, 200, get("https://bad.test/").StatusCode)
+			accepts = ""
+			time.Sleep(defaultRefusalInterval)
+			get("https://bad.test/")
+			require.Equal(t, asked+2, p.asked.Load(), "as after the first login")
+			accepts = fmt.Sprint("Bearer login-", asked+3)
+			time.Sleep(2 * defaultRefusalInterval)
+			require.Equal(t, 200, get("https://bad.test/").StatusCode)
+			accepts = ""
+			get("https://bad.test/")
+			require.Equal(t, asked+4, p.asked.Load(), "it was good, and has been revoked")
+		})
+	}
+}
+
 // A server that never has enough of a login has a person asked as often as for scopes.
 func TestFreshLoginsAreBounded(t *testing.T) {
 	for challenge, most := range map[string]int{`max_age=0`: 1, `acr_values="a%d"`: maxStepUps} {

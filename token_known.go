@@ -25,14 +25,16 @@ type knownToken struct {
 	successor bool          // Fetch got it because its predecessor was refused
 	isLogin   bool          // Login has returned it
 	isInitial bool          // it is TokenSource.Initial, on its way into the Store
+	useless   uint8         // how many logins before this one, in a row, were of no use to who had refused a token
 	looks     uint32        // how often the Store had been looked at when it was found there, or was to go there; guarded by TokenSource.mu
-	by        *origin       // by whom its predecessor was refused, as far as that is known
+	by        *origin       // by whom its predecessor was refused, or who had asked for one, as far as that is known
 	from      string        // the refresh token that was spent for it; "" if none was, as far as that is known
 	login     string        // see Record
 	loggedIn  int64         // when somebody has logged in for it, in Unix microseconds; 0 if that is not known
 
 	refreshAt atomic.Int64            // the age, a Duration, at which the next caller starts that refresh
 	accepted  atomic.Bool             // a server has accepted it
+	served    atomic.Bool             // so has the one in by
 	wallSeen  atomic.Uint32           // in which wallInterval of its age the wall clock was looked at last, the first being 1; 0: in none
 	resting   atomic.Bool             // there is nothing to do about it, and no clock is looked at: for a moment, or for ever if it does not expire
 	unsaved   atomic.Pointer[unsaved] // nil: the Store has it, or there is no Store

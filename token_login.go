@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,7 +13,10 @@ import (
 	"golang.org/x/oauth2"
 )
 
-const defaultLoginTimeout = 5 * time.Minute
+const (
+	defaultLoginTimeout = 5 * time.Minute
+	maxLoginWait        = time.Hour // see loginWait
+)
 
 // joinLogin returns the login to wait for, starting it if need be; or else the token that there is by now, or why nobody is asked.
 func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *oauth2.Token, error) {
@@ -30,14 +34,17 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 		return nil, nil, fmt.Errorf("authretry: there is no token, and no time for a login: %w", context.Cause(ctx))
 	case now.Before(s.declineTo) && s.declined != nil && !d.anew:
 		return nil, nil, s.declined
-	case s.isRefusedLogin(k, d, now):
-		return nil, nil, errRefusedWhileFresh
+	case k.isUselessLogin(d, originIn(ctx)) && now.Sub(k.received) < s.loginWait(k):
+		return nil, nil, errLoginRefused
 	}
 	if err := s.mayAsk(k, d, now); err != nil {
 		return nil, nil, err
 	}
 	run := &refreshRun{demand: *d, base: k, began: now, done: make(chan struct{}), waiters: 1, ctx: newRefreshContext(ctx, s)}
-	run.needs = s.withOthers(d, k, true)
+	run.needs, run.by = s.withOthers(d, k, true), originIn(ctx)
+	if k.isUselessLogin(d, run.by) && k.useless < math.MaxUint8 {
+		run.uselessLogins = k.useless + 1
+	}
 	s.loggingIn = run
 	timeout := s.LoginTimeout
 	if timeout <= 0 {
@@ -49,14 +56,27 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 	return run, nil, nil
 }
 
-// isRefusedLogin reports whether k is of a login of a moment ago, which a server has refused before any has accepted it: another one
-// would be of no more use to the server, and a person would be asked with each request. The caller holds mu.
-func (s *TokenSource) isRefusedLogin(k *knownToken, d *demand, now time.Time) bool {
-	if k == nil || !k.isLogin || d.refused == "" || d.refused != k.token.AccessToken || k.accepted.Load() || now.Sub(k.received) >= s.refusalInterval() {
+// isUselessLogin reports whether k is of a login whose token was refused before any server has accepted it; or at least the one because
+// of which it was made has not, and refuses it now. Another login would be of no more use to that server.
+func (k *knownToken) isUselessLogin(d *demand, by origin) bool {
+	if k == nil || !k.isLogin || d.refused == "" || d.refused != k.token.AccessToken {
+		return false
+	}
+	if k.accepted.Load() && (k.by == nil || *k.by != by || k.served.Load()) {
 		return false
 	}
 	asked := k.needs()
 	return d.within(&asked)
+}
+
+// loginWait returns how long after a login that was of no use nobody is asked for another one: longer each time, so that a person does not
+// find a window every few seconds.
+func (s *TokenSource) loginWait(k *knownToken) time.Duration {
+	wait := s.refusalInterval()
+	for n := k.useless; n > 0 && 0 < wait && wait < maxLoginWait; n-- {
+		wait = min(2*wait, maxLoginWait)
+	}
+	return wait
 }
 
 // mayAsk returns why a person must not be asked now for a token that is good for more, or counts it, unless join has done so for a refresh.
@@ -187,7 +207,11 @@ func (s *TokenSource) askPerson(ctx context.Context, run *refreshRun) error {
 		return notLoggedIn(ctx, err, previous)
 	}
 	k := s.newLogin(t)
-	k.isLogin = true
+	k.isLogin, k.useless = true, run.uselessLogins
+	if by := run.by; by.host != "" && len(by.host) <= maxForcerHost {
+		by = by.clone()
+		k.by = &by
+	}
 	if k.scopes == nil {
 		k.scopes = union(run.has(previous, stored), run.scopes)
 	}

@@ -26,9 +26,10 @@ type refreshRun struct {
 	revoked  atomic.Bool                // since there was a Logout; or it was in use, so that Logout sees to that
 
 	// Of a Login:
-	waiters int                // guarded by TokenSource.mu
-	givenUp bool               // by all of them; guarded by it, too
-	cancel  context.CancelFunc // when there are none
+	uselessLogins uint8              // see knownToken.useless
+	waiters       int                // guarded by TokenSource.mu
+	givenUp       bool               // by all of them; guarded by it, too
+	cancel        context.CancelFunc // when there are none
 
 	done  chan struct{} // closed when token and err are set
 	over  bool          // done is closed; guarded by TokenSource.mu

@@ -57,7 +57,9 @@ type TokenSource struct {
 	// LockLogin(context.Context) (unlock func(), err error), one over all processes that share it. Refreshes go on beside it,
 	// and only those wait who need it. Its context ends after LoginTimeout, and when nobody waits any more: so also when Set has a
 	// token that will do for them. If it fails while somebody waits, nobody is asked again before MinRefreshInterval is over, unless
-	// Set is called. What it returns is used as by Set.
+	// Set is called. If the server because of which somebody has logged in refuses that token, too, nobody is asked because of it
+	// before MinRefreshInterval is over, the next time before twice as long, and so on up to an hour: until then, the error wraps
+	// [ErrTokenRefused]. What Login returns is used as by Set.
 	Login FetchFunc
 
 	// LoginTimeout bounds a Login. 0 means 5 minutes.
@@ -98,8 +100,8 @@ type TokenSource struct {
 
 	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
 	// because its predecessor was refused, or by Login, and is refused itself before any server has accepted it, is not replaced
-	// by another such one before it has this age; and an origin because of which a token was obtained does not cause another to be obtained for this
-	// time, unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32
+	// by another such one before it has this age (Login says when somebody is asked again); and an origin because of which a token was
+	// obtained does not cause another to be obtained for this time, unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32
 	// calls of Fetch from the first of them until this time is over, and those of one origin more than 8, since all requests share
 	// the token. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
 	MinRefreshInterval time.Duration
