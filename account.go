@@ -17,6 +17,9 @@ const maxAccount = 256
 // context that a [Scheme]'s Start or Answer gets, that of a request that a [Session] authorizes, that of [Transport.OnEvent], or one
 // derived from them. It is "" if Account is nil.
 func AccountOf(ctx context.Context) string {
+	if c, ok := ctx.(*sendContext); ok { // as a Value it would have to be allocated
+		return c.account
+	}
 	account, _ := ctx.Value(accountKey{}).(string)
 	return account
 }
