@@ -120,8 +120,13 @@ func (b *Bearer) Start(ctx context.Context, req *http.Request) (Session, error) 
 	return (*bearerSession)(b), nil
 }
 
-// always reports whether Start returns a Session for each request, whatever that is.
-func (b *Bearer) always() bool { return !b.NotAhead && b.Header == "" && b.check() == nil }
+// always returns what Start returns for each request, whatever that is; nil if it depends.
+func (b *Bearer) always() Session {
+	if b.NotAhead || b.Header != "" || b.check() != nil {
+		return nil
+	}
+	return (*bearerSession)(b)
+}
 
 // Answer implements [Scheme].
 func (b *Bearer) Answer(ctx context.Context, c *Challenge, refusal *http.Response) (Session, error) {
@@ -318,10 +323,10 @@ func (b *Bearer) checkType(kind string) error {
 type bearerSession Bearer
 
 // Authorize implements [Session].
-func (s *bearerSession) Authorize(req *http.Request) error { return s.authorize(req.Context(), req) }
+func (s *bearerSession) Authorize(req *http.Request) error { return s.authorizeIn(req.Context(), req) }
 
-// authorize does what Authorize does, with a context that need not be the request's.
-func (s *bearerSession) authorize(ctx context.Context, req *http.Request) error {
+// authorizeIn does what Authorize does, with a context that need not be the request's.
+func (s *bearerSession) authorizeIn(ctx context.Context, req *http.Request) error {
 	src := s.own.Load()
 	if src == nil {
 		var err error
@@ -374,15 +379,15 @@ type obtained struct {
 func (*bearerAnswer) size() int { return 64 }
 
 // Authorize implements [Session].
-func (s *bearerAnswer) Authorize(req *http.Request) error { return s.authorize(req.Context(), req) }
+func (s *bearerAnswer) Authorize(req *http.Request) error { return s.authorizeIn(req.Context(), req) }
 
-func (s *bearerAnswer) authorize(ctx context.Context, req *http.Request) error {
+func (s *bearerAnswer) authorizeIn(ctx context.Context, req *http.Request) error {
 	if s.unsent.Load() != nil { // which says no at less cost than Swap
 		if o := s.unsent.Swap(nil); o != nil {
 			return s.send(req, o.source, o.token)
 		}
 	}
-	return s.bearerSession.authorize(ctx, req)
+	return s.bearerSession.authorizeIn(ctx, req)
 }
 
 // Learn notes what the server makes of the token for which it asked: if it accepts it, a later refusal will mean that it has

@@ -87,8 +87,11 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 	if len(a.starters) == 0 {
 		return nil
 	}
-	if s, ok := a.starters[0].Starter.(*Bearer); ok && s.always() {
-		a.always = &lease{held: held{Session: (*bearerSession)(s)}, scheme: a.starters[0].scheme, started: true}
+	// Not what has a Bearer in it, whose Start may be another; and by an interface, for the linker (see authorizesIn).
+	if _, ok := a.starters[0].Starter.(*Bearer); ok {
+		if session := a.starters[0].Starter.(interface{ always() Session }).always(); session != nil {
+			a.always = &lease{held: held{Session: session}, scheme: a.starters[0].scheme, started: true}
+		}
 	}
 	return nil
 }

@@ -454,14 +454,17 @@ func (x *exchange) authorizeToProxy(req *http.Request, l *lease) error {
 	return nil
 }
 
+// A Session that authorizesIn a context is given ours beside the request, which then keeps the caller's. That it is an interface lets the
+// linker leave Bearer, and what a TokenSource needs, out of programs without them.
+type authorizesIn interface {
+	authorizeIn(ctx context.Context, req *http.Request) error
+}
+
 // put lets a Session put its credentials on req.
 func (x *exchange) put(s Session, req *http.Request) (err error) {
-	switch s := s.(type) {
-	case *bearerSession: // whose request can keep the caller's context
-		err = s.authorize((*sendContext)(x), req)
-	case *bearerAnswer:
-		err = s.authorize((*sendContext)(x), req)
-	default:
+	if in, ok := s.(authorizesIn); ok {
+		err = in.authorizeIn((*sendContext)(x), req)
+	} else {
 		err = s.Authorize(req)
 	}
 	if err != nil && x.body != nil && x.req.Context().Err() != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -97,4 +99,17 @@ func TestSpread(t *testing.T) {
 	values := []float64{5, 1, 4, 2, 3, 11, 10, 9, 8, 7, 6}
 	require.Equal(t, spread{2, 6, 10}, spreadOf(values))
 	require.False(t, slices.IsSorted(values), "the samples stay in the order of the rounds, which pairs them")
+}
+
+// A program that has only Digest must not be as large as one that has a TokenSource, too.
+func TestDigestAloneLinksNoTokenSource(t *testing.T) {
+	for program, wanted := range map[string]bool{"digest": false, "token": true} {
+		file := filepath.Join(t.TempDir(), program)
+		output, err := exec.Command("go", "build", "-buildvcs=false", "-o", file, "./link/"+program).CombinedOutput()
+		require.NoError(t, err, "%s", output)
+		symbols, err := exec.Command("go", "tool", "nm", file).CombinedOutput()
+		require.NoError(t, err, "%s", symbols)
+		require.Contains(t, string(symbols), "authretry.(*Transport).RoundTrip")
+		require.Equal(t, wanted, strings.Contains(string(symbols), "authretry.(*TokenSource).obtain"), program)
+	}
 }
