@@ -54,10 +54,16 @@ func (in *inquiry) serverSays() *cause {
 	if code == "insufficient_scope" && description == "" || code == "" && description == "" {
 		return nil
 	}
+	var known *cause // what the description means
 	text := "The server says: " + in.clean.text(code, 60) + "."
 	switch {
 	case description != "":
-		text = fmt.Sprintf("“%s” is what the server says.", in.clean.text(strings.TrimRight(description, "."), 400)) // its words first, where a line may end
+		words := "“" + in.clean.text(strings.TrimRight(description, "."), 400) + "”"
+		if known = in.signOf(in.resp.StatusCode, strings.ToLower(description)); known != nil {
+			text = known.Text + " Its words are " + words + "."
+		} else {
+			text = words + " is what the server says." // its words first, where a line may end
+		}
 		if code != "" {
 			text += " The code is " + in.clean.text(code, 60) + "."
 		}
@@ -65,20 +71,25 @@ func (in *inquiry) serverSays() *cause {
 		text = "The server says that the token is not valid. The code is invalid_token."
 	}
 	fix := "Read what it says; its documentation may say more."
-	switch code {
-	case "invalid_token":
+	switch {
+	case known != nil && (code == "" || code == "invalid_token" || code == "invalid_request"):
+		fix = known.Fix
+	case code == "invalid_token":
 		fix = "Get a new token, for this server and from the issuer it trusts. If a new one is refused, too, compare its aud and iss with what the server is configured for."
-	case "use_dpop_nonce", "invalid_dpop_proof":
+	case code == "use_dpop_nonce", code == "invalid_dpop_proof":
 		fix = in.fixOfProof(code)
-	case "insufficient_claims":
+	case code == "insufficient_claims":
 		fix = "Log in again, with the claims of the challenge. They are passed on to the authorization server."
-	case "insufficient_user_authentication":
+	case code == "insufficient_user_authentication":
 		fix = "Log in again, with acr_values or max_age of the challenge."
 	}
 	if uri := in.param("error_uri"); uri != "" {
 		fix += " See " + in.clean.text(uri, 200)
 	}
 	sure := certain
+	if known != nil {
+		sure = known.Sure
+	}
 	if code == "invalid_token" && !in.pasted && !in.gave() && in.keyInQuery() == "" {
 		sure, text = likely, text+" Some servers say so of none, too: nothing was sent."
 	}

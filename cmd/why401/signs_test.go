@@ -94,3 +94,22 @@ func TestBodyThatIsQuoted(t *testing.T) {
 		noSecret(t, out)
 	}
 }
+
+// What an error_description means says what to do, rather than the error code alone.
+func TestDescriptionIsUnderstood(t *testing.T) {
+	for description, want := range map[string]string{
+		"Couldn't retrieve remote JWK set": "reaches the issuer's jwks_uri", // Spring
+		"The signature key was not found":  "Compare the token's iss and kid",
+		"The door is shut":                 "Get a new token",
+	} {
+		w := newWorld(t, map[string]http.Handler{"api.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer error="invalid_token", error_description=%q`, description))
+			w.WriteHeader(401)
+		})})
+		out, status := w.run([]string{"-token-env", "TOKEN", "https://api.example.com/"}, "", true)
+		require.Equal(t, 1, status, out)
+		brief := strings.Join(strings.Split(out, "\n")[:2], "\n")
+		require.Contains(t, brief, want)
+		require.Contains(t, out, description)
+	}
+}
