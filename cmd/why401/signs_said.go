@@ -38,7 +38,7 @@ var saidSigns = []sign{
 		"The account's email address is not verified.", "Open the link in the service's mail, or have it sent anew."},
 	{"second-factor", certain, refusals, "X-Github-Otp: required", nil, nil,
 		"The account has two-factor login, and no code was sent.", "Use a personal access token in place of the password."},
-	{"second-factor", likely, refusals, "", []string{"mfa required", "mfa_required", "mfa is required", "multi-factor authentication required", "multi-factor authentication is required", "otp required", "two-factor authentication required", "two-factor authentication is required"}, nil,
+	{"second-factor", likely, refusals, "", []string{"mfa required", "mfa_required", "mfa is required", "multi-factor authentication required", "multi-factor authentication is required", "otp required", "must use multi-factor authentication", "two-factor authentication required", "two-factor authentication is required"}, nil,
 		"The server wants a second factor of the login.", "Use a token, or an app password, in place of the password. A token must come of a login with that factor."},
 	{"token-for-password", certain, refusals, "", []string{"support for password authentication was removed", "password authentication is not supported", "basic authentication is disabled", "basic authentication has been disabled", "basic auth is disabled", "basic authentication with passwords is deprecated", "basic auth with password is not allowed"}, sentPassword,
 		"The server takes no passwords here.", "Use a token: a personal access token or an app password."},
@@ -81,12 +81,16 @@ var saidSigns = []sign{
 		"The server says that the clocks differ too much.", "Compare them, and set the one that is wrong. See timedatectl or chronyc tracking."},
 	{"token-malformed", certain, moreStatus, "", []string{"jwt malformed", "malformed token", "token is malformed", "not enough segments", "invalid number of segments", "jwt is not in the form", "invalid token format", "token contains an invalid number of segments"}, func(in *inquiry) bool { return sentToken(in) && !in.says("missing or malformed") },
 		"The server cannot read the token.", "Copy it anew, all of it and nothing else. Or it is of another kind: the server wants a JWT."},
+	{"authorization-format", likely, refusals, "", []string{"malformed authorization header", "invalid format for authorization header", "authorization header is malformed", "invalid authorization header format", "authorization header format"}, sentAny,
+		"The server cannot read the Authorization header that was sent.", "Send it as the documentation has it. It is often Bearer and a token, or Basic; some want another word there, or a header of their own."},
 	{"dpop-wanted", certain, refusals, "", []string{"dpop proof required", "dpop proof is required", "dpop proof is missing", "missing dpop"}, nil,
 		"The server wants a DPoP proof with the token.", "Use package dpop, with a token that is bound to a key (RFC 9449)."},
 	{"vault", certain, []int{400, 403}, "", []string{"missing client token"}, nil,
 		"Vault has seen no token.", "Send it with -H 'X-Vault-Token: …', or as a Bearer."},
 	{"scope-said", certain, moreStatus, "", []string{"insufficient_scope", "insufficient scope", "missing_scope", "missing required scope", "missing scope", "insufficient authentication scopes", "access_token_scope_insufficient"}, sentAny,
 		"The token is good, but its scope does not allow this.", "Get a token with the scope that is wanted. The answer or the documentation names it. Refreshing it does not help."},
+	{"client-secret-expired", certain, refusals, "", []string{"aadsts7000222", "client secret has expired", "client secret is expired", "client secret expired"}, nil, // Microsoft Entra
+		"The client's secret has expired.", "Make a new one, and put it where the program reads it. Note when that ends, too."},
 	{"client-wrong", certain, refusals, "", []string{"invalid_client"}, nil, // RFC 6749 §5.2
 		"The server says that the client's ID or secret is wrong.", "Check the client's ID and secret, and how it wants them. That is Basic (-u), or client_id and client_secret in the body (RFC 6749 §2.3.1)."},
 	{"grant-wrong", certain, []int{400, 401}, "", []string{`"invalid_grant"`}, nil,
@@ -118,6 +122,8 @@ var saidSigns = []sign{
 		"The limit of requests is used up.", "Wait until the time in X-RateLimit-Reset. Callers who are known usually have a higher limit."},
 	{"mesh-policy", certain, []int{403}, "", []string{"rbac: access denied"}, nil, // Envoy, and Istio by it
 		"A policy of Istio or Envoy refused, so the server was not asked.", "Have the AuthorizationPolicy looked at. It may go by the token's claims, the caller's certificate, the path or the address."},
+	{"rate", certain, []int{401, 403, 429}, "", []string{"rate limit exceeded", "ratelimit exceeded", "rate limit reached"}, nil, // GitHub, Kong
+		"The limit of requests is used up.", "Wait. Callers who are known usually have a higher limit."},
 	{"kubernetes-anonymous", certain, []int{401, 403}, "", []string{"system:anonymous"}, nil,
 		"Kubernetes takes the caller for anonymous. It has seen no good token.", "Send a token that the cluster knows. See that no gateway takes it off."},
 	{"kubernetes", certain, []int{403}, "", []string{"is forbidden: user"}, sentAny,

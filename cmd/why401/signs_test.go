@@ -113,3 +113,16 @@ func TestDescriptionIsUnderstood(t *testing.T) {
 		require.Contains(t, out, description)
 	}
 }
+
+// A 403 that says that nothing came is not one of who knows the caller.
+func TestForbiddenWhereNothingCame(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(403)
+		io.WriteString(w, `{"detail":"Authentication credentials were not provided."}`) // Django REST framework
+	})})
+	out, status := w.run([]string{"-token-env", "TOKEN", "https://api.example.com/"}, "", true)
+	require.Equal(t, 1, status, out)
+	require.Contains(t, strings.Split(out, "\n")[0], "has not seen the Authorization header")
+	require.NotContains(t, out, "knows who this is")
+}
