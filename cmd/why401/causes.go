@@ -324,7 +324,7 @@ func (in *inquiry) otherKind() *cause {
 		}
 		has = strings.Join(names, " or ")
 	}
-	fix := "It takes other credentials. See below for what each challenge needs."
+	fix := "See what its documentation says of " + in.asks() + ". Below is what each challenge needs."
 	switch {
 	case in.has("Bearer") != nil && isRegistry(*in.has("Bearer")) && in.user.given:
 		fix = "Have the token service at the realm's URL make a token of them. In a program, package registry does that."

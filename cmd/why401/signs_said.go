@@ -42,7 +42,7 @@ var saidSigns = []sign{
 		"The server wants a second factor of the login.", "Use a token, or an app password, in place of the password. A token must come of a login with that factor."},
 	{"token-for-password", certain, refusals, "", []string{"support for password authentication was removed", "password authentication is not supported", "basic authentication is disabled", "basic authentication has been disabled", "basic auth is disabled", "basic authentication with passwords is deprecated", "basic auth with password is not allowed"}, sentPassword,
 		"The server takes no passwords here.", "Use a token: a personal access token or an app password."},
-	{"token-for-password", likely, refusals, "", []string{"required to use a token instead of a password"}, sentPassword, // GitLab
+	{"token-for-password", likely, refusals, "", []string{"required to use a token instead of a password", "or your account has 2fa enabled"}, sentPassword, // GitLab
 		"The password is wrong, or the server wants a token in its place.", "Try a personal access token as the password. Users with two-factor login need one."},
 
 	{"digest-uri", certain, []int{400, 401}, "", []string{"uri mismatch", "does not match request-uri"}, func(in *inquiry) bool { return strings.EqualFold(in.last(), "Digest") }, // Apache
@@ -166,6 +166,8 @@ var saidSigns = []sign{
 		"The request's headers are too large. It may be the token.", "Use a smaller token, with fewer groups or claims in it. Or raise the limit, as in nginx's large_client_header_buffers."},
 
 	// Of servers that could not find out.
+	{"login-service", likely, moreStatus, "", []string{"ldap connection", "ldap server", "contact ldap"}, nil,
+		"The server cannot check credentials now. Yours may be good.", "Try again later; tell whoever runs the server. It does not reach its directory (LDAP)."},
 	{"login-service", likely, serverFault, "", []string{"authentication service", "authorization service", "auth service", "identity provider", "authentication backend", "jwks"}, nil,
 		"The server cannot check credentials now. Yours may be good.", "Try again later; tell whoever runs the server."},
 	{"session-invalid", certain, []int{401, 403, 500}, "", []string{"invalid_session_id"}, nil, // Salesforce
