@@ -216,6 +216,9 @@ func (in *inquiry) checkRedirect(req *http.Request, via []*http.Request) error {
 // left reports whether redirects have left the origin of the first request. From http to https of the same host
 // is not leaving.
 func left(hops []*http.Request) bool {
+	if len(hops) == 0 { // no more than a CONNECT was sent
+		return false
+	}
 	at := hops[0].URL
 	for _, hop := range hops[1:] {
 		upgrade := at.Scheme == "http" && hop.URL.Scheme == "https" && portOf(at) == "80" && portOf(hop.URL) == "443" &&

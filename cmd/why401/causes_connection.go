@@ -42,6 +42,9 @@ func (in *inquiry) noAnswer() *cause {
 	case in.resp != nil && in.resp.StatusCode >= 300 && in.resp.StatusCode < 400:
 		return &cause{"captive-portal", likely, "The proxy leads to another page: the network may want a login. It answered " + statusText(in.resp.StatusCode) + " to CONNECT, so the server was not asked.",
 			"Open any page in a browser on this network, and log in. The Location below is where the proxy leads."}
+	case in.resp != nil && in.resp.StatusCode == http.StatusForbidden:
+		return &cause{"proxy-forbids", certain, "The proxy forbids the connection, so the server was not asked. It answered 403 to the CONNECT to " + net.JoinHostPort(host, port) + ": one of its rules is about the host, the port, or who asks.",
+			"Have whoever runs the proxy allow the host, or set NO_PROXY for it. Credentials for the server do not help."}
 	case in.resp != nil:
 		return &cause{"proxy-failed", certain, "The proxy did not connect to the server, which was not asked. It could not or would not connect to " + host + ".",
 			"Ask whoever runs the proxy, or set NO_PROXY for the host."}

@@ -90,3 +90,13 @@ func TestCaptiveProxy(t *testing.T) {
 	require.Equal(t, exitFailed, status)
 	require.Contains(t, out, "Likely cause: The proxy leads to another page: the network may want a login.\nWhat to do: Open any page in a browser on this network, and log in.\n")
 }
+
+// TestProxyForbids has a proxy that answers 403 to CONNECT, so that no request is sent.
+func TestProxyForbids(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"proxy.example.com": says(403, "Content-Type: text/html\n\n<p>Blocked</p>")})
+	for _, args := range [][]string{nil, {"-token-env", "TOKEN"}, {"-u", "Aladdin", "-password-env", "PASSWORD", "-ahead"}} {
+		first, out := w.cause(append([]string{"-proxy", "http://proxy.example.com:3128"}, append(args, "https://api.example.com/")...)...)
+		require.Equal(t, "proxy-forbids", first.Name, out)
+		require.NotContains(t, out, "The server forbids", out)
+	}
+}
