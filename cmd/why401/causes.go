@@ -21,6 +21,9 @@ func (in *inquiry) causes() []cause {
 		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.tooMany, in.underscored,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
+	for i := range list {
+		in.sayHowLong(&list[i])
+	}
 	if len(list) > 0 {
 		in.quoteMessage(&list[0])
 	}

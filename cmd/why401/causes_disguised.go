@@ -9,7 +9,7 @@ import (
 
 // isDisguised reports whether the response is a refusal that does not look like one, and notes why.
 func (in *inquiry) isDisguised() bool {
-	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
+	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.firewallPage, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
 		if in.disguise = find(); in.disguise != nil {
 			return true
 		}
@@ -201,6 +201,19 @@ func (in *inquiry) failedEvent() *cause {
 	return c
 }
 
+// firewallPage is for a firewall's page that refuses under a status that does not: F5's does so by default.
+func (in *inquiry) firewallPage() *cause {
+	if in.resp.StatusCode >= 300 || !in.says("<title>request rejected</title>") {
+		return nil
+	}
+	c := in.signOf(http.StatusForbidden, in.words)
+	if c == nil || c.Name != "firewall" {
+		return nil
+	}
+	c.Text += " It says so in a " + statusNumber(in.resp.StatusCode) + ", which a program takes for success."
+	return c
+}
+
 // cloudflareAccess is for a redirect to the login page of Cloudflare Access.
 func (in *inquiry) cloudflareAccess() *cause {
 	hops := in.requests()
@@ -217,14 +230,21 @@ func (in *inquiry) cloudflareAccess() *cause {
 
 // captivePortal is for a network that sends to a page of its own whoever has not logged in to it.
 func (in *inquiry) captivePortal() *cause {
-	if hops := in.requests(); len(hops) < 2 || in.resp.StatusCode >= 400 || !left(hops) || !strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
+	hops := in.requests()
+	if len(hops) == 0 || in.resp.StatusCode >= 400 || !strings.Contains(in.resp.Header.Get("Content-Type"), "html") {
 		return nil
 	}
-	isLogin := isLoginPage(in.resp, strings.ToLower(in.body))
-	if at := strings.ToLower(in.asked().Host + in.asked().Path); !hasAny(at, "captive", "hotspot") && !(isLogin && in.says("captive portal", "hotspot", "wifi", "wi-fi", "guest network")) {
+	isLed, isLogin := left(hops), isLoginPage(in.resp, strings.ToLower(in.body))
+	speaks := isLogin && in.says("captive portal", "hotspot", "wifi", "wi-fi", "guest network")
+	how := "A redirect has led to " + in.clean.url(originURL(in.asked())) + ", which"
+	switch {
+	case isLed && (speaks || hasAny(strings.ToLower(in.asked().Host+in.asked().Path), "captive", "hotspot")):
+	case speaks && in.asked().Scheme == "http": // over https, it cannot answer for the server
+		how = "Something on the way has answered in the place of the server, with what"
+	default:
 		return nil
 	}
-	return &cause{"captive-portal", likely, "The network wants a login: the server was not asked. A redirect has led to " + in.clean.url(originURL(in.asked())) + ", which looks like the login page of a network, as hotels and trains have it.",
+	return &cause{"captive-portal", likely, "The network wants a login: the server was not asked. " + how + " looks like the login page of a network, as hotels and trains have it.",
 		"Open any page in a browser on this network, and log in. Credentials for the server do not help."}
 }
 
@@ -233,13 +253,18 @@ func (in *inquiry) loginPage() *cause {
 	if in.resp.StatusCode >= 300 || !isLoginPage(in.resp, strings.ToLower(in.body)) {
 		return nil
 	}
-	sure, text := likely, "The answer is a login page for people, in place of a refusal."
+	sure, led := likely, ""
 	if len(in.hops) > 1 && isLoginPath(in.asked().Path) {
-		sure, text = certain, text+" A redirect has led to it."
+		sure, led = certain, " A redirect has led to it."
 	}
-	fix := "Send a token, or ask the API's own URL rather than the website's. "
-	if in.gave() {
+	text, fix := "The answer is a login page for people, in place of a refusal."+led, "Send a token, or ask the API's own URL rather than the website's. "
+	switch {
+	case in.last() == "" && in.header.Get("Cookie") != "":
+		text = "The session has ended: the cookie leads to a login page for people." + led
+		fix = "Log in again, and send the new cookie. Or ask the API's own URL, with a token: sessions are for browsers. "
+	case in.gave():
 		text += " So what was sent is not accepted, or not looked at."
+		fix = "Ask the API's own URL, not the website's, or get a new " + in.kind() + ". "
 	}
 	return &cause{"login-page", sure, text + " A program would take its " + statusText(in.resp.StatusCode) + " for success.",
 		fix + refuser + "func(r *http.Response) bool { return strings.HasPrefix(r.Header.Get(\"Content-Type\"), \"text/html\") }"}

@@ -194,17 +194,3 @@ func (in *inquiry) noChallenge() *cause {
 	}
 	return &cause{"no-challenge", likely, text, strings.ReplaceAll(fix, "..", ".")}
 }
-
-func (in *inquiry) tooMany() *cause {
-	if in.disguise != nil && in.disguise.Name == "quota" {
-		return nil // waiting does not help
-	}
-	if in.resp == nil || in.resp.StatusCode != http.StatusTooManyRequests && (in.resp.Header.Get("Retry-After") == "" || !in.refused()) {
-		return nil
-	}
-	text := "The server limits how often it may be asked."
-	if after := in.resp.Header.Get("Retry-After"); after != "" {
-		text += " Retry-After says " + in.clean.text(after, 40) + "."
-	}
-	return &cause{"too-many", certain, text, "Wait. After many wrong passwords, servers refuse the right one, too."}
-}

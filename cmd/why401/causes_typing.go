@@ -49,6 +49,10 @@ func (in *inquiry) brokenToken() *cause {
 // slip finds what is wrong with what was given, whatever came of it.
 func (in *inquiry) slip() *cause {
 	if value := in.header.Get("Authorization"); value != "" && in.last() != "" {
+		if n := len(in.header.Values("Authorization")); n > 1 {
+			return &cause{"header-repeated", certain, fmt.Sprintf("There are %d Authorization headers, and there may be only one.", n) + " Servers take the first, the last, or none of them (RFC 9110 §5.3).",
+				"Send one of them. If one is for a proxy or gateway, its header has another name, such as Proxy-Authorization."}
+		}
 		if c := slipInHeader(value); c != nil {
 			return c
 		}

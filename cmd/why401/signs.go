@@ -144,8 +144,11 @@ func (in *inquiry) forbidden() *cause {
 
 // kind returns what kind of credential was sent, for a sentence.
 func (in *inquiry) kind() string {
-	if strings.EqualFold(in.last(), "Bearer") {
-		return "token"
+	switch {
+	case in.last() == "":
+		return "key"
+	case sentPassword(in):
+		return "password"
 	}
-	return "password"
+	return "token"
 }

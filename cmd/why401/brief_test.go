@@ -1,0 +1,73 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestFirstTwoLines has what an engineer needs in the first two lines of the report.
+func TestFirstTwoLines(t *testing.T) {
+	const home = "https://api.example.com/"
+	page := func(status int, body string) http.Handler {
+		return says(status, "Content-Type: text/html\n\n"+body)
+	}
+	sendsToLogin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/login" {
+			http.Redirect(w, r, "/login", http.StatusFound)
+			return
+		}
+		page(200, `<form><input type="password"></form>`).ServeHTTP(w, r)
+	})
+	withToken, withCookie := []string{"-token-env", "TOKEN"}, []string{"-H", "Cookie: sid=" + cookie}
+	for _, c := range []struct {
+		name      string
+		args      []string
+		url       string
+		server    http.Handler
+		status    int
+		cause, do string
+	}{
+		{"login page, with a token", withToken, home, sendsToLogin, 1, "a login page for people", "or get a new token."},
+		{"login page, with a cookie", withCookie, home, sendsToLogin, 1, "The session has ended", "Log in again"},
+		{"page of a hotel", nil, "http://api.example.com/", page(200, `<title>Hotel WiFi</title><form><input type="password"></form>`), 1, "The network wants a login", "in a browser on this network"},
+		{"login page that speaks of WiFi", nil, home, page(200, `<title>WiFi planner</title><form><input type="password"></form>`), 1, "a login page for people", "Send a token"},
+		{"F5", withToken, home, page(403, "The requested URL was rejected. Please consult with your administrator.<br>Your support ID is: 17"), 1, "F5's firewall refused", "support ID"},
+		{"F5 in a 200", withToken, home, page(200, "<title>Request Rejected</title>The requested URL was rejected. Please consult with your administrator."), 1, "F5's firewall refused", "support ID"},
+		{"429", withToken, home, says(429, "Retry-After: 37"), 0, "limits how often", "Wait 37 seconds: Retry-After says so."},
+		{"429 until then", withToken, home, says(429, "Retry-After: Sat, 21 Nov 2026 12:10:00 GMT"), 0, "limits how often", "Wait 10 minutes: Retry-After says so."},
+		{"429 until before", withToken, home, says(429, "Retry-After: Sat, 21 Nov 2026 11:10:00 GMT"), 0, "limits how often", "What to do: Wait."},
+		{"503", withToken, home, says(503, "Retry-After: 120"), 0, "not available now", "Wait 2 minutes: Retry-After says so."},
+		{"limit of GitHub", withToken, home, says(403, "X-RateLimit-Remaining: 0\nX-RateLimit-Reset: 1795263420"), 1, "The limit of requests is used up.", "Wait 17 minutes: X-RateLimit-Reset says so."},
+		{"limit for seconds", withToken, home, says(403, "X-RateLimit-Remaining: 0\nX-RateLimit-Reset: 59"), 1, "The limit of requests is used up.", "Wait 59 seconds: X-RateLimit-Reset says so."},
+		{"limit without end", withToken, home, says(403, "X-RateLimit-Remaining: 0"), 1, "The limit of requests is used up.", "Wait until the time"},
+		{"431", withToken, home, says(431, ""), 1, "headers are too large", "Use a smaller token"},
+		{"two headers", []string{"-H", "Authorization: Bearer " + token, "-H", "Authorization: Basic " + apiKey}, home, says(400, ""), 1, "2 Authorization headers", "Send one of them."},
+		{"Vault is sealed", withToken, home, says(503, "Content-Type: application/json\n\n"+`{"errors":["Vault is sealed"]}`), 1, "Vault is sealed", "vault operator unseal"},
+		{"token in the query", withToken, home, says(401, "Content-Type: application/json\n\n"+`{"error":"Missing access_token parameter"}`), 1, "in the URL: access_token=TOKEN", "Send it there"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
+			first, out := w.cause(append(c.args, c.url)...)
+			_, status := w.run(append(c.args, c.url), "", true)
+			require.Equal(t, c.status, status, out)
+			lines := strings.Split(out, "\n")
+			require.Contains(t, lines[0], c.cause, first.Name)
+			require.Contains(t, lines[1], c.do, first.Name)
+		})
+	}
+}
+
+// TestAddressWithoutBrackets has an IPv6 address as people write it outside URLs.
+func TestAddressWithoutBrackets(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, url := range []string{"http://::1:8080/api", "http://::1/", "https://fe80::1%eth0/"} {
+		out, status := w.run([]string{url}, "", true)
+		require.Equal(t, exitUsage, status, out)
+		require.Contains(t, out, "brackets", url)
+	}
+	out, _ := w.run([]string{"http://user:pass:word/"}, "", true)
+	require.NotContains(t, out, "brackets")
+}
