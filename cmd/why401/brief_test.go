@@ -1,9 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -21,6 +25,12 @@ func TestFirstTwoLines(t *testing.T) {
 		}
 		page(200, `<form><input type="password"></form>`).ServeHTTP(w, r)
 	})
+	file := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
+	secrets := map[string]string{"QUOTED": `"` + token + `"`,
+		"GRAPH":   newJWT(fmt.Sprintf(`{"aud":"https://graph.microsoft.com","exp":%d}`, noon.Add(time.Hour).Unix())),
+		"STAGING": newJWT(fmt.Sprintf(`{"iss":"https://login.staging.example.com/","exp":%d}`, noon.Add(time.Hour).Unix())),
+		"NEAR":    newJWT(fmt.Sprintf(`{"aud":["https://files.example.com"],"exp":%d}`, noon.Add(time.Hour).Unix()))}
 	withToken, withCookie := []string{"-token-env", "TOKEN"}, []string{"-H", "Cookie: sid=" + cookie}
 	for _, c := range []struct {
 		name      string
@@ -30,6 +40,14 @@ func TestFirstTwoLines(t *testing.T) {
 		status    int
 		cause, do string
 	}{
+		{"quotes that were left out", []string{"-token-env", "QUOTED"}, home, says(200, ""), 0, "The token is in quotes.", "Remove the quotes there"},
+		{"line break that was left out", []string{"-token-file", file}, home, says(200, ""), 0, "The file of the token ends with a line break.", "Trim what a program reads"},
+		{"aud of another server", []string{"-token-env", "GRAPH"}, home, says(401, "WWW-Authenticate: Bearer"), 1, "aud is another server: graph.microsoft.com.", "Get one for this server."},
+		{"aud of another server, invalid_token", []string{"-token-env", "GRAPH"}, home, says(401, `WWW-Authenticate: Bearer error="invalid_token"`), 1, "not valid", "Get another: the aud of this one is graph.microsoft.com."},
+		{"issuer of staging", []string{"-token-env", "STAGING"}, home, says(401, "WWW-Authenticate: Bearer"), 1, "another environment: login.staging.example.com.", "this environment's tokens"},
+		{"issuer of staging, invalid_token", []string{"-token-env", "STAGING"}, home, says(401, `WWW-Authenticate: Bearer error="invalid_token"`), 1, "not valid", "Get another: this one is of login.staging.example.com."},
+		{"issuer of staging, in staging", []string{"-token-env", "STAGING"}, "https://api-stg.example.com/", says(401, "WWW-Authenticate: Bearer"), 1, "The token is revoked, or meant for another server.", "Compare its iss and aud"},
+		{"aud of a neighbour", []string{"-token-env", "NEAR"}, home, says(401, "WWW-Authenticate: Bearer"), 1, "The token is revoked, or meant for another server.", "Compare its iss and aud"},
 		{"login page, with a token", withToken, home, sendsToLogin, 1, "a login page for people", "or get a new token."},
 		{"login page, with a cookie", withCookie, home, sendsToLogin, 1, "The session has ended", "Log in again"},
 		{"page of a hotel", nil, "http://api.example.com/", page(200, `<title>Hotel WiFi</title><form><input type="password"></form>`), 1, "The network wants a login", "in a browser on this network"},
@@ -49,7 +67,8 @@ func TestFirstTwoLines(t *testing.T) {
 		{"token in the query", withToken, home, says(401, "Content-Type: application/json\n\n"+`{"error":"Missing access_token parameter"}`), 1, "in the URL: access_token=TOKEN", "Send it there"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
+			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server, "api-stg.example.com": c.server})
+			w.env = secrets
 			first, out := w.cause(append(c.args, c.url)...)
 			_, status := w.run(append(c.args, c.url), "", true)
 			require.Equal(t, c.status, status, out)

@@ -58,6 +58,10 @@ func (in *inquiry) proof() *cause {
 	if len(wrong) == 0 {
 		return nil
 	}
+	if len(wrong) == 1 && strings.Contains(wrong[0], "nonce") {
+		return &cause{"dpop-nonce", certain, "The DPoP proof lacks the nonce that the server gives. What is wrong: " + wrong[0] + ".",
+			"Put the response's DPoP-Nonce into the proof, and send again. Package dpop does that."}
+	}
 	return &cause{"dpop-proof", certain, "The DPoP proof is not for this request, or not fresh. What is wrong: " + strings.Join(wrong, "; ") + ". (Its signature was not checked here.)", fix}
 }
 

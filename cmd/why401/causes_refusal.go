@@ -74,6 +74,10 @@ func (in *inquiry) serverSays() *cause {
 	switch {
 	case known != nil && (code == "" || code == "invalid_token" || code == "invalid_request"):
 		fix = known.Fix
+	case code == "invalid_token" && in.otherEnvironment(decodeJWT(in.sentToken())) != "":
+		fix = "Get another: this one is of " + in.otherEnvironment(decodeJWT(in.sentToken())) + ". That is its issuer, and looks like one of another environment."
+	case code == "invalid_token" && in.foreignHost(decodeJWT(in.sentToken())) != "":
+		fix = "Get another: the aud of this one is " + in.foreignHost(decodeJWT(in.sentToken())) + ". The server may expect an aud of its own, and another issuer."
 	case code == "invalid_token":
 		fix = "Get a new token, for this server and from the issuer it trusts. If a new one is refused, too, compare its aud and iss with what the server is configured for."
 	case code == "use_dpop_nonce", code == "invalid_dpop_proof":

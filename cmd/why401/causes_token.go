@@ -70,7 +70,16 @@ func (in *inquiry) wrongToken() *cause {
 	if !in.isSafe() {
 		writes = " Or it may read here, and not write: asking with GET shows that."
 	}
-	if c := decodeJWT(in.sentToken()); c != nil && c.Expires != nil {
+	c := decodeJWT(in.sentToken())
+	if host := in.otherEnvironment(c); host != "" {
+		return &cause{"wrong-token", likely, "The token is of another environment: " + host + ". That is its issuer. Tokens of one environment (staging, production) are not taken in another." + writes,
+			"Get one where this environment's tokens are issued. See that the program has that issuer's URL, not the other's."}
+	}
+	if host := in.foreignHost(c); host != "" {
+		return &cause{"wrong-token", likely, "The token's aud is another server: " + host + ". It is probably not meant for this one; or it is revoked, or of another issuer." + writes,
+			"Get one for this server. Compare the token's iss and aud with what it expects."}
+	}
+	if c != nil && c.Expires != nil {
 		return &cause{"wrong-token", likely, "The token is revoked, or meant for another server. It may have been issued by another authorization server, for another audience, or for another environment (staging, production)." + writes,
 			"Compare its iss and aud with what the server expects; get a new one."}
 	}

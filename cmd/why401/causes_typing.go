@@ -46,6 +46,28 @@ func (in *inquiry) brokenToken() *cause {
 		"Join the lines, or remove what is not of the token."}
 }
 
+// tidied is for a secret that has passed here, and does not where a program sends all of what it has read.
+func (in *inquiry) tidied() *cause {
+	if in.report.Outcome != outcomePassed || in.resp == nil || in.resp.StatusCode >= 300 || in.schemes == nil || in.last() == "" {
+		return nil
+	}
+	var found *cause
+	for _, note := range in.tokenNotes {
+		isBreak := strings.HasSuffix(note.Name, "-line-break") // which most files end with
+		if isBreak && found != nil || !strings.HasPrefix(note.Name, "token-") && !strings.HasPrefix(note.Name, "password-line") {
+			continue
+		}
+		found = &note
+		if !isBreak {
+			break
+		}
+	}
+	if found != nil {
+		found.Sure = possible
+	}
+	return found
+}
+
 // slip finds what is wrong with what was given, whatever came of it.
 func (in *inquiry) slip() *cause {
 	if value := in.header.Get("Authorization"); value != "" && in.last() != "" {

@@ -4,7 +4,13 @@ import "fmt"
 
 // notes says what else was noticed.
 func (in *inquiry) notes() []cause {
-	list := append([]cause(nil), in.tokenNotes...)
+	var list []cause
+	said := in.tidied()
+	for _, note := range in.tokenNotes {
+		if said == nil || note.Name != said.Name {
+			list = append(list, note)
+		}
+	}
 	if in.userinfo {
 		list = append(list, cause{"userinfo", "", "The URL has a user name in it, and perhaps a password. It was not used: a URL gets into histories, logs and Referer headers, and every user of the machine can read it.",
 			"Change the password if it is of any worth, and use -u."})

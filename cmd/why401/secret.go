@@ -108,7 +108,7 @@ func (q *question) noteLines(what, line, rest string, broken bool) {
 		}
 	case broken:
 		q.tokenNotes = append(q.tokenNotes, cause{what + "-line-break", "", "The file of the " + name + " ends with a line break. It was sent without; a program that reads the whole file, and sends that, is refused.",
-			"Trim what is read in a program, or write the file with printf %s, or echo -n."})
+			"Trim what a program reads, or write the file with printf %s. With echo, it is echo -n."})
 	}
 }
 
@@ -135,13 +135,13 @@ func (q *question) tidyToken() {
 		before = tidy
 		if whole, ok := strings.CutPrefix(tidy, "\ufeff"); ok {
 			tidy = strings.TrimSpace(whole)
-			note("token-bom", "The token begins with a byte order mark, as some editors put it into files. It was sent without; a program that sends it is refused.",
-				"If your program reads the token from the same file, save that as UTF-8 without BOM.")
+			note("token-bom", "The token begins with a byte order mark. Some editors put it into files. It was sent without; a program that sends it is refused.",
+				"Save the file as UTF-8 without BOM, if your program reads it.")
 		}
 		if isWithin(tidy, `"`, `"`) || isWithin(tidy, "'", "'") {
 			tidy = strings.TrimSpace(tidy[1 : len(tidy)-1])
 			note("token-quotes", "The token is in quotes. They are not part of it, so it was sent without them; a program that sends them is refused.",
-				"If your program reads the token from the same place, remove the quotes there.")
+				"Remove the quotes there, if your program reads the same.")
 		}
 		if word, rest, ok := strings.Cut(tidy, " "); ok && strings.EqualFold(strings.TrimSuffix(word, ":"), "Bearer") {
 			tidy = strings.TrimSpace(rest)
@@ -151,13 +151,13 @@ func (q *question) tidyToken() {
 	switch {
 	case words > 1:
 		note("token-prefix", `The token begins with the word "Bearer", more than once. That is the scheme and not part of the token, so it was sent once only; a program that sends it more often is refused.`,
-			`Remove the words where the token comes from, and have the program put in one.`)
+			`Remove the words there, and have the program put in one.`)
 	case words == 1:
 		note("token-prefix", `The token begins with the word "Bearer". That is the scheme and not part of the token, so it was sent once only.`,
-			`If your program puts "Bearer" before what it reads from the same place, the server gets the word twice and refuses it: remove it there.`)
+			`Remove it there, if your program puts the word before it, too. The server gets it twice then, and refuses it.`)
 	case tidy != q.token && len(q.tokenNotes) == 0:
 		note("token-space", "There is white space before or after the token. It was sent without.",
-			"If your program reads the token from the same place, trim it there.")
+			"Trim it there, if your program reads the same.")
 	}
 	q.token = tidy
 	q.clean.hide(tidy)
