@@ -18,7 +18,11 @@ func (in *inquiry) headerLost() *cause {
 	if message := in.shortMessage(); message != "" {
 		text += ": “" + message + "”"
 	}
-	return &cause{"header-lost", likely, text + ". A gateway, load balancer or web server in between takes it off, or keeps it for itself.",
+	text += ". A gateway, load balancer or web server in between takes it off, or keeps it for itself."
+	if in.resp.ProtoMajor == 2 && in.repeat == 0 && in.isSafe() {
+		text += " It came over HTTP/2, where header names are in lower case: -repeat 3 shows whether HTTP/1.1 does better."
+	}
+	return &cause{"header-lost", likely, text,
 		"Have the gateway pass Authorization on to the server. In Apache: CGIPassAuth On, or SetEnvIf Authorization; in nginx: proxy_set_header Authorization $http_authorization; asking the server itself, behind the gateway, shows whose fault it is."}
 }
 

@@ -31,6 +31,11 @@ func (in *inquiry) fill(ctx context.Context) {
 		needBound(r.Challenges)
 	}
 	in.settle()
+	in.askRepeatedly(ctx)
+	if in.trials.repeats.differs && r.Outcome == outcomePassed {
+		r.Outcome = outcomeRefused
+		r.Summary += " Asked again, it refused."
+	}
 	in.tryAgain(ctx)
 	r.Login = in.foundLogin(ctx)
 	for _, h := range slices.Concat(in.hops, in.trials.hops) {

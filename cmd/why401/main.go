@@ -23,6 +23,8 @@
 //	-X METHOD            the method (GET, or POST with -data)
 //	-H 'NAME: VALUE'     a header to send; may be repeated
 //	-data FILE           the body to send
+//	-repeat N            ask up to N times more (20 at most), each time on a new connection, until an answer differs: that finds one
+//	                     server of several that refuses, and refusals over HTTP/2 only. A wrong password counts each time
 //	-login               find out who gives out tokens for the URL (RFC 9728), have somebody log in there by a browser or another
 //	                     device, try the token, and revoke it; it goes by the proxies of the environment. The token is for
 //	                     Bearer, or bound to a key that is made for it (DPoP, RFC 9449) where the server takes no other
@@ -59,7 +61,7 @@
 // name and password in Latin-1, if both were refused in UTF-8; with another User-Agent, if a 403 says no more, which is shown only if that
 // is not a 403; without cookies, if it has passed with some that the server had set; and without credentials, if the server has failed (500), or
 // broken the connection, with them. Where the server's certificate is not trusted, a handshake in which nothing is sent shows whether it wants
-// a client certificate as well.
+// a client certificate as well. With -repeat, the same is asked again, as often as it says, and once over HTTP/1.1.
 //
 // Who gives out the tokens that a challenge asks for is asked, too, if no token was sent: the metadata that it names is read, as -login does,
 // and the token service of a container registry is asked for a token. That gets the user name and the password if it is of the same origin.
@@ -249,6 +251,7 @@ type question struct {
 	tokenRest      string  // what the token's file has after its first line, if that is more than white space
 	tokenNotes     []cause // what is odd about the secrets as they were given
 	ahead          bool
+	repeat         int // how often to ask again
 	allowPlaintext bool
 	login          loginQuestion
 
@@ -271,6 +274,9 @@ standard input.
   -X METHOD            the method
   -H 'NAME: VALUE'     a header to send; may be repeated
   -data FILE           the body to send
+  -repeat N            ask up to N times more, until an answer differs: that
+                       finds one server of several that refuses, and refusals
+                       over HTTP/2 only; a wrong password counts each time
   -login               find out who gives out tokens for the URL, log in there,
                        and try the token (Bearer or DPoP)
   -client-id ID        the client to log in as
@@ -305,6 +311,7 @@ func (c *command) parse(ctx context.Context, args []string) (q question, out out
 	}
 	flags.BoolVar(&q.ahead, "ahead", false, "")
 	flags.BoolVar(&q.allowPlaintext, "allow-plaintext", false, "")
+	flags.IntVar(&q.repeat, "repeat", 0, "")
 	flags.StringVar(&q.method, "X", "", "")
 	flags.Func("H", "", q.addHeader)
 	flags.StringVar(&dataFile, "data", "", "")
@@ -367,6 +374,9 @@ func (c *command) parse(ctx context.Context, args []string) (q question, out out
 	}
 	if _, err := http.NewRequest(q.method, "http://localhost/", nil); err != nil {
 		return q, out, usagef("-X takes a method, such as GET")
+	}
+	if err := q.checkRepeat(); err != nil {
+		return q, out, err
 	}
 	return q, out, c.readSecrets(ctx, &q, secrets)
 }

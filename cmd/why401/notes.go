@@ -49,6 +49,9 @@ func (in *inquiry) notes() []cause {
 	if in.isPreflight() && in.gave() {
 		list = append(list, cause{"preflight-with-credentials", "", "This is a CORS preflight, and browsers send those without credentials: theirs may be answered otherwise.", "Run it again without credentials."})
 	}
+	if note := in.sameEachTime(); note != nil {
+		list = append(list, *note)
+	}
 	if in.cut {
 		list = append(list, cause{"long-header", "", fmt.Sprintf("An answer's header is very long. What is shown of it was cut: of a line, %d KiB were looked at.", mostField>>10), ""})
 	}

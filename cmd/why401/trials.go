@@ -25,12 +25,16 @@ type trials struct {
 	metadata      error    // why nobody can log in as the challenge says
 	tokenService  *attempt // what a registry's token service has answered; nil: that was not tried
 	sentPassword  bool     // it was sent the user name and the password
+	repeats       repeats
 	bare          *attempt // what the server has answered without credentials, with which it has failed; nil: that was not tried
 }
 
-// isSafe reports whether the question may be asked again (RFC 9110 §9.2.1).
-func (in *inquiry) isSafe() bool {
-	return in.method == http.MethodGet || in.method == http.MethodHead || in.method == http.MethodOptions
+// isSafe reports whether the question may be asked again.
+func (in *inquiry) isSafe() bool { return isSafe(in.method) }
+
+// isSafe reports whether a method changes nothing (RFC 9110 §9.2.1).
+func isSafe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
 
 // overHTTP1 asks by HTTP/1.1 where the answer over HTTP/2 is none.
@@ -67,14 +71,12 @@ func isHTTP2(err error) bool {
 // tryAgain asks again where that tells the cause.
 func (in *inquiry) tryAgain(ctx context.Context) {
 	switch {
+	case in.trials.repeats.differs: // which tells enough
 	case in.err != nil && isTLS(in.err) && in.certificate == nil:
 		in.certificate = in.handshake(ctx)
 	case !in.isSafe():
 	case in.isBroken() && in.gave() && !in.answeredBare():
-		schemes := in.schemes
-		again := in.send(ctx, manner{trial: "without credentials", bare: true})
-		in.schemes = schemes
-		in.addTrial(again)
+		again := in.sendAgain(ctx, manner{trial: "without credentials", bare: true})
 		in.trials.bare = &again
 	case in.isBroken() && !in.gave() && in.asked().Scheme == "http" && in.proxyURL() == nil:
 		again := in.send(ctx, manner{trial: "over HTTP/2 without TLS", clear2: true, bare: true})
@@ -96,10 +98,7 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 		in.addTrial(again)
 		in.trials.latin1 = again.resp != nil && again.resp.StatusCode < 300
 	case in.failed() && in.gave():
-		schemes := in.schemes
-		again := in.send(ctx, manner{trial: "without credentials", bare: true})
-		in.schemes = schemes
-		in.addTrial(again)
+		again := in.sendAgain(ctx, manner{trial: "without credentials", bare: true})
 		in.trials.bare = &again
 	case in.report.Outcome == outcomePassed && in.resp.StatusCode < 300 && in.sentCookie():
 		again := in.send(ctx, manner{trial: "without cookies", noCookies: true})
