@@ -269,6 +269,10 @@ func (in *inquiry) noneGiven() *cause {
 		fix = "Run it again with -token-env and a variable that has a token."
 	case in.has("DPoP") != nil:
 		fix = "Run it again with -login."
+	case in.has("Negotiate") != nil:
+		fix = "Run kinit, and see whether curl --negotiate -u : gets in."
+	case in.has("NTLM") != nil:
+		fix = "See whether curl --ntlm -u 'DOMAIN\\user' gets in."
 	}
 	text := "No credentials were sent, and the server wants some. It asks for " + in.asks() + "."
 	if in.userinfo {

@@ -29,10 +29,13 @@ func (in *inquiry) quoteMessage(c *cause) {
 		return
 	}
 	c.Text = "“" + in.clean.text(strings.TrimRight(text, "."), mostMessage) + "” is what the server says. " + c.Text
-	if strings.HasPrefix(c.Name, "forbidden") {
+	if strings.HasPrefix(c.Name, "forbidden") || c.Name == "wrong-token" && !hasAny(strings.ToLower(text), aboutTokens...) {
 		c.Fix = "See to what it says. " + c.Fix
 	}
 }
+
+// aboutTokens are words of messages to which a new token may be the answer.
+var aboutTokens = []string{"token", "jwt", "credential", "expire", "key", "auth", "bearer", "session", "signature", "audience", "issuer", "log in", "login", "user", "account"}
 
 // shortMessage returns what the body says to people, if that is short.
 func (in *inquiry) shortMessage() string {

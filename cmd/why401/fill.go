@@ -22,6 +22,9 @@ func (in *inquiry) fill(ctx context.Context) {
 		clean.hideExchange(h)
 	}
 	in.words = strings.ToLower(clean.long().redactSent(in.body))
+	if in.resp != nil {
+		in.words += strings.ToLower(clean.long().redactSent(in.resp.Header.Get("X-Ms-Diagnostics"))) // where SharePoint and Exchange say more
+	}
 	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
 		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
 		r.Challenges, r.More, r.Damage = clean.challenges(resp.Header.Values(challengeHeader(resp)), resp.StatusCode == http.StatusProxyAuthRequired)
@@ -129,7 +132,7 @@ func orEmpty[T any](list []T) []T {
 
 // matters are the response headers that help to understand a refusal.
 var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Location", "Date", "Server", "Via",
-	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "Upgrade", "X-Request-Id"}
+	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "X-Ms-Diagnostics", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "Upgrade", "X-Request-Id"}
 
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean

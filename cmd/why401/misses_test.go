@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -123,7 +122,7 @@ func TestBriefFits(t *testing.T) {
 		require.LessOrEqual(t, utf8.RuneCountInString("What to do: "+do), 80, do)
 		require.NotEmpty(t, do)
 	}
-	for _, s := range slices.Concat(knownSigns, saidSigns) {
+	for _, s := range allSigns() {
 		fits(cause{s.name, s.sure, s.text, s.fix})
 	}
 	files, err := filepath.Glob("testdata/*.txt")

@@ -83,6 +83,8 @@ var knownSigns = []sign{
 		"An AWS policy does not allow this to this caller.", "Have the policy of the caller or the resource changed. Without credentials, the caller is anybody. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
 }
 
+func allSigns() []sign { return slices.Concat(knownSigns, productSigns, saidSigns) }
+
 // signs returns what the response's words mean.
 func (in *inquiry) signs() *cause {
 	if !in.refused() || in.disguise != nil {
@@ -95,7 +97,7 @@ func (in *inquiry) sign() *cause { return in.signOf(in.resp.StatusCode, in.words
 
 // signOf returns what words mean that came with a status, or mean what is said with it elsewhere.
 func (in *inquiry) signOf(status int, words string) *cause {
-	for _, s := range slices.Concat(knownSigns, saidSigns) {
+	for _, s := range allSigns() {
 		if !slices.Contains(s.statuses, status) || len(s.words) > 0 && !in.saysSign(words, s.words) {
 			continue
 		}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,7 +15,7 @@ import (
 
 // Each sign is found by each of its words, and with each of its statuses: none that comes before it takes it for its own.
 func TestEverySignIsFound(t *testing.T) {
-	for _, s := range slices.Concat(knownSigns, saidSigns) {
+	for _, s := range allSigns() {
 		words := s.words
 		if len(words) == 0 {
 			words = []string{""}
@@ -125,4 +124,24 @@ func TestForbiddenWhereNothingCame(t *testing.T) {
 	require.Equal(t, 1, status, out)
 	require.Contains(t, strings.Split(out, "\n")[0], "has not seen the Authorization header")
 	require.NotContains(t, out, "knows who this is")
+}
+
+// What SharePoint says in a header is understood as if it stood in the body.
+func TestWordsInHeader(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, `X-Ms-Diagnostics: 3000006;reason="Token contains invalid signature.";category="invalid_client"`+"\nWWW-Authenticate: Bearer")})
+	first, out := w.cause("-token-env", "TOKEN", "https://api.example.com/")
+	require.Equal(t, "token-signature", first.Name, out)
+	require.Contains(t, out, "X-Ms-Diagnostics: 3000006")
+}
+
+// A message that is not about the token does not have a new token advised before it is heeded.
+func TestMessageOfAnotherThing(t *testing.T) {
+	for message, want := range map[string]string{
+		"You must be a member of an organization": "What to do: See to what it says.",
+		"The bearer is not known to this shop":    "What to do: Get a new one",
+	} {
+		w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "Content-Type: application/json\n\n"+fmt.Sprintf(`{"message":%q}`, message))})
+		_, out := w.cause("-token-env", "TOKEN", "https://api.example.com/")
+		require.Contains(t, strings.Split(out, "\n")[1], want)
+	}
 }
