@@ -50,6 +50,7 @@ func TestFirstTwoLines(t *testing.T) {
 		{"aud of a neighbour", []string{"-token-env", "NEAR"}, home, says(401, "WWW-Authenticate: Bearer"), 1, "The token is revoked, or meant for another server.", "Compare its iss and aud"},
 		{"login page, with a token", withToken, home, sendsToLogin, 1, "a login page for people", "or get a new token."},
 		{"login page, with a cookie", withCookie, home, sendsToLogin, 1, "The session has ended", "Log in again"},
+		{"login page, with a cookie, at once", withCookie, home, page(200, `<form><input type="password"></form>`), 1, "The session has ended", "Log in again"},
 		{"page of a hotel", nil, "http://api.example.com/", page(200, `<title>Hotel WiFi</title><form><input type="password"></form>`), 1, "The network wants a login", "in a browser on this network"},
 		{"login page that speaks of WiFi", nil, home, page(200, `<title>WiFi planner</title><form><input type="password"></form>`), 1, "a login page for people", "Send a token"},
 		{"F5", withToken, home, page(403, "The requested URL was rejected. Please consult with your administrator.<br>Your support ID is: 17"), 1, "F5's firewall refused", "support ID"},

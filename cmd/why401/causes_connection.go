@@ -45,6 +45,9 @@ func (in *inquiry) noAnswer() *cause {
 	case in.resp != nil && in.resp.StatusCode == http.StatusForbidden:
 		return &cause{"proxy-forbids", certain, "The proxy forbids the connection, so the server was not asked. It answered 403 to the CONNECT to " + net.JoinHostPort(host, port) + ": one of its rules is about the host, the port, or who asks.",
 			"Have whoever runs the proxy allow the host, or set NO_PROXY for it. Credentials for the server do not help."}
+	case in.resp != nil && strings.HasPrefix(in.resp.Header.Get("X-Squid-Error"), "ERR_DNS_FAIL"):
+		return &cause{"proxy-dns", certain, "The proxy finds no host of that name. The name is " + host + ", and it was the proxy that has looked it up.",
+			"Check the spelling. Or set NO_PROXY for the host, if the name is known here and not to the proxy."}
 	case in.resp != nil:
 		return &cause{"proxy-failed", certain, "The proxy did not connect to the server, which was not asked. It could not or would not connect to " + host + ".",
 			"Ask whoever runs the proxy, or set NO_PROXY for the host."}

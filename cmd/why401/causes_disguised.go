@@ -260,7 +260,7 @@ func (in *inquiry) loginPage() *cause {
 	text, fix := "The answer is a login page for people, in place of a refusal."+led, "Send a token, or ask the API's own URL rather than the website's. "
 	switch {
 	case in.last() == "" && in.header.Get("Cookie") != "":
-		text = "The session has ended: the cookie leads to a login page for people." + led
+		text = "The session has ended: the cookie leads to a login page." + led
 		fix = "Log in again, and send the new cookie. Or ask the API's own URL, with a token: sessions are for browsers. "
 	case in.gave():
 		text += " So what was sent is not accepted, or not looked at."

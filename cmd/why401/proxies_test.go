@@ -100,3 +100,10 @@ func TestProxyForbids(t *testing.T) {
 		require.NotContains(t, out, "The server forbids", out)
 	}
 }
+
+// TestProxyFindsNoHost has Squid look up a name that there is not.
+func TestProxyFindsNoHost(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"proxy.example.com": says(503, "X-Squid-Error: ERR_DNS_FAIL 0")})
+	first, out := w.cause("-proxy", "http://proxy.example.com:3128", "https://nowhere.example.com/")
+	require.Equal(t, "proxy-dns", first.Name, out)
+}

@@ -59,6 +59,8 @@ func TestOneOfSeveralServers(t *testing.T) {
 			noSecret(t, out)
 			lines := strings.Split(out, "\n")
 			require.Equal(t, "Cause: The same is refused at one time, and not at another.", lines[0], out)
+			require.Regexp(t, `^What to do: Compare the servers [^…]*$`, lines[1])
+			require.Empty(t, lines[2])
 			require.Contains(t, strings.Join(strings.Fields(out), " "), c.says)
 		})
 	}

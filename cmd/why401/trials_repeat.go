@@ -98,7 +98,7 @@ func (in *inquiry) unlike() *cause {
 			"Use HTTP/1.1, and have the gateway looked at. In a program, it is Base, or the client's Transport: " + overHTTP1 + "."}
 	}
 	return &cause{"flaky", certain, "The same is refused at one time, and not at another. " + counts + in.whoRefuses(refused, passed) + " So several servers answer, of which one is not like the others; or one that does not always know.",
-		"Compare the servers behind this address: keys, clock, version, settings. Take the one that refuses out of the load balancer until then."}
+		"Compare the servers behind this address: keys, clock, settings. Take the one that refuses out of the load balancer until then."}
 }
 
 // serverNames are the headers in which servers behind a load balancer name themselves.
