@@ -79,6 +79,7 @@ type manner struct {
 	latin1    bool     // user name and password are sent in ISO 8859-1
 	url       *url.URL // another than was asked for
 	password  bool     // send Basic at once
+	token     string   // in place of what was given
 	bare      bool     // without credentials, and without headers given with -H that may be some
 }
 
@@ -178,8 +179,14 @@ func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
 	if m.bare {
 		return nil
 	}
+	bearer := func(token string) authretry.Scheme {
+		return &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})}
+	}
+	if m.token != "" {
+		return []authretry.Scheme{bearer(m.token)}
+	}
 	if in.token != "" {
-		list = append(list, &authretry.Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: in.token})})
+		list = append(list, bearer(in.token))
 	}
 	if in.trial != nil {
 		list = append(list, loginScheme{"Bearer", in.trial}, loginScheme{"DPoP", in.trial})

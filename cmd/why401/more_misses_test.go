@@ -78,6 +78,13 @@ func TestMoreMisses(t *testing.T) {
 		{"invalid-token-in-url", nil, home + "?access_token=" + apiKey, challenge(`Bearer error="invalid_token"`), 1},
 		{"basic-key-in-url", nil, home + "?api_key=" + apiKey, challenge(`Basic realm="cave"`), 1},
 		{"registry-right", withPassword, home + "v2/", always(registryAt(home)), 1},
+		{"registry-denied", withPassword, home + "v2/", always(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "Bearer "+token {
+				says(403, "Content-Type: application/json\n\n"+`{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`)(w, r)
+				return
+			}
+			registryAt(home).ServeHTTP(w, r)
+		})), 1},
 		{"registry-wrong", []string{"-u", "Aladdin", "-password-env", "WRONG"}, home + "v2/", always(registryAt(home)), 1},
 		{"registry-elsewhere", withPassword, home + "v2/", always(registryAt("https://captive.example.com/")), 1},
 		{"ntlm-only", withPassword, home, challenge("NTLM"), 1},
@@ -136,6 +143,8 @@ func registryAt(origin string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, given, sent := r.BasicAuth()
 		switch {
+		case r.URL.Path == "/v2/" && r.Header.Get("Authorization") == "Bearer "+token:
+			io.WriteString(w, "{}")
 		case r.URL.Path == "/v2/":
 			says(401, `WWW-Authenticate: Bearer realm="`+origin+`token",service="registry",scope="repository:cave/lamp:pull"`)(w, r)
 		case r.URL.Path != "/token" || r.URL.Query().Get("service") != "registry":

@@ -25,6 +25,7 @@ type trials struct {
 	metadata      error    // why nobody can log in as the challenge says
 	tokenService  *attempt // what a registry's token service has answered; nil: that was not tried
 	sentPassword  bool     // it was sent the user name and the password
+	registry      *attempt // what the registry has answered to the token that it has made; nil: that was not tried
 	repeats       repeats
 	bare          *attempt // what the server has answered without credentials, with which it has failed; nil: that was not tried
 }

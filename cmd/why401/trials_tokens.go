@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -121,6 +123,26 @@ func (in *inquiry) askTokenService(ctx context.Context) {
 	in.schemes = schemes
 	in.trials.hops = append(in.trials.hops, again.hops...) // the server has named the values of the query, which are no secrets
 	in.trials.tokenService, in.trials.sentPassword = &again, isOwn
+	if isOwn && again.resp != nil && again.resp.StatusCode == http.StatusOK {
+		in.askRegistry(ctx, again.body)
+	}
+}
+
+// askRegistry asks the registry with the token that its own token service has made of the user name and the password.
+func (in *inquiry) askRegistry(ctx context.Context, body string) {
+	var answer struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+	}
+	if json.Unmarshal([]byte(body), &answer) != nil || answer.Token+answer.AccessToken == "" {
+		return
+	}
+	token := cmp.Or(answer.Token, answer.AccessToken)
+	in.clean.hide(token)
+	again := in.sendAgain(ctx, manner{trial: "with the token service's token", token: token})
+	if again.resp != nil {
+		in.trials.registry = &again
+	}
 }
 
 // tokenService says what came of asking for a token.
@@ -137,6 +159,9 @@ func (in *inquiry) tokenService() *cause {
 	case again.err != nil:
 		return &cause{"token-service", certain, "The token service that the registry names cannot be reached. It is " + host + ", and there was no answer: " + in.errorText(again.err, 200) + ".",
 			"Check the name and the network. Or have the registry's realm put right."}
+	case in.trials.registry != nil && isRefusal(in.trials.registry.resp.StatusCode):
+		return &cause{"registry-denied", certain, "The user may not do this: the registry refuses the token made for it. The token service takes the user name and the password, and has made a token; the registry answered " + statusText(in.trials.registry.resp.StatusCode) + " to that.",
+			"Have the user given the right to the repository. Check the repository's name, too: of one that there is not, registries say the same."}
 	case in.trials.sentPassword && again.resp.StatusCode == http.StatusOK:
 		return &cause{"token-service", certain, "The user name and the password are right: the token service takes them. It has made a token of them; the registry itself takes only such tokens.",
 			"Have the token service at the realm's URL make a token of them. In a program, package registry does that."}
