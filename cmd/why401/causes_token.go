@@ -66,9 +66,12 @@ func (in *inquiry) wrongToken() *cause {
 		return &cause{"wrong-token", likely, "The server does not take the token that was just issued for it. It may expect another audience, or another issuer.",
 			"Compare the token's iss and aud with what the server expects. Whoever runs one of the two has to put that right."}
 	}
-	writes := ""
+	writes, repeat := "", " If it is refused at some times only, -repeat 5 shows that."
+	if in.repeat > 0 || in.pasted {
+		repeat = ""
+	}
 	if !in.isSafe() {
-		writes = " Or it may read here, and not write: asking with GET shows that."
+		repeat, writes = "", " Or it may read here, and not write: asking with GET shows that."
 	}
 	c := decodeJWT(in.sentToken())
 	if host := in.otherEnvironment(c); host != "" {
@@ -81,10 +84,10 @@ func (in *inquiry) wrongToken() *cause {
 	}
 	if c != nil && c.Expires != nil {
 		return &cause{"wrong-token", likely, "The token is revoked, or meant for another server. It may have been issued by another authorization server, for another audience, or for another environment (staging, production)." + writes,
-			"Compare its iss and aud with what the server expects; get a new one."}
+			"Compare its iss and aud with what the server expects; get a new one." + repeat}
 	}
 	return &cause{"wrong-token", likely, "The token is expired, revoked, or meant for another server. It is no JWT with an expiry, so nothing can be read from it here." + writes,
-		"Get a new one, from an issuer that the server trusts. See whether that is accepted."}
+		"Get a new one, from an issuer that the server trusts. See whether that is accepted." + repeat}
 }
 
 // unsendable is for credentials that cannot be put into a header, where mistyped does not know why.
