@@ -244,12 +244,3 @@ func repeating(next http.HandlerFunc, word, secret string) http.Handler {
 		io.WriteString(w, strings.ReplaceAll(recorded.Body.String(), word, secret))
 	})
 }
-
-// A token that begins as a parameter does leaves the challenge legible.
-func TestChallengeBesideToken(t *testing.T) {
-	w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, `WWW-Authenticate: Bearer realm="cave"`)})
-	w.env = map[string]string{"REAL": "real-" + token}
-	out, _ := w.run([]string{"-token-env", "REAL", "https://api.example.com/"}, "", true)
-	require.Contains(t, out, `WWW-Authenticate: Bearer realm="cave"`)
-	noSecret(t, out)
-}

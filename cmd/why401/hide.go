@@ -13,31 +13,26 @@ import (
 // hide adds secrets. They are hidden in whatever case and code they come back.
 func (c *cleaner) hide(secrets ...string) {
 	for _, s := range secrets {
-		c.add(s, true)
+		decoded := string(viewOf(s, true).runes) // as somebody else may have it
+		if utf8.RuneCountInString(decoded) < spacedLimit {
+			decoded = ""
+		}
+		for _, folded := range []string{folded(s), decoded} {
+			if folded == "" || slices.Contains(c.secrets, folded) {
+				continue
+			}
+			c.secrets = append(c.secrets, folded)
+			if r := []rune(folded); len(r) >= pieceLimit {
+				if c.pieces == nil {
+					c.pieces = map[string]struct{}{}
+				}
+				for i := range len(r) - pieceLength + 1 {
+					c.pieces[string(r[i:i+pieceLength])] = struct{}{}
+				}
+			}
+		}
 	}
 	slices.SortFunc(c.secrets, func(a, b string) int { return len(b) - len(a) })
-}
-
-// add adds a secret, and the pieces of a long one, which are hidden by themselves.
-func (c *cleaner) add(s string, pieces bool) {
-	decoded := string(viewOf(s, true).runes) // as somebody else may have it
-	if utf8.RuneCountInString(decoded) < spacedLimit {
-		decoded = ""
-	}
-	for _, folded := range []string{folded(s), decoded} {
-		if folded == "" || slices.Contains(c.secrets, folded) {
-			continue
-		}
-		c.secrets = append(c.secrets, folded)
-		if r := []rune(folded); pieces && len(r) >= pieceLimit {
-			if c.pieces == nil {
-				c.pieces = map[string]struct{}{}
-			}
-			for i := range len(r) - pieceLength + 1 {
-				c.pieces[string(r[i:i+pieceLength])] = struct{}{}
-			}
-		}
-	}
 }
 
 // hideUser adds a password, and the credentials of Basic that are made of it.
@@ -56,10 +51,7 @@ func (c *cleaner) hideHeader(value string) {
 		c.hideAWS(rest)
 		return
 	}
-	_, known := schemeNamed(scheme)
-	isLong := utf8.RuneCountInString(rest) >= pieceLimit
-	c.add(value, !known || !isLong) // a piece of a long one with the scheme in it would be one of a challenge: Bearer re… is in Bearer realm
-	c.hide()
+	c.hide(value)
 	if ok {
 		c.hide(strings.TrimSpace(rest))
 	}
