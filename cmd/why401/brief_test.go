@@ -91,3 +91,36 @@ func TestAddressWithoutBrackets(t *testing.T) {
 	out, _ := w.run([]string{"http://user:pass:word/"}, "", true)
 	require.NotContains(t, out, "brackets")
 }
+
+// TestSlipsOfTheCommandLine says what to write in place of what was written, and does not repeat it.
+func TestSlipsOfTheCommandLine(t *testing.T) {
+	const home = "https://api.example.com/"
+	w := newWorld(t, nil)
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"wss://api.example.com/"}, "ask for https:// in place of wss://"},
+		{[]string{"WS://api.example.com/"}, "ask for http:// in place of ws://"},
+		{[]string{"http:/api.example.com/"}, "must begin with http://"},
+		{[]string{"https:api.example.com/"}, "must begin with https://"},
+		{[]string{"-timeout", "5", home}, "such as 30s"},
+		{[]string{"-repeat", "x", home}, "-repeat takes a number"},
+		{[]string{"-token-file", token, home}, "the flag takes its name"},
+		{[]string{"-token-file", strings.Repeat(token, 50), home}, "the flag takes its name"},
+		{[]string{"-u", "Ali", "-password-file", password, home}, "the flag takes its name"},
+		{[]string{"-token-env", token, home}, "the flag takes its name"},
+	} {
+		out, status := w.run(c.args, "", true)
+		require.Equal(t, exitUsage, status, out)
+		require.Contains(t, strings.Join(strings.Fields(out), " "), c.says)
+		noSecret(t, out)
+	}
+}
+
+// TestProxyWithoutScheme takes a proxy as the environment has it.
+func TestProxyWithoutScheme(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"proxy.example.com": says(407, `Proxy-Authenticate: Basic realm="x"`)})
+	first, out := w.cause("-proxy", "proxy.example.com:3128", "https://api.example.com/")
+	require.Equal(t, "proxy", first.Name, out)
+}

@@ -221,7 +221,7 @@ func (in *inquiry) badCertificate(err error) *cause {
 		return &cause{"tls-version", certain, "The server has only versions of TLS that are too old: not 1.2 or 1.3." + nothing,
 			"Have TLS 1.2 or later configured. Programs in Go take TLS 1.0 and 1.1 only if MinVersion of tls.Config allows them, and both are broken. Look at it with: " + look}
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
-		return &cause{"tls-none", certain, "What answers on this port does not speak TLS." + nothing, "Check host and port: https is on 443 usually. Or it is http:// that this port speaks, or another protocol, such as SSH."}
+		return &cause{"tls-none", certain, "What answers on this port does not speak TLS." + nothing, "Try http:// with this port, or check host and port. Usually, https is on 443; another protocol, such as SSH, may be on this one."}
 	}
 	return &cause{"tls", certain, "TLS failed, so nothing has been asked yet. No credentials were sent.", "See what the server can do with openssl s_client. The command is: " + look}
 }

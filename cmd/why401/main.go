@@ -354,6 +354,9 @@ func (c *command) parse(ctx context.Context, args []string) (q question, out out
 		return q, out, err
 	}
 	if rawProxy != "" {
+		if !strings.Contains(rawProxy, "://") {
+			rawProxy = "http://" + rawProxy // as the environment's are read
+		}
 		if q.proxy, err = parseURL(rawProxy, "http", "https", "socks5"); err != nil {
 			return q, out, usagef("-proxy: %v", err)
 		}
@@ -411,6 +414,12 @@ func plainFlagError(err error) string {
 	s := err.Error()
 	if !strings.HasPrefix(s, "invalid value ") {
 		return s
+	}
+	switch {
+	case strings.HasSuffix(s, "for flag -timeout: parse error"):
+		return "-timeout takes a duration, such as 30s or 2m"
+	case strings.HasSuffix(s, "for flag -repeat: parse error"):
+		return "-repeat takes a number"
 	}
 	for _, name := range []string{"-u", "-proxy-user", "-H"} {
 		if _, own, ok := strings.Cut(s, "for flag "+name+": "); ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -79,6 +80,9 @@ func (c *command) readSecret(q *question, what string, f secretFlags) (string, e
 		return "", usagef("-%s-env: the environment variable is empty or not set; the flag takes its name, not its value", what)
 	case file != "":
 		content, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) { // it may be the secret itself, which is not shown
+			return "", usagef("-%s-file: there is no such file; the flag takes its name, not what is in it", what)
+		}
 		if err != nil {
 			return "", usagef("-%s-file: %v", what, err)
 		}

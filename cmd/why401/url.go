@@ -10,7 +10,12 @@ import (
 
 // setURL takes the URL. Userinfo in it is left out: http.Client would make it an Authorization header.
 func (q *question) setURL(raw string) error {
-	if !strings.Contains(raw, "://") {
+	switch scheme, rest, _ := strings.Cut(raw, ":"); {
+	case strings.HasPrefix(rest, "//") && (strings.EqualFold(scheme, "ws") || strings.EqualFold(scheme, "wss")):
+		return usagef("a WebSocket is opened by a request of HTTP: ask for http%s:// in place of %s://", strings.ToLower(scheme)[2:], strings.ToLower(scheme))
+	case !strings.HasPrefix(rest, "//") && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")):
+		return usagef("the URL must begin with %s://", strings.ToLower(scheme))
+	case !strings.Contains(raw, "://"):
 		raw = "https://" + raw
 	}
 	u, err := parseURL(raw, "http", "https")

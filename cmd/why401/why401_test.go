@@ -230,7 +230,7 @@ func TestUsage(t *testing.T) {
 		"-login gets a token":            {"-login", "-token-env", "TOKEN", "https://api.example.com/"},
 		"-issuer: the URL must begin":    {"-login", "-issuer", "ftp://Aladdin:" + password + "@x", "https://api.example.com/"},
 		"either -token-env or":           {"-token-env", "TOKEN", "-token-file", "x", "https://api.example.com/"},
-		"-password-file: open no-such-f": {"-u", "Aladdin", "-password-file", "no-such-file", "https://api.example.com/"},
+		"-password-file: there is no such file": {"-u", "Aladdin", "-password-file", "no-such-file", "https://api.example.com/"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, status := newWorld(t, nil).run(args, "", true)
