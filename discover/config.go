@@ -40,8 +40,8 @@ type Config struct {
 	Grant func(e *authretry.TokenEndpoint, s *Server) authretry.FetchFunc
 
 	// Issuers are the authorization servers that may be asked, by their names, such as "https://auth.example.com", to the letter: a
-	// slash at the end makes another name. Their hosts, and no others, may be on a private network or this machine even if the
-	// resource is not. If there are none, those may be asked that the resource names: then whoever runs the resource decides where
+	// slash at the end makes another name. Their hosts, and those that a server there names, may be on a private network or this machine
+	// even if the resource is not; no others may. If there are none, those may be asked that the resource names: then whoever runs the resource decides where
 	// people log in, and what Grant shows.
 	Issuers []string
 
