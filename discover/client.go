@@ -54,13 +54,23 @@ func (c *Config) bind(known *authretry.Record) {
 	if registeredIn(known) != nil {
 		return // by which the issuer chose the name
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, client := range c.Clients {
-		if client.Issuer == "" && client.ID == known.ClientID && known.Issuer != "" {
-			keep(&c.bound, client.ID, known.Issuer)
+	if client := c.clientOf(known); client != nil && client.Issuer == "" && known.Issuer != "" {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		keep(&c.bound, client.ID, known.Issuer)
+	}
+}
+
+// clientOf returns the one of Clients that a saved login is of: that of its issuer, or else one that names none; nil if there is none.
+func (c *Config) clientOf(known *authretry.Record) *Client {
+	for _, issuer := range []string{known.Issuer, ""} {
+		for i := range c.Clients {
+			if client := &c.Clients[i]; client.ID == known.ClientID && client.Issuer == issuer {
+				return client
+			}
 		}
 	}
+	return nil
 }
 
 // identify returns what the program is called at the server, for a redirect URI, "" if there is none; registering it if need be.

@@ -220,6 +220,20 @@ func TestClientOfASavedLogin(t *testing.T) {
 	require.Empty(t, newSrv.TokenRequests())
 }
 
+// Of two clients with one name, a saved login gets the secret that is for its issuer, and leaves the other one to others.
+func TestClientOfItsIssuerComesFirst(t *testing.T) {
+	own, other := authretry.SecretBasic("own"), authretry.SecretBasic("other")
+	c := &Config{Clients: []Client{{ID: "me", Auth: other}, {Issuer: "https://first", ID: "me", Auth: own}}}
+	known := &authretry.Record{ClientID: "me", Issuer: "https://first", TokenURL: "https://first/token"}
+	c.bind(known)
+	who, _, err := c.saved(known)
+	require.NoError(t, err)
+	require.Same(t, own, who.auth)
+	who, ok := c.named("https://second")
+	require.True(t, ok)
+	require.Same(t, other, who.auth)
+}
+
 // A registration that was refused is none, whatever the answer has.
 func TestRegistrationThatIsRefused(t *testing.T) {
 	for _, status := range []int{200, 201, 202, 400, 403, 500} {

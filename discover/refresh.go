@@ -68,11 +68,8 @@ func (c *Config) saved(known *authretry.Record) (identity, place, error) {
 		return who, at, err
 	}
 	who := identity{id: known.ClientID}
-	for _, client := range c.Clients {
-		if client.ID == known.ClientID && (client.Issuer == known.Issuer || client.Issuer == "") {
-			who.auth = client.Auth
-			break
-		}
+	if client := c.clientOf(known); client != nil {
+		who.auth = client.Auth
 	}
 	return who, at, nil
 }
