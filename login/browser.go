@@ -29,7 +29,7 @@ type Browser struct {
 	Open func(ctx context.Context, url string) error
 
 	// RedirectURIs are those that the client is registered with, in order of preference: the first counts at whose address
-	// nobody else listens. Each is http, to 127.0.0.1, [::1] or localhost. Without a port, it is any that is free, as servers
+	// nobody else listens. Each is http, to 127.0.0.1, [::1] or localhost. Without a port, or with 0, it is any that is free, as servers
 	// must allow (RFC 8252 §7.3). If there are none, they are http://127.0.0.1/callback and, for machines without
 	// IPv4, http://[::1]/callback. Use localhost only where a server wants that (§8.3).
 	RedirectURIs []string

@@ -352,6 +352,7 @@ func TestRedirectURIs(t *testing.T) {
 		"none":              {nil, `^http://127\.0\.0\.1:\d+/callback$`},
 		"any port":          {[]string{"http://127.0.0.1/a/b%20c"}, `^http://127\.0\.0\.1:\d+/a/b%20c$`},
 		"no port":           {[]string{"http://127.0.0.1:/x"}, `^http://127\.0\.0\.1:\d+/x$`},
+		"port 0":            {[]string{"http://127.0.0.1:0/x"}, `^http://127\.0\.0\.1:[1-9]\d*/x$`},
 		"no path":           {[]string{"http://127.0.0.1"}, `^http://127\.0\.0\.1:\d+$`},
 		"root":              {[]string{"http://127.0.0.1/"}, `^http://127\.0\.0\.1:\d+/$`},
 		"a port":            {[]string{"http://127.0.0.1" + at(free) + "/x"}, "^http://127\\.0\\.0\\.1" + at(free) + "/x$"},

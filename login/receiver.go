@@ -60,6 +60,9 @@ func listen(uris []string) (*receiver, error) {
 		if err != nil || u.Scheme != "http" || addressesOf(u.Hostname()) == nil || u.User != nil || strings.ContainsAny(uri, "?#") {
 			return nil, errRedirectURI
 		}
+		if u.Port() == "0" { // as net.Listen has it
+			u.Host = strings.TrimSuffix(u.Host, ":0")
+		}
 		parsed = append(parsed, u)
 	}
 	var failed error
