@@ -160,7 +160,7 @@ func (d *DeviceCode) Await(ctx context.Context) (*oauth2.Token, error) {
 		case said && failure.isOf("authorization_pending"):
 		case said && failure.isOf("slow_down"):
 			interval += slowDown
-		case !said && isUnreachable(err), said && (failure.Status == 429 || failure.Status >= 500):
+		case !said && hasNoAnswer(err), said && (failure.Status == 429 || failure.Status >= 500):
 			interval = max(interval, min(2*interval, maxInterval))
 		default:
 			return nil, err

@@ -120,18 +120,21 @@ func TestDeviceThatEnds(t *testing.T) {
 	}
 }
 
-// A server that cannot be reached, or has failed, is asked more and more seldom, and the login goes on.
+// A server that cannot be reached, has failed, or breaks off is asked more and more seldom, and the login goes on.
 func TestDeviceGoesOnAfterFailures(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		d, srv := device(t, &authtest.OAuth{ClientID: "me"})
-		defer srv.Close()
-		srv.Inject("/oauth/token", 1, authtest.Reply(502, nil, "<html>"))
-		require.NoError(t, srv.Approve(t.Context(), d.VerificationURIComplete))
-		_, err := d.Await(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, []int{5, 15}, polls(srv, began))
-	})
+	for _, fault := range []authtest.Fault{authtest.Reply(502, nil, "<html>"), authtest.Abort(),
+		authtest.Reply(400, http.Header{"Content-Length": {"99"}}, `{"error":"authoriz`)} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			d, srv := device(t, &authtest.OAuth{ClientID: "me"})
+			defer srv.Close()
+			srv.Inject("/oauth/token", 1, fault)
+			require.NoError(t, srv.Approve(t.Context(), d.VerificationURIComplete))
+			_, err := d.Await(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, []int{5, 15}, polls(srv, began))
+		})
+	}
 }
 
 func TestDeviceAnswers(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"slices"
 
@@ -121,7 +122,9 @@ func (e *unreachableError) Error() string {
 func (e *unreachableError) Unwrap() error              { return e.err }
 func (e *unreachableError) Format(f fmt.State, _ rune) { io.WriteString(f, e.Error()) }
 
-func isUnreachable(err error) bool {
-	_, ok := errors.AsType[*unreachableError](err)
-	return ok
+// hasNoAnswer reports whether an error is that of a request that has had no answer, or not all of it.
+func hasNoAnswer(err error) bool {
+	_, unreachable := errors.AsType[*unreachableError](err)
+	_, network := errors.AsType[net.Error](err)
+	return unreachable || network || errors.Is(err, io.ErrUnexpectedEOF)
 }
