@@ -30,9 +30,9 @@ type memory struct {
 	mu       sync.Mutex // guards what follows, for no longer than a look
 	places   lru[place, needs]
 	grants   lru[grantKey, *grant]
-	trusted  lru[string, string]  // by registry, the origin of the token server that has got credentials
-	noPost   lru[string, bool]    // by URL, the token servers that want GET
-	refusals lru[asker, refusals] // of credentials
+	trusted  lru[string, *trusted] // by registry, the token server that has got credentials
+	noPost   lru[string, bool]     // by URL, the token servers that want GET
+	refusals lru[asker, refusals]  // of credentials
 }
 
 // A place is something of a registry that has needs of its own, on behalf of an account.
@@ -133,21 +133,48 @@ func (m *memory) forget(account string) {
 	m.refusals.forget(func(a asker) bool { return a.account == account })
 }
 
+// A trusted is the token server to which a registry's credentials go. memory.mu guards asking and asked.
+type trusted struct {
+	registry, origin string
+	asking           int  // requests that are on their way to it
+	asked            bool // it may have got them
+}
+
 // trust reports whether credentials for a registry may go to a token server that it names: one in Scheme.Realms, the registry
-// itself, or the one that has got them before. If none has, it is this one from now on. It returns that one.
-func (m *memory) trust(r *realm) (before string, ok bool) {
+// itself, or the one that has got them before. If none has, it is this one from now on. It returns that one. If they may go there, done is
+// to be called after the request.
+func (m *memory) trust(r *realm) (to *trusted, ok bool) {
 	if r.listed || r.origin == r.registry {
-		return r.origin, true
+		return nil, true
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before, known := m.trusted.get(r.registry)
+	to, known := m.trusted.get(r.registry)
 	if !known {
+		to = &trusted{registry: r.registry, origin: r.origin}
 		m.trusted.limit = maxTrusted
-		m.trusted.put(r.registry, r.origin)
-		return r.origin, true
+		m.trusted.put(r.registry, to)
 	}
-	return before, before == r.origin
+	if to.origin != r.origin {
+		return to, false
+	}
+	to.asking++
+	return to, true
+}
+
+// done notes whether a token server may have got credentials by a request that has ended. One that has never got any makes room for
+// another.
+func (m *memory) done(to *trusted, sent bool) {
+	if to == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	to.asking--
+	to.asked = to.asked || sent
+	if now, _ := m.trusted.get(to.registry); now == to && !to.asked && to.asking == 0 {
+		m.trusted.forget(func(registry string) bool { return registry == to.registry })
+	}
 }
 
 // wantsGet reports whether a token server has refused POST as such.

@@ -385,6 +385,24 @@ func TestRealmThatChanges(t *testing.T) {
 	require.Equal(t, [2]int32{1, 0}, third.counts())
 }
 
+// A token server that was not asked, because it is where nobody may have us ask, has got no credentials. The next one may.
+func TestRealmThatWasNotAsked(t *testing.T) {
+	good, other := newTokenServer(t), newTokenServer(t)
+	n := &naming{}
+	srv := httptest.NewServer(n)
+	defer srv.Close()
+	client := &http.Client{Transport: authretry.New(&registry.Scheme{Credentials: login(srv.URL)})}
+	for i, realm := range []string{"https://169.254.169.254/token", good.URL, other.URL, "https://169.254.169.254/token", other.URL} {
+		n.set(realm)
+		resp, err := client.Get(fmt.Sprint(srv.URL, "/v2/r", i, "/manifests/latest"))
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, []int{401, 200, 401, 401, 401}[i], resp.StatusCode)
+	}
+	require.Equal(t, [2]int32{1, 1}, good.counts())
+	require.Equal(t, [2]int32{0, 0}, other.counts())
+}
+
 // A blob elsewhere, to which the registry redirects, gets neither token nor credentials, whatever it asks for.
 func TestBlobElsewhere(t *testing.T) {
 	stolen := newTokenServer(t)

@@ -23,6 +23,7 @@ type question struct {
 	realm   *realm
 	account string
 	scope   []string
+	sent    bool  // set by send: the token server may have got something
 	none    error // set by ask if there are no credentials: what there is to be said of that
 }
 
@@ -49,16 +50,20 @@ func (q *question) ask(ctx context.Context) (*oauth2.Token, error) {
 	}
 	memory := &q.scheme.memory
 	me := asker{q.account, q.realm.origin}
+	var to *trusted
 	if c.isSet() {
-		if before, ok := memory.trust(q.realm); !ok {
+		var ok bool
+		if to, ok = memory.trust(q.realm); !ok {
 			return nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: fmt.Errorf("registry: the credentials for %.100q have gone to the token server %.100q before, "+
-				"and it now names %.100q; if that is right, name both in Scheme.Realms", q.realm.registry, before, q.realm.origin)}
-		}
-		if memory.wereRefused(me, c) {
-			return nil, errCredentialsRefused(http.StatusUnauthorized)
+				"and it now names %.100q; if that is right, name both in Scheme.Realms", q.realm.registry, to.origin, q.realm.origin)}
 		}
 	}
+	if c.isSet() && memory.wereRefused(me, c) {
+		memory.done(to, true)
+		return nil, errCredentialsRefused(http.StatusUnauthorized)
+	}
 	resp, body, err := q.exchange(ctx, c)
+	memory.done(to, q.sent)
 	if err != nil {
 		return nil, err
 	}
@@ -168,8 +173,10 @@ func (q *question) send(ctx context.Context, req *http.Request) (*http.Response,
 		if refused, ok := errors.AsType[*guarded.RefusedError](err); ok {
 			return nil, nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: refused}
 		}
+		q.sent = true
 		return nil, nil, err
 	}
+	q.sent = true
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, guarded.MaxAnswer+1))
 	switch {
