@@ -62,7 +62,8 @@
 // Config.Issuers names its host; link-local addresses, metadata services of clouds, multicast and the like never. Where the
 // resource is says the connection by which it refused; if a proxy is in between, it counts as outside. An authorization
 // endpoint, which a browser is sent to, is judged by all addresses of its name. Redirects are not followed, an answer may have
-// 1 MiB and take 10 seconds. With a proxy in the environment, that resolves names: they are judged here besides. What a browser or
+// 1 MiB. Metadata and a registration may take 10 seconds, a request of a login 30, and other token requests as long as
+// TokenSource.FetchTimeout. With a proxy in the environment, that resolves names: they are judged here besides. What a browser or
 // a proxy is to dial is judged as these read it: app.localhost, or 127.0.0.1 with a dot behind it, is this machine; and what they
 // may take for an address in another form (127.1, 0x7f000001), or what is not ASCII, is refused unless Config.Issuers names it.
 // Config.HTTPClient takes the place of all this.
