@@ -64,8 +64,8 @@
 // a client certificate as well. With -repeat, the same is asked again, as often as it says, and once over HTTP/1.1.
 //
 // Who gives out the tokens that a challenge asks for is asked, too, if no token was sent: the metadata that it names is read, as -login does,
-// and the token service of a container registry is asked for a token. That gets the user name and the password if it is of the same origin,
-// and the registry is asked once more, with the token that came of them.
+// and the token service of a container registry is asked for a token. That gets the user name and the password if it is of the origin that
+// was asked, and the registry is asked once more, with the token that came of them.
 //
 // # Exit status
 //

@@ -101,7 +101,7 @@ func (in *inquiry) afterText(err, what error) string {
 }
 
 // askTokenService asks the token service that a container registry names for a token. Where it is of the same origin, it gets the user name
-// and the password, as it does from any client; another one gets none.
+// and the password, as it does from any client; another one gets none, nor does one to which redirects have led.
 func (in *inquiry) askTokenService(ctx context.Context) {
 	c := in.has("Bearer")
 	if in.method != http.MethodGet || c == nil || !isRegistry(*c) || in.token != "" || in.ownKey() {
@@ -117,7 +117,7 @@ func (in *inquiry) askTokenService(ctx context.Context) {
 		query.Set("scope", scope)
 	}
 	realm.RawQuery = query.Encode()
-	isOwn := in.user.given && sameOrigin(realm, in.asked()) && (realm.Scheme == "https" || isLoopback(realm.Hostname()) || in.allowPlaintext)
+	isOwn := in.user.given && sameOrigin(realm, in.asked()) && !left(in.requests()) && (realm.Scheme == "https" || isLoopback(realm.Hostname()) || in.allowPlaintext)
 	schemes := in.schemes
 	again := in.send(ctx, manner{trial: "at the token service", url: realm, bare: !isOwn, password: isOwn})
 	in.schemes = schemes
