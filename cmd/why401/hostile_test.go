@@ -32,3 +32,19 @@ func TestPasswordStaysWithTheRegistryThatWasAsked(t *testing.T) {
 	w.run([]string{"-u", "Aladdin", "-password-env", "PASSWORD", "https://api.example.com/v2/"}, "", true)
 	require.Equal(t, []string{"/v2/  ", "/token  "}, elsewhere.sent)
 }
+
+// A server does not have the token service of this machine asked, however it writes its address.
+func TestTokenServiceOnThisMachine(t *testing.T) {
+	for host, want := range map[string]int{"localhost": 0, "x.localhost": 0, "127.0.0.1": 0, "127.1": 0, "2130706433": 0, "0x7f.1": 0, "auth.example.com": 1} {
+		service := &collector{Handler: says(200, "")}
+		w := newWorld(t, map[string]http.Handler{host: service,
+			"api.example.com": says(401, `WWW-Authenticate: Bearer realm="http://`+host+`/token",service="s",scope="repository:a:pull"`)})
+		w.run([]string{"https://api.example.com/v2/"}, "", true)
+		require.Len(t, service.sent, want, host)
+	}
+	service := &collector{Handler: says(200, "")}
+	w := newWorld(t, map[string]http.Handler{"localhost": service,
+		"127.0.0.1": says(401, `WWW-Authenticate: Bearer realm="http://localhost/token",service="s",scope="repository:a:pull"`)})
+	w.run([]string{"http://127.0.0.1/v2/"}, "", true)
+	require.Len(t, service.sent, 1, "a registry that is on this machine itself")
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/discover"
+	names "github.com/authretry/authretry/internal/guarded"
 )
 
 // Who gives out the tokens that a challenge asks for is asked, where that tells whether they can be had at all.
@@ -108,7 +108,7 @@ func (in *inquiry) askTokenService(ctx context.Context) {
 		return
 	}
 	realm, err := url.Parse(c.Params.Get("realm"))
-	if err != nil || realm.User != nil || net.ParseIP(realm.Hostname()) != nil && !sameOrigin(realm, in.asked()) {
+	if err != nil || realm.User != nil || !in.mayAsk(realm) {
 		return
 	}
 	query := realm.Query()
@@ -143,6 +143,14 @@ func (in *inquiry) askRegistry(ctx context.Context, body string) {
 	if again.resp != nil {
 		in.trials.registry = &again
 	}
+}
+
+// mayAsk reports whether a token service that a server has named is asked: at a name, unless that is an address to a browser, such as
+// localhost or 127.1, which may lead to what only we can reach; or where that server is itself.
+func (in *inquiry) mayAsk(realm *url.URL) bool {
+	at := in.asked()
+	addr, ok := names.ReadHost(realm.Hostname())
+	return ok && !addr.IsValid() || sameOrigin(realm, at) || isLoopback(at.Hostname()) && isLoopback(realm.Hostname())
 }
 
 // tokenService says what came of asking for a token.
