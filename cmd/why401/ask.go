@@ -202,15 +202,21 @@ func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
 	return list
 }
 
-var errTooManyRedirects = errors.New("stopped after 10 redirects")
+var (
+	errTooManyRedirects = errors.New("stopped after 10 redirects")
+	errBodyElsewhere    = errors.New("a redirect leads to another origin, to which the body is not sent")
+)
 
-// checkRedirect keeps what was given with -H from another origin, as authretry does with its credentials: http.Client
-// by itself removes Authorization and Cookie there, but no header with an API key.
+// checkRedirect keeps what was given with -H, and with -data, from another origin, as authretry does with its credentials: http.Client
+// by itself removes Authorization and Cookie there, but no header with an API key, and it sends the body again (307, 308).
 func (in *inquiry) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errTooManyRedirects
 	}
 	if left(append(via, req)) {
+		if req.Body != nil {
+			return errBodyElsewhere
+		}
 		for name := range in.header {
 			if !harmless[http.CanonicalHeaderKey(name)] {
 				req.Header.Del(name)

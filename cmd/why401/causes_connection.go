@@ -72,6 +72,9 @@ func (in *inquiry) noAnswer() *cause {
 	case errors.Is(err, errTooManyRedirects):
 		return &cause{"redirect-loop", certain, "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
 			"See below where the circle is, and ask its last URL directly."}
+	case errors.Is(err, errBodyElsewhere):
+		return &cause{"redirect-body", certain, "A redirect leads to another origin, and was not followed. The body would have gone there, too, and may have a secret in it.",
+			"Ask where it leads directly, if you trust that: see the Location below."}
 	case len(in.hops) > 1 && strings.Contains(err.Error(), "unsupported protocol scheme"), len(in.hops) > 0 && in.hops[len(in.hops)-1].err == nil:
 		return &cause{"redirect", certain, "A redirect leads to where no http client can go.", "Look at the Location below, and have the server repaired. Or ask the right URL directly."}
 	case isHTTP2(err):

@@ -3,6 +3,9 @@ package main
 import (
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -47,4 +50,22 @@ func TestTokenServiceOnThisMachine(t *testing.T) {
 		"127.0.0.1": says(401, `WWW-Authenticate: Bearer realm="http://localhost/token",service="s",scope="repository:a:pull"`)})
 	w.run([]string{"http://127.0.0.1/v2/"}, "", true)
 	require.Len(t, service.sent, 1, "a registry that is on this machine itself")
+}
+
+// What was given with -data may have a secret in it, and stays with the origin that was asked.
+func TestBodyStaysWithTheOriginThatWasAsked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "data")
+	require.NoError(t, os.WriteFile(file, []byte(password), 0o600))
+	for _, status := range []int{301, 307, 308} {
+		elsewhere := &collector{Handler: says(401, "")}
+		w := newWorld(t, map[string]http.Handler{"api.example.com": says(status, "Location: https://files.example.com/"), "files.example.com": elsewhere})
+		out, exit := w.run([]string{"-data", file, "https://api.example.com/"}, "", true)
+		if status == 301 { // which makes GET of POST
+			require.Equal(t, []string{"/  "}, elsewhere.sent)
+			continue
+		}
+		require.Empty(t, elsewhere.sent)
+		require.Equal(t, exitFailed, exit)
+		require.Contains(t, strings.Join(strings.Fields(out), " "), "Cause: A redirect leads to another origin, and was not followed. ", "%s", out)
+	}
 }

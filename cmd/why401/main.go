@@ -22,7 +22,7 @@
 //	-allow-plaintext     send Basic and Bearer over plain http to other hosts than loopback, and to proxies, too
 //	-X METHOD            the method (GET, or POST with -data)
 //	-H 'NAME: VALUE'     a header to send; may be repeated
-//	-data FILE           the body to send
+//	-data FILE           the body to send; no redirect takes it to another origin
 //	-repeat N            ask up to N times more (20 at most), each time on a new connection, until an answer differs: that finds one
 //	                     server of several that refuses, and refusals over HTTP/2 only. A wrong password counts each time
 //	-login               find out who gives out tokens for the URL (RFC 9728), have somebody log in there by a browser or another
