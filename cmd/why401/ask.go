@@ -122,7 +122,11 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 	client := in.client(recorder, m)
 	defer client.CloseIdleConnections()
 
-	req, err := http.NewRequestWithContext(ctx, in.method, "", in.payload())
+	body := in.payload()
+	if m.url != nil { // for which it was not given
+		body = nil
+	}
+	req, err := http.NewRequestWithContext(ctx, in.method, "", body)
 	if err != nil {
 		panic(err) // the method has been checked
 	}

@@ -52,6 +52,17 @@ func TestTokenServiceOnThisMachine(t *testing.T) {
 	require.Len(t, service.sent, 1, "a registry that is on this machine itself")
 }
 
+// A token service gets nothing of what was given for the registry.
+func TestTokenServiceGetsNoBody(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "data")
+	require.NoError(t, os.WriteFile(file, []byte(password), 0o600))
+	service := &collector{Handler: says(200, "")}
+	w := newWorld(t, map[string]http.Handler{"auth.example.com": service,
+		"api.example.com": says(401, `WWW-Authenticate: Bearer realm="https://auth.example.com/token",service="s",scope="repository:a:pull"`)})
+	w.run([]string{"-X", "GET", "-data", file, "-H", "Accept: x/y", "https://api.example.com/v2/"}, "", true)
+	require.Equal(t, []string{"/token  "}, service.sent)
+}
+
 // What was given with -data may have a secret in it, and stays with the origin that was asked.
 func TestBodyStaysWithTheOriginThatWasAsked(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data")
