@@ -56,8 +56,8 @@ func (s *TokenSource) joinLogin(ctx context.Context, d *demand) (*refreshRun, *o
 	return run, nil, nil
 }
 
-// isUselessLogin reports whether k is of a login whose token was refused before any server has accepted it; or at least the one because
-// of which it was made has not, and refuses it now. Another login would be of no more use to that server.
+// isUselessLogin reports whether k is of a login that was of no use: no server has accepted its token, and one refuses it; or the server
+// for which somebody has logged in refuses it, and has never accepted it. Another login would be of no more use to that server.
 func (k *knownToken) isUselessLogin(d *demand, by origin) bool {
 	if k == nil || !k.isLogin || d.refused == "" || d.refused != k.token.AccessToken {
 		return false

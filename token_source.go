@@ -101,9 +101,9 @@ type TokenSource struct {
 	// MinRefreshInterval is for servers that refuse tokens although they are fresh. A token that was obtained
 	// because its predecessor was refused, or by Login, and is refused itself before any server has accepted it, is not replaced
 	// by another such one before it has this age (Login says when somebody is asked again); and an origin because of which a token was
-	// obtained does not cause another to be obtained for this time, unless it has accepted that one, whatever others accept. Nor do refusals, or calls of Refresh, cause more than 32
-	// calls of Fetch from the first of them until this time is over, and those of one origin more than 8, since all requests share
-	// the token. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
+	// obtained does not cause another to be obtained for this time, unless it has accepted that one, whatever others accept. Nor do
+	// refusals, or calls of Refresh, cause more than 32 calls of Fetch from the first of them until this time is over, and those of one
+	// origin more than 8, since all requests share the token. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
 	MinRefreshInterval time.Duration
 
 	random func() float64 // nil: rand.Float64; some tests have one that can be foreseen

@@ -40,9 +40,9 @@ type Config struct {
 	Grant func(e *authretry.TokenEndpoint, s *Server) authretry.FetchFunc
 
 	// Issuers are the authorization servers that may be asked, by their names, such as "https://auth.example.com", to the letter: a
-	// slash at the end makes another name. Their hosts, and those that a server there names, may be on a private network or this machine
-	// even if the resource is not; no others may. If there are none, those may be asked that the resource names: then whoever runs the resource decides where
-	// people log in, and what Grant shows.
+	// slash at the end makes another name. Their hosts, and those that a server there names, may be on a private network or this
+	// machine even if the resource is not; no others may. If there are none, those may be asked that the resource names: then whoever
+	// runs the resource decides where people log in, and what Grant shows.
 	Issuers []string
 
 	// Clients are what the program is called at authorization servers where somebody has registered it.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/discover"
-	names "github.com/authretry/authretry/internal/guarded"
+	names "github.com/authretry/authretry/internal/guarded" // guarded is what the tests call a handler
 )
 
 // Who gives out the tokens that a challenge asks for is asked, where that tells whether they can be had at all.
