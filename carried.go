@@ -92,7 +92,7 @@ func (x *exchange) carry(l *lease) error {
 		}
 		if err != nil {
 			err = withoutSecrets(err, unknownSecrets)
-			return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme].Name(), err)
+			return fmt.Errorf("authretry: %s authenticates connections, and got none: %w", x.schemes[l.scheme()].Name(), err)
 		}
 		l.by = &carried{RoundTripper: by, isBase: by == base}
 	}

@@ -124,7 +124,7 @@ func (x *exchange) tell(e Event, l *lease) {
 		e.Origin = cutTo(maxOriginText, o.String())
 	}
 	if l != nil {
-		e.Scheme, e.Realm = x.schemes[l.scheme].Name(), cut(l.realm)
+		e.Scheme, e.Realm = x.schemes[l.scheme()].Name(), cut(l.realm())
 	}
 	x.onEvent(x.context(), e)
 }

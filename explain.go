@@ -317,11 +317,11 @@ func (x *exchange) rejection(resp *http.Response, err error) *Rejection {
 	}
 	if x.ahead.Session != nil && x.attempts > 0 {
 		r.Ahead = true
-		r.Tried = append(r.Tried, r.Schemes[x.ahead.scheme])
+		r.Tried = append(r.Tried, r.Schemes[x.ahead.scheme()])
 	}
 	if answer := x.aside.value().answer; answer != nil && answer.Session != nil && x.attempts > 1 {
-		r.Refreshed = r.Ahead && answer.scheme == x.ahead.scheme
-		r.Tried = append(r.Tried, r.Schemes[answer.scheme])
+		r.Refreshed = r.Ahead && answer.scheme() == x.ahead.scheme()
+		r.Tried = append(r.Tried, r.Schemes[answer.scheme()])
 	}
 	return r
 }

@@ -36,7 +36,7 @@ type authenticator struct {
 // A starter is a Starter among the schemes.
 type starter struct {
 	Starter
-	scheme int32 // its index
+	space *protectionSpace // of what it starts
 }
 
 // An answersForbidden is a Scheme that may answer a 403.
@@ -55,7 +55,7 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 			return fmt.Errorf("authretry: %s.Schemes[%d] is nil", name, i)
 		}
 		if s, ok := s.(Starter); ok {
-			a.starters = append(a.starters, starter{s, int32(i)})
+			a.starters = append(a.starters, starter{s, &protectionSpace{scheme: int32(i), started: true}})
 		}
 		if f, ok := s.(answersForbidden); ok {
 			a.forbidden = append(a.forbidden, f)
@@ -90,7 +90,7 @@ func (a *authenticator) setSchemes(schemes []Scheme, name string) error {
 	// Not what has a Bearer in it, whose Start may be another; and by an interface, for the linker (see authorizesIn).
 	if _, ok := a.starters[0].Starter.(*Bearer); ok {
 		if session := a.starters[0].Starter.(interface{ always() Session }).always(); session != nil {
-			a.always = &lease{held: held{Session: session}, scheme: a.starters[0].scheme, started: true}
+			a.always = &lease{held{Session: session}, a.starters[0].space}
 		}
 	}
 	return nil
@@ -104,7 +104,7 @@ func (x *exchange) borrow(l *lease) error {
 	if x.visit.at != nil && l.Session == nil {
 		*l = x.visit.await(x.req.Context(), x.at(), *l)
 	}
-	if l.Session != nil && !l.started && !x.mayGo(l.scheme) { // by a proxy by now
+	if l.Session != nil && !l.space.started && !x.mayGo(l.space.scheme) { // by a proxy by now
 		x.keep(l)
 		*l = lease{}
 	}
@@ -123,28 +123,25 @@ func (x *exchange) lend(l *lease) error {
 	if x.spaces.count.Load() > 0 {
 		// The visit ends with the exchange, also if a Starter panics.
 		*l, x.visit, exact = x.spaces.lend(x.remembered(), x.at())
-		if l.Session != nil && x.hasCallers(l.scheme) {
+		if l.Session != nil && x.hasCallers(l.space.scheme) {
 			x.leave(false)
 			*l, exact = lease{}, false
 		}
 	}
 	for i := range x.starters {
 		s := &x.starters[i]
-		if exact && s.scheme != l.scheme {
+		if exact && s.space.scheme != l.space.scheme {
 			continue
 		}
 		session, err := s.Start((*callContext)(x), x.shown(x.req, false))
 		err = x.missedValues(err)
-		if err == nil && session != nil && !x.mayGo(s.scheme) {
+		if err == nil && session != nil && !x.mayGo(s.space.scheme) {
 			err = plaintextError(s.Name())
 		}
 		if err != nil || session != nil {
 			x.keep(l)
 			x.leave(false)
-			if l.space != nil {
-				*l = lease{}
-			}
-			l.Session, l.scheme, l.started = session, s.scheme, true
+			*l = lease{held{Session: session}, s.space}
 			return err
 		}
 	}
@@ -205,7 +202,7 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 			if !equalFoldASCII(challenges[c].Scheme, s.Name()) {
 				continue
 			}
-			own = own || i == refused.scheme
+			own = own || i == refused.scheme()
 			if x.hasCallers(i) {
 				u.refused = ErrCredentialsRefused
 				continue
@@ -220,7 +217,7 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 		}
 	}
 	if refused.Session != nil && !own {
-		if l, err := x.ask(u, refused.scheme, nil, resp, sent, refused); l.Session != nil || err != nil {
+		if l, err := x.ask(u, refused.scheme(), nil, resp, sent, refused); l.Session != nil || err != nil {
 			return l, err
 		}
 	}
@@ -233,12 +230,11 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 // ask asks a Scheme for its answer to a challenge. It returns neither a Session nor an error if there is none, and why is
 // noted in u.
 func (x *exchange) ask(u *unanswered, scheme int32, c *Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
-	l := lease{scheme: scheme, realm: refused.realm}
-	isSender := refused.Session != nil && refused.scheme == scheme
-	l.started = isSender && refused.started
+	isSender := refused.Session != nil && refused.space.scheme == scheme
+	realm := refused.realm()
 	if c != nil {
-		if l.realm = c.Params.Get("realm"); x.repeats(cut(l.realm)) {
-			l.realm = "" // events have it
+		if realm = c.Params.Get("realm"); x.repeats(cut(realm)) {
+			realm = "" // events have it
 		}
 	}
 	refusal := x.shownResponse(resp, sent, isSender)
@@ -251,10 +247,9 @@ func (x *exchange) ask(u *unanswered, scheme int32, c *Challenge, resp *http.Res
 	case errors.Is(err, ErrUnsupportedChallenge):
 		u.unsupported = err
 	case err != nil:
-		return l, err
+		return lease{}, err
 	default:
-		l.Session = session
-		return l, nil
+		return lease{held{Session: session}, &protectionSpace{scheme: scheme, realm: realm, started: isSender && refused.space.started}}, nil
 	}
 	if isSender && (c == nil || u.refused != nil) {
 		x.spaces.forget(x.remembered(), refused) // the server does not want these credentials

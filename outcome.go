@@ -172,14 +172,14 @@ func (x *exchange) challenges(resp *http.Response) []Challenge {
 
 // keep remembers the lease's Session for requests like this one, if there is anything to remember.
 func (x *exchange) keep(l *lease) {
-	if l.Session != nil && !l.started {
+	if l.Session != nil && !l.space.started {
 		x.remember(l)
 	}
 }
 
 func (x *exchange) remember(l *lease) {
 	var key spacesKey
-	if l.space == nil { // else it is known where the lease belongs
+	if l.space.of == nil { // else it is known where the lease belongs
 		key = x.remembered()
 	}
 	if !x.spaces.keep(key, x.at(), l, x.changes) || l.by == nil {

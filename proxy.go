@@ -107,7 +107,7 @@ func (t *ProxyTransport) roundTrip(req *http.Request, way *proxyWay) (resp *http
 		closeBody(req)
 		return nil, &Rejection{Reason: ReasonMisconfigured, Err: err}
 	}
-	x := &exchange{authenticator: t.auth, proxied: way, req: withoutExplanation(req)}
+	x := &exchange{authenticator: t.auth, req: withoutExplanation(req), aside: &aside{proxied: way}}
 	defer x.contain(&resp, &err)
 	if err != nil {
 		closeBody(req)
@@ -249,10 +249,7 @@ func (w *proxyWay) send(x *exchange, req *http.Request, l *lease) (*http.Respons
 	}
 	*l, w.refused = refusal.lease, refusal.sent
 	x.foreign = false
-	if refusal.hook != nil || refusal.own || x.aside != nil {
-		a := x.setAside()
-		a.hook, a.own = refusal.hook, refusal.own
-	}
+	x.aside.hook, x.aside.own = refusal.hook, refusal.own
 	asked := &http.Request{Method: http.MethodConnect, Header: http.Header{}}
 	if refusal.sent != "" {
 		asked.Header["Proxy-Authorization"] = []string{refusal.sent}

@@ -108,7 +108,8 @@ func (s *proxySend) authorizeConnect(ctx context.Context, target string) (value 
 // connecting returns what an exchange for a CONNECT to target is, in the hands of a dial that may outlive x.
 func (x *exchange) connecting(ctx context.Context, target string) *exchange {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: target}, Host: target, Header: make(http.Header)}
-	c := &exchange{authenticator: x.authenticator, proxied: x.proxied, req: req.WithContext(ctx), host: x.host, secure: x.secure, tunnel: x.tunnel}
+	c := &exchange{authenticator: x.authenticator, req: req.WithContext(ctx), host: x.host, secure: x.secure, tunnel: x.tunnel,
+		aside: &aside{proxied: x.aside.proxied}}
 	c.begin()
 	return c
 }

@@ -29,9 +29,8 @@ var (
 // challenges and one more send. It is the same for an origin's 401, a proxy's 407, and a proxy's 407 to a CONNECT.
 type exchange struct {
 	*authenticator
-	proxied *proxyWay     // how its requests are sent by a ProxyTransport; nil: by a Transport
-	req     *http.Request // the caller's
-	body    *body         // nil: none
+	req  *http.Request // the caller's
+	body *body         // nil: none
 
 	account string // for whom it is; "" if there is one user
 	host    string // of who asks for credentials, as it was before the request was sent; with a port, if the URL has one
@@ -60,8 +59,9 @@ type exchange struct {
 
 // aside is what most exchanges do not have. An exchange is allocated, and cleared, for each request, so it is apart.
 type aside struct {
-	at  *url.URL // see exchange.at
-	own bool     // a proxy refuses a CONNECT with the caller's own credentials
+	proxied *proxyWay // how its requests are sent by a ProxyTransport; nil: by a Transport
+	at      *url.URL  // see exchange.at
+	own     bool      // a proxy refuses a CONNECT with the caller's own credentials
 
 	answer   *lease        // what went with the second send; nil: there was none
 	last     *http.Request // the latest send that was answered, or the CONNECT that was refused; nil: none but the first
@@ -96,11 +96,12 @@ func (x *exchange) setAside() *aside {
 
 // at returns the URL to which belongs what is remembered: the request's, that to which its Host leads, or the root of the proxy.
 func (x *exchange) at() *url.URL {
-	switch {
-	case x.proxied != nil && x.proxied.root != nil:
-		return x.proxied.root
-	case x.aside != nil && x.aside.at != nil:
-		return x.aside.at
+	switch a := x.aside; {
+	case a == nil:
+	case a.proxied != nil && a.proxied.root != nil:
+		return a.proxied.root
+	case a.at != nil:
+		return a.at
 	}
 	return x.req.URL
 }
@@ -120,8 +121,8 @@ type way interface {
 
 // way returns how the requests are sent.
 func (x *exchange) way() way {
-	if x.proxied != nil {
-		return x.proxied
+	if x.aside != nil && x.aside.proxied != nil {
+		return x.aside.proxied
 	}
 	return x.direct
 }
@@ -263,8 +264,8 @@ func (x *exchange) first() (*http.Request, error) {
 		return req, nil
 	}
 	l := &x.ahead
-	if a := x.always; a != nil && x.spaces.count.Load() == 0 && x.mayGo(a.scheme) {
-		l.Session, l.scheme, l.started = a.Session, a.scheme, true
+	if a := x.always; a != nil && x.spaces.count.Load() == 0 && x.mayGo(a.space.scheme) {
+		l.Session, l.space = a.Session, a.space
 	} else if err := x.borrow(l); err != nil {
 		*l = lease{}
 		return nil, err

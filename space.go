@@ -72,13 +72,14 @@ type originSpaces struct {
 // A protectionSpace is one protection space: what a Scheme has agreed on with a realm of an origin. Its scopes are the
 // paths that were challenged, as they are and up to the last slash: in one folder there can be two spaces.
 type protectionSpace struct {
-	scheme int32 // index in Transport.Schemes
-	realm  string
-	scopes map[string]struct{}
-	latest held          // the latest Session: it serves all requests if it is shared, and knows what the space covers
-	idle   []held        // exclusive Sessions that are not lent at present; the one used last comes out first
-	gone   bool          // it is not among the spaces of its origin any more
-	of     *originSpaces // among whose it is, or was
+	scheme  int32 // index in Transport.Schemes
+	started bool  // by a Starter, ahead of any challenge: there is nothing to remember
+	gone    bool  // it is not among the spaces of its origin any more
+	realm   string
+	of      *originSpaces // among whose it is, or was; nil: it is not remembered, and says what a lease is for
+	scopes  map[string]struct{}
+	latest  held   // the latest Session: it serves all requests if it is shared, and knows what the space covers
+	idle    []held // exclusive Sessions that are not lent at present; the one used last comes out first
 }
 
 // held is a Session, and what its requests go by.
@@ -102,11 +103,22 @@ func (h held) size() int {
 // A lease is a Session in the hands of one request.
 type lease struct {
 	held
-	realm   string
-	scheme  int32 // index in Transport.Schemes
-	started bool  // by a Starter, ahead of any challenge: there is nothing to remember
+	space *protectionSpace // of the Session; nil: there is none
+}
 
-	space *protectionSpace // where a remembered Session came from; nil for one that has just answered a challenge
+// scheme returns the index of the lease's scheme in Transport.Schemes.
+func (l *lease) scheme() int32 {
+	if l.space == nil {
+		return 0
+	}
+	return l.space.scheme
+}
+
+func (l *lease) realm() string {
+	if l.space == nil {
+		return ""
+	}
+	return l.space.realm
 }
 
 // lend returns the remembered Session for a request to u, if there is one. The more specific scope wins, then the
@@ -137,7 +149,7 @@ func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 	if best == nil {
 		return lease{}, false
 	}
-	l = lease{held: best.latest, scheme: best.scheme, realm: best.realm, space: best}
+	l = lease{best.latest, best}
 	if isExclusive(best.latest.Session) {
 		l.held = held{}
 		if !waits {
@@ -150,12 +162,12 @@ func (k *originSpaces) lease(u *url.URL, waits bool) (l lease, exact bool) {
 // keep returns the lease after use, or remembers the Session of a new one for requests to u and below, unless its account
 // has been forgotten since there were that many changes. It reports whether the Session is remembered.
 func (s *spaces) keep(key spacesKey, u *url.URL, l *lease, changes uint32) (kept bool) {
-	if len(l.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
+	if len(l.space.realm) > maxRealm || len(key.host) > maxHost || isForOneRequest(l.Session) {
 		return false
 	}
 	var known *originSpaces
 	switch {
-	case l.space == nil:
+	case l.space.of == nil:
 		known = s.at(key)
 		if s.changesOf(key.account).Load() != changes { // looked at after known, which is dropped if it changes later
 			s.shrink()
@@ -349,12 +361,12 @@ func (k *originSpaces) keep(u *url.URL, l *lease) (kept bool, carried []held) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	sp, exclusive := l.space, isExclusive(l.Session)
-	if k.dropped || sp != nil && sp.gone {
+	if k.dropped || sp.gone {
 		return false, nil
 	}
 	spare := false // there are idle sessions that were of no use to the request
-	if sp == nil {
-		sp, carried = k.space(l.scheme, l.realm)
+	if sp.of == nil {
+		sp, carried = k.space(sp.scheme, sp.realm)
 		spare = len(sp.idle) > 0 && sp.match(u) < 0
 		// A shared Session is in its space as the latest, an exclusive one among the idle.
 		if old := sp.latest; old.Session != nil && !isExclusive(old.Session) {
@@ -390,7 +402,7 @@ func (k *originSpaces) forget(l *lease) []held {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, sp := range k.spaces {
-		if sp.scheme == l.scheme && sp.realm == l.realm {
+		if sp.scheme == l.space.scheme && sp.realm == l.space.realm {
 			k.spaces = append(k.spaces[:i], k.spaces[i+1:]...)
 			return k.dismiss(sp)
 		}

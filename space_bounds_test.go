@@ -21,6 +21,11 @@ import (
 	"golang.org/x/oauth2"
 )
 
+// leaseOf returns a Session that has just answered a challenge.
+func leaseOf(s Session, scheme int32, realm string) *lease {
+	return &lease{held{Session: s}, &protectionSpace{scheme: scheme, realm: realm}}
+}
+
 func spacesOf(account, host string) spacesKey {
 	return spacesKey{account, origin{scheme: "https", host: host, port: "443"}}
 }
@@ -63,17 +68,17 @@ func TestWhatIsInUseOutlivesWhatIsNot(t *testing.T) {
 	s := &spaces{limit: 16 * (sizeOfOrigin + sizeOfSpace + sizeOfSession + 100)}
 	use := spacesOf("daily", "api.test")
 	u := urlOf(t, "https://api.test/")
-	require.True(t, s.keep(use, u, &lease{held: held{Session: word{}}}, 0))
+	require.True(t, s.keep(use, u, leaseOf(word{}, 0, ""), 0))
 	for i := range 2_000 {
 		// Of 16 that are looked at, the oldest goes; there are about as many.
-		s.keep(spacesOf(fmt.Sprint("once-", i), "api.test"), u, &lease{held: held{Session: word{}}}, 0)
+		s.keep(spacesOf(fmt.Sprint("once-", i), "api.test"), u, leaseOf(word{}, 0, ""), 0)
 		l, _, _ := s.lend(use, u)
 		require.NotNil(t, l.Session, "after %d others", i)
 	}
 	requireCounted(t, s)
 	for range 2_000 { // several origins of an account, which are in one list
 		key := spacesOf(fmt.Sprint("a", rand.IntN(4)), fmt.Sprint("host", rand.IntN(40)))
-		s.keep(key, u, &lease{held: held{Session: word{}}}, 0)
+		s.keep(key, u, leaseOf(word{}, 0, ""), 0)
 		requireCounted(t, s)
 	}
 	require.LessOrEqual(t, s.size.Load(), s.limit)
@@ -103,15 +108,15 @@ func TestSpacesOfOriginsAreBounded(t *testing.T) {
 	s := new(spaces)
 	s.size.Store(64 << 20) // as if there were as much
 	for _, host := range []string{"a.test", "b.test"} {
-		s.keep(spacesOf("", host), urlOf(t, "https://"+host+"/"), &lease{held: held{Session: word{}}}, 0)
+		s.keep(spacesOf("", host), urlOf(t, "https://"+host+"/"), leaseOf(word{}, 0, ""), 0)
 	}
 	require.Len(t, s.known, 0, "both made room, and not enough")
 	s.size.Store(0)
 	for i := range 100 {
-		s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), &lease{held: held{Session: word{}}, realm: fmt.Sprint("realm", i)}, 0)
+		s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), leaseOf(word{}, 0, fmt.Sprint("realm", i)), 0)
 	}
 	require.Len(t, s.of(spacesOf("", "api.test")).spaces, 32)
-	long := &lease{held: held{Session: word{}}, realm: strings.Repeat("r", 2_000)}
+	long := leaseOf(word{}, 0, strings.Repeat("r", 2_000))
 	require.False(t, s.keep(spacesOf("", "api.test"), urlOf(t, "https://api.test/"), long, 0))
 	requireCounted(t, s)
 }
@@ -160,7 +165,7 @@ func TestForgottenSpaceTakesNothingBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := new(spaces)
-			require.True(t, s.keep(key, u, &lease{held: held{Session: exclusiveWord{}}}, 0))
+			require.True(t, s.keep(key, u, leaseOf(exclusiveWord{}, 0, ""), 0))
 			l, _, _ := s.lend(key, u)
 			require.NotNil(t, l.Session)
 			forget(s, &l)
@@ -176,7 +181,7 @@ func TestForgottenSpaceTakesNothingBack(t *testing.T) {
 func TestIdleSessionsAreBounded(t *testing.T) {
 	s := new(spaces)
 	u, key := urlOf(t, "https://api.test/"), spacesOf("", "api.test")
-	fresh := &lease{held: held{Session: exclusiveWord{}}}
+	fresh := leaseOf(exclusiveWord{}, 0, "")
 	for range 64 {
 		require.True(t, s.keep(key, u, fresh, 0))
 	}
@@ -221,13 +226,13 @@ func TestScopesAreBounded(t *testing.T) {
 	key := spacesOf("", "api.test")
 	for i := range 3_000 {
 		u := urlOf(t, fmt.Sprintf("https://api.test/%d/x", i))
-		require.True(t, s.keep(key, u, &lease{held: held{Session: word{}}}, 0))
+		require.True(t, s.keep(key, u, leaseOf(word{}, 0, ""), 0))
 		l, _, exact := s.lend(key, u)
 		require.NotNil(t, l.Session)
 		require.True(t, exact, "the latest is there")
 	}
 	require.Len(t, s.of(key).spaces[0].scopes, 1_024)
-	require.True(t, s.keep(key, urlOf(t, "https://api.test/"+strings.Repeat("x/", 1_024)), &lease{held: held{Session: word{}}}, 0))
+	require.True(t, s.keep(key, urlOf(t, "https://api.test/"+strings.Repeat("x/", 1_024)), leaseOf(word{}, 0, ""), 0))
 	for scope := range s.of(key).spaces[0].scopes {
 		require.LessOrEqual(t, len(scope), 1_024)
 	}
@@ -300,7 +305,7 @@ func TestForgottenAccountsKeepTheBound(t *testing.T) {
 		key := spacesOf(strconv.Itoa(i), "api.test")
 		before := s.changesOf(key.account).Load()
 		s.forgetAccount(key.account)
-		require.False(t, s.keep(key, u, &lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, before))
+		require.False(t, s.keep(key, u, leaseOf(panicsOnce{new(atomic.Bool)}, 0, ""), before))
 		require.LessOrEqual(t, s.size.Load(), s.limit)
 	}
 }
@@ -310,10 +315,10 @@ func TestRefusalOfNothingForgetsNothing(t *testing.T) {
 	s := &spaces{}
 	u := urlOf(t, "https://api.test/")
 	key := spacesOf("", "api.test")
-	require.True(t, s.keep(key, u, &lease{held: held{Session: panicsOnce{new(atomic.Bool)}}}, 0))
+	require.True(t, s.keep(key, u, leaseOf(panicsOnce{new(atomic.Bool)}, 0, ""), 0))
 	s.forget(key, &lease{})
 	require.Len(t, s.of(key).spaces, 1)
-	s.forget(key, &lease{held: held{Session: panicsOnce{new(atomic.Bool)}}})
+	s.forget(key, leaseOf(panicsOnce{new(atomic.Bool)}, 0, ""))
 	require.Empty(t, s.of(key).spaces)
 
 	x := &exchange{authenticator: &authenticator{schemes: []Scheme{&Basic{}}}, attempts: 2, aside: &aside{answer: &lease{}}}
@@ -345,7 +350,7 @@ func TestVisitEndsOnce(t *testing.T) {
 	transport.Base = answering("")
 	require.NoError(t, transport.init())
 	key := spacesOf("", "api.test")
-	transport.auth.spaces.keep(key, urlOf(t, "https://api.test/x/y"), &lease{held: held{Session: panicsAt{exclusiveWord{}, "/panics"}}, scheme: 1, realm: "r"}, 0)
+	transport.auth.spaces.keep(key, urlOf(t, "https://api.test/x/y"), leaseOf(panicsAt{exclusiveWord{}, "/panics"}, 1, "r"), 0)
 	k := transport.auth.spaces.of(key)
 	transport.auth.spaces.enter(key)
 	k.bound, k.waiting = 2, &[]*waiter{{urlOf(t, "https://api.test/panics"), make(chan lease, 1)}}
