@@ -8,8 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/authretry/authretry/internal/guarded"
@@ -55,7 +55,7 @@ func whyUnreachable(cause error) string {
 		return printable(e.Error())
 	}
 	op, isOp := errors.AsType[*net.OpError](cause)
-	_, isSystem := errors.AsType[syscall.Errno](cause)
+	_, isSystem := errors.AsType[*os.SyscallError](cause)
 	_, isNotTLS := errors.AsType[tls.RecordHeaderError](cause)
 	switch {
 	case isOp && (isSystem || op.Op == "remote error"): // an alert of TLS, which is a number
