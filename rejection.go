@@ -147,7 +147,7 @@ func (r *Rejection) sentence() string {
 		return s + "; check its audience, its scope, and the clocks; " + until
 	case ReasonInsufficientScope:
 		s, hint := "the token is good, but its scope does not suffice (RFC 6750 §3.1)", ""
-		if r.Err == nil && !r.Retried && slices.ContainsFunc(r.Schemes, func(name string) bool { return name == "Bearer" || name == "DPoP" }) {
+		if r.mayStepUp() {
 			hint = " (if StepUp of the Scheme is set, it asks for that)"
 		}
 		for i := range r.Challenges {
@@ -157,7 +157,11 @@ func (r *Rejection) sentence() string {
 		}
 		return s + "; it needs a wider one, which the authorization server has to grant" + hint + because(r.Err)
 	case ReasonInsufficientLogin:
-		return "the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again" + because(r.Err)
+		s := "the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again"
+		if r.mayStepUp() {
+			s += " (if StepUp of the Scheme and TokenSource.Login are set, they do that)"
+		}
+		return s + because(r.Err)
 	case ReasonBodyNotReplayable:
 		if errors.Is(r.Err, errBodyNotHashable) {
 			return "the server wants the body hashed before it is sent (Digest qop=auth-int), and it cannot be read twice; set Request.GetBody, or raise Transport.ReplayLimit"
@@ -200,6 +204,11 @@ func (r *Rejection) sentence() string {
 		return "the response was discarded" + because(r.Err)
 	}
 	return "the request was refused" + because(r.Err)
+}
+
+// mayStepUp reports whether StepUp of a Scheme might have helped, which has not been tried.
+func (r *Rejection) mayStepUp() bool {
+	return because(r.Err) == "" && !r.Retried && slices.ContainsFunc(r.Schemes, func(name string) bool { return name == "Bearer" || name == "DPoP" })
 }
 
 // asksForWhatWasTried reports whether a challenge is for a scheme whose credentials were sent.
