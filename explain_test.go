@@ -46,6 +46,30 @@ func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
 	})
 }
 
+// A password from a variable that is not set is sent as it is, for there are users without one. The refusal says so.
+func TestRefusalOfAnEmptyPasswordSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		challenge string
+		scheme    Scheme
+		says      bool
+	}{
+		"Digest":               {`Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u"}, true},
+		"Basic":                {`Basic realm="x"`, &Basic{Username: "u"}, true},
+		"Basic, ahead":         {`Basic realm="x"`, &Basic{Username: "u", Ahead: true}, true},
+		"Digest with password": {`Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u", Password: "p"}, false},
+		"Basic with password":  {`Basic realm="x"`, &Basic{Username: "u", Password: "p:"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {c.challenge}}}, nil
+			})
+			r := rejectionFor(t, &Transport{Base: base, Schemes: []Scheme{c.scheme}}, "https://a.test/")
+			require.Equal(t, ReasonCredentialsRefused, r.Reason)
+			require.Equal(t, c.says, strings.HasSuffix(r.Error(), "meant for this server: the password is empty"), r.Error())
+		})
+	}
+}
+
 // Each rejection says what happened and names what to change.
 func TestRejectionsSayWhatToChange(t *testing.T) {
 	answer := func(status int, challenges ...string) *Transport {
