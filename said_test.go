@@ -63,6 +63,9 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 		"a proof is wanted":                        {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_dpop_proof")) }, `no new token could be obtained: the token endpoint at ADDRESS answered 400 "invalid_dpop_proof" (RFC 9449: see TokenEndpoint.Proof)`},
 		"there is no refresh token":                {says401, func(t *testing.T) Scheme { return refreshed(t, old(""), refuses("")) }, `no new token could be obtained: there is no refresh token; log in again and call TokenSource.Set`},
 		"there is no token":                        {says401, func(t *testing.T) Scheme { return &Bearer{Source: &TokenSource{}} }, `a new login is required: there is no usable token, and TokenSource.Fetch is nil`},
+		"there is a short token, of a test": {says401, func(t *testing.T) Scheme {
+			return &Bearer{Source: &TokenSource{Fetch: (&TokenEndpoint{URL: closed, ClientID: "c"}).Refresh(), Initial: old("con")}}
+		}, `no new token could be obtained: the token endpoint could not be reached: dial tcp ADDRESS: connect: connection refused`},
 		"the login was ended": {says401, func(t *testing.T) Scheme {
 			s := &TokenSource{Initial: good()}
 			require.NoError(t, s.Logout(t.Context()))
