@@ -175,7 +175,7 @@ func (r *Rejection) sentence() string {
 	case ReasonOriginNotListed:
 		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have the credentials of that Transport (" + strings.Join(r.Schemes, ", ") + ")" + because(r.Err)
 	case ReasonNoAccount:
-		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from"
+		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from; send it with a context that says whose it is"
 	case ReasonWrongKey:
 		return "the token is bound to another key than the one that is at hand (RFC 9449 §5); use the key that it was issued for, or call TokenSource.Logout and log in again" + because(r.Err)
 	case ReasonUntrustedRealm:

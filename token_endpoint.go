@@ -136,7 +136,7 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 	}
 	if e.Proof != nil && !equalFoldASCII(t.TokenType, "DPoP") {
 		t.AccessToken = ""
-		return t, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5)", printable(t.TokenType))
+		return t, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5); if the server has no DPoP, leave TokenEndpoint.Proof nil, and take a Bearer as the Scheme", printable(t.TokenType))
 	}
 	return t, nil
 }

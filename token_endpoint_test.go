@@ -261,6 +261,7 @@ func TestRefreshTokenStaysWhereItBelongs(t *testing.T) {
 				rejection, ok := errors.AsType[*Rejection](err)
 				require.True(t, ok)
 				require.Equal(t, ReasonWrongKey, rejection.Reason)
+				require.Equal(t, c.proof == nil, strings.Contains(err.Error(), "TokenEndpoint.Proof is nil; set it to that key"), err.Error())
 			}
 		}
 	}

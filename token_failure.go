@@ -184,9 +184,9 @@ var (
 		causes: []error{ErrLoginRequired},
 	}
 	errNoLogin   = fmt.Errorf("%w: TokenSource.Login is nil, so that nobody can be asked", ErrLoginRequired)
-	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
+	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil; set Fetch or Login, or call TokenSource.Set", ErrLoginRequired)
 	errSameToken = &tokenError{
-		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
+		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens, and FromFile needs another one in the file",
 		causes: []error{ErrCredentialsRefused},
 	}
 	errSpent = &tokenError{
