@@ -27,6 +27,9 @@ import (
 // that it has refused are tried again after a time that grows from 30 s to 5 min. All these times are made up to a fifth
 // longer or shorter, but for that of Retry-After.
 //
+// Where nothing but a new login can help, Set is seen at once. A login that somebody else has saved in the Store is looked for
+// by the next caller after a time that grows from 1 s to 30 s.
+//
 // Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
 // is refused; then the caller gets the 401.
