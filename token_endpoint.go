@@ -173,7 +173,7 @@ func (e *TokenEndpoint) Validate() error {
 // check reports mistakes in the fields.
 func (e *TokenEndpoint) check(grant url.Values) error {
 	if !isHTTP(e.URL) {
-		return errors.New("authretry: TokenEndpoint.URL is not an http or https URL")
+		return errors.New("authretry: TokenEndpoint.URL is not an http or https URL (in a config of package oauth2: TokenURL)")
 	}
 	for name := range e.Params {
 		if _, taken := grant[name]; taken || slices.Contains(ofTheClient, name) {
