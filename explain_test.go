@@ -91,6 +91,11 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 		}}}}
 		return transport
 	}
+	static := func(status int, challenges ...string) *Transport {
+		transport := answer(status, challenges...)
+		transport.Schemes = []Scheme{&Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t"})}}
+		return transport
+	}
 	for _, c := range []struct {
 		name      string
 		transport *Transport
@@ -109,6 +114,10 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 			`authretry: https://a.test answered 401: it asks for Digest (realm "x"), which the configured scheme cannot answer: Digest: its algorithm "SHA3" is unknown`},
 		{"refused", answer(401, `Digest realm="x", nonce="n", qop="auth"`), ReasonCredentialsRefused,
 			`authretry: https://a.test answered 401: the Digest credentials were refused; it asks for Digest (realm "x"); check that they are right, and meant for this server`},
+		{"a token where a password is wanted", static(401, `Basic realm="x"`, "NTLM"), ReasonCredentialsRefused,
+			`authretry: https://a.test answered 401: the Bearer credentials were refused; it asks for Basic (realm "x") or NTLM, and Transport.Schemes has only Bearer; add what it asks for (NTLM is in module ntlm), or check that the credentials are right, and meant for this server: Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource`},
+		{"a token", static(401, `Bearer realm="x"`, `Basic realm="x"`), ReasonCredentialsRefused,
+			`authretry: https://a.test answered 401: the Bearer credentials were refused; it asks for Bearer (realm "x") or Basic (realm "x"); check that they are right, and meant for this server: Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource`},
 		{"proxy", answer(407, `Basic realm="corp"`), ReasonProxyAuthentication,
 			`authretry: https://a.test answered 407: a proxy asks for Basic (realm "corp"); give it credentials with NewProxyTransport`},
 		{"insufficient scope", bearer(403, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,

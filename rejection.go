@@ -134,6 +134,11 @@ func (r *Rejection) sentence() string {
 		}
 		if len(r.Challenges) > 0 {
 			s += "; it asks for " + describe(r.Challenges)
+			if r.wantsOther() {
+				s += ", and Transport.Schemes has only " + strings.Join(r.Schemes, ", ") + "; add what it asks for" + placesOf(r.Challenges) +
+					", or check that the credentials are right, and meant for this server"
+				return s + because(r.Err)
+			}
 		}
 		return s + "; check that they are right, and meant for this server" + because(r.Err)
 	case ReasonFreshTokenRefused:
@@ -209,6 +214,15 @@ func (r *Rejection) sentence() string {
 // mayStepUp reports whether StepUp of a Scheme might have helped, which has not been tried.
 func (r *Rejection) mayStepUp() bool {
 	return because(r.Err) == "" && !r.Retried && slices.ContainsFunc(r.Schemes, func(name string) bool { return name == "Bearer" || name == "DPoP" })
+}
+
+// wantsOther reports whether the server has refused a token that was sent ahead, and asks for schemes alone that are not there. An API
+// key in a header of its own has no challenges to be told by.
+func (r *Rejection) wantsOther() bool {
+	return len(r.Tried) > 0 && !slices.ContainsFunc(r.Tried, func(name string) bool { return name != "Bearer" && name != "DPoP" }) &&
+		!slices.ContainsFunc(r.Challenges, func(c Challenge) bool {
+			return slices.ContainsFunc(r.Schemes, func(name string) bool { return equalFoldASCII(c.Scheme, name) })
+		})
 }
 
 // asksForWhatWasTried reports whether a challenge is for a scheme whose credentials were sent.
