@@ -195,7 +195,8 @@ func TestAccountThatIsNobodyOrNonsense(t *testing.T) {
 		text    string
 		sent    []string
 	}{
-		"nobody":   {"", ReasonNoAccount, "answered 401: no credentials were sent, because it is not known for whom the request is: Transport.Account returned", []string{""}},
+		"nobody": {"", ReasonNoAccount, `answered 401: no credentials were sent, because it is not known for whom the request is: Transport.Account returned "", ` +
+			`or another account than that of the redirect which the request comes from; send it with a context that says whose it is`, []string{""}},
 		"long":     {strings.Repeat("a", 256), ReasonCredentialsRefused, "", []string{"Basic dTpw"}},
 		"too long": {strings.Repeat("a", 257), ReasonMisconfigured, "Transport.Account returned 257 bytes, and an account may have 256", nil},
 		"1 MiB":    {strings.Repeat("a", 1<<20), ReasonMisconfigured, "Transport.Account returned 1048576 bytes", nil},

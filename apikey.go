@@ -13,6 +13,10 @@ import (
 //
 // The key goes over https, or to loopback, unless [Transport.AllowPlaintext] is set. If it is refused, KeyFunc is
 // asked once more, and the request retried if the key is another by now. APIKey is safe for concurrent use.
+//
+// No key is put into the URL, where logs and the errors of http.Client show it. For an API that takes its key in the query
+// only, put that into the URLs of your requests, or write a RoundTripper that sends a copy of a request, with the key, to the API's
+// origin only.
 type APIKey struct {
 	// Header is the name of the header, such as "X-API-Key". If empty, it is Authorization. A request that has the
 	// header already keeps its own, and gets no key.

@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -47,10 +48,25 @@ func (b *Basic) Answer(ctx context.Context, c *Challenge, refusal *http.Response
 	if err != nil {
 		return nil, err
 	}
-	if refusal.Request.Header.Get("Authorization") == session.(headerSession).values[0] {
-		return nil, ErrCredentialsRefused
+	if own := session.(basicSession); refusal.Request.Header.Get("Authorization") == own.values[0] {
+		return nil, cmp.Or(own.refusedHint(), ErrCredentialsRefused)
 	}
 	return session, nil
+}
+
+// A basicSession sends a user name and a password.
+type basicSession struct{ headerSession }
+
+// errNoPassword is what Explain says besides that the credentials were refused: most often a variable of the environment is not set.
+var errNoPassword = &refusedError{text: "the password is empty"}
+
+// refusedHint returns what there is to say of a refusal besides that the credentials were refused, or nil.
+func (s basicSession) refusedHint() error {
+	value, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(s.values[0], "Basic "))
+	if _, password, _ := strings.Cut(string(value), ":"); password == "" {
+		return errNoPassword
+	}
+	return nil
 }
 
 func (b *Basic) session(ctx context.Context, r CredentialsRequest) (Session, error) {
@@ -67,7 +83,7 @@ func (b *Basic) session(ctx context.Context, r CredentialsRequest) (Session, err
 		return nil, err
 	}
 	value := "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))
-	return headerSession{name: "Authorization", values: []string{value}}, nil
+	return basicSession{headerSession{name: "Authorization", values: []string{value}}}, nil
 }
 
 // Validate says what is wrong with the fields. See [Transport.Validate].

@@ -43,7 +43,8 @@ type Bearer struct {
 	// TokenSource that is refreshing, or that has a refresh token and no Store, is not forgotten, since nobody else has its login.
 	//
 	// Its context belongs to no request: it ends after 30 seconds, and has no values but the account. It may return one
-	// source for several accounts, which then share its token.
+	// source for several accounts, which then share its token. If it returns a TokenSource that you keep, call Set of that one
+	// after a login: what another one has saved in the Store, it may find up to half a minute later.
 	Sources func(ctx context.Context, account string) (oauth2.TokenSource, error)
 
 	// StepUp lets Bearer answer a challenge that asks for another token than the one it refused, with status 401 or 403: for more

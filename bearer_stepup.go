@@ -37,9 +37,12 @@ func (b *Bearer) AnswersForbidden(c *Challenge) bool { return b.StepUp && c.Step
 
 // stepUp returns a token that meets the challenge c, in place of the one that was refused.
 func (b *Bearer) stepUp(ctx context.Context, src *sourceInUse, refused string, c *Challenge) (*oauth2.Token, error) {
-	tokens, ok := src.TokenSource.(*TokenSource)
-	if !ok || !b.StepUp {
+	if !b.StepUp {
 		return nil, cannotStepUp(c.StepUp(), nil)
+	}
+	tokens, ok := src.TokenSource.(*TokenSource)
+	if !ok {
+		return nil, cannotStepUp(c.StepUp(), fmt.Errorf("authretry: Bearer.StepUp needs a TokenSource, and the source is of type %T", src.TokenSource))
 	}
 	return tokens.StepUp(ctx, refused, c, b.ScopeFilter)
 }
@@ -80,13 +83,18 @@ func wanted(refused string, c *Challenge, filter func([]string) []string) (r Tok
 	r.Challenge = c
 	switch c.StepUp() {
 	case ReasonInsufficientScope:
-		r.Scopes = strings.Fields(c.Params.Get("scope"))
+		named := strings.Fields(c.Params.Get("scope"))
+		r.Scopes = named
 		if filter != nil {
-			r.Scopes = filter(r.Scopes)
+			r.Scopes = filter(named)
 		}
 		switch {
-		case len(r.Scopes) == 0 || len(r.Scopes) > maxNeedScopes:
-			return r, errors.New("authretry: the challenge names no scopes that may be asked for, or too many")
+		case len(named) == 0:
+			return r, errors.New("authretry: the challenge names no scope")
+		case len(r.Scopes) == 0:
+			return r, errors.New("authretry: ScopeFilter lets none of the challenge's scopes be asked for")
+		case len(r.Scopes) > maxNeedScopes:
+			return r, fmt.Errorf("authretry: the challenge names more than %d scopes", maxNeedScopes)
 		case slices.ContainsFunc(r.Scopes, func(s string) bool { return !isScope(s) }):
 			return r, errors.New("authretry: the challenge has a scope with a character that scopes cannot have (RFC 6749 §3.3)")
 		}

@@ -312,7 +312,7 @@ func TestBearerSaysWhyThereIsNoOtherToken(t *testing.T) {
 		"Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource":                        oauth2.StaticTokenSource(old()),
 		"Bearer.Source, of type authretry.foreignSource, returned the refused token again; give Bearer a TokenSource":              same,
 		"there is no other token than the one that was refused, and TokenSource.Fetch is nil; set it, or call TokenSource.Set":     &TokenSource{Initial: old()},
-		"TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens": &TokenSource{
+		"TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens, and FromFile needs another one in the file": &TokenSource{
 			Initial: old(), Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) { return old(), nil },
 		},
 	} {

@@ -115,8 +115,11 @@ var errNonceForgotten = &refusedError{text: "the server has refused a nonce that
 // refusedHint returns what there is to say of the last refusal besides that the credentials were refused, as an error
 // that wraps ErrCredentialsRefused, or nil.
 func (s *digestSession) refusedHint() error {
-	if s.forgotten {
+	switch {
+	case s.forgotten:
 		return errNonceForgotten
+	case s.noPassword:
+		return errNoPassword
 	}
 	return nil
 }

@@ -22,15 +22,16 @@ import (
 //
 // Sessions are kept by the thousand, so what they keep is small: text that is the same for each request, made once.
 type digestSession struct {
-	algorithm digestAlgorithm
-	qop       digestQOP
-	sess      bool
-	userhash  bool
-	mutual    bool   // Digest.RequireMutualAuth
-	forgotten bool   // see refusedHint
-	who       uint32 // a hash of the credentials, not 0
-	nc        uint32 // of the request that is out
-	realmAt   uint32 // where the realm is in head
+	algorithm  digestAlgorithm
+	qop        digestQOP
+	sess       bool
+	userhash   bool
+	mutual     bool   // Digest.RequireMutualAuth
+	forgotten  bool   // see refusedHint
+	noPassword bool   // see refusedHint
+	who        uint32 // a hash of the credentials, not 0
+	nc         uint32 // of the request that is out
+	realmAt    uint32 // where the realm is in head
 
 	nonces *nonces
 	origin uint64 // a hash of the origin, as nonces wants it
@@ -58,6 +59,7 @@ func newDigestSession(n *nonces, origin string, o *digestOffer, username, passwo
 		origin:    n.hash(0, []byte(origin)),
 		key:       o.algorithm.hex(username, o.realm, password),
 	}
+	s.noPassword = password == ""
 	s.who = uint32(n.hash(1, []byte(s.key))) | 1
 
 	// RFC 7616 §3.4 says which values are quoted and which must not be. The order of the parameters is curl's, which is

@@ -14,7 +14,7 @@ import (
 type Event struct {
 	Kind     EventKind
 	Origin   string        // "https://api.example.com"; empty for what happens to a token, which is for all origins
-	Scheme   string        // "Digest"; empty where no scheme is involved; "Digest, Basic" if both are asked for
+	Scheme   string        // "Digest"; "Digest, Basic" if both are asked for; empty for EventRefused, EventDone and where no scheme is involved
 	Realm    string        // of the first challenge, cut to 100 bytes; empty if there was none
 	Attempt  int           // 1 for the first send of the request, 2 for the retry; 0 for a refresh in the background
 	Status   int           // of the response, for EventChallenged, EventRefused and EventDone

@@ -46,6 +46,30 @@ func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
 	})
 }
 
+// A password from a variable that is not set is sent as it is, for there are users without one. The refusal says so.
+func TestRefusalOfAnEmptyPasswordSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		challenge string
+		scheme    Scheme
+		says      bool
+	}{
+		"Digest":               {`Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u"}, true},
+		"Basic":                {`Basic realm="x"`, &Basic{Username: "u"}, true},
+		"Basic, ahead":         {`Basic realm="x"`, &Basic{Username: "u", Ahead: true}, true},
+		"Digest with password": {`Digest realm="x", nonce="n", qop="auth"`, &Digest{Username: "u", Password: "p"}, false},
+		"Basic with password":  {`Basic realm="x"`, &Basic{Username: "u", Password: "p:"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{"Www-Authenticate": {c.challenge}}}, nil
+			})
+			r := rejectionFor(t, &Transport{Base: base, Schemes: []Scheme{c.scheme}}, "https://a.test/")
+			require.Equal(t, ReasonCredentialsRefused, r.Reason)
+			require.Equal(t, c.says, strings.HasSuffix(r.Error(), "meant for this server: the password is empty"), r.Error())
+		})
+	}
+}
+
 // Each rejection says what happened and names what to change.
 func TestRejectionsSayWhatToChange(t *testing.T) {
 	answer := func(status int, challenges ...string) *Transport {
@@ -67,6 +91,11 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 		}}}}
 		return transport
 	}
+	static := func(status int, challenges ...string) *Transport {
+		transport := answer(status, challenges...)
+		transport.Schemes = []Scheme{&Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t"})}}
+		return transport
+	}
 	for _, c := range []struct {
 		name      string
 		transport *Transport
@@ -85,10 +114,18 @@ func TestRejectionsSayWhatToChange(t *testing.T) {
 			`authretry: https://a.test answered 401: it asks for Digest (realm "x"), which the configured scheme cannot answer: Digest: its algorithm "SHA3" is unknown`},
 		{"refused", answer(401, `Digest realm="x", nonce="n", qop="auth"`), ReasonCredentialsRefused,
 			`authretry: https://a.test answered 401: the Digest credentials were refused; it asks for Digest (realm "x"); check that they are right, and meant for this server`},
+		{"a token where a password is wanted", static(401, `Basic realm="x"`, "NTLM"), ReasonCredentialsRefused,
+			`authretry: https://a.test answered 401: the Bearer credentials were refused; it asks for Basic (realm "x") or NTLM, and Transport.Schemes has only Bearer; add what it asks for (NTLM is in module ntlm), or check that the credentials are right, and meant for this server: Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource`},
+		{"a token", static(401, `Bearer realm="x"`, `Basic realm="x"`), ReasonCredentialsRefused,
+			`authretry: https://a.test answered 401: the Bearer credentials were refused; it asks for Bearer (realm "x") or Basic (realm "x"); check that they are right, and meant for this server: Bearer.Source is an oauth2.StaticTokenSource, which has no other token; give Bearer a TokenSource`},
 		{"proxy", answer(407, `Basic realm="corp"`), ReasonProxyAuthentication,
 			`authretry: https://a.test answered 407: a proxy asks for Basic (realm "corp"); give it credentials with NewProxyTransport`},
 		{"insufficient scope", bearer(403, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,
 			`authretry: https://a.test answered 403: the token is good, but its scope does not suffice (RFC 6750 §3.1); it needs scope "write", which the authorization server has to grant (if StepUp of the Scheme is set, it asks for that)`},
+		{"insufficient scope, said with 401", bearer(401, `Bearer error="insufficient_scope", scope="write"`), ReasonInsufficientScope,
+			`authretry: https://a.test answered 401: the token is good, but its scope does not suffice (RFC 6750 §3.1); it needs scope "write", which the authorization server has to grant (if StepUp of the Scheme is set, it asks for that)`},
+		{"insufficient login", bearer(401, `Bearer error="insufficient_user_authentication", max_age="60"`), ReasonInsufficientLogin,
+			`authretry: https://a.test answered 401: the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again (if StepUp of the Scheme and TokenSource.Login are set, they do that)`},
 		{"refused, ahead, for another scheme", bearer(401, "DPoP"), ReasonFreshTokenRefused,
 			"authretry: https://a.test answered 401: it refuses a token that the token endpoint has only just issued, and asks for DPoP instead; check its audience, its scope, and the clocks; it is not replaced again before TokenSource.MinRefreshInterval is over"},
 		{"refused, ahead", bearer(401), ReasonFreshTokenRefused,

@@ -17,6 +17,7 @@ import (
 const (
 	maxErrorText = 4 << 10 // bytes of another's error that are passed on
 	secretPart   = 12      // so many bytes of a secret in a row are not passed on, nor is a shorter secret as a whole
+	leastSecret  = 4       // a secret of fewer bytes is in every other text, and not looked for
 	notShown     = "(not shown: it may have credentials in it)"
 )
 
@@ -69,7 +70,7 @@ func showsAny(text string, secrets []string) bool {
 	}
 	for _, s := range secrets {
 		if len(s) < secretPart {
-			if len(s) >= 4 && strings.Contains(text, s) { // a shorter one is in every other text
+			if contains(text, s) {
 				return true
 			}
 			continue
@@ -121,7 +122,7 @@ func (x *exchange) withoutRepeated(challenges []Challenge) []Challenge {
 				}
 			}
 		}
-		return slices.ContainsFunc(short, func(s string) bool { return len(s) >= 4 && strings.Contains(text, s) })
+		return slices.ContainsFunc(short, func(s string) bool { return contains(text, s) })
 	}
 	challenges = slices.DeleteFunc(challenges, func(c Challenge) bool { return len(c.Scheme) >= secretPart && repeats(c.Scheme) })
 	for i := range challenges {

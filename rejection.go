@@ -134,6 +134,11 @@ func (r *Rejection) sentence() string {
 		}
 		if len(r.Challenges) > 0 {
 			s += "; it asks for " + describe(r.Challenges)
+			if r.wantsOther() {
+				s += ", and Transport.Schemes has only " + strings.Join(r.Schemes, ", ") + "; add what it asks for" + placesOf(r.Challenges) +
+					", or check that the credentials are right, and meant for this server"
+				return s + because(r.Err)
+			}
 		}
 		return s + "; check that they are right, and meant for this server" + because(r.Err)
 	case ReasonFreshTokenRefused:
@@ -147,7 +152,7 @@ func (r *Rejection) sentence() string {
 		return s + "; check its audience, its scope, and the clocks; " + until
 	case ReasonInsufficientScope:
 		s, hint := "the token is good, but its scope does not suffice (RFC 6750 §3.1)", ""
-		if r.Err == nil && !r.Retried && slices.ContainsFunc(r.Schemes, func(name string) bool { return name == "Bearer" || name == "DPoP" }) {
+		if r.mayStepUp() {
 			hint = " (if StepUp of the Scheme is set, it asks for that)"
 		}
 		for i := range r.Challenges {
@@ -157,7 +162,11 @@ func (r *Rejection) sentence() string {
 		}
 		return s + "; it needs a wider one, which the authorization server has to grant" + hint + because(r.Err)
 	case ReasonInsufficientLogin:
-		return "the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again" + because(r.Err)
+		s := "the user's login is not fresh or not strong enough for this (RFC 9470); have the user log in again"
+		if r.mayStepUp() {
+			s += " (if StepUp of the Scheme and TokenSource.Login are set, they do that)"
+		}
+		return s + because(r.Err)
 	case ReasonBodyNotReplayable:
 		if errors.Is(r.Err, errBodyNotHashable) {
 			return "the server wants the body hashed before it is sent (Digest qop=auth-int), and it cannot be read twice; set Request.GetBody, or raise Transport.ReplayLimit"
@@ -171,7 +180,7 @@ func (r *Rejection) sentence() string {
 	case ReasonOriginNotListed:
 		return "no credentials were sent, because the origin is not in Transport.Origins; add it if it may have the credentials of that Transport (" + strings.Join(r.Schemes, ", ") + ")" + because(r.Err)
 	case ReasonNoAccount:
-		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from"
+		return "no credentials were sent, because it is not known for whom the request is: Transport.Account returned \"\", or another account than that of the redirect which the request comes from; send it with a context that says whose it is"
 	case ReasonWrongKey:
 		return "the token is bound to another key than the one that is at hand (RFC 9449 §5); use the key that it was issued for, or call TokenSource.Logout and log in again" + because(r.Err)
 	case ReasonUntrustedRealm:
@@ -200,6 +209,20 @@ func (r *Rejection) sentence() string {
 		return "the response was discarded" + because(r.Err)
 	}
 	return "the request was refused" + because(r.Err)
+}
+
+// mayStepUp reports whether StepUp of a Scheme might have helped, which has not been tried.
+func (r *Rejection) mayStepUp() bool {
+	return because(r.Err) == "" && !r.Retried && slices.ContainsFunc(r.Schemes, func(name string) bool { return name == "Bearer" || name == "DPoP" })
+}
+
+// wantsOther reports whether the server has refused a token that was sent ahead, and asks for schemes alone that are not there. An API
+// key in a header of its own has no challenges to be told by.
+func (r *Rejection) wantsOther() bool {
+	return len(r.Tried) > 0 && !slices.ContainsFunc(r.Tried, func(name string) bool { return name != "Bearer" && name != "DPoP" }) &&
+		!slices.ContainsFunc(r.Challenges, func(c Challenge) bool {
+			return slices.ContainsFunc(r.Schemes, func(name string) bool { return equalFoldASCII(c.Scheme, name) })
+		})
 }
 
 // asksForWhatWasTried reports whether a challenge is for a scheme whose credentials were sent.

@@ -18,6 +18,8 @@ import (
 // not retried after a 5xx response or a broken connection, unless it has an Idempotency-Key header (or X-Idempotency-Key). The
 // client's HTTPClient uses t.Jar. All its fields may be changed before use. Package retryablehttp reads the whole of a body
 // that can be read once into memory, to send it again, whatever ReplayLimit says.
+//
+// A client of your own that is to behave in the same way takes over HTTPClient and CheckRetry of the one that is returned.
 func NewRetryableClient(t *Transport) *retryablehttp.Client {
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{Transport: unrepeatable{t}}

@@ -62,7 +62,12 @@ func TestErrorsSayEachThingOnce(t *testing.T) {
 		"the client is not known":                  {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_client")) }, `no new token could be obtained: the token endpoint at ADDRESS answered 400 "invalid_client"; put the client's credentials right`},
 		"a proof is wanted":                        {says401, func(t *testing.T) Scheme { return refreshed(t, old("refresh-1"), refuses("invalid_dpop_proof")) }, `no new token could be obtained: the token endpoint at ADDRESS answered 400 "invalid_dpop_proof" (RFC 9449: see TokenEndpoint.Proof)`},
 		"there is no refresh token":                {says401, func(t *testing.T) Scheme { return refreshed(t, old(""), refuses("")) }, `no new token could be obtained: there is no refresh token; log in again and call TokenSource.Set`},
-		"there is no token":                        {says401, func(t *testing.T) Scheme { return &Bearer{Source: &TokenSource{}} }, `a new login is required: there is no usable token, and TokenSource.Fetch is nil`},
+		"there is no token":                        {says401, func(t *testing.T) Scheme { return &Bearer{Source: &TokenSource{}} }, `a new login is required: there is no usable token, and TokenSource.Fetch is nil; set Fetch or Login, or call TokenSource.Set`},
+		"there is a short token, of a test": {says401, func(t *testing.T) Scheme {
+			return &Bearer{Source: &TokenSource{Fetch: (&TokenEndpoint{URL: closed, ClientID: "c"}).Refresh(), Initial: old("con")}}
+		}, `no new token could be obtained: the token endpoint could not be reached: dial tcp ADDRESS: connect: connection refused`},
+		"the token is empty": {says401, func(t *testing.T) Scheme { return &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{})} },
+			`Fetch, Login or Source has returned a token that has no access token`},
 		"the login was ended": {says401, func(t *testing.T) Scheme {
 			s := &TokenSource{Initial: good()}
 			require.NoError(t, s.Logout(t.Context()))

@@ -57,8 +57,9 @@ type Scheme interface {
 //
 // It may implement [Learner], [Exclusive], [Covers] and [Carrier] besides.
 type Session interface {
-	// Authorize sets the credentials in the headers of req, which is a private copy of the caller's request. Its URL is that at
-	// which it arrives: with the host of req.Host if that decides, as it does by a proxy over plain http. A header that is
+	// Authorize sets the credentials in the headers of req, which is a copy of the caller's request. The headers are its own. The
+	// URL may be the caller's, and must not be changed, so no credentials go into the query. It is that at which the request
+	// arrives: with the host of req.Host if that decides, as it does by a proxy over plain http. A header that is
 	// there already is the caller's, and should be left alone. Authorize must not read or replace
 	// req.Body; req.GetBody, if not nil, gives a copy of the body to compute on. It obeys req.Context() if it takes
 	// time. An error means that credentials could not be obtained, and fails the request; but for that of a GetBody whose body

@@ -136,7 +136,7 @@ func (e *TokenEndpoint) fetch(ctx context.Context, grant url.Values) (*oauth2.To
 	}
 	if e.Proof != nil && !equalFoldASCII(t.TokenType, "DPoP") {
 		t.AccessToken = ""
-		return t, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5)", printable(t.TokenType))
+		return t, fmt.Errorf("authretry: the token endpoint has issued a token of type %q, although the proof asked for one that is bound to a key (RFC 9449 §5); if the server has no DPoP, leave TokenEndpoint.Proof nil, and take a Bearer as the Scheme", printable(t.TokenType))
 	}
 	return t, nil
 }
@@ -173,7 +173,7 @@ func (e *TokenEndpoint) Validate() error {
 // check reports mistakes in the fields.
 func (e *TokenEndpoint) check(grant url.Values) error {
 	if !isHTTP(e.URL) {
-		return errors.New("authretry: TokenEndpoint.URL is not an http or https URL")
+		return errors.New("authretry: TokenEndpoint.URL is not an http or https URL (in a config of package oauth2: TokenURL)")
 	}
 	for name := range e.Params {
 		if _, taken := grant[name]; taken || slices.Contains(ofTheClient, name) {

@@ -261,6 +261,7 @@ func TestRefreshTokenStaysWhereItBelongs(t *testing.T) {
 				rejection, ok := errors.AsType[*Rejection](err)
 				require.True(t, ok)
 				require.Equal(t, ReasonWrongKey, rejection.Reason)
+				require.Equal(t, c.proof == nil, strings.Contains(err.Error(), "TokenEndpoint.Proof is nil; set it to that key"), err.Error())
 			}
 		}
 	}
@@ -578,13 +579,13 @@ func TestValidateTokenEndpoint(t *testing.T) {
 		require.NoError(t, good.Validate())
 	}
 	for want, e := range map[string]*TokenEndpoint{
-		"TokenEndpoint.URL is not":             {},
-		"TokenEndpoint.URL is not an":          {URL: "/token"},
-		"TokenEndpoint.URL is not an http or":  {URL: "ftp://a.test/token"},
-		"plain http":                           {URL: "http://a.test/token"},
-		`TokenEndpoint.Params has "client_id"`: {URL: "https://a.test/token", Params: url.Values{"client_id": {"c"}}},
-		"TokenEndpoint.ClientID is empty":      {URL: "https://a.test/token", Auth: SecretBasic(secret)},
-		"PrivateKeyJWT":                        {URL: "https://a.test/token", ClientID: "c", Auth: &PrivateKeyJWT{}},
+		"TokenEndpoint.URL is not": {},
+		"TokenEndpoint.URL is not an http or https URL (in a config of package oauth2: TokenURL)": {URL: "/token"},
+		"TokenEndpoint.URL is not an http or":                                                     {URL: "ftp://a.test/token"},
+		"plain http":                                                                              {URL: "http://a.test/token"},
+		`TokenEndpoint.Params has "client_id"`:                                                    {URL: "https://a.test/token", Params: url.Values{"client_id": {"c"}}},
+		"TokenEndpoint.ClientID is empty":                                                         {URL: "https://a.test/token", Auth: SecretBasic(secret)},
+		"PrivateKeyJWT":                                                                           {URL: "https://a.test/token", ClientID: "c", Auth: &PrivateKeyJWT{}},
 	} {
 		err := e.Validate()
 		require.ErrorContains(t, err, want)

@@ -184,9 +184,9 @@ var (
 		causes: []error{ErrLoginRequired},
 	}
 	errNoLogin   = fmt.Errorf("%w: TokenSource.Login is nil, so that nobody can be asked", ErrLoginRequired)
-	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil", ErrLoginRequired)
+	errNoFetch   = fmt.Errorf("%w: there is no usable token, and TokenSource.Fetch is nil; set Fetch or Login, or call TokenSource.Set", ErrLoginRequired)
 	errSameToken = &tokenError{
-		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens",
+		text:   "TokenSource.Fetch returned the same token again where another one was needed; it must not cache tokens, and FromFile needs another one in the file",
 		causes: []error{ErrCredentialsRefused},
 	}
 	errSpent = &tokenError{
@@ -334,7 +334,7 @@ func describeCauseAt(endpoint string, err error, of ...*oauth2.Token) string {
 	case strings.Contains(text, "oauth2: cannot "): // goes on with parts of the answer
 		return "the " + endpoint + " endpoint's answer could not be read; check its URL"
 	case shows(text):
-		return fmt.Sprintf("an error of type %T that carries a token in its text", err)
+		return fmt.Sprintf("an error of type %T, which is not shown because a token is in its text", err)
 	}
 	return strings.TrimPrefix(printable(text), "authretry: ")
 }
@@ -394,7 +394,9 @@ var answerHints = map[string]string{
 	"use_dpop_nonce":      " (RFC 9449: see TokenEndpoint.Proof)",
 }
 
-func contains(text, secret string) bool { return secret != "" && strings.Contains(text, secret) }
+func contains(text, secret string) bool {
+	return len(secret) >= leastSecret && strings.Contains(text, secret)
+}
 
 // printable cuts a text of others down to one line of printable ASCII.
 func printable(s string) string {

@@ -89,8 +89,12 @@ func (e *TokenEndpoint) mayRefresh(t *oauth2.Token) error {
 		return err
 	}
 	if known := RecordOf(t); known.KeyThumbprint != "" && (e.Proof == nil || e.Proof.Thumbprint() != known.KeyThumbprint) {
+		text := "the refresh token is bound to another key than that of TokenEndpoint.Proof (RFC 9449 §5)"
+		if e.Proof == nil {
+			text = "the refresh token is bound to a key (RFC 9449 §5), and TokenEndpoint.Proof is nil; set it to that key"
+		}
 		return &tokenError{
-			text:   "the refresh token is bound to another key than that of TokenEndpoint.Proof (RFC 9449 §5)",
+			text:   text,
 			causes: []error{ErrLoginRequired, &Rejection{Reason: ReasonWrongKey}},
 		}
 	}

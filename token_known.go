@@ -238,7 +238,7 @@ func checkToken(t *oauth2.Token) error {
 	case t == nil:
 		return &tokenError{text: "Fetch, Login or Source has returned neither a token nor an error"}
 	case t.AccessToken == "":
-		return &tokenError{text: "the new token has no access token"}
+		return &tokenError{text: "Fetch, Login or Source has returned a token that has no access token"}
 	}
 	for i := range len(t.AccessToken) {
 		if c := t.AccessToken[i]; c <= ' ' || c > '~' {

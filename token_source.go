@@ -27,6 +27,9 @@ import (
 // that it has refused are tried again after a time that grows from 30 s to 5 min. All these times are made up to a fifth
 // longer or shorter, but for that of Retry-After.
 //
+// Where nothing but a new login can help, Set is seen at once. A login that somebody else has saved in the Store is looked for
+// by the next caller after a time that grows from 1 s to 30 s.
+//
 // Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
 // is refused; then the caller gets the 401.
@@ -104,6 +107,9 @@ type TokenSource struct {
 	// obtained does not cause another to be obtained for this time, unless it has accepted that one, whatever others accept. Nor do
 	// refusals, or calls of Refresh, cause more than 32 calls of Fetch from the first of them until this time is over, and those of one
 	// origin more than 8, since all requests share the token. Until then, the error wraps [ErrTokenRefused]. 0 means 10 seconds; negative means no such bound.
+	//
+	// To a [Bearer], a server has accepted a token when it has accepted the request because of which the token was obtained, sent
+	// again by the Transport. If the body of that could not be sent again, the token counts as not accepted, whatever requests follow.
 	MinRefreshInterval time.Duration
 
 	random func() float64 // nil: rand.Float64; some tests have one that can be foreseen

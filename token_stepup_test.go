@@ -230,10 +230,20 @@ func TestScopeFilter(t *testing.T) {
 		require.Equal(t, []string{"base", "write"}, i.last().Scopes)
 
 		bearer.ScopeFilter = func([]string) []string { return nil }
-		_, err = transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil))
+		resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil))
 		require.NoError(t, err)
 		require.EqualValues(t, 1, i.calls.Load())
+		require.ErrorContains(t, Explain(resp), "ScopeFilter lets none of the challenge's scopes be asked for")
 	})
+}
+
+// A source that cannot be asked for more is named, since nothing else says that StepUp does nothing with it.
+func TestStepUpNeedsATokenSource(t *testing.T) {
+	base, _ := challenging(403, func(int) string { return `Bearer error="insufficient_scope", scope="admin"` })
+	resp, err := (&Transport{Base: base, Schemes: []Scheme{&Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t"}), StepUp: true}}}).
+		RoundTrip(httptest.NewRequest("GET", "https://api.test/", nil))
+	require.NoError(t, err)
+	require.ErrorContains(t, Explain(resp), "which the authorization server has to grant: Bearer.StepUp needs a TokenSource, and the source is of type oauth2.staticTokenSource")
 }
 
 // An error in answer to a step-up is for those who asked.
@@ -440,8 +450,8 @@ func TestChallengeThatDoesNotSayWhatItWants(t *testing.T) {
 		`Bearer error="insufficient_user_authentication"`:                       "does not say which login it asks for",
 		`Bearer error="insufficient_user_authentication", max_age="soon"`:       "no number of seconds",
 		`Bearer error="insufficient_user_authentication", max_age="2000000000"`: "does not say which login it asks for",
-		`Bearer error="insufficient_scope"`:                                     "names no scopes that may be asked for",
-		`Bearer error="insufficient_scope", scope="` + many + `"`:               "or too many",
+		`Bearer error="insufficient_scope"`:                                     "the challenge names no scope",
+		`Bearer error="insufficient_scope", scope="` + many + `"`:               fmt.Sprintf("names more than %d scopes", maxNeedScopes),
 		`Bearer error="insufficient_claims", claims="` + long + `"`:             "claims that are too long",
 	} {
 		asked := 0

@@ -102,11 +102,11 @@ func open(ctx context.Context, client *http.Client, method, at string, form url.
 	return string(body), resp.Request.URL, err
 }
 
-// said is what a page of ours says, with a colon before it; "" for any other page.
+// said is what a page of ours says, with a colon before it. For any other page it is where ours are.
 func said(page []byte) string {
 	text := pageText.FindSubmatch(page)
 	if text == nil {
-		return ""
+		return "; the page at which a person logs in to an OAuth is " + oauthAuthorize + ", or " + oauthVerify + " for a device"
 	}
 	return ": " + html.UnescapeString(string(text[1]))
 }

@@ -147,7 +147,8 @@ func (b *Bearer) isOf(token, client string) bool {
 // ExpireNow lets all access tokens issued so far expire, whatever their expires_in said. Refresh tokens stay good.
 //
 // An authretry.TokenSource fetches no more than 8 tokens in its MinRefreshInterval, 10 seconds if it is not set, because one origin
-// has refused those before. A test that calls ExpireNow more often sets MinRefreshInterval to -1.
+// has refused those before, and none to replace one that has not been accepted, as that field says. A test that calls ExpireNow
+// more often, or after an upload that could not be sent again, sets MinRefreshInterval to -1.
 func (b *Bearer) ExpireNow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

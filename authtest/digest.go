@@ -56,8 +56,8 @@ type Digest struct {
 	NonceWindow   int           // 0: nc must rise by one; n: it may be up to n behind the highest, but no repeat; negative: any but 0 is accepted
 	StaleOnNC     bool          // a wrong nc is refused with stale=true and ends the nonce, as Squid has it
 
-	NextNonce NextNonce
-	Rspauth   Rspauth
+	NextNonce NextNonce // when an answer names the next nonce; NextNonceNever if 0
+	Rspauth   Rspauth   // how the server proves that it knows the password; RspauthRight if 0
 
 	password rotating
 

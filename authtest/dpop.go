@@ -29,7 +29,7 @@ type DPoP struct {
 	Scope         string        // scopes separated by spaces that a token must have, or the answer is 403; none if empty
 	TokenLifetime time.Duration // of an access token; an hour if 0
 
-	Nonces     Nonces   // which nonces are asked for, at both ends
+	Nonces     Nonces   // which nonces are asked for, at both ends: NonceEachTime or NonceEachMinute; NoNonces if 0
 	Algorithms []string // of proofs, also for algs; ES256, EdDSA and RS256 if empty
 	AsBearer   bool     // refusals have a challenge of Bearer, as those of Apache's mod_oauth2 do
 

@@ -25,6 +25,9 @@ import (
 // It is strict: PKCE by S256, a client that is registered or named here, a redirect URI that was registered, or to this machine with
 // any port (RFC 8252 §7.3), a code and a refresh token once, by the client that they are for, and as a resource, if one is named,
 // an absolute URL (which need not be that of this OAuth: its tokens are good here nevertheless). Each answer to a browser has iss (RFC 9207).
+//
+// A program that does not read the metadata needs the endpoints below [Server.URL]: /oauth/authorize, where a person logs in;
+// /oauth/token, which is also TokenURL; /oauth/device, /oauth/revoke, /oauth/par (pushed requests) and /oauth/register.
 type OAuth struct {
 	Scope         string        // scopes separated by spaces that a token must have, or the answer is 403; none if empty
 	ResourcePath  string        // of the resource's identifier; "" if that is the server's origin

@@ -291,6 +291,14 @@ func TestOAuthThatCannotWork(t *testing.T) {
 	require.Panics(t, func() { new(OAuth).Issuer() })
 }
 
+// Whoever writes the URLs by hand, rather than taking them from the metadata, is told where the login is.
+func TestApproveSaysWhereTheLoginIs(t *testing.T) {
+	srv := NewServer(&OAuth{})
+	defer srv.Close()
+	err := Approve(t.Context(), srv.URL+"/authorize")
+	require.EqualError(t, err, "authtest: /authorize answered 401; the page at which a person logs in to an OAuth is /oauth/authorize, or /oauth/verify for a device")
+}
+
 // Approve goes nowhere but to this machine.
 func TestApproveStaysHere(t *testing.T) {
 	for _, u := range []string{"http://192.0.2.1/", "https://example.com/", "::"} {

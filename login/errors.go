@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 
@@ -41,6 +42,9 @@ func (e *Error) Error() string {
 		text = fmt.Sprintf("login: the authorization server answered %d", e.Status)
 	}
 	if e.Code == "" {
+		if e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests {
+			text += ", and names no error that is known; check the URLs of the TokenEndpoint and the Authorization"
+		}
 		return text
 	}
 	if what, ok := meanings[e.Code]; ok && what != "" {
