@@ -28,6 +28,8 @@ type forgetfulServer struct {
 	stale  bool // it calls what it has forgotten stale, as Apache does where it has forgotten the client, too
 	takes  time.Duration
 
+	password string
+
 	mu     sync.Mutex
 	rng    *rand.Rand
 	n      int
@@ -60,7 +62,7 @@ func (s *forgetfulServer) judge(req *http.Request) (status int, header http.Head
 		var nc int
 		fmt.Sscanf(p.Get("nc"), "%x", &nc)
 		md5hex := func(text string) string { sum := md5.Sum([]byte(text)); return hex.EncodeToString(sum[:]) }
-		right := md5hex(md5hex("u:x:p") + ":" + p.Get("nonce") + ":" + p.Get("nc") + ":" + p.Get("cnonce") + ":auth:" + md5hex("GET:"+p.Get("uri")))
+		right := md5hex(md5hex("u:x:"+s.password) + ":" + p.Get("nonce") + ":" + p.Get("nc") + ":" + p.Get("cnonce") + ":auth:" + md5hex("GET:"+p.Get("uri")))
 		if known != nil && p.Get("response") == right && (nc == known.nc+1 || !s.strict && nc > known.nc) {
 			known.nc, known.used = nc, s.clock
 			return http.StatusOK, http.Header{}
@@ -110,7 +112,7 @@ func (s *forgetfulServer) run(t *testing.T, transport *Transport, workers, calls
 }
 
 func newForgetfulServer(keep int, seed uint64) (*forgetfulServer, *Transport) {
-	s := &forgetfulServer{keep: keep, takes: 4 * time.Millisecond, nonces: map[string]*nonceOfServer{}, rng: rand.New(rand.NewPCG(seed, 1))}
+	s := &forgetfulServer{keep: keep, takes: 4 * time.Millisecond, password: "p", nonces: map[string]*nonceOfServer{}, rng: rand.New(rand.NewPCG(seed, 1))}
 	return s, &Transport{Base: s, Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}}
 }
 
@@ -173,6 +175,22 @@ func TestWrongPasswordInACrowd(t *testing.T) {
 		require.LessOrEqual(t, sent, 2*640)
 		require.Less(t, took, 20*(maxCrowdWait+100*time.Millisecond))
 	})
+}
+
+// A server that starts anew, and says so by stale=true, is none that keeps few nonces, whatever the password is.
+func TestRestartedServerIsNoCrowd(t *testing.T) {
+	for _, password := range []string{"p", ""} {
+		synctest.Test(t, func(t *testing.T) {
+			s, transport := newForgetfulServer(1000, 1)
+			s.stale, s.password = true, password
+			transport.Schemes = []Scheme{&Digest{Username: "u", Password: password}}
+			s.run(t, transport, 32, 5)
+			clear(s.nonces)
+			passed, _, _ := s.run(t, transport, 32, 5)
+			require.Equal(t, 32*5, passed)
+			require.Zero(t, boundOf(transport))
+		})
+	}
 }
 
 // Whoever waits for others goes on when its context ends.

@@ -123,7 +123,7 @@ func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unansw
 	if errors.Is(err, ErrCredentialsRefused) {
 		u.refused = err
 	}
-	if hint := forgotten(answer); hint != nil {
+	if hint := hintOf(answer); hint != nil {
 		u.refused = hint
 	}
 	right := x.visit.crowded() // a nonce that was given a moment ago is not known any more, or called stale
@@ -138,8 +138,8 @@ func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unansw
 	return u
 }
 
-// forgotten returns what there is to be said of a refusal, if the server has forgotten a Session that was good.
-func forgotten(l *lease) error {
+// hintOf returns what there is to be said of a refusal besides that the credentials were refused, if the Session knows; or nil.
+func hintOf(l *lease) error {
 	if hinter, ok := l.Session.(interface{ refusedHint() error }); ok {
 		return hinter.refusedHint()
 	}

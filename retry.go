@@ -340,7 +340,7 @@ func (x *exchange) answerTo(resp *http.Response, sent *http.Request, l *lease) (
 	x.noteRefusal()
 	x.uploads.note(x.origin(), func(h *uploadHabits) { h.challenges = true })
 	x.learn(resp, sent, l, true)
-	if forgotten(l) != nil {
+	if hintOf(l) == errNonceForgotten {
 		x.visit.crowded()
 	}
 	answer, err := x.choose(challenges, resp, sent, l)
