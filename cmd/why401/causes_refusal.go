@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,12 +30,34 @@ func (in *inquiry) insufficientScope() *cause {
 	if !in.refused() || in.param("error") != "insufficient_scope" {
 		return nil
 	}
-	fix := "Get a token with a wider scope; the API's documentation says which."
-	if scope := in.param("scope"); scope != "" {
-		fix = "Get a token with the scope that the server names. It is " + in.clean.text(scope, 200) + "."
+	const text = "The token is good, but its scope does not allow this. See RFC 6750 §3.1. Refreshing it does not help: the new one would have the same scope."
+	const who = " The authorization server gives it out. In a program, Bearer.StepUp asks for it."
+	named, has := strings.Fields(in.param("scope")), decodeJWT(in.sentToken()).scopes()
+	lacks := slices.DeleteFunc(slices.Clone(named), func(s string) bool { return slices.Contains(has, s) })
+	switch {
+	case len(named) == 0:
+		return &cause{"insufficient-scope", certain, text, "Get a token with a wider scope; the API's documentation says which." + who}
+	case len(lacks) == 0:
+		return &cause{"insufficient-scope", likely, "The token has the scope that the server names, and is refused. It is a JWT, and says that its scope is " + in.scopeText(has, 200) + ".",
+			"See what else the server looks at. Often that is a role or a right of the user, another claim, or another audience. Or it asks the authorization server (RFC 7662), where the scope has been taken back."}
+	case len(lacks) < len(named):
+		return &cause{"insufficient-scope", certain, text + " The token is a JWT, and says that its scope is " + in.scopeText(has, 200) + ".",
+			in.getScope("Get a token that also has the scope", lacks) + " The server names " + in.scopeText(named, 200) + "." + who}
 	}
-	return &cause{"insufficient-scope", certain, "The token is good, but its scope does not allow this. See RFC 6750 §3.1. Refreshing it does not help: the new one would have the same scope.",
-		fix + " The authorization server gives it out. In a program, Bearer.StepUp asks for it."}
+	return &cause{"insufficient-scope", certain, text, in.getScope("Get a token with the scope", lacks) + who}
+}
+
+// getScope says to get some scopes, in a sentence that fits on a line.
+func (in *inquiry) getScope(what string, scopes []string) string {
+	const short = 34 // characters
+	if text := strings.Join(scopes, " "); len(text) > short {
+		return what + " that the server names. It is " + in.scopeText(scopes, 200) + "."
+	}
+	return what + " " + in.scopeText(scopes, short) + "."
+}
+
+func (in *inquiry) scopeText(scopes []string, most int) string {
+	return in.clean.text(strings.Join(scopes, " "), most)
 }
 
 func (in *inquiry) staleForEver() *cause {

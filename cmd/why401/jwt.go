@@ -59,6 +59,26 @@ func decodeJWT(token string) *jwt {
 	return &t
 }
 
+// scopes returns the scopes that the token says it has; nil if it says none.
+func (t *jwt) scopes() (list []string) {
+	if t == nil {
+		return nil
+	}
+	for _, claim := range []any{t.Scope, t.Scp} {
+		switch claim := claim.(type) {
+		case string:
+			list = append(list, strings.Fields(claim)...)
+		case []any:
+			for _, one := range claim {
+				if s, ok := one.(string); ok {
+					list = append(list, s)
+				}
+			}
+		}
+	}
+	return list
+}
+
 // about returns what the token says of whom it is from and what for, such as `iss "https://…", aud "cave"`.
 func (t *jwt) about() string {
 	var list []string
