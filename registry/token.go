@@ -14,6 +14,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/guarded"
+	"github.com/authretry/authretry/internal/returning"
 	"golang.org/x/oauth2"
 )
 
@@ -193,7 +194,5 @@ func (q *question) client() *http.Client {
 	if q.scheme.HTTPClient == nil {
 		return q.scheme.policy(q.realm).Client()
 	}
-	stay := *q.scheme.HTTPClient // a redirect would take the credentials elsewhere
-	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &stay
+	return returning.Client(q.scheme.HTTPClient) // a redirect would take the credentials elsewhere
 }
