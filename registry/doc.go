@@ -38,7 +38,8 @@
 //
 // Credentials are looked up by the registry's origin, and go to the token server that it names first. If it names another one
 // later, that one gets none, until the program ends: the refusal goes to the caller with authretry.ReasonUntrustedRealm, and
-// an event says so. A registry that may change its token server, or has several, belongs into Scheme.Realms. The registry itself
+// an event says so. One to which there was no connection, or only one whose certificate is not trusted, has got none, and does not
+// count. A registry that may change its token server, or has several, belongs into Scheme.Realms. The registry itself
 // may always have its own credentials.
 //
 // Where there are no credentials for a registry, tokens are asked for without. If such a token does not suffice, the refusal goes to the

@@ -3,6 +3,8 @@ package registry_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -402,6 +404,64 @@ func TestRealmThatWasNotAsked(t *testing.T) {
 	require.Equal(t, [2]int32{1, 1}, good.counts())
 	require.Equal(t, [2]int32{0, 0}, other.counts())
 }
+
+// Nor has one to which there was no connection, or whose certificate is not trusted. One that has hung up may have got them.
+func TestRealmThatCannotBeReached(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0) // which would have its handshakes
+	stranger.StartTLS()
+	defer stranger.Close()
+	hangingUp := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer hangingUp.Close()
+	for name, c := range map[string]struct {
+		realm string
+		then  int // the status for the next token server
+	}{
+		"no connection":       {gone.URL, 200},
+		"another certificate": {stranger.URL, 200},
+		"hanging up":          {hangingUp.URL, 401},
+	} {
+		for kind, scheme := range map[string]*registry.Scheme{
+			"":                 {},
+			" by POST":         {PostPassword: true},
+			" by a client":     {HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}},
+			" by who says not": {HTTPClient: &http.Client{Transport: untraced{&http.Transport{DisableKeepAlives: true}}}},
+		} {
+			t.Run(name+kind, func(t *testing.T) {
+				good := newTokenServer(t)
+				n := &naming{realm: c.realm}
+				srv := httptest.NewServer(n)
+				defer srv.Close()
+				scheme.Credentials = login(srv.URL)
+				client := &http.Client{Transport: authretry.New(scheme)}
+				_, err := client.Get(srv.URL + "/v2/a/manifests/latest")
+				require.Error(t, err)
+				n.set(good.URL)
+				resp, err := client.Get(srv.URL + "/v2/b/manifests/latest")
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				then := c.then
+				if kind == " by who says not" {
+					then = 401 // it may have sent them
+				}
+				require.Equal(t, then, resp.StatusCode)
+			})
+		}
+	}
+}
+
+// An untraced RoundTripper says nothing of its connections.
+type untraced struct{ http.RoundTripper }
+
+func (u untraced) RoundTrip(req *http.Request) (*http.Response, error) {
+	return u.RoundTripper.RoundTrip(req.WithContext(context.WithoutCancel(noValues{req.Context()})))
+}
+
+type noValues struct{ context.Context }
+
+func (noValues) Value(any) any { return nil }
 
 // A blob elsewhere, to which the registry redirects, gets neither token nor credentials, whatever it asks for.
 func TestBlobElsewhere(t *testing.T) {

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/guarded"
@@ -169,12 +171,13 @@ func (q *question) post(c credentials) *http.Request {
 // send sends a request and reads the answer.
 func (q *question) send(ctx context.Context, req *http.Request) (*http.Response, []byte, error) {
 	req.Header.Set("Accept", "application/json")
-	resp, err := q.client().Do(req.WithContext(ctx))
+	w := &wire{}
+	resp, err := q.client().Do(req.WithContext(w.watched(ctx)))
 	if err != nil {
 		if refused, ok := errors.AsType[*guarded.RefusedError](err); ok {
 			return nil, nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: refused}
 		}
-		q.sent = true
+		q.sent = q.sent || w.mayHaveSent()
 		return nil, nil, err
 	}
 	q.sent = true
@@ -188,6 +191,20 @@ func (q *question) send(ctx context.Context, req *http.Request) (*http.Response,
 	}
 	return resp, body, nil
 }
+
+// A wire notes how far a request gets.
+type wire struct{ dialed, connected atomic.Bool }
+
+func (w *wire) watched(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { w.dialed.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { w.connected.Store(true) }, // after the handshakes, of a proxy and of TLS
+	})
+}
+
+// mayHaveSent reports whether something of the request may have gone out. It did not if a connection was wanted, and there was none. A
+// RoundTripper that says neither may have sent it.
+func (w *wire) mayHaveSent() bool { return w.connected.Load() || !w.dialed.Load() }
 
 // client returns what sends token requests.
 func (q *question) client() *http.Client {
