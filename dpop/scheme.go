@@ -245,7 +245,8 @@ func (a *answer) Learn(resp *http.Response, refused bool) (keep bool, err error)
 		if c := challengeIn(resp); isOfToken(codeOf(c)) {
 			return true, l.refused(resp.Request.Context(), token, c, a.sameToken)
 		}
-	case resp.StatusCode != http.StatusProxyAuthRequired && resp.StatusCode < 500: // it came as far as that
+	case resp.StatusCode == http.StatusProxyAuthRequired, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= 500: // it did not come as far as that
+	default:
 		l.source.Accepted(&oauth2.Token{AccessToken: token})
 	}
 	return true, nil

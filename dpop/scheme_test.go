@@ -507,3 +507,28 @@ func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
 		require.Equal(t, authretry.ReasonFreshTokenRefused, r.Reason, r.Error())
 	}
 }
+
+// A 429 may come from in front of the server, and says nothing of the token: one that is refused next is as fresh as before.
+func TestTooManyRequestsAcceptNothing(t *testing.T) {
+	for status, want := range map[int]authretry.Reason{200: 0, 429: authretry.ReasonFreshTokenRefused, 503: authretry.ReasonFreshTokenRefused} {
+		w := newWorld(t, &authtest.DPoP{})
+		sends := 0
+		w.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if sends++; sends == 2 {
+				w.WriteHeader(status)
+			} else if sends < 4 {
+				refuse(w, `DPoP error="invalid_token"`, "")
+			}
+		}))
+		require.Equal(t, status, w.do(t, "/").StatusCode)
+		resp := w.do(t, "/")
+		if want == 0 {
+			require.Equal(t, 200, resp.StatusCode, "the token was good, and is replaced")
+			continue
+		}
+		require.Equal(t, 401, resp.StatusCode)
+		r, ok := errors.AsType[*authretry.Rejection](authretry.Explain(resp))
+		require.True(t, ok)
+		require.Equal(t, want, r.Reason, status)
+	}
+}
