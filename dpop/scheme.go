@@ -258,7 +258,15 @@ func tokenOf(req *http.Request) (token string, sent bool) {
 	return token, sent && hasProof(req)
 }
 
-func hasProof(req *http.Request) bool { _, ok := req.Header[proofHeader]; return ok }
+// hasProof reports whether a request has a proof, under the name that RFC 9449 writes, too, which is not how http.Header does.
+func hasProof(req *http.Request) bool {
+	for name := range req.Header {
+		if len(name) == len(proofHeader) && strings.EqualFold(name, proofHeader) {
+			return true
+		}
+	}
+	return false
+}
 
 // hasOnlyProof reports whether the caller has set a proof, with which we do not interfere.
 func hasOnlyProof(req *http.Request) bool {

@@ -366,12 +366,15 @@ func TestNotAhead(t *testing.T) {
 }
 
 func TestCallersOwnProofIsLeftAlone(t *testing.T) {
-	for _, notAhead := range []bool{false, true} {
+	for _, c := range []struct {
+		notAhead bool
+		name     string
+	}{{false, "Dpop"}, {true, "Dpop"}, {false, "DPoP"}, {true, "DPoP"}, {false, "dpop"}} {
 		w := newWorld(t, &authtest.DPoP{})
-		w.scheme.NotAhead = notAhead
+		w.scheme.NotAhead = c.notAhead
 		req, err := http.NewRequest("GET", w.URL, nil)
 		require.NoError(t, err)
-		req.Header.Set("DPoP", "own")
+		req.Header[c.name] = []string{"own"} // in the spelling of the RFC, for instance
 		resp, err := w.client.Do(req)
 		require.NoError(t, err)
 		resp.Body.Close()
