@@ -142,7 +142,7 @@ func TestTargets(t *testing.T) {
 	}{
 		"challenge":          {&Config{}, authretry.TokenRequest{URL: "https://u:p@api.example.com/x?q#f", RemoteAddr: "8.8.8.8:443", Challenge: challenge}, known, "https://api.example.com/x", "https://api.example.com/new", "8.8.8.8", "", false},
 		"no metadata":        {&Config{}, authretry.TokenRequest{URL: "https://api.example.com/x", Challenge: &authretry.Challenge{}}, known, "https://api.example.com/x", "", "invalid IP", "", false},
-		"an address":         {&Config{}, authretry.TokenRequest{URL: "http://127.0.0.1/x"}, known, "http://127.0.0.1/x", "", "127.0.0.1", "", false},
+		"an address":         {&Config{}, authretry.TokenRequest{URL: "http://127.0.0.1/x"}, &authretry.Record{}, "http://127.0.0.1/x", "", "127.0.0.1", "", false},
 		"a saved login":      {&Config{}, authretry.TokenRequest{}, known, "https://api.example.com/mcp", "https://api.example.com/meta", "10.0.0.7", "", false},
 		"the program's":      {&Config{Resource: "https://api.example.com/v2"}, authretry.TokenRequest{}, known, "https://api.example.com/v2", "", "10.0.0.7", "https://api.example.com/v2", false},
 		"the program's, too": {&Config{Resource: "https://api.example.com/mcp"}, authretry.TokenRequest{}, known, "https://api.example.com/mcp", "https://api.example.com/meta", "10.0.0.7", "https://api.example.com/mcp", false},
@@ -155,6 +155,16 @@ func TestTargets(t *testing.T) {
 		}
 		require.NoError(t, err, name)
 		require.Equal(t, []string{c.at, c.metadata, c.addr, c.resource}, []string{got.at.url.String(), got.metadata, got.at.addr.String(), got.resource}, name)
+	}
+
+	// What refuses is not where the login is for.
+	for _, at := range []string{"https://other.example.com/mcp", "http://api.example.com/mcp", "https://api.example.com:8443/mcp"} {
+		_, err := new(Config).targetOf(&authretry.TokenRequest{URL: at, Challenge: challenge}, known)
+		require.ErrorIs(t, err, ErrOtherResource)
+	}
+	for _, resource := range []string{"urn:x", "api://client", "api", ""} { // of a login by other means, which says not where
+		_, err := new(Config).targetOf(&authretry.TokenRequest{URL: "https://other.example.com/mcp", Challenge: challenge}, &authretry.Record{Resource: resource})
+		require.NoError(t, err)
 	}
 }
 

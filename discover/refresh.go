@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/authretry/authretry"
-	"github.com/authretry/authretry/internal/guarded"
 	"golang.org/x/oauth2"
 )
 
@@ -121,10 +120,7 @@ func (c *Config) hasMoved(ctx context.Context, r *authretry.TokenRequest, known 
 		return false
 	}
 	t, err := c.targetOf(r, known)
-	if err != nil {
-		return false
-	}
-	if own, err := url.Parse(known.Resource); err != nil || guarded.Origin(own) != guarded.Origin(t.at.url) {
+	if err != nil || !isAt(known.Resource, t.at.url) {
 		return false
 	}
 	resource, err := c.resource(ctx, t)

@@ -66,10 +66,11 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, failed("", ErrNoMetadata, ownError("the resource is not an http or https URL"))
 	}
-	if c.Resource != "" {
-		if own, err := url.Parse(c.Resource); err != nil || guarded.Origin(own) != guarded.Origin(u) {
-			return nil, failed(u.Host, ErrOtherResource, ownError("it is not at the origin of Config.Resource; take a Config, a TokenSource and a Store for each server"))
-		}
+	if c.Resource != "" && !isAt(c.Resource, u) {
+		return nil, failed(u.Host, ErrOtherResource, ownError("it is not at the origin of Config.Resource; take a Config, a TokenSource and a Store for each server"))
+	}
+	if c.Resource == "" && hasOrigin(known.Resource) && !isAt(known.Resource, u) { // which would have the login replaced by one of its own
+		return nil, failed(u.Host, ErrOtherResource, ownError("it is not at the origin of the resource that the login is for; take a Config, a TokenSource and a Store for each server"))
 	}
 	u.RawQuery, u.Fragment, u.User = "", "", nil
 	t.at.url = u
@@ -79,6 +80,18 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 		t.at.addr, _ = netip.ParseAddr(known.Extra[extraResourceAddr])
 	}
 	return t, nil
+}
+
+// isAt reports whether a resource is at the origin of a URL.
+func isAt(resource string, u *url.URL) bool {
+	own, err := url.Parse(resource)
+	return err == nil && guarded.Origin(own) == guarded.Origin(u)
+}
+
+// hasOrigin reports whether a resource is at an origin: that of a login which was made by other means may be any URI (RFC 8707 §2).
+func hasOrigin(resource string) bool {
+	u, err := url.Parse(resource)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http")
 }
 
 // is reports whether a resource's identifier names the target: by its URL, or its origin. They are compared as strings (RFC 9728
