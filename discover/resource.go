@@ -16,7 +16,8 @@ type Resource struct {
 	// ID is its identifier, which authorization servers are told (RFC 8707).
 	ID string
 
-	// Issuers are the authorization servers that it names. More than 64 are an error, unless Config.Issuers says which.
+	// Issuers are the authorization servers that it names. More than 64 are an error, unless Config.Issuers says which; then only those
+	// of them are here.
 	Issuers []string
 
 	// Scopes are those that it knows; nil if it does not say.
@@ -171,7 +172,7 @@ func readResource(doc document) (*Resource, error) {
 	if r.ID == "" || len(r.ID) > maxResource {
 		return nil, ownError("its resource is missing, or too long")
 	}
-	r.Scopes = validScopes(r.Scopes)
+	r.Scopes, r.ProofAlgorithms = validScopes(r.Scopes), few(r.ProofAlgorithms)
 	return r, nil
 }
 
@@ -192,6 +193,9 @@ func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) 
 		allowed = c.Issuers
 	case len(allowed) == 0:
 		return nil, failedAt(stepResource, r.at.url.Host, ErrNotAllowed, nil)
+	}
+	if len(r.Issuers) > maxIssuers {
+		r.Issuers = slices.Clone(allowed) // what was discovered is kept
 	}
 	rank := func(issuer string) int {
 		switch {

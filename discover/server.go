@@ -120,7 +120,8 @@ func (c *Config) readServer(ctx context.Context, issuer string, at place, doc do
 	if s.Issuer != issuer {
 		return nil, failed(ErrOtherIssuer, nil)
 	}
-	s.Scopes, s.HasPKCE = validScopes(s.Scopes), slices.Contains(challengeMethods, "S256")
+	s.HasPKCE = slices.Contains(challengeMethods, "S256")
+	s.Scopes, s.AuthMethods, s.GrantTypes, s.ProofAlgorithms = validScopes(s.Scopes), few(s.AuthMethods), few(s.GrantTypes), few(s.ProofAlgorithms)
 	if s.TokenURL == "" {
 		return nil, failed(ErrNoMetadata, ownError("it has no token_endpoint"))
 	}
@@ -158,6 +159,17 @@ func validScopes(scopes []string) []string {
 		valid = append(valid, s)
 	}
 	return valid
+}
+
+// few returns the first of what a server says that it knows: what was discovered is kept, and a document may have some 300,000 names.
+func few(names []string) []string {
+	size := 0
+	for i, name := range names {
+		if size += len(name) + 1; i == maxScopes || size > maxScopeBytes {
+			return slices.Clone(names[:i])
+		}
+	}
+	return names
 }
 
 const (
