@@ -131,13 +131,21 @@ func (c *Config) readServer(ctx context.Context, issuer string, at place, doc do
 		}
 		if u, err := c.check(at, named); err != nil {
 			return nil, failed(ErrRefusedURL, err)
-		} else if named == s.AuthorizationURL && c.HTTPClient == nil { // which is a person's browser to ask
-			if err := c.policy(at).CheckHost(ctx, u.Hostname()); err != nil {
+		} else if named == s.AuthorizationURL {
+			if err := c.checkPage(ctx, at, u); err != nil {
 				return nil, failed(ErrRefusedURL, err)
 			}
 		}
 	}
 	return s, nil
+}
+
+// checkPage returns an error if a place names a page for a person's browser that is at an address which we would not ask ourselves.
+func (c *Config) checkPage(ctx context.Context, at place, page *url.URL) error {
+	if c.HTTPClient != nil {
+		return nil // it is up to that, which does not say
+	}
+	return c.policy(at).CheckHost(ctx, page.Hostname())
 }
 
 // supports reports whether the server knows a grant type, for all that it says.
