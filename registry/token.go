@@ -51,31 +51,41 @@ func (q *question) ask(ctx context.Context) (*oauth2.Token, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if !c.isSet() {
+		return q.token(ctx, c)
+	}
 	memory := &q.scheme.memory
-	me := asker{q.account, q.realm.origin}
-	var to *trusted
-	if c.isSet() {
-		var ok bool
-		if to, ok = memory.trust(q.realm); !ok {
-			return nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: fmt.Errorf("registry: the credentials for %.100q have gone to the token server %.100q before, "+
-				"and it now names %.100q; if that is right, name both in Scheme.Realms", q.realm.registry, to.origin, q.realm.origin)}
-		}
+	to, ok := memory.trust(q.realm)
+	if !ok {
+		return nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: fmt.Errorf("registry: the credentials for %.100q have gone to the token server %.100q before, "+
+			"and it now names %.100q; if that is right, name both in Scheme.Realms", q.realm.registry, to.origin, q.realm.origin)}
 	}
-	if c.isSet() && memory.wereRefused(me, c) {
-		memory.done(to, true)
-		return nil, errCredentialsRefused(http.StatusUnauthorized)
+	defer func() { memory.done(to, q.sent) }()
+	end, err := memory.try(ctx, asker{q.account, q.realm.origin, c.sum()})
+	if err != nil {
+		q.sent = errors.Is(err, authretry.ErrLoginRequired) // for another request
+		return nil, err
 	}
+	how := unknown
+	defer func() { end(how) }()
+	t, err := q.token(ctx, c)
+	switch {
+	case err == nil:
+		how = good
+	case errors.Is(err, authretry.ErrLoginRequired):
+		how = bad
+	}
+	return t, err
+}
+
+// token asks for a token with credentials, or without.
+func (q *question) token(ctx context.Context, c credentials) (*oauth2.Token, error) {
 	resp, body, err := q.exchange(ctx, c)
-	memory.done(to, q.sent)
 	if err != nil {
 		return nil, err
 	}
 	if status := resp.StatusCode; status < 200 || status > 299 {
-		err := failure(resp, body, q.none)
-		if c.isSet() && errors.Is(err, authretry.ErrLoginRequired) {
-			memory.noteRefused(me, c)
-		}
-		return nil, err
+		return nil, failure(resp, body, q.none)
 	}
 	return readAnswer(resp, body)
 }
