@@ -230,6 +230,21 @@ func TestClientOfASavedLogin(t *testing.T) {
 	require.Empty(t, newSrv.TokenRequests())
 }
 
+// A saved login of an authorization server that is not in Issuers any more does not keep the client from the one that has taken its
+// place there.
+func TestClientWhereIssuersHaveChanged(t *testing.T) {
+	srv := authtest.NewServer(&authtest.OAuth{ClientID: "me", ClientSecret: "s", NoRegistration: true})
+	defer srv.Close()
+	previous := authretry.WithRecord(&oauth2.Token{AccessToken: "a", RefreshToken: "r"}, authretry.Record{Issuer: "https://old.example.com",
+		TokenURL: "https://old.example.com/token", ClientID: "me", Resource: srv.URL})
+	c := &Config{Flow: approving(), Issuers: []string{srv.URL}, Clients: []Client{{ID: "me", Auth: authretry.SecretBasic("s")}}}
+	_, err := c.Fetch(t.Context(), authretry.TokenRequest{Previous: previous})
+	require.ErrorIs(t, err, authretry.ErrLoginRequired)
+	got, err := c.Login(t.Context(), authretry.TokenRequest{Previous: previous, URL: srv.URL + "/"})
+	require.NoError(t, err)
+	require.Equal(t, srv.URL, authretry.RecordOf(got).Issuer)
+}
+
 // Of two clients with one name, a saved login gets the secret that is for its issuer, and leaves the other one to others.
 func TestClientOfItsIssuerComesFirst(t *testing.T) {
 	own, other := authretry.SecretBasic("own"), authretry.SecretBasic("other")

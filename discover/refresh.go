@@ -59,7 +59,7 @@ func (c *Config) saved(known *authretry.Record) (identity, place, error) {
 	if at.addr, _ = netip.ParseAddr(known.Extra[extraHome]); !at.addr.IsValid() {
 		at.addr = addrOf(u.Hostname())
 	}
-	if len(c.Issuers) > 0 && !slices.Contains(c.Issuers, known.Issuer) {
+	if !c.allows(known.Issuer) {
 		return identity{}, place{}, fmt.Errorf("%w: the saved login is of an authorization server that is not in Config.Issuers", authretry.ErrLoginRequired)
 	}
 	if g := registeredIn(known); g != nil { // which may have been given the name of one of Clients

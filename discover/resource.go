@@ -184,7 +184,7 @@ func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) 
 	}
 	var allowed []string
 	for _, issuer := range r.Issuers {
-		if (len(c.Issuers) == 0 || slices.Contains(c.Issuers, issuer)) && !slices.Contains(allowed, issuer) {
+		if c.allows(issuer) && !slices.Contains(allowed, issuer) {
 			allowed = append(allowed, issuer)
 		}
 	}
