@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/authretry/authretry"
 	"golang.org/x/oauth2"
@@ -242,8 +243,12 @@ func (a *answer) Learn(resp *http.Response, refused bool) (keep bool, err error)
 	}
 	switch {
 	case refused:
-		if c := challengeIn(resp); isOfToken(codeOf(c)) {
+		c := challengeIn(resp)
+		if isOfToken(codeOf(c)) {
 			return true, l.refused(resp.Request.Context(), token, c, a.sameToken)
+		}
+		if codeOf(c) == "invalid_dpop_proof" {
+			return true, proofRefused(resp.Header.Get("Date"), time.Now())
 		}
 	case resp.StatusCode == http.StatusProxyAuthRequired, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= 500: // it did not come as far as that
 	default:

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
@@ -492,6 +493,28 @@ func TestMistakesInTheFields(t *testing.T) {
 	for _, s := range []*dpop.Scheme{{}, {Source: source}, {Key: key}, {Source: source, Key: key, Sources: sources}, {Key: key, Sources: sources}, {Sources: sources}} {
 		_, err := (&http.Client{Transport: authretry.New(s)}).Get("https://api.example.com/")
 		require.ErrorContains(t, err, "dpop: Scheme.S")
+	}
+}
+
+// Where it is proofs that are refused, the clock is what is wrong mostly, which is said, and by how much.
+func TestProofsThatAreRefused(t *testing.T) {
+	for date, want := range map[string]string{
+		time.Now().Add(-2 * time.Hour).UTC().Format(http.TimeFormat):   "that of this machine is 2h0m",
+		time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat): "s behind; set it right",
+		time.Now().UTC().Format(http.TimeFormat):                       "see that the clock is right, and that the server knows itself by the URL that it is asked by",
+		"yesterday":                                                    "see that the clock is right",
+	} {
+		a, url := newAnswering(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", date)
+			refuse(w, `DPoP error="invalid_dpop_proof"`, "")
+		})
+		resp, err := (&http.Client{Transport: authretry.New(staticScheme(t))}).Get(url)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.EqualValues(t, 2, a.sends.Load())
+		require.ErrorContains(t, authretry.Explain(resp), "the server refuses a proof, and another one, too (invalid_dpop_proof)")
+		require.ErrorContains(t, authretry.Explain(resp), want)
+		require.ErrorIs(t, authretry.Explain(resp), authretry.ErrCredentialsRefused)
 	}
 }
 
