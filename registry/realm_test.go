@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -9,10 +10,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/dnstest"
@@ -28,20 +31,20 @@ type outsideConn struct {
 
 func (c outsideConn) RemoteAddr() net.Addr { return c.remote }
 
-// outside returns a Base whose connections all lead to a server, and say that they lead to an address.
+// outside returns a Base whose connections all lead to a server, and say that they lead to an address, by the port of the URL.
 func outside(t *testing.T, srv *httptest.Server, addr string) *http.Transport {
 	remote, err := net.ResolveTCPAddr("tcp", addr)
 	require.NoError(t, err)
-	base := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
-			return outsideConn{conn, remote}, err
-		},
-		DialTLSContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
-			return outsideConn{conn, remote}, err
-		},
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		_, port, err := net.SplitHostPort(address)
+		require.NoError(t, err)
+		at := *remote
+		at.Port, err = strconv.Atoi(port)
+		require.NoError(t, err)
+		conn, err := new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+		return outsideConn{conn, &at}, err
 	}
+	base := &http.Transport{DialContext: dial, DialTLSContext: dial}
 	t.Cleanup(base.CloseIdleConnections)
 	return base
 }
@@ -292,6 +295,35 @@ func TestRegistryThatChangesItsAddress(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, []int{404, 401}[i], resp.StatusCode)
+	}
+	require.Zero(t, guard.connections.Load())
+}
+
+// A registry that is asked by a dialer of the program's own, as by one for SOCKS, is not on this machine because the proxy is.
+func TestRegistryByADialer(t *testing.T) {
+	guard := newSentinel(t)
+	n := &naming{}
+	srv := httptest.NewTLSServer(n)
+	defer srv.Close()
+	base := srv.Client().Transport.(*http.Transport).Clone() // which dials the server for example.com
+	defer base.CloseIdleConnections()
+	base.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+	}
+	client := &http.Client{Transport: &authretry.Transport{Schemes: []authretry.Scheme{&registry.Scheme{Credentials: always(t)}}, Base: base}}
+	for _, realm := range []string{"https://127.0.0.1:" + guard.port + "/token", "https://localhost:" + guard.port + "/token", "https://10.0.0.1/token"} {
+		n.set(realm)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "GET", "https://example.com/v2/a/manifests/latest", nil)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, 401, resp.StatusCode)
+		r, ok := errors.AsType[*authretry.Rejection](authretry.Explain(resp))
+		require.True(t, ok)
+		require.Equal(t, authretry.ReasonUntrustedRealm, r.Reason)
 	}
 	require.Zero(t, guard.connections.Load())
 }
