@@ -351,9 +351,14 @@ func (s *bearerSession) send(req *http.Request, src *sourceInUse, t *oauth2.Toke
 		}
 	}
 	if h.only != nil && *h.only != originOf(req.URL) {
-		return fmt.Errorf("authretry: the token is for the resource %s (RFC 8707), so it is not sent to another origin; take a TokenSource for each server, with a Store of its own", h.only)
+		return errForAnother(h.only)
 	}
 	return h.Authorize(req)
+}
+
+// errForAnother is the error for a token that is for a resource at another origin than the request.
+func errForAnother(only *origin) error {
+	return fmt.Errorf("authretry: the token is for the resource %s (RFC 8707), so it is not sent to another origin; take a TokenSource for each server, with a Store of its own", only)
 }
 
 // Format keeps the Source, and with it tokens, out of everything that package fmt prints.

@@ -58,6 +58,9 @@ func (s *TokenSource) StepUp(ctx context.Context, refused string, c *Challenge, 
 		return nil, ErrUnsupportedChallenge
 	}
 	r, err := wanted(refused, c, filter)
+	if err == nil && refused == "" {
+		err = s.isForAnother(originIn(ctx))
+	}
 	if err != nil {
 		return nil, cannotStepUp(reason, err)
 	}
@@ -71,6 +74,18 @@ func (s *TokenSource) StepUp(ctx context.Context, refused string, c *Challenge, 
 		return nil, cannotStepUp(reason, errors.New("authretry: the token was granted that already, so another one would not help"))
 	}
 	return t, nil
+}
+
+// isForAnother returns an error if the current token is for a resource at another origin than by, which has no say in what it is good for.
+func (s *TokenSource) isForAnother(by origin) error {
+	k := s.current.Load()
+	if k == nil || by == (origin{}) {
+		return nil
+	}
+	if only := originOfResource(RecordOf(k.token).Resource); only != nil && *only != by {
+		return errForAnother(only)
+	}
+	return nil
 }
 
 // cannotStepUp is the error for a challenge to which there is no better token. The refusal goes to the caller.

@@ -90,36 +90,3 @@ func isUnsent(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial"
 }
-
-// returningRedirects is a retryablehttp.RoundTripper as a Base: with a client of its own that returns redirects, as a
-// RoundTripper should, where the original would follow them and take the credentials along.
-type returningRedirects struct{ *retryablehttp.RoundTripper }
-
-func newReturningRedirects(rt *retryablehttp.RoundTripper) *returningRedirects {
-	from := rt.Client
-	if from == nil {
-		from = retryablehttp.NewClient()
-	}
-	client := from.HTTPClient
-	if client == nil {
-		client = retryablehttp.NewClient().HTTPClient // as it would do itself
-	}
-	inner := *client
-	inner.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &returningRedirects{&retryablehttp.RoundTripper{Client: &retryablehttp.Client{
-		HTTPClient:      &inner,
-		Logger:          from.Logger,
-		RetryWaitMin:    from.RetryWaitMin,
-		RetryWaitMax:    from.RetryWaitMax,
-		RetryMax:        from.RetryMax,
-		RequestLogHook:  from.RequestLogHook,
-		ResponseLogHook: from.ResponseLogHook,
-		CheckRetry:      from.CheckRetry,
-		Backoff:         from.Backoff,
-		ErrorHandler:    from.ErrorHandler,
-		PrepareRetry:    from.PrepareRetry,
-	}}}
-}
-
-// CloseIdleConnections closes the idle connections of the client.
-func (r *returningRedirects) CloseIdleConnections() { r.Client.HTTPClient.CloseIdleConnections() }

@@ -189,18 +189,6 @@ func TestResponseWithoutItsRequestIsNotRepeated(t *testing.T) {
 	require.False(t, again)
 }
 
-// A Base that is a retryablehttp.RoundTripper has its defaults where its fields are nil.
-func TestRetryableBaseWithItsDefaults(t *testing.T) {
-	made := newReturningRedirects(&retryablehttp.RoundTripper{})
-	require.Equal(t, retryablehttp.NewClient().RetryMax, made.Client.RetryMax)
-	require.NotNil(t, made.Client.CheckRetry)
-	theirs := &retryablehttp.Client{RetryMax: 7}
-	made = newReturningRedirects(&retryablehttp.RoundTripper{Client: theirs})
-	require.Nil(t, theirs.HTTPClient, "which is not ours to set")
-	require.Equal(t, 7, made.Client.RetryMax)
-	require.NotNil(t, made.Client.HTTPClient.Transport, "that of retryablehttp")
-}
-
 func TestRetryableClientIsQuietAndSharesTheJar(t *testing.T) {
 	client := NewRetryableClient(New(&Basic{Username: "u", Password: "p"}))
 	require.Nil(t, client.Logger)

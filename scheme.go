@@ -142,8 +142,8 @@ type Carrier interface {
 // WantsRemoteAddr is implemented by a [Scheme] that has to know at which address a server is that refuses a request, as one does
 // that asks another server whom the first has named. If it returns true, RemoteAddr of the Request that Answer finds in a refusal
 // is the address and port of the connection by which that came, such as "192.0.2.1:443". It is empty if that is not known: a proxy
-// was asked in the server's place, or [Transport.Base] does not say (package net/http/httptrace). Proxies' refusals have none. Only
-// those who implement a Scheme need it.
+// was asked in the server's place, [Transport.Base] does not say (package net/http/httptrace), or it says a port that is not the
+// URL's, as where a DialContext goes by a SOCKS proxy. Proxies' refusals have none. Only those who implement a Scheme need it.
 type WantsRemoteAddr interface {
 	WantsRemoteAddr() bool
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authretry/authretry/internal/returning"
 	"github.com/hashicorp/go-retryablehttp"
 	"golang.org/x/oauth2"
 )
@@ -203,11 +204,7 @@ func (e *TokenEndpoint) send(ctx context.Context, to string, form url.Values, re
 	default:
 		client = plainTokenClient
 	}
-	stay := *client // a redirect would take the client's secret and the refresh token elsewhere (RFC 9700 §4.12)
-	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	if rt, ok := stay.Transport.(*retryablehttp.RoundTripper); ok { // which would follow by itself
-		stay.Transport = newReturningRedirects(rt)
-	}
+	client = returning.Client(client) // a redirect would take the client's secret and the refresh token elsewhere (RFC 9700 §4.12)
 	auth, proven := e.auth(), false
 	for sends := 0; ; sends++ {
 		if sends > 0 { // before the first, the TokenSource has done it
@@ -219,10 +216,10 @@ func (e *TokenEndpoint) send(ctx context.Context, to string, form url.Values, re
 		if err != nil {
 			return nil, err
 		}
-		if !e.isSafe(&stay, req) {
+		if !e.isSafe(client, req) {
 			return nil, errPlaintextEndpoint
 		}
-		answer, err := sendTokenRequest(&stay, req)
+		answer, err := sendTokenRequest(client, req)
 		var resp *http.Response
 		if answer != nil {
 			resp = answer.resp

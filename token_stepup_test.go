@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -518,4 +519,35 @@ func TestRefreshedTokenIsAsGood(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "t2", got.AccessToken)
 	})
+}
+
+// A server that gets no token, since that is for a resource elsewhere, has no say in what it is good for.
+func TestStepUpIsNotForAnotherOrigin(t *testing.T) {
+	e := newTokenEndpoint(t, func(_ int, w http.ResponseWriter, r *http.Request) { issue(w) })
+	fetches := 0
+	fetch := (&TokenEndpoint{URL: e.URL, Params: url.Values{"resource": {"https://api.example.com/"}}}).ClientCredentials()
+	src := &TokenSource{Fetch: func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+		fetches++
+		return fetch(ctx, r)
+	}}
+	challenge := `Bearer`
+	transport := &Transport{Schemes: []Scheme{&Bearer{Source: src, StepUp: true, NotAhead: true}}, Base: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: r, Header: http.Header{}}
+		if r.URL.Host != "api.example.com" || r.Header.Get("Authorization") == "" {
+			require.Empty(t, r.Header.Get("Authorization"))
+			resp.StatusCode, resp.Header = 401, http.Header{"Www-Authenticate": {challenge}}
+		}
+		return resp, nil
+	})}
+	resp, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	for _, challenge = range []string{`Bearer error="insufficient_scope", scope="admin"`, `Bearer error="insufficient_claims", claims="e30="`,
+		`Bearer error="insufficient_user_authentication", max_age="0"`} {
+		resp, err = transport.RoundTrip(httptest.NewRequest("GET", "https://other.example.com/", nil))
+		require.NoError(t, err)
+		require.Equal(t, 401, resp.StatusCode)
+		require.ErrorContains(t, Explain(resp), "the token is for the resource https://api.example.com (RFC 8707)", challenge)
+	}
+	require.Equal(t, 1, fetches)
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/authretry/authretry/internal/returning"
 	"github.com/hashicorp/go-retryablehttp"
 	"golang.org/x/oauth2"
 )
@@ -114,9 +115,9 @@ type Transport struct {
 	once      sync.Once
 	auth      *authenticator
 	origins   map[origin]bool
-	returning *returningRedirects // in place of a Base that would follow redirects; nil: there is no need
-	follows   atomic.Bool         // Base has followed a redirect to another origin
-	err       error               // what is wrong with the fields
+	returning *returning.RoundTripper // in place of a Base that would follow redirects; nil: there is no need
+	follows   atomic.Bool             // Base has followed a redirect to another origin
+	err       error                   // what is wrong with the fields
 }
 
 // New returns a Transport over http.DefaultTransport with the given schemes, in order of preference.
@@ -252,7 +253,7 @@ func (t *Transport) init() error {
 	}
 	t.once.Do(func() {
 		if rt, ok := t.Base.(*retryablehttp.RoundTripper); ok {
-			t.returning = newReturningRedirects(rt)
+			t.returning = returning.Redirects(rt)
 		}
 		t.auth = &authenticator{side: originSide, direct: t, allowPlaintext: t.AllowPlaintext, replayLimit: t.ReplayLimit,
 			refused: t.Refused, jar: t.Jar, accountFunc: t.Account, onEvent: t.OnEvent}
@@ -346,7 +347,7 @@ func proxyOf(rt http.RoundTripper, req *http.Request) (proxy *url.URL, known boo
 	case *Transport:
 		_ = rt.init() // it decides what base returns
 		return proxyOf(rt.base(), req)
-	case *returningRedirects:
+	case *returning.RoundTripper:
 		if inner := rt.Client.HTTPClient.Transport; inner != nil {
 			return proxyOf(inner, req)
 		}

@@ -3,6 +3,7 @@ package discover
 import (
 	"context"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/authretry/authretry"
@@ -51,14 +52,19 @@ func (c *Config) named(issuer string) (identity, bool) {
 
 // bind notes that a Client that names no issuer is that of a saved login.
 func (c *Config) bind(known *authretry.Record) {
-	if registeredIn(known) != nil {
-		return // by which the issuer chose the name
+	if registeredIn(known) != nil || !c.allows(known.Issuer) {
+		return // the issuer has chosen the name, or is not asked any more
 	}
 	if client := c.clientOf(known); client != nil && client.Issuer == "" && known.Issuer != "" {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		keep(&c.bound, client.ID, known.Issuer)
 	}
+}
+
+// allows reports whether an authorization server may be asked, by Issuers.
+func (c *Config) allows(issuer string) bool {
+	return len(c.Issuers) == 0 || slices.Contains(c.Issuers, issuer)
 }
 
 // clientOf returns the one of Clients that a saved login is of: that of its issuer, or else one that names none; nil if there is none.

@@ -60,8 +60,9 @@
 // reach. A URL must be https, or http to this machine, without user name and fragment. Its address is judged when it is
 // dialled, after DNS: one on a private network or this machine is asked only if the server that named it is there itself, or if
 // Config.Issuers names its host; link-local addresses, metadata services of clouds, multicast and the like never. Where the
-// resource is says the connection by which it refused; if a proxy is in between, it counts as outside. An authorization
-// endpoint, which a browser is sent to, is judged by all addresses of its name. Redirects are not followed, an answer may have
+// resource is says the connection by which it refused; if a proxy is in between, or a DialContext of yours
+// leads to another port, it counts as outside. What a
+// browser is sent to, an authorization endpoint or the page of a device login, is judged by all addresses of its name. Redirects are not followed, an answer may have
 // 1 MiB. Metadata and a registration may take 10 seconds, a request of a login 30, and other token requests as long as
 // TokenSource.FetchTimeout. With a proxy in the environment, that resolves names: they are judged here besides. What a browser or
 // a proxy is to dial is judged as these read it: app.localhost, or 127.0.0.1 with a dot behind it, is this machine; and what they

@@ -14,6 +14,7 @@ import (
 
 	"github.com/authretry/authretry/internal/dialed"
 	"github.com/authretry/authretry/internal/guarded"
+	"github.com/authretry/authretry/internal/returning"
 )
 
 // A place is a server that names others: its URL, and at which address it is, if that is known.
@@ -38,9 +39,7 @@ func (c *Config) client(home place) *http.Client {
 		client.Transport = c.base(home)
 		return client
 	}
-	stay := *c.HTTPClient
-	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &stay
+	return returning.Client(c.HTTPClient)
 }
 
 // base returns what the requests of our own client go by.

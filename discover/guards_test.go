@@ -142,7 +142,7 @@ func TestTargets(t *testing.T) {
 	}{
 		"challenge":          {&Config{}, authretry.TokenRequest{URL: "https://u:p@api.example.com/x?q#f", RemoteAddr: "8.8.8.8:443", Challenge: challenge}, known, "https://api.example.com/x", "https://api.example.com/new", "8.8.8.8", "", false},
 		"no metadata":        {&Config{}, authretry.TokenRequest{URL: "https://api.example.com/x", Challenge: &authretry.Challenge{}}, known, "https://api.example.com/x", "", "invalid IP", "", false},
-		"an address":         {&Config{}, authretry.TokenRequest{URL: "http://127.0.0.1/x"}, known, "http://127.0.0.1/x", "", "127.0.0.1", "", false},
+		"an address":         {&Config{}, authretry.TokenRequest{URL: "http://127.0.0.1/x"}, &authretry.Record{}, "http://127.0.0.1/x", "", "127.0.0.1", "", false},
 		"a saved login":      {&Config{}, authretry.TokenRequest{}, known, "https://api.example.com/mcp", "https://api.example.com/meta", "10.0.0.7", "", false},
 		"the program's":      {&Config{Resource: "https://api.example.com/v2"}, authretry.TokenRequest{}, known, "https://api.example.com/v2", "", "10.0.0.7", "https://api.example.com/v2", false},
 		"the program's, too": {&Config{Resource: "https://api.example.com/mcp"}, authretry.TokenRequest{}, known, "https://api.example.com/mcp", "https://api.example.com/meta", "10.0.0.7", "https://api.example.com/mcp", false},
@@ -155,6 +155,16 @@ func TestTargets(t *testing.T) {
 		}
 		require.NoError(t, err, name)
 		require.Equal(t, []string{c.at, c.metadata, c.addr, c.resource}, []string{got.at.url.String(), got.metadata, got.at.addr.String(), got.resource}, name)
+	}
+
+	// What refuses is not where the login is for.
+	for _, at := range []string{"https://other.example.com/mcp", "http://api.example.com/mcp", "https://api.example.com:8443/mcp"} {
+		_, err := new(Config).targetOf(&authretry.TokenRequest{URL: at, Challenge: challenge}, known)
+		require.ErrorIs(t, err, ErrOtherResource)
+	}
+	for _, resource := range []string{"urn:x", "api://client", "api", ""} { // of a login by other means, which says not where
+		_, err := new(Config).targetOf(&authretry.TokenRequest{URL: "https://other.example.com/mcp", Challenge: challenge}, &authretry.Record{Resource: resource})
+		require.NoError(t, err)
 	}
 }
 
@@ -218,6 +228,21 @@ func TestClientOfASavedLogin(t *testing.T) {
 		require.ErrorIs(t, step(&Config{Flow: approving(), Clients: []Client{{ID: "me", Auth: authretry.SecretBasic("s")}}}), ErrNoClient)
 	}
 	require.Empty(t, newSrv.TokenRequests())
+}
+
+// A saved login of an authorization server that is not in Issuers any more does not keep the client from the one that has taken its
+// place there.
+func TestClientWhereIssuersHaveChanged(t *testing.T) {
+	srv := authtest.NewServer(&authtest.OAuth{ClientID: "me", ClientSecret: "s", NoRegistration: true})
+	defer srv.Close()
+	previous := authretry.WithRecord(&oauth2.Token{AccessToken: "a", RefreshToken: "r"}, authretry.Record{Issuer: "https://old.example.com",
+		TokenURL: "https://old.example.com/token", ClientID: "me", Resource: srv.URL})
+	c := &Config{Flow: approving(), Issuers: []string{srv.URL}, Clients: []Client{{ID: "me", Auth: authretry.SecretBasic("s")}}}
+	_, err := c.Fetch(t.Context(), authretry.TokenRequest{Previous: previous})
+	require.ErrorIs(t, err, authretry.ErrLoginRequired)
+	got, err := c.Login(t.Context(), authretry.TokenRequest{Previous: previous, URL: srv.URL + "/"})
+	require.NoError(t, err)
+	require.Equal(t, srv.URL, authretry.RecordOf(got).Issuer)
 }
 
 // Of two clients with one name, a saved login gets the secret that is for its issuer, and leaves the other one to others.

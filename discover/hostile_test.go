@@ -17,6 +17,7 @@ import (
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/dnstest"
+	"github.com/authretry/authretry/internal/guarded"
 	"github.com/authretry/authretry/login"
 )
 
@@ -154,6 +155,40 @@ func TestBrowserIsNotSentInside(t *testing.T) {
 	c.Issuers = []string{"https://localhost"} // the user has named it
 	_, err := c.readServer(t.Context(), "https://localhost", outside("https://localhost"), metadata("https://localhost", nil))
 	require.NoError(t, err)
+}
+
+// Nor is a page shown at which a code is to be typed.
+func TestDeviceLoginIsNotSentInside(t *testing.T) {
+	c := outsider(t)
+	for _, host := range []string{"10.0.0.1", "192.168.0.1", "inside.test", "both.test", "metadata.test", "169.254.169.254", "[fd12::1]", "2130706433"} {
+		err := c.checkPage(t.Context(), outside("https://as.example.com"), &url.URL{Scheme: "https", Host: host, Path: "/router"})
+		require.ErrorAs(t, err, new(*guarded.RefusedError), host)
+	}
+	require.NoError(t, c.checkPage(t.Context(), outside("https://as.example.com"), &url.URL{Scheme: "https", Host: "unknown-here.test"}))
+
+	// Of a server on this machine it is link-local addresses alone.
+	srv := newResourceServer(t)
+	for page, want := range map[string]error{"https://169.254.169.254/latest": ErrRefusedURL, "https://10.0.0.1/device": login.ErrExpired} {
+		device := httptest.NewServer(says(map[string]any{"device_code": "d", "user_code": "ABCD", "verification_uri": page, "expires_in": 2, "interval": 1}))
+		defer device.Close()
+		srv.server.Store(says(map[string]any{"issuer": srv.URL, "token_endpoint": device.URL, "device_authorization_endpoint": device.URL}))
+		var shown []string
+		conf := &Config{Clients: []Client{{ID: "me"}}, Flow: &login.Device{Prompt: func(_ context.Context, d *login.DeviceCode) error {
+			shown = append(shown, d.VerificationURI)
+			return login.ErrExpired // it has been seen
+		}}}
+		_, err := conf.Login(t.Context(), authretry.TokenRequest{URL: srv.URL})
+		require.ErrorIs(t, err, want, page)
+		if want == ErrRefusedURL {
+			require.Empty(t, shown)
+			requireClear(t, err, page)
+			r, ok := errors.AsType[*authretry.Rejection](err)
+			require.True(t, ok)
+			require.Equal(t, authretry.ReasonUntrustedRealm, r.Reason)
+		} else {
+			require.Equal(t, []string{page}, shown)
+		}
+	}
 }
 
 // Nor is one whose host a browser takes for an address inside where a resolver of ours does not: numbers in other forms, a trailing dot,

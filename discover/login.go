@@ -33,6 +33,12 @@ func (c *Config) Login(ctx context.Context, r authretry.TokenRequest) (*oauth2.T
 	scopes := c.scopes(&r, f)
 	a := &login.Authorization{URL: s.AuthorizationURL, DeviceURL: s.DeviceURL, Scopes: scopes, Params: c.Params, Claims: r.Claims,
 		ACRValues: r.ACRValues, MaxAge: r.MaxAge, HasMaxAge: r.HasMaxAge, AnswersWithIssuer: s.AnswersWithIssuer}
+	a.CheckPage = func(ctx context.Context, page *url.URL) error {
+		if err := c.checkPage(ctx, s.at, page); err != nil {
+			return failed(s.at.url.Host, ErrRefusedURL, err)
+		}
+		return nil
+	}
 	if s.RequiresPushed {
 		a.PushedURL = s.PushedURL
 	}

@@ -3,7 +3,9 @@ package discover
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -251,6 +253,44 @@ func TestMemoryIsBounded(t *testing.T) {
 	require.LessOrEqual(t, len(c.unnamed), maxKept)
 	require.LessOrEqual(t, len(c.refused), maxKept)
 	require.LessOrEqual(t, len(c.machine), maxKept)
+}
+
+// What is remembered of a server is not as much as that may say.
+func TestListsAreBounded(t *testing.T) {
+	var many []string
+	for i := range 20_000 {
+		many = append(many, fmt.Sprint(i))
+	}
+	said := func(name string, more map[string]any) document {
+		more[name] = many
+		text, err := json.Marshal(more)
+		require.NoError(t, err)
+		doc, err := parse(text)
+		require.NoError(t, err)
+		return doc
+	}
+	const issuer = "https://auth.example.com"
+	first := many[:maxScopes]
+	for name, of := range map[string]func(*Server) []string{
+		"scopes_supported":                      func(s *Server) []string { return s.Scopes },
+		"grant_types_supported":                 func(s *Server) []string { return s.GrantTypes },
+		"token_endpoint_auth_methods_supported": func(s *Server) []string { return s.AuthMethods },
+		"dpop_signing_alg_values_supported":     func(s *Server) []string { return s.ProofAlgorithms },
+	} {
+		s, err := new(Config).readServer(t.Context(), issuer, outside(issuer), said(name, map[string]any{"issuer": issuer, "token_endpoint": issuer + "/t"}))
+		require.NoError(t, err)
+		require.Equal(t, first, of(s), name)
+		require.Less(t, cap(of(s)), 2*maxScopes, name)
+	}
+	r, err := readResource(said("dpop_signing_alg_values_supported", map[string]any{"resource": "https://api.example.com"}))
+	require.NoError(t, err)
+	require.Equal(t, first, r.ProofAlgorithms)
+	r, err = readResource(said("authorization_servers", map[string]any{"resource": "https://api.example.com"}))
+	require.NoError(t, err)
+	r.at = outside("https://api.example.com")
+	_, err = (&Config{Issuers: []string{"7", "19999"}}).choose(r, &authretry.Record{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"7", "19999"}, r.Issuers)
 }
 
 // The token endpoint fails for a moment, and the refresh goes on.

@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/authretry/authretry"
-	"github.com/authretry/authretry/internal/guarded"
 	"golang.org/x/oauth2"
 )
 
@@ -60,7 +59,7 @@ func (c *Config) saved(known *authretry.Record) (identity, place, error) {
 	if at.addr, _ = netip.ParseAddr(known.Extra[extraHome]); !at.addr.IsValid() {
 		at.addr = addrOf(u.Hostname())
 	}
-	if len(c.Issuers) > 0 && !slices.Contains(c.Issuers, known.Issuer) {
+	if !c.allows(known.Issuer) {
 		return identity{}, place{}, fmt.Errorf("%w: the saved login is of an authorization server that is not in Config.Issuers", authretry.ErrLoginRequired)
 	}
 	if g := registeredIn(known); g != nil { // which may have been given the name of one of Clients
@@ -121,10 +120,7 @@ func (c *Config) hasMoved(ctx context.Context, r *authretry.TokenRequest, known 
 		return false
 	}
 	t, err := c.targetOf(r, known)
-	if err != nil {
-		return false
-	}
-	if own, err := url.Parse(known.Resource); err != nil || guarded.Origin(own) != guarded.Origin(t.at.url) {
+	if err != nil || !isAt(known.Resource, t.at.url) {
 		return false
 	}
 	resource, err := c.resource(ctx, t)

@@ -16,7 +16,8 @@ type Resource struct {
 	// ID is its identifier, which authorization servers are told (RFC 8707).
 	ID string
 
-	// Issuers are the authorization servers that it names. More than 64 are an error, unless Config.Issuers says which.
+	// Issuers are the authorization servers that it names. More than 64 are an error, unless Config.Issuers says which; then only those
+	// of them are here.
 	Issuers []string
 
 	// Scopes are those that it knows; nil if it does not say.
@@ -66,10 +67,11 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, failed("", ErrNoMetadata, ownError("the resource is not an http or https URL"))
 	}
-	if c.Resource != "" {
-		if own, err := url.Parse(c.Resource); err != nil || guarded.Origin(own) != guarded.Origin(u) {
-			return nil, failed(u.Host, ErrOtherResource, ownError("it is not at the origin of Config.Resource; take a Config, a TokenSource and a Store for each server"))
-		}
+	if c.Resource != "" && !isAt(c.Resource, u) {
+		return nil, failed(u.Host, ErrOtherResource, ownError("it is not at the origin of Config.Resource; take a Config, a TokenSource and a Store for each server"))
+	}
+	if c.Resource == "" && hasOrigin(known.Resource) && !isAt(known.Resource, u) { // which would have the login replaced by one of its own
+		return nil, failed(u.Host, ErrOtherResource, ownError("it is not at the origin of the resource that the login is for; take a Config, a TokenSource and a Store for each server"))
 	}
 	u.RawQuery, u.Fragment, u.User = "", "", nil
 	t.at.url = u
@@ -79,6 +81,18 @@ func (c *Config) targetOf(r *authretry.TokenRequest, known *authretry.Record) (*
 		t.at.addr, _ = netip.ParseAddr(known.Extra[extraResourceAddr])
 	}
 	return t, nil
+}
+
+// isAt reports whether a resource is at the origin of a URL.
+func isAt(resource string, u *url.URL) bool {
+	own, err := url.Parse(resource)
+	return err == nil && guarded.Origin(own) == guarded.Origin(u)
+}
+
+// hasOrigin reports whether a resource is at an origin: that of a login which was made by other means may be any URI (RFC 8707 §2).
+func hasOrigin(resource string) bool {
+	u, err := url.Parse(resource)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http")
 }
 
 // is reports whether a resource's identifier names the target: by its URL, or its origin. They are compared as strings (RFC 9728
@@ -158,7 +172,7 @@ func readResource(doc document) (*Resource, error) {
 	if r.ID == "" || len(r.ID) > maxResource {
 		return nil, ownError("its resource is missing, or too long")
 	}
-	r.Scopes = validScopes(r.Scopes)
+	r.Scopes, r.ProofAlgorithms = validScopes(r.Scopes), few(r.ProofAlgorithms)
 	return r, nil
 }
 
@@ -170,7 +184,7 @@ func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) 
 	}
 	var allowed []string
 	for _, issuer := range r.Issuers {
-		if (len(c.Issuers) == 0 || slices.Contains(c.Issuers, issuer)) && !slices.Contains(allowed, issuer) {
+		if c.allows(issuer) && !slices.Contains(allowed, issuer) {
 			allowed = append(allowed, issuer)
 		}
 	}
@@ -179,6 +193,9 @@ func (c *Config) choose(r *Resource, known *authretry.Record) ([]string, error) 
 		allowed = c.Issuers
 	case len(allowed) == 0:
 		return nil, failedAt(stepResource, r.at.url.Host, ErrNotAllowed, nil)
+	}
+	if len(r.Issuers) > maxIssuers {
+		r.Issuers = slices.Clone(allowed) // what was discovered is kept
 	}
 	rank := func(issuer string) int {
 		switch {

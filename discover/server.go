@@ -120,7 +120,8 @@ func (c *Config) readServer(ctx context.Context, issuer string, at place, doc do
 	if s.Issuer != issuer {
 		return nil, failed(ErrOtherIssuer, nil)
 	}
-	s.Scopes, s.HasPKCE = validScopes(s.Scopes), slices.Contains(challengeMethods, "S256")
+	s.HasPKCE = slices.Contains(challengeMethods, "S256")
+	s.Scopes, s.AuthMethods, s.GrantTypes, s.ProofAlgorithms = validScopes(s.Scopes), few(s.AuthMethods), few(s.GrantTypes), few(s.ProofAlgorithms)
 	if s.TokenURL == "" {
 		return nil, failed(ErrNoMetadata, ownError("it has no token_endpoint"))
 	}
@@ -130,13 +131,21 @@ func (c *Config) readServer(ctx context.Context, issuer string, at place, doc do
 		}
 		if u, err := c.check(at, named); err != nil {
 			return nil, failed(ErrRefusedURL, err)
-		} else if named == s.AuthorizationURL && c.HTTPClient == nil { // which is a person's browser to ask
-			if err := c.policy(at).CheckHost(ctx, u.Hostname()); err != nil {
+		} else if named == s.AuthorizationURL {
+			if err := c.checkPage(ctx, at, u); err != nil {
 				return nil, failed(ErrRefusedURL, err)
 			}
 		}
 	}
 	return s, nil
+}
+
+// checkPage returns an error if a place names a page for a person's browser that is at an address which we would not ask ourselves.
+func (c *Config) checkPage(ctx context.Context, at place, page *url.URL) error {
+	if c.HTTPClient != nil {
+		return nil // it is up to that, which does not say
+	}
+	return c.policy(at).CheckHost(ctx, page.Hostname())
 }
 
 // supports reports whether the server knows a grant type, for all that it says.
@@ -158,6 +167,17 @@ func validScopes(scopes []string) []string {
 		valid = append(valid, s)
 	}
 	return valid
+}
+
+// few returns the first of what a server says that it knows: what was discovered is kept, and a document may have some 300,000 names.
+func few(names []string) []string {
+	size := 0
+	for i, name := range names {
+		if size += len(name) + 1; i == maxScopes || size > maxScopeBytes {
+			return slices.Clone(names[:i])
+		}
+	}
+	return names
 }
 
 const (

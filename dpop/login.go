@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/authretry/authretry"
 	"golang.org/x/oauth2"
@@ -146,6 +147,27 @@ func (l *login) refused(ctx context.Context, token string, c *authretry.Challeng
 	}
 	return err
 }
+
+// proofRefused returns the error for a proof that was refused after another one had been, by a server whose clock says date, if it has
+// one. A proof is good for some seconds (RFC 9449 §4.3), so that a clock that is wrong is what is wrong mostly.
+func proofRefused(date string, now time.Time) error {
+	const usual = 5 * time.Second // what an answer takes, and the seconds in which a date is written
+	why := "see that the clock is right, and that the server knows itself by the URL that it is asked by"
+	if at, err := http.ParseTime(date); err == nil {
+		switch ahead := now.Sub(at).Round(time.Second); {
+		case ahead > usual:
+			why = fmt.Sprintf("by the clock of the server, that of this machine is %v ahead; set it right", ahead)
+		case ahead < -usual:
+			why = fmt.Sprintf("by the clock of the server, that of this machine is %v behind; set it right", -ahead)
+		}
+	}
+	return refusedProof("the server refuses a proof, and another one, too (invalid_dpop_proof); " + why)
+}
+
+type refusedProof string
+
+func (e refusedProof) Error() string { return string(e) }
+func (e refusedProof) Unwrap() error { return authretry.ErrCredentialsRefused }
 
 // nonceIn returns the nonce of a proof of ours.
 func nonceIn(proof string) string {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/authretry/authretry"
 	"golang.org/x/oauth2"
@@ -242,10 +243,15 @@ func (a *answer) Learn(resp *http.Response, refused bool) (keep bool, err error)
 	}
 	switch {
 	case refused:
-		if c := challengeIn(resp); isOfToken(codeOf(c)) {
+		c := challengeIn(resp)
+		if isOfToken(codeOf(c)) {
 			return true, l.refused(resp.Request.Context(), token, c, a.sameToken)
 		}
-	case resp.StatusCode != http.StatusProxyAuthRequired && resp.StatusCode < 500: // it came as far as that
+		if codeOf(c) == "invalid_dpop_proof" {
+			return true, proofRefused(resp.Header.Get("Date"), time.Now())
+		}
+	case resp.StatusCode == http.StatusProxyAuthRequired, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= 500: // it did not come as far as that
+	default:
 		l.source.Accepted(&oauth2.Token{AccessToken: token})
 	}
 	return true, nil
@@ -257,7 +263,15 @@ func tokenOf(req *http.Request) (token string, sent bool) {
 	return token, sent && hasProof(req)
 }
 
-func hasProof(req *http.Request) bool { _, ok := req.Header[proofHeader]; return ok }
+// hasProof reports whether a request has a proof, under the name that RFC 9449 writes, too, which is not how http.Header does.
+func hasProof(req *http.Request) bool {
+	for name := range req.Header {
+		if len(name) == len(proofHeader) && strings.EqualFold(name, proofHeader) {
+			return true
+		}
+	}
+	return false
+}
 
 // hasOnlyProof reports whether the caller has set a proof, with which we do not interfere.
 func hasOnlyProof(req *http.Request) bool {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
@@ -366,12 +367,15 @@ func TestNotAhead(t *testing.T) {
 }
 
 func TestCallersOwnProofIsLeftAlone(t *testing.T) {
-	for _, notAhead := range []bool{false, true} {
+	for _, c := range []struct {
+		notAhead bool
+		name     string
+	}{{false, "Dpop"}, {true, "Dpop"}, {false, "DPoP"}, {true, "DPoP"}, {false, "dpop"}} {
 		w := newWorld(t, &authtest.DPoP{})
-		w.scheme.NotAhead = notAhead
+		w.scheme.NotAhead = c.notAhead
 		req, err := http.NewRequest("GET", w.URL, nil)
 		require.NoError(t, err)
-		req.Header.Set("DPoP", "own")
+		req.Header[c.name] = []string{"own"} // in the spelling of the RFC, for instance
 		resp, err := w.client.Do(req)
 		require.NoError(t, err)
 		resp.Body.Close()
@@ -492,6 +496,28 @@ func TestMistakesInTheFields(t *testing.T) {
 	}
 }
 
+// Where it is proofs that are refused, the clock is what is wrong mostly, which is said, and by how much.
+func TestProofsThatAreRefused(t *testing.T) {
+	for date, want := range map[string]string{
+		time.Now().Add(-2 * time.Hour).UTC().Format(http.TimeFormat):   "that of this machine is 2h0m",
+		time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat): "s behind; set it right",
+		time.Now().UTC().Format(http.TimeFormat):                       "see that the clock is right, and that the server knows itself by the URL that it is asked by",
+		"yesterday":                                                    "see that the clock is right",
+	} {
+		a, url := newAnswering(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", date)
+			refuse(w, `DPoP error="invalid_dpop_proof"`, "")
+		})
+		resp, err := (&http.Client{Transport: authretry.New(staticScheme(t))}).Get(url)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.EqualValues(t, 2, a.sends.Load())
+		require.ErrorContains(t, authretry.Explain(resp), "the server refuses a proof, and another one, too (invalid_dpop_proof)")
+		require.ErrorContains(t, authretry.Explain(resp), want)
+		require.ErrorIs(t, authretry.Explain(resp), authretry.ErrCredentialsRefused)
+	}
+}
+
 // A server that refuses every token has one reason, for the request that has had the token replaced and for those after it.
 func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
 	w := newWorld(t, &authtest.DPoP{})
@@ -505,5 +531,30 @@ func TestFreshTokenThatIsRefusedHasOneReason(t *testing.T) {
 		r, ok := errors.AsType[*authretry.Rejection](authretry.Explain(resp))
 		require.True(t, ok)
 		require.Equal(t, authretry.ReasonFreshTokenRefused, r.Reason, r.Error())
+	}
+}
+
+// A 429 may come from in front of the server, and says nothing of the token: one that is refused next is as fresh as before.
+func TestTooManyRequestsAcceptNothing(t *testing.T) {
+	for status, want := range map[int]authretry.Reason{200: 0, 429: authretry.ReasonFreshTokenRefused, 503: authretry.ReasonFreshTokenRefused} {
+		w := newWorld(t, &authtest.DPoP{})
+		sends := 0
+		w.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if sends++; sends == 2 {
+				w.WriteHeader(status)
+			} else if sends < 4 {
+				refuse(w, `DPoP error="invalid_token"`, "")
+			}
+		}))
+		require.Equal(t, status, w.do(t, "/").StatusCode)
+		resp := w.do(t, "/")
+		if want == 0 {
+			require.Equal(t, 200, resp.StatusCode, "the token was good, and is replaced")
+			continue
+		}
+		require.Equal(t, 401, resp.StatusCode)
+		r, ok := errors.AsType[*authretry.Rejection](authretry.Explain(resp))
+		require.True(t, ok)
+		require.Equal(t, want, r.Reason, status)
 	}
 }

@@ -62,6 +62,11 @@ type Authorization struct {
 	// HTTPClient sends the requests to DeviceURL and PushedURL. If it is nil, Endpoint does, as it sends its own.
 	HTTPClient *http.Client
 
+	// CheckPage is asked, before anybody sees it, about the page at which a code is to be typed, whose URL the server has named. An error
+	// ends the login. Package discover judges there by which address a browser would go. If it is nil, what [DeviceCode] says of that
+	// URL is all that is asked of it.
+	CheckPage func(ctx context.Context, page *url.URL) error
+
 	// Register returns the Endpoint to use in place of Endpoint, for a client that has to be registered first. It is called
 	// before each login, with the redirect URI that it is going to have, "" for a device. If it is nil, Endpoint is used.
 	Register func(ctx context.Context, redirectURI string) (*authretry.TokenEndpoint, error)

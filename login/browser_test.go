@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -425,6 +426,38 @@ func TestLocalhostIsBothAddresses(t *testing.T) {
 	_, err = listen([]string{"http://localhost:" + port + "/x"})
 	require.Error(t, err)
 	requireFree(t, "127.0.0.1:"+port)
+}
+
+// Where the port is any, one that is taken at the other address of localhost is not the end.
+func TestLocalhostOnAnyPort(t *testing.T) {
+	if !has("::1") {
+		t.Skip("this machine has no IPv6")
+	}
+	for taken, want := range map[int]int{0: 2, 3: 2, 1000: 0} { // how often it is taken
+		var all []net.Listener
+		listen := func(network, address string) (net.Listener, error) {
+			if strings.HasPrefix(address, "[::1]:") && taken > 0 {
+				taken--
+				return nil, syscall.EADDRINUSE
+			}
+			l, err := net.Listen(network, address)
+			if err == nil {
+				all = append(all, l)
+			}
+			return l, err
+		}
+		listeners, err := listenOn([]string{"127.0.0.1", "::1"}, "", listen)
+		require.Len(t, listeners, want)
+		if want == 0 {
+			require.ErrorIs(t, err, syscall.EADDRINUSE)
+		}
+		for _, l := range listeners {
+			require.NoError(t, l.Close())
+		}
+		for _, l := range all {
+			require.ErrorIs(t, l.Close(), net.ErrClosed, "what is not used is not kept")
+		}
+	}
 }
 
 // The end of the context is the error, even if the page could not be opened because of it; both are known at once.

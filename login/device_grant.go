@@ -71,6 +71,15 @@ func (a *Authorization) Device(ctx context.Context) (*DeviceCode, error) {
 	if !isOfThisMachine(a.DeviceURL) && isOfThisMachine(c.VerificationURI) {
 		return nil, errors.New("login: the verification_uri that the authorization server names leads to this machine, where that server is not")
 	}
+	if a.CheckPage != nil {
+		page, err := url.Parse(c.VerificationURI)
+		if err == nil {
+			err = a.CheckPage(ctx, page)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	return c, nil
 }
 

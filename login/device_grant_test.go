@@ -3,10 +3,12 @@ package login
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -300,3 +302,20 @@ func (p *prover) Prove(r *http.Request, _ string) error {
 }
 func (p *prover) Learn(r *http.Response) { p.nonce = r.Header.Get("DPoP-Nonce") }
 func (p *prover) Thumbprint() string     { return "thumb" }
+
+// The page is judged before it is shown, and an error is the login's.
+func TestPageOfADeviceIsChecked(t *testing.T) {
+	a := answering(t, map[string]any{"device_code": "d", "user_code": "ABCD", "verification_uri": "https://auth.example.com/device", "expires_in": 600})
+	bad := errors.New("not this one")
+	for _, want := range []error{nil, bad} {
+		var asked []string
+		a.CheckPage = func(_ context.Context, page *url.URL) error {
+			asked = append(asked, page.String())
+			return want
+		}
+		d, err := a.Device(t.Context())
+		require.ErrorIs(t, err, want)
+		require.Equal(t, want == nil, d != nil)
+		require.Equal(t, []string{"https://auth.example.com/device"}, asked)
+	}
+}

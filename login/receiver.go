@@ -1,6 +1,7 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -98,21 +99,11 @@ func listenAt(u *url.URL) (*receiver, error) {
 		r.path = "/"
 	}
 	r.last = strings.TrimSuffix(r.path, "/") + "/" + rand.Text()
-	for i, address := range addressesOf(u.Hostname()) {
-		port := r.port
-		if port == "" {
-			port = "0"
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort(address, port))
-		if err != nil && (i == 0 || has(address)) {
-			r.Close()
-			return nil, err
-		}
-		if err == nil {
-			r.listeners = append(r.listeners, l)
-			_, r.port, _ = net.SplitHostPort(l.Addr().String())
-		}
+	var err error
+	if r.listeners, err = listenOn(addressesOf(u.Hostname()), r.port, net.Listen); err != nil {
+		return nil, err
 	}
+	_, r.port, _ = net.SplitHostPort(r.listeners[0].Addr().String())
 	r.host = strings.ToLower(u.Host)
 	if u.Port() == "" {
 		r.host = strings.TrimSuffix(r.host, ":") + ":" + r.port
@@ -120,6 +111,39 @@ func listenAt(u *url.URL) (*receiver, error) {
 	r.redirectURI = "http://" + r.host + u.EscapedPath()
 	r.host = strings.TrimSuffix(r.host, ":80")
 	return r, nil
+}
+
+type listenFunc = func(network, address string) (net.Listener, error)
+
+// listenOn listens at a port of all the addresses. If the port is "", it is one that is free at all of them: what is free at the first
+// may be taken at the next, if only by a connection.
+func listenOn(addresses []string, port string, listen listenFunc) (listeners []net.Listener, err error) {
+	const tries = 8
+	for range tries {
+		if listeners, err = listenOnce(addresses, port, listen); err == nil || port != "" {
+			break
+		}
+	}
+	return listeners, err
+}
+
+// listenOnce does so once. But for the first, an address that this machine does not have is left out.
+func listenOnce(addresses []string, port string, listen listenFunc) (listeners []net.Listener, err error) {
+	port = cmp.Or(port, "0")
+	for i, address := range addresses {
+		l, err := listen("tcp", net.JoinHostPort(address, port))
+		if err != nil && (i == 0 || has(address)) {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return nil, err
+		}
+		if err == nil {
+			listeners = append(listeners, l)
+			_, port, _ = net.SplitHostPort(l.Addr().String())
+		}
+	}
+	return listeners, nil
 }
 
 // has reports whether this machine has an address.

@@ -24,7 +24,7 @@
 //     (RFC 1918, RFC 4193, RFC 6598) are for registries that are in one themselves, and this machine is for registries that are
 //     here; link-local addresses, metadata services, multicast and the like are for nobody. Addresses in other addresses
 //     (IPv4-mapped, NAT64, 6to4, Teredo) count as what they lead to. Where the registry is says the connection by which its
-//     challenge came. If it came by a proxy, the registry counts as outside; then Scheme.Realms is the way to have a token server in
+//     challenge came. If it came by a proxy, or by a DialContext of yours to another port, the registry counts as outside; then Scheme.Realms is the way to have a token server in
 //     a private network, unless it is the registry itself.
 //
 // Redirects of a token server are not followed, its answer may have 1 MiB and take 10 seconds.
@@ -38,7 +38,8 @@
 //
 // Credentials are looked up by the registry's origin, and go to the token server that it names first. If it names another one
 // later, that one gets none, until the program ends: the refusal goes to the caller with authretry.ReasonUntrustedRealm, and
-// an event says so. A registry that may change its token server, or has several, belongs into Scheme.Realms. The registry itself
+// an event says so. One to which there was no connection, or only one whose certificate is not trusted, has got none, and does not
+// count. A registry that may change its token server, or has several, belongs into Scheme.Realms. The registry itself
 // may always have its own credentials.
 //
 // Where there are no credentials for a registry, tokens are asked for without. If such a token does not suffice, the refusal goes to the

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/guarded"
@@ -14,25 +13,22 @@ import (
 // Bounds of what is remembered, so that no registry, and no number of repositories and accounts, can fill the memory. What has
 // not been used for longest makes room.
 const (
-	maxPlaces   = 4 << 10  // repositories and other paths of which it is known what they need
-	maxGrants   = 1 << 10  // tokens
-	maxTrusted  = 4 << 10  // registries of which it is known which token server has got their credentials
-	maxRefusals = 1 << 10  // credentials that were refused lately
-	maxToken    = 64 << 10 // bytes of a token
+	maxPlaces  = 4 << 10  // repositories and other paths of which it is known what they need
+	maxGrants  = 1 << 10  // tokens
+	maxTrusted = 4 << 10  // registries of which it is known which token server has got their credentials
+	maxTrials  = 1 << 10  // credentials of which it is known whether they are good
+	maxNoPost  = 1 << 10  // token servers that want GET
+	maxToken   = 64 << 10 // bytes of a token
 )
-
-// refusedFor is how long credentials that a token server has refused are not sent to it again, so that a password that is wrong
-// is not tried for each scope anew until the account is locked.
-const refusedFor = 30 * time.Second
 
 // memory is what a Scheme has learnt. The zero value is ready for use.
 type memory struct {
-	mu       sync.Mutex // guards what follows, for no longer than a look
-	places   lru[place, needs]
-	grants   lru[grantKey, *grant]
-	trusted  lru[string, *trusted] // by registry, the token server that has got credentials
-	noPost   lru[string, bool]     // by URL, the token servers that want GET
-	refusals lru[asker, refusals]  // of credentials
+	mu      sync.Mutex // guards what follows, for no longer than a look
+	places  lru[place, needs]
+	grants  lru[grantKey, *grant]
+	trusted lru[string, *trusted] // by registry, the token server that has got credentials
+	noPost  lru[string, bool]     // by URL, the token servers that want GET
+	trials  lru[asker, *trial]    // of credentials
 }
 
 // A place is something of a registry that has needs of its own, on behalf of an account.
@@ -57,12 +53,10 @@ type grantKey struct {
 	account, registry, realm, service, scope string
 }
 
-// An asker asks a token server on behalf of an account.
-type asker struct{ account, realm string }
-
-type refusals struct {
-	credentials [sha256.Size]byte
-	until       time.Time
+// An asker asks a token server on behalf of an account, with credentials of which this is a hash.
+type asker struct {
+	account, realm string
+	credentials    [sha256.Size]byte
 }
 
 // needs returns what is known of a place.
@@ -130,7 +124,7 @@ func (m *memory) forget(account string) {
 	defer m.mu.Unlock()
 	m.places.forget(func(p place) bool { return p.account == account })
 	m.grants.forget(func(k grantKey) bool { return k.account == account })
-	m.refusals.forget(func(a asker) bool { return a.account == account })
+	m.trials.forget(func(a asker) bool { return a.account == account })
 }
 
 // A trusted is the token server to which a registry's credentials go. memory.mu guards asking and asked.
@@ -188,21 +182,6 @@ func (m *memory) wantsGet(r *realm) bool {
 func (m *memory) noteWantsGet(r *realm) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.noPost.limit = maxRefusals
+	m.noPost.limit = maxNoPost
 	m.noPost.put(r.url.String(), true)
-}
-
-// wereRefused reports whether a token server has just refused these credentials.
-func (m *memory) wereRefused(a asker, c credentials) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := m.refusals.get(a)
-	return ok && r.credentials == c.sum() && time.Now().Before(r.until)
-}
-
-func (m *memory) noteRefused(a asker, c credentials) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.refusals.limit = maxRefusals
-	m.refusals.put(a, refusals{c.sum(), time.Now().Add(refusedFor)})
 }

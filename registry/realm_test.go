@@ -2,15 +2,20 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/dnstest"
@@ -26,20 +31,20 @@ type outsideConn struct {
 
 func (c outsideConn) RemoteAddr() net.Addr { return c.remote }
 
-// outside returns a Base whose connections all lead to a server, and say that they lead to an address.
+// outside returns a Base whose connections all lead to a server, and say that they lead to an address, by the port of the URL.
 func outside(t *testing.T, srv *httptest.Server, addr string) *http.Transport {
 	remote, err := net.ResolveTCPAddr("tcp", addr)
 	require.NoError(t, err)
-	base := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
-			return outsideConn{conn, remote}, err
-		},
-		DialTLSContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
-			return outsideConn{conn, remote}, err
-		},
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		_, port, err := net.SplitHostPort(address)
+		require.NoError(t, err)
+		at := *remote
+		at.Port, err = strconv.Atoi(port)
+		require.NoError(t, err)
+		conn, err := new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+		return outsideConn{conn, &at}, err
 	}
+	base := &http.Transport{DialContext: dial, DialTLSContext: dial}
 	t.Cleanup(base.CloseIdleConnections)
 	return base
 }
@@ -294,6 +299,35 @@ func TestRegistryThatChangesItsAddress(t *testing.T) {
 	require.Zero(t, guard.connections.Load())
 }
 
+// A registry that is asked by a dialer of the program's own, as by one for SOCKS, is not on this machine because the proxy is.
+func TestRegistryByADialer(t *testing.T) {
+	guard := newSentinel(t)
+	n := &naming{}
+	srv := httptest.NewTLSServer(n)
+	defer srv.Close()
+	base := srv.Client().Transport.(*http.Transport).Clone() // which dials the server for example.com
+	defer base.CloseIdleConnections()
+	base.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+	}
+	client := &http.Client{Transport: &authretry.Transport{Schemes: []authretry.Scheme{&registry.Scheme{Credentials: always(t)}}, Base: base}}
+	for _, realm := range []string{"https://127.0.0.1:" + guard.port + "/token", "https://localhost:" + guard.port + "/token", "https://10.0.0.1/token"} {
+		n.set(realm)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "GET", "https://example.com/v2/a/manifests/latest", nil)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, 401, resp.StatusCode)
+		r, ok := errors.AsType[*authretry.Rejection](authretry.Explain(resp))
+		require.True(t, ok)
+		require.Equal(t, authretry.ReasonUntrustedRealm, r.Reason)
+	}
+	require.Zero(t, guard.connections.Load())
+}
+
 // A token server is not asked because another one redirects there.
 func TestRedirectOfATokenServer(t *testing.T) {
 	guard := newSentinel(t)
@@ -402,6 +436,64 @@ func TestRealmThatWasNotAsked(t *testing.T) {
 	require.Equal(t, [2]int32{1, 1}, good.counts())
 	require.Equal(t, [2]int32{0, 0}, other.counts())
 }
+
+// Nor has one to which there was no connection, or whose certificate is not trusted. One that has hung up may have got them.
+func TestRealmThatCannotBeReached(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0) // which would have its handshakes
+	stranger.StartTLS()
+	defer stranger.Close()
+	hangingUp := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer hangingUp.Close()
+	for name, c := range map[string]struct {
+		realm string
+		then  int // the status for the next token server
+	}{
+		"no connection":       {gone.URL, 200},
+		"another certificate": {stranger.URL, 200},
+		"hanging up":          {hangingUp.URL, 401},
+	} {
+		for kind, scheme := range map[string]*registry.Scheme{
+			"":                 {},
+			" by POST":         {PostPassword: true},
+			" by a client":     {HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}},
+			" by who says not": {HTTPClient: &http.Client{Transport: untraced{&http.Transport{DisableKeepAlives: true}}}},
+		} {
+			t.Run(name+kind, func(t *testing.T) {
+				good := newTokenServer(t)
+				n := &naming{realm: c.realm}
+				srv := httptest.NewServer(n)
+				defer srv.Close()
+				scheme.Credentials = login(srv.URL)
+				client := &http.Client{Transport: authretry.New(scheme)}
+				_, err := client.Get(srv.URL + "/v2/a/manifests/latest")
+				require.Error(t, err)
+				n.set(good.URL)
+				resp, err := client.Get(srv.URL + "/v2/b/manifests/latest")
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				then := c.then
+				if kind == " by who says not" {
+					then = 401 // it may have sent them
+				}
+				require.Equal(t, then, resp.StatusCode)
+			})
+		}
+	}
+}
+
+// An untraced RoundTripper says nothing of its connections.
+type untraced struct{ http.RoundTripper }
+
+func (u untraced) RoundTrip(req *http.Request) (*http.Response, error) {
+	return u.RoundTripper.RoundTrip(req.WithContext(context.WithoutCancel(noValues{req.Context()})))
+}
+
+type noValues struct{ context.Context }
+
+func (noValues) Value(any) any { return nil }
 
 // A blob elsewhere, to which the registry redirects, gets neither token nor credentials, whatever it asks for.
 func TestBlobElsewhere(t *testing.T) {

@@ -35,6 +35,9 @@ type Scheme struct {
 	// returns an error wrapping authretry.ErrUnsupportedChallenge, tokens are asked for without credentials, as for public
 	// repositories. DockerConfig makes such a func.
 	//
+	// A password that a token server has refused is not sent there again for half a minute; and until it is known to be good, one
+	// token request tries it, for which the others wait, so that a wrong one does not lock an account.
+	//
 	// It is called for each token request, so what it returns may change. Its context has no values and ends after 30
 	// seconds. The challenge says which scope is wanted.
 	Credentials authretry.CredentialsFunc

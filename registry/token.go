@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/internal/guarded"
+	"github.com/authretry/authretry/internal/returning"
 	"golang.org/x/oauth2"
 )
 
@@ -48,31 +51,41 @@ func (q *question) ask(ctx context.Context) (*oauth2.Token, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if !c.isSet() {
+		return q.token(ctx, c)
+	}
 	memory := &q.scheme.memory
-	me := asker{q.account, q.realm.origin}
-	var to *trusted
-	if c.isSet() {
-		var ok bool
-		if to, ok = memory.trust(q.realm); !ok {
-			return nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: fmt.Errorf("registry: the credentials for %.100q have gone to the token server %.100q before, "+
-				"and it now names %.100q; if that is right, name both in Scheme.Realms", q.realm.registry, to.origin, q.realm.origin)}
-		}
+	to, ok := memory.trust(q.realm)
+	if !ok {
+		return nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: fmt.Errorf("registry: the credentials for %.100q have gone to the token server %.100q before, "+
+			"and it now names %.100q; if that is right, name both in Scheme.Realms", q.realm.registry, to.origin, q.realm.origin)}
 	}
-	if c.isSet() && memory.wereRefused(me, c) {
-		memory.done(to, true)
-		return nil, errCredentialsRefused(http.StatusUnauthorized)
+	defer func() { memory.done(to, q.sent) }()
+	end, err := memory.try(ctx, asker{q.account, q.realm.origin, c.sum()})
+	if err != nil {
+		q.sent = errors.Is(err, authretry.ErrLoginRequired) // for another request
+		return nil, err
 	}
+	how := unknown
+	defer func() { end(how) }()
+	t, err := q.token(ctx, c)
+	switch {
+	case err == nil:
+		how = good
+	case errors.Is(err, authretry.ErrLoginRequired):
+		how = bad
+	}
+	return t, err
+}
+
+// token asks for a token with credentials, or without.
+func (q *question) token(ctx context.Context, c credentials) (*oauth2.Token, error) {
 	resp, body, err := q.exchange(ctx, c)
-	memory.done(to, q.sent)
 	if err != nil {
 		return nil, err
 	}
 	if status := resp.StatusCode; status < 200 || status > 299 {
-		err := failure(resp, body, q.none)
-		if c.isSet() && errors.Is(err, authretry.ErrLoginRequired) {
-			memory.noteRefused(me, c)
-		}
-		return nil, err
+		return nil, failure(resp, body, q.none)
 	}
 	return readAnswer(resp, body)
 }
@@ -168,12 +181,13 @@ func (q *question) post(c credentials) *http.Request {
 // send sends a request and reads the answer.
 func (q *question) send(ctx context.Context, req *http.Request) (*http.Response, []byte, error) {
 	req.Header.Set("Accept", "application/json")
-	resp, err := q.client().Do(req.WithContext(ctx))
+	w := &wire{}
+	resp, err := q.client().Do(req.WithContext(w.watched(ctx)))
 	if err != nil {
 		if refused, ok := errors.AsType[*guarded.RefusedError](err); ok {
 			return nil, nil, &authretry.Rejection{Reason: authretry.ReasonUntrustedRealm, Err: refused}
 		}
-		q.sent = true
+		q.sent = q.sent || w.mayHaveSent()
 		return nil, nil, err
 	}
 	q.sent = true
@@ -188,12 +202,24 @@ func (q *question) send(ctx context.Context, req *http.Request) (*http.Response,
 	return resp, body, nil
 }
 
+// A wire notes how far a request gets.
+type wire struct{ dialed, connected atomic.Bool }
+
+func (w *wire) watched(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { w.dialed.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { w.connected.Store(true) }, // after the handshakes, of a proxy and of TLS
+	})
+}
+
+// mayHaveSent reports whether something of the request may have gone out. It did not if a connection was wanted, and there was none. A
+// RoundTripper that says neither may have sent it.
+func (w *wire) mayHaveSent() bool { return w.connected.Load() || !w.dialed.Load() }
+
 // client returns what sends token requests.
 func (q *question) client() *http.Client {
 	if q.scheme.HTTPClient == nil {
 		return q.scheme.policy(q.realm).Client()
 	}
-	stay := *q.scheme.HTTPClient // a redirect would take the credentials elsewhere
-	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &stay
+	return returning.Client(q.scheme.HTTPClient) // a redirect would take the credentials elsewhere
 }

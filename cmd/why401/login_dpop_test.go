@@ -269,8 +269,7 @@ func TestDPoPIsTriedByLogin(t *testing.T) {
 
 // A server on this machine may name others there, whatever it is called: where it is says the connection.
 func TestLoginByDPoPUnderAName(t *testing.T) {
-	b := &boundServer{metadata: map[string]any{"resource": "http://api.example.test"}}
-	b.start(t)
+	b := &boundServer{}
 	named := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("DPoP") == "" {
 			says(401, `WWW-Authenticate: DPoP resource_metadata="`+b.api.URL+`/.well-known/oauth-protected-resource"`)(w, r)
@@ -279,11 +278,15 @@ func TestLoginByDPoPUnderAName(t *testing.T) {
 		b.guard.ServeHTTP(w, r)
 	}))
 	defer named.Close()
-	base := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	_, port, err := net.SplitHostPort(named.Listener.Addr().String())
+	require.NoError(t, err)
+	b.metadata = map[string]any{"resource": "http://api.example.test:" + port}
+	b.start(t)
+	base := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { // as /etc/hosts would have it
 		return new(net.Dialer).DialContext(ctx, network, named.Listener.Addr().String())
 	}}
 	out, status := runLoginOver(base, &login.Browser{Open: authtest.Approve, Out: io.Discard},
-		[]string{"-login", "-timeout", "20s", "-allow-plaintext", "-client-id", "why", "http://api.example.test/"})
+		[]string{"-login", "-timeout", "20s", "-allow-plaintext", "-client-id", "why", "http://api.example.test:" + port + "/"})
 	require.Equal(t, exitPassed, status, out)
 	require.Contains(t, out, "with DPoP credentials\n     200 OK")
 }

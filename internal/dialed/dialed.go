@@ -3,7 +3,10 @@ package dialed
 
 import (
 	"context"
+	"net"
 	"net/http/httptrace"
+	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -33,8 +36,11 @@ func (w *Watch) getConn(hostPort string) {
 func (w *Watch) gotConn(got httptrace.GotConnInfo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.direct && got.Conn != nil && got.Conn.RemoteAddr() != nil {
-		w.addr = got.Conn.RemoteAddr().String()
+	if !w.direct || got.Conn == nil || got.Conn.RemoteAddr() == nil {
+		return
+	}
+	if addr := got.Conn.RemoteAddr().String(); isOf(w.target, addr) {
+		w.addr = addr
 	}
 }
 
@@ -46,4 +52,16 @@ func (w *Watch) Addr() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.addr
+}
+
+// isOf reports whether an address is that of the target: it has its port, or its host says so. Any other is where a dialer of the program's
+// goes by, such as a SOCKS proxy.
+func isOf(target, address string) bool {
+	host, port, err := net.SplitHostPort(target)
+	at, errAt := netip.ParseAddrPort(address)
+	if err != nil || errAt != nil {
+		return false
+	}
+	own, _ := netip.ParseAddr(host)
+	return port == strconv.Itoa(int(at.Port())) || own == at.Addr() || strings.EqualFold(host, "localhost") && at.Addr().IsLoopback()
 }
