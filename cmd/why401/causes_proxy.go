@@ -79,11 +79,14 @@ func (q *question) readProxy(variable, raw string) {
 }
 
 // proxyURL returns the proxy for the URL that was asked last, or nil.
-func (in *inquiry) proxyURL() *url.URL {
+func (in *inquiry) proxyURL() *url.URL { return in.proxyFor(in.asked()) }
+
+// proxyFor returns the proxy for a URL, or nil.
+func (in *inquiry) proxyFor(u *url.URL) *url.URL {
 	if in.proxies == nil {
 		return nil
 	}
-	proxy, err := in.proxies(&http.Request{URL: in.asked()})
+	proxy, err := in.proxies(&http.Request{URL: u})
 	if err != nil {
 		return nil
 	}

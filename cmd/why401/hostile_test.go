@@ -52,6 +52,35 @@ func TestTokenServiceOnThisMachine(t *testing.T) {
 	require.Len(t, service.sent, 1, "a registry that is on this machine itself")
 }
 
+// Nor one whose name leads to this machine, or to a network of somebody's own, unless the registry is there as well.
+func TestTokenServiceByItsAddress(t *testing.T) {
+	const outside, inside, here, metadata = "93.184.216.34:443", "10.0.0.7:443", "127.0.0.1:443", "169.254.169.254:443"
+	for _, c := range []struct {
+		registry, service string
+		want              int
+	}{
+		{outside, outside, 1}, {outside, inside, 0}, {outside, here, 0}, {outside, metadata, 0},
+		{inside, outside, 1}, {inside, inside, 1}, {inside, here, 0}, {inside, metadata, 0}, {here, inside, 1}, {here, here, 1},
+	} {
+		service := &collector{Handler: says(200, "")}
+		w := newWorld(t, map[string]http.Handler{"auth.example.com": service,
+			"api.example.com": says(401, `WWW-Authenticate: Bearer realm="https://auth.example.com/token",service="s",scope="repository:a:pull"`)})
+		w.seen = map[string]string{"api.example.com": c.registry, "auth.example.com": c.service}
+		out, _ := w.run([]string{"https://api.example.com/v2/"}, "", true)
+		require.Len(t, service.sent, c.want, "%v", c)
+		require.Contains(t, out, "No credentials were sent", "%v", c)
+	}
+}
+
+// Redirects of a token service are not followed: package registry follows none, either.
+func TestTokenServiceThatRedirects(t *testing.T) {
+	elsewhere := &collector{Handler: says(200, "")}
+	w := newWorld(t, map[string]http.Handler{"auth.example.com": says(302, "Location: https://files.example.com/"), "files.example.com": elsewhere,
+		"api.example.com": says(401, `WWW-Authenticate: Bearer realm="https://auth.example.com/token",service="s",scope="repository:a:pull"`)})
+	w.run([]string{"https://api.example.com/v2/"}, "", true)
+	require.Empty(t, elsewhere.sent)
+}
+
 // A token service gets nothing of what was given for the registry.
 func TestTokenServiceGetsNoBody(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data")
