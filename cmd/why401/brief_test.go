@@ -66,6 +66,8 @@ func TestFirstTwoLines(t *testing.T) {
 		{"two headers", []string{"-H", "Authorization: Bearer " + token, "-H", "Authorization: Basic " + apiKey}, home, says(400, ""), 1, "2 Authorization headers", "Send one of them."},
 		{"Vault is sealed", withToken, home, says(503, "Content-Type: application/json\n\n"+`{"errors":["Vault is sealed"]}`), 1, "Vault is sealed", "vault operator unseal"},
 		{"token in the query", withToken, home, says(401, "Content-Type: application/json\n\n"+`{"error":"Missing access_token parameter"}`), 1, "in the URL: access_token=TOKEN", "Send it there"},
+		{"Retry-After of a 401", withToken, home, says(401, "Retry-After: 30\nWWW-Authenticate: Bearer"), 1, "Likely cause: The server limits how often", "Wait 30 seconds: Retry-After says so."},
+		{"Retry-After of a 403", withToken, home, says(403, "Retry-After: 60"), 1, "Likely cause: The server limits how often", "Wait 60 seconds: Retry-After says so."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server, "api-stg.example.com": c.server})
