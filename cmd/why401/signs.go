@@ -140,6 +140,10 @@ func (in *inquiry) forbidden() *cause {
 		return &cause{"forbidden-key", likely, "The key may be wrong: many services answer 403 to that. Or it is right, and may not do this; the status alone does not tell.",
 			"Check the key, the header's name and the environment. Then whether the key may do this: other keys have other rights."}
 	}
+	if !in.isSafe() && !sentPassword(in) && in.sentToken() != "" {
+		return &cause{"forbidden", likely, "The token may probably not write: the server forbids this " + printable(in.method, 10) + ". That is what 403 means (RFC 9110 §15.5.4), and a token that may only read is common; but some servers say it of an expired token, too.",
+			"Ask with GET. If that is allowed, get a token that may write; if not, the permission to do anything here is missing, or the token is no good."}
+	}
 	return &cause{"forbidden", likely, "The server probably knows who this is, and does not allow it. That is what 403 means (RFC 9110 §15.5.4); but some servers say it of a wrong or expired " + in.kind() + ", too.",
 		"Have the permission granted to the user or the token. If the server says 403 for expired tokens, Transport.Refused tells a program so."}
 }
