@@ -69,6 +69,8 @@ func TestFirstTwoLines(t *testing.T) {
 		{"Retry-After of a 401", withToken, home, says(401, "Retry-After: 30\nWWW-Authenticate: Bearer"), 1, "Likely cause: The server limits how often", "Wait 30 seconds: Retry-After says so."},
 		{"Retry-After of a 403", withToken, home, says(403, "Retry-After: 60"), 1, "Likely cause: The server limits how often", "Wait 60 seconds: Retry-After says so."},
 		{"token that may not write", append([]string{"-X", "POST"}, withToken...), home, says(403, "Content-Type: application/json\n\n{\"error\":\"forbidden\"}"), 1, "Likely cause: The token may probably not write", "Ask with GET."},
+		{"405", []string{"-u", "Ali", "-password-env", "PASSWORD"}, home, says(405, "Allow: POST"), 0, "does not take this method", "Check the method and the path."},
+		{"406", withToken, home, says(406, ""), 0, "no answer of a kind that Accept allows", "Send the Accept"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server, "api-stg.example.com": c.server})

@@ -86,6 +86,10 @@ func (in *inquiry) methodChanged() *cause {
 
 // otherStatuses are what statuses mean that are no refusal, and may be taken for one.
 var otherStatuses = map[int]cause{
+	http.StatusMethodNotAllowed: {"method", certain, "The server does not take this method for this URL (405).",
+		"Check the method and the path. Allow names the methods that it takes; credentials hardly help, unless a login page is in the way."},
+	http.StatusNotAcceptable: {"not-acceptable", certain, "The server has no answer of a kind that Accept allows (406).",
+		"Send the Accept of its documentation, with -H. Firewalls answer so, too, if they do not like the request or its User-Agent."},
 	http.StatusMisdirectedRequest: {"misdirected", certain, "The server says that it is not the one for this host name (421).",
 		"Check the host name, and the Host header if -H has one. It must be one of those in the certificate (RFC 9110 §15.5.20)."},
 	http.StatusUpgradeRequired: {"upgrade", certain, "The server wants another protocol for this URL, such as WebSocket (426).",
@@ -96,7 +100,7 @@ var otherStatuses = map[int]cause{
 
 // otherStatus is for such a status.
 func (in *inquiry) otherStatus() *cause {
-	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed {
+	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed || in.methodChanged() != nil {
 		return nil
 	}
 	c, ok := otherStatuses[in.resp.StatusCode]
