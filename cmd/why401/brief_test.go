@@ -71,6 +71,7 @@ func TestFirstTwoLines(t *testing.T) {
 		{"token that may not write", append([]string{"-X", "POST"}, withToken...), home, says(403, "Content-Type: application/json\n\n{\"error\":\"forbidden\"}"), 1, "Likely cause: The token may probably not write", "Ask with GET."},
 		{"405", []string{"-u", "Ali", "-password-env", "PASSWORD"}, home, says(405, "Allow: POST"), 0, "does not take this method", "Check the method and the path."},
 		{"406", withToken, home, says(406, ""), 0, "no answer of a kind that Accept allows", "Send the Accept"},
+		{"no tenant", withToken, home, says(401, "Content-Type: text/plain\n\nno org id\n"), 1, "Cause: The server wants the tenant's name", "X-Scope-OrgID"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server, "api-stg.example.com": c.server})

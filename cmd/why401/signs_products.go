@@ -18,6 +18,8 @@ var productSigns = []sign{
 		"RabbitMQ lets this user log in from its own machine only.", "Use another user, or add one: rabbitmqctl add_user. It is so for guest unless loopback_users says otherwise."},
 	{"splunk", certain, []int{401}, "", []string{`"text":"invalid authorization"`}, nil,
 		"Splunk wants the word Splunk before the token.", "Send -H 'Authorization: Splunk TOKEN'. Other users of the machine can read that while it runs."},
+	{"tenant", certain, []int{401}, "", []string{"no org id"}, nil, // Loki, Mimir, Cortex, Tempo
+		"The server wants the tenant's name, and has seen none.", "Send it with -H 'X-Scope-OrgID: TENANT'. Grafana's servers (Loki, Mimir, Tempo) want it besides credentials; have the gateway pass it on, or set it."},
 	{"cosmos", certain, []int{401}, "", []string{"the input authorization token can't serve the request"}, nil,
 		"Cosmos DB does not accept the signature in Authorization.", "Check the account's key; then what was signed. The verb, the path and x-ms-date are; the answer has the text that the server has signed."},
 	{"consul", certain, []int{403}, "", []string{"acl not found"}, nil,
