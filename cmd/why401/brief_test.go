@@ -72,6 +72,8 @@ func TestFirstTwoLines(t *testing.T) {
 		{"405", []string{"-u", "Ali", "-password-env", "PASSWORD"}, home, says(405, "Allow: POST"), 0, "does not take this method", "Check the method and the path."},
 		{"406", withToken, home, says(406, ""), 0, "no answer of a kind that Accept allows", "Send the Accept"},
 		{"no tenant", withToken, home, says(401, "Content-Type: text/plain\n\nno org id\n"), 1, "Cause: The server wants the tenant's name", "X-Scope-OrgID"},
+		{"no session cookie", withToken, home, says(401, "Content-Type: application/json\n\n{\"error\":\"No session cookie\"}"), 1, "Likely cause: The server wants a session cookie", "Log in where it sets one"},
+		{"token in the URL that has expired", nil, home + "?access_token=" + apiKey, says(401, "Content-Type: application/json\n\n{\"error\":\"token has expired\"}"), 1, "Cause: The server says that the token or session has expired.", "Get a new one."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server, "api-stg.example.com": c.server})

@@ -20,8 +20,10 @@ func sentPassword(in *inquiry) bool {
 	return strings.EqualFold(in.last(), "Basic") || strings.EqualFold(in.last(), "Digest")
 }
 
-// sentToken reports whether something else than a password was sent.
-func sentToken(in *inquiry) bool { return in.gave() && !sentPassword(in) }
+// sentToken reports whether something else than a password was sent, be it in the URL.
+func sentToken(in *inquiry) bool {
+	return in.gave() && !sentPassword(in) || !in.gave() && in.url != nil && in.keyInQuery() != ""
+}
 
 // saidSigns are what servers say in so many words, looked through in order after knownSigns.
 var saidSigns = []sign{
@@ -61,7 +63,7 @@ var saidSigns = []sign{
 		"Azure API Management has seen no good subscription key.", "Send it with -H 'Ocp-Apim-Subscription-Key: KEY'. The challenge may name another header. In a program: &authretry.APIKey{Header: \"Ocp-Apim-Subscription-Key\", Key: os.Getenv(\"KEY\")}"},
 	{"api-key-wanted", certain, refusals, "", []string{"no api key found", "no api key provided", "no api key was provided", "no api key in", "api key not provided", "api key was not provided", "didn't provide an api key", "did not provide an api key", "missing a valid api key", "missing api key", "missing api_key", "api key is missing", "api key required", "api key is required", "method doesn't allow unregistered callers"}, nil,
 		"The server wants an API key, and has seen none.", "Send it in the header that its documentation names, with -H. Kong's is apikey, Google's X-Goog-Api-Key."},
-	{"token-expired-said", certain, moreStatus, "", []string{"jwt expired", "jwt is expired", "token expired", "token has expired", "token is expired", "expired token", "expired_token", "expired_access_token", "token_expired", `:"expired"`, `: "expired"`, "session expired", "session has expired", "session is expired"}, sentToken,
+	{"token-expired-said", certain, moreStatus, "", []string{"jwt expired", "jwt is expired", "token expired", "token has expired", "token is expired", "expired token", "expired_token", "expired_access_token", "token_expired", `:"expired"`, `: "expired"`, "session expired", "session has expired", "session is expired", "session has timed out", "session timed out", "session timeout", "session_timeout"}, sentToken,
 		"The server says that the token or session has expired.", "Get a new one. In a program, give authretry.Bearer a TokenSource: it refreshes in time."},
 	{"token-revoked", certain, moreStatus, "", []string{"token has been revoked", "token was revoked", "token revoked", "token is revoked", "token_revoked", "session has been revoked", "session was revoked", "session revoked", "blacklisted", "token has been invalidated", "token is no longer valid"}, sentToken,
 		"The server says that the token was revoked.", "Log in again. The refresh token is probably revoked, too."},
@@ -108,6 +110,8 @@ var saidSigns = []sign{
 		"The server says by its status 498 that the token is not valid.", "Get a new token, for this server."},
 	{"token-wanted-status", certain, []int{499}, "", nil, nil,
 		"The server says by its status 499 that it wants a token.", "Send a token, with -token-env. Esri's servers take it in the query, or in X-Esri-Authorization, too."},
+	{"cookie-wanted", likely, []int{401, 403}, "", []string{"no auth cookie", "no session cookie", "missing session cookie", "session cookie is missing", "session cookie not found", "session cookie is required"}, func(in *inquiry) bool { return in.header.Get("Cookie") == "" },
+		"The server wants a session cookie, and has seen none.", "Log in where it sets one, and send that in Cookie, with -H. If it has an API for programs, that takes tokens."},
 	{"session-expired-status", certain, []int{440}, "", nil, nil, // IIS
 		"The server says by its status 440 that the session has expired.", "Log in again, and send the new cookie or token."},
 	{"quota", certain, []int{402, 403, 429}, "", []string{"insufficient_quota", "plan and billing", "billing_hard_limit", "billing hard limit", "billing is not active", "billing_not_active", "credit balance is too low", "insufficient credits", "insufficient_credits", "insufficient balance"}, nil, // OpenAI, Anthropic and others
