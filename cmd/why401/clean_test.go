@@ -244,3 +244,15 @@ func repeating(next http.HandlerFunc, word, secret string) http.Handler {
 		io.WriteString(w, strings.ReplaceAll(recorded.Body.String(), word, secret))
 	})
 }
+
+// What a server says of a signature is legible, but for what is secret in it.
+func TestWordsOfSignature(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		says(401, "Content-Type: application/json\n\n"+`{"message":"HMAC signature of date cannot be verified"}`)(w, r)
+		io.WriteString(w, r.Header.Get("Authorization"))
+	})})
+	out, _ := w.run([]string{"-H", `Authorization: hmac username="` + cookie + `", algorithm="hmac-sha256", headers="date", signature="` + apiKey + `"`, "https://api.example.com/"}, "", true)
+	require.Contains(t, out, "HMAC signature of date cannot be verified")
+	require.Contains(t, out, "with hmac credentials")
+	noSecret(t, out)
+}
