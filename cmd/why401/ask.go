@@ -97,6 +97,7 @@ type manner struct {
 	policy    *names.Policy // which addresses may be dialled for it
 	password  bool          // send Basic at once
 	token     string        // in place of what was given
+	header    string        // Authorization, in place of what was given
 	bare      bool          // without credentials, and without headers given with -H that may be some
 }
 
@@ -196,11 +197,14 @@ func (in *inquiry) headerFor(m manner) http.Header {
 			header.Del(name)
 		}
 	}
+	if m.header != "" {
+		header.Set("Authorization", m.header)
+	}
 	return header
 }
 
 func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
-	if m.bare {
+	if m.bare || m.header != "" {
 		return nil
 	}
 	bearer := func(token string) authretry.Scheme {

@@ -74,6 +74,10 @@ func TestFirstTwoLines(t *testing.T) {
 		{"no tenant", withToken, home, says(401, "Content-Type: text/plain\n\nno org id\n"), 1, "Cause: The server wants the tenant's name", "X-Scope-OrgID"},
 		{"no session cookie", withToken, home, says(401, "Content-Type: application/json\n\n{\"error\":\"No session cookie\"}"), 1, "Likely cause: The server wants a session cookie", "Log in where it sets one"},
 		{"token in the URL that has expired", nil, home + "?access_token=" + apiKey, says(401, "Content-Type: application/json\n\n{\"error\":\"token has expired\"}"), 1, "Cause: The server says that the token or session has expired.", "Get a new one."},
+		{"bearer in lower case", withToken, home, spelled("bearer", "bearer"), 1, "Cause: The server wants the word bearer in this case, and got Bearer.", "-H 'Authorization: bearer TOKEN'"},
+		{"Bearer in upper case", []string{"-H", "Authorization: bearer " + token}, home, spelled("Bearer", "Bearer"), 1, "Cause: The server wants the word Bearer in this case, and got bearer.", "Write it so."},
+		{"Bearer in upper case, without a challenge", []string{"-H", "Authorization: bearer " + token}, home, spelled("Bearer", ""), 1, "Cause: The server wants the word Bearer in this case, and got bearer.", "Write it so."},
+		{"bearer in lower case, and refused", []string{"-H", "Authorization: bearer " + token}, home, says(401, "WWW-Authenticate: Bearer"), 1, "The token is expired", "Get a new one"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server, "api-stg.example.com": c.server})
@@ -86,6 +90,15 @@ func TestFirstTwoLines(t *testing.T) {
 			require.Contains(t, lines[1], c.do, first.Name)
 		})
 	}
+}
+
+// spelled returns a server that takes the word before a token in this case only, and its challenge.
+func spelled(word, challenge string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != word+" "+token {
+			says(401, "WWW-Authenticate: "+challenge)(w, r)
+		}
+	})
 }
 
 // TestAddressWithoutBrackets has an IPv6 address as people write it outside URLs.

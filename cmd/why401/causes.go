@@ -13,7 +13,7 @@ import (
 // finders: what is known of the exchange, then what the server says, then what usually is the matter.
 func (in *inquiry) causes() []cause {
 	list := in.find(
-		in.unlike, in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT, in.misnamed,
+		in.unlike, in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.spelling, in.wrongJWT, in.misnamed,
 		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
 		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.disguised, in.serverSays,

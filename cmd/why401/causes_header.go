@@ -29,6 +29,33 @@ func isNearlyAuthorization(name string) bool {
 	return isNearly(name, "authorization")
 }
 
+// otherSpelling returns the name of the scheme that was sent as the challenge has it, or RFC 9110 where there is none, if that is in
+// another case than it was sent; else "".
+func (in *inquiry) otherSpelling() string {
+	last := in.last()
+	words, known := schemeNamed(last)
+	if c := in.has(last); known && c != nil {
+		words.name = c.Scheme
+	}
+	if !known || words.name == last || !strings.EqualFold(words.name, last) || len(in.report.Challenges) > 0 && in.has(last) == nil {
+		return ""
+	}
+	return words.name
+}
+
+// spelling is for a server that reads the name of a scheme with its case.
+func (in *inquiry) spelling() *cause {
+	wanted := in.trials.spelling
+	if wanted == "" {
+		return nil
+	}
+	fix := "Write it so. In a program, leave the header to the Transport."
+	if in.schemes != nil {
+		fix = "Send -H 'Authorization: " + wanted + " TOKEN'. In a program: &authretry.APIKey{Header: \"Authorization\", Key: \"" + wanted + " \" + token}. Have the server repaired."
+	}
+	return &cause{"scheme-case", certain, "The server wants the word " + wanted + " in this case, and got " + in.last() + ". With that, it has let in. The names of schemes have no case (RFC 9110 §11.1), and this server compares it.", fix}
+}
+
 // underscored is for a header that servers may drop because of its name.
 func (in *inquiry) underscored() *cause {
 	if !in.refused() || !in.gaveKey() {
