@@ -29,13 +29,14 @@ func (in *inquiry) quoteMessage(c *cause) {
 		return
 	}
 	c.Text = "“" + in.clean.text(strings.TrimRight(text, "."), mostMessage) + "” is what the server says. " + c.Text
-	if strings.HasPrefix(c.Name, "forbidden") || c.Name == "wrong-token" && !hasAny(strings.ToLower(text), aboutTokens...) {
+	isPermission := c.Name == "forbidden" && hasAny(strings.ToLower(text), permission...) // of which what to do speaks
+	if strings.HasPrefix(c.Name, "forbidden") && !isPermission || c.Name == "wrong-token" && !hasAny(strings.ToLower(text), aboutTokens...) {
 		c.Fix = "See to what it says. " + c.Fix
 	}
 }
 
 // aboutTokens are words of messages to which a new token may be the answer.
-var aboutTokens = []string{"token", "jwt", "credential", "expire", "key", "auth", "bearer", "session", "signature", "audience", "issuer", "log in", "login", "user", "account"}
+var aboutTokens = []string{"token", "jwt", "credential", "expire", "key", "auth", "bearer", "session", "signature", "audience", "issuer", "log in", "login", "logged in", "sign in", "user", "account"}
 
 // shortMessage returns what the body says to people, if that is short.
 func (in *inquiry) shortMessage() string {
@@ -65,7 +66,7 @@ func messageIn(resp *http.Response, body string) string {
 }
 
 // messageFields are where messages for people are, the most telling first: RFC 6749 §5.2, RFC 9457 §3.1, and what is usual.
-var messageFields = []string{"error_description", "errorMessage", "detail", "details", "message", "error_message", "msg", "error", "errors", "reason", "title", "description"}
+var messageFields = []string{"error_description", "errorMessage", "errorSummary", "detail", "details", "message", "error_message", "msg", "error", "errors", "reason", "title", "description"}
 
 func messageInJSON(v any, depth int) string {
 	const deepest = 3

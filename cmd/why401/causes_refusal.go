@@ -101,10 +101,14 @@ func (in *inquiry) serverSays() *cause {
 }
 
 // permission are words in a body that speak of permission rather than of identity.
-var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
+var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "isn't authorized to", "insufficient", "privilege", "not entitled"}
+
+// noPermission are words of texts that speak of permission, and mean that the credentials are wrong, or that there were none.
+var noPermission = []string{"credentials that you supplied", "due to invalid credentials", "personal access token used has expired", // IIS, Azure DevOps
+	"the user '' is", "must be sent", "must be provided"}
 
 func (in *inquiry) shouldBe403() *cause {
-	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil || in.sign() != nil {
+	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil || in.sign() != nil || in.says(noPermission...) || isCommonplace(in.body) {
 		return nil
 	}
 	const fix = "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
