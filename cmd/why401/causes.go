@@ -18,7 +18,7 @@ func (in *inquiry) causes() []cause {
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
 		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.disguised, in.serverSays,
 		in.githubPermission, in.tooMany, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
-		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.severalServers, in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.underscored, in.tidied,
+		in.shouldBe403, in.notASCII, in.headerLost, in.keyLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.severalServers, in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.underscored, in.tidied,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
 	for i := range list {

@@ -165,7 +165,7 @@ func (in *inquiry) realm() string {
 }
 
 func (in *inquiry) noChallenge() *cause {
-	if in.resp == nil {
+	if in.resp == nil || in.keyLost() != nil {
 		return nil
 	}
 	values := in.resp.Header.Values("WWW-Authenticate")

@@ -123,7 +123,7 @@ func (in *inquiry) saysSign(said string, words []string) bool {
 
 // forbidden is for a 403 that says no more.
 func (in *inquiry) forbidden() *cause {
-	if in.resp == nil || in.resp.StatusCode != 403 || in.report.Outcome == outcomeFailed || in.param("error") == "insufficient_scope" || in.sign() != nil || in.headerLost() != nil {
+	if in.resp == nil || in.resp.StatusCode != 403 || in.report.Outcome == outcomeFailed || in.param("error") == "insufficient_scope" || in.sign() != nil || in.headerLost() != nil || in.keyLost() != nil {
 		return nil
 	}
 	switch {

@@ -122,7 +122,7 @@ func TestForbiddenWhereNothingCame(t *testing.T) {
 	})})
 	out, status := w.run([]string{"-token-env", "TOKEN", "https://api.example.com/"}, "", true)
 	require.Equal(t, 1, status, out)
-	require.Contains(t, strings.Split(out, "\n")[0], "has not seen the Authorization header")
+	require.Contains(t, strings.Split(out, "\n")[0], "saw no credentials, or wants another word than Bearer")
 	require.NotContains(t, out, "knows who this is")
 }
 
