@@ -21,9 +21,9 @@ func (in *inquiry) fill(ctx context.Context) {
 	for _, h := range in.hops {
 		clean.hideExchange(h)
 	}
-	in.words = strings.ToLower(clean.long().redactSent(in.body))
+	in.words = strings.ReplaceAll(strings.ToLower(clean.long().redactSent(in.body)), `\"`, `"`)
 	if in.resp != nil {
-		in.words += strings.ToLower(clean.long().redactSent(in.resp.Header.Get("X-Ms-Diagnostics"))) // where SharePoint and Exchange say more
+		in.words += " " + strings.ToLower(clean.long().redactSent(strings.Join(moreWords(in.resp), " ")))
 	}
 	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
 		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
@@ -53,6 +53,15 @@ func (in *inquiry) fill(ctx context.Context) {
 		r.Reason, r.Explanation = in.rejected.Reason.String(), clean.rejection(*in.rejected)
 	}
 	r.Causes, r.Notes = orEmpty(in.allCauses()), orEmpty(in.notes())
+}
+
+// moreWords returns what servers say outside the body: SharePoint and Exchange, Azure DevOps, and those that put it into the status line.
+func moreWords(resp *http.Response) []string {
+	azure, err := url.QueryUnescape(resp.Header.Get("X-Tfs-Serviceerror"))
+	if err != nil {
+		azure = ""
+	}
+	return []string{resp.Header.Get("X-Ms-Diagnostics"), azure, resp.Status}
 }
 
 // settle decides on the outcome.

@@ -13,7 +13,10 @@ func TestAnswersOfServers(t *testing.T) {
 	const home = "https://api.example.com/"
 	withToken, withKey := []string{"-token-env", "TOKEN"}, []string{"-H", "X-API-Key: " + apiKey}
 	withPassword := []string{"-u", "Ali", "-password-env", "WRONG", "-ahead"}
-	json := func(status int, body string) http.Handler { return says(status, "Content-Type: application/json\n\n"+body) }
+	json := func(status int, body string) http.Handler {
+		return says(status, "Content-Type: application/json\n\n"+body)
+	}
+	page := func(status int, body string) http.Handler { return says(status, "Content-Type: text/html\n\n"+body) }
 	for _, c := range []struct {
 		name      string
 		args      []string
@@ -33,6 +36,22 @@ func TestAnswersOfServers(t *testing.T) {
 		{"Proxmox", []string{"-H", "Authorization: PVEAPIToken root@pam!mon=" + apiKey}, says(401, "Content-Type: text/plain\n\nNo ticket"), "no credentials in a form that it knows", "Compare the header with the documentation"},
 		{"FastAPI, with a key", withKey, json(403, `{"detail":"Not authenticated"}`), "no credentials: it does not read the header of -H.", "Send the key in the header that its documentation names."},
 		{"Meilisearch", withKey, json(401, `{"message":"The Authorization header is missing. It must use the bearer authorization method.","code":"missing_authorization_header"}`), "no credentials: it does not read the header of -H.", "Send it in Authorization: -token-env"},
+		{"Jira Cloud", withToken, json(403, `{"error":"Failed to parse Connect Session Auth Token"}`), "Jira Cloud takes no Bearer here", "Use -u EMAIL"},
+		{"Jenkins", withToken, says(403, "X-You-Are-Authenticated-As: anonymous\nContent-Type: text/html\n\nAuthentication required"), "Jenkins takes the caller for anonymous", "Use -u USER and -ahead"},
+		{"oauth2-proxy", nil, page(403, `<form method="GET" action="/oauth2/start"><button>Sign in with OpenID Connect</button>`), "oauth2-proxy wants a login by browser", "Ask the server behind it"},
+		{"npm", withToken, says(401, "WWW-Authenticate: OTP\nContent-Type: application/json\n\n"+`{"error":"You must provide a one-time pass. Upgrade your client to npm@latest in order to use 2FA."}`), "npm wants a one-time password", "npm-otp"},
+		{"Laravel", withToken, page(500, "Symfony\\Component\\Routing\\Exception\\RouteNotFoundException: Route [login] not defined."), "Laravel does not know the caller", "Send -H 'Accept: application/json'"},
+		{"Kibana", append([]string{"-X", "POST"}, withPassword...), json(400, `{"statusCode":400,"error":"Bad Request","message":"Request must contain a kbn-xsrf header."}`), "Kibana wants the header kbn-xsrf", "-H 'kbn-xsrf: true'"},
+		{"Flask", append([]string{"-X", "POST"}, withPassword...), page(400, `<p>The CSRF session token is missing.</p><p>The CSRF token is missing.</p>`), "wants a CSRF token", "token and cookie"},
+		{"ECR", withPassword, json(403, `{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}`), "token or session has expired", "Get a new one"},
+		{"Azure DevOps", withPassword, says(401, "WWW-Authenticate: Bearer\nWWW-Authenticate: Basic realm=\"x\"\nX-TFS-ServiceError: Access+Denied%3A+The+Personal+Access+Token+used+has+expired.\nContent-Type: text/html\n\nTF400813: The user '' is not authorized to access this resource."), "token or session has expired", "Get a new one"},
+		{"Entra", append([]string{"-X", "POST"}, withPassword...), json(401, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID"}`), "or it is the secret's ID, not its value.", "Take the column Value"},
+		{"Flask-JWT", withPassword, json(401, `{"msg":"Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'"}`), "wants a Bearer token, and was sent something else", "Give it a token"},
+		{"Spotify", withToken, json(400, `{"error":{"status":400,"message":"Only valid bearer authentication supported"}}`), "The server cannot read the token.", "Copy it anew"},
+		{"jose", withToken, json(401, `{"error":"unexpected \"aud\" claim value"}`), "the token is for another audience", "Get one for this server"},
+		{"Spring", withToken, says(401, `WWW-Authenticate: Bearer error="invalid_token", error_description="The iss claim is not valid"`), "does not trust the token's issuer", "Compare the token's iss"},
+		{"Hikvision", []string{"-u", "Ali", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Digest qop="auth", realm="DS-2CD", nonce="4e6a", stale="FALSE"`+"\nContent-Type: application/xml\n\n<userCheck><statusValue>401</statusValue><lockStatus>lock</lockStatus><unlockTime>1698</unlockTime></userCheck>"), "The account is locked", "Wait"},
+		{"API Gateway", withToken, says(500, "X-Amzn-Errortype: AuthorizerConfigurationException\nContent-Type: application/json\n\n"+`{"message":null}`), "own authorizer has failed", "Look into its log"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})

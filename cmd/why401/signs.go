@@ -45,9 +45,11 @@ var knownSigns = []sign{
 	{"cloudflare-access", certain, []int{403}, "", []string{"cloudflare access"}, nil,
 		"Cloudflare Access refused: it wants a service token of its own.", "Send CF-Access-Client-Id and CF-Access-Client-Secret, with -H. They come besides the credentials of the server."},
 
+	{"csrf", certain, []int{400}, "", []string{"kbn-xsrf header"}, nil,
+		"Kibana wants the header kbn-xsrf with each request that writes.", "Send it with -H 'kbn-xsrf: true'. Any value does; it comes besides the credentials."},
 	{"csrf", certain, []int{403}, "", []string{"csrf verification failed", "csrf failed:", "csrf token missing"}, nil, // Django
 		"Django wants a CSRF token, besides the credentials. It does so for sessions, that is, if there is a session cookie.", csrfFix},
-	{"csrf", certain, []int{403, 419, 422}, "", []string{"csrf token", "csrf-token", "csrftoken", "invalidauthenticitytoken", "authenticity token", "no valid crumb", "invalid csrf", "xsrf"}, nil, // Spring, Laravel, Rails, Jenkins, Tornado
+	{"csrf", certain, []int{400, 403, 419, 422}, "", []string{"csrf token", "csrf-token", "csrftoken", "invalidauthenticitytoken", "authenticity token", "no valid crumb", "invalid csrf", "xsrf"}, nil, // Spring, Laravel, Rails, Jenkins, Tornado, Flask
 		"The server wants a CSRF token, besides the credentials.", csrfFix},
 	{"csrf", certain, []int{403}, "X-Csrf-Token: required", nil, nil, // SAP
 		"The server wants a CSRF token, besides the credentials. Its X-CSRF-Token header says so.",
@@ -68,6 +70,10 @@ var knownSigns = []sign{
 		"The AWS session token or signature has expired.", "Get new credentials (aws sso login, sts), and check the clock."},
 	{"aws-clock", certain, []int{403}, "", []string{"requesttimetooskewed"}, nil,
 		"The clock here and that of AWS differ by more than 15 minutes.", "Set the clock (timedatectl, chronyc tracking)."},
+	{"aws-authorizer", certain, []int{500}, "", []string{"authorizerconfigurationexception", "authorizerfailureexception"}, nil,
+		"API Gateway's own authorizer has failed, or may not be called.", "Look into its log: its time limit, and what it returns. API Gateway must be allowed to invoke it."},
+	{"aws-authorizer-denied", certain, []int{403}, "", []string{"user is not authorized to access this resource"}, nil,
+		"API Gateway's own authorizer refuses this caller.", "Look into the authorizer's log. If it is a Lambda function, a policy that it returned for another path may be cached, and deny this one."},
 	{"aws-api-key", likely, []int{403}, "X-Amzn-Errortype: forbiddenexception", nil, nil,
 		"API Gateway wants a valid x-api-key, or its policy forbids this. It says “Forbidden” of a key that is wrong, missing, or in no usage plan for this stage, of a host name that is not its own, and where AWS WAF or a resource policy refuses.",
 		"Check the key, its usage plan with this stage, and the WAF. Send it with -H 'X-Api-Key: …'"},
