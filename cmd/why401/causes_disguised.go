@@ -43,7 +43,7 @@ var apiErrors = map[string]bool{"not_authed": true, "invalid_auth": true, "token
 	"missing_scope": true, "not_allowed_token_type": true, "no_permission": true, "access_denied": true, "unauthorized": true}
 
 // apiError is for a refusal in the JSON of a 200: {"ok": false, "error": "invalid_auth"}, {"code": 401, "msg": …}, the error of JSON-RPC
-// and of Esri, {"error": {"code": 499, "message": …}}, or {"success": false, "errors": […]}.
+// and of Esri, {"error": {"code": 499, "message": …}}, {"success": false, "errors": […]}, or {"errcode": 40001, "errmsg": …}.
 func (in *inquiry) apiError() *cause {
 	var answer map[string]any
 	if in.resp.StatusCode >= 300 || json.Unmarshal([]byte(in.body), &answer) != nil {
@@ -66,8 +66,14 @@ func (in *inquiry) apiError() *cause {
 			says, sure = statusText(int(n)), certain
 		}
 	}
-	if message, _ := details["message"].(string); says == "" && hasAny(strings.ToLower(in.clean.redact(message)), refusing...) {
-		says, sure = in.clean.text(strings.TrimRight(message, "."), mostMessage), likely
+	messages := []any{details["message"], details["data"]}
+	if code, _ := answer["errcode"].(float64); isFailure || code != 0 {
+		messages = append(messages, answer["message"], answer["msg"], answer["errmsg"])
+	}
+	for _, v := range messages {
+		if message, _ := v.(string); says == "" && hasAny(strings.ToLower(in.clean.redact(message)), refusing...) {
+			says, sure = in.clean.text(strings.TrimRight(message, "."), mostMessage), likely
+		}
 	}
 	if says == "" {
 		return nil
@@ -84,7 +90,8 @@ func (in *inquiry) apiError() *cause {
 }
 
 // refusing are words of messages that refuse, in lower case.
-var refusing = []string{"unauthorized", "not authorized", "unauthenticated", "not authenticated", "authentication", "not logged in", "must be logged in", "invalid token", "jwt"}
+var refusing = []string{"unauthorized", "not authorized", "unauthenticated", "not authenticated", "authentication", "not logged in", "must be logged in", "invalid token", "jwt",
+	"not authorised", "session expired", "session has expired", "session terminated", "access_token", "invalid credential", "username or password", "user name or password"}
 
 // faultIn200 is for a fault of SOAP that refuses, under a status that does not.
 func (in *inquiry) faultIn200() *cause {

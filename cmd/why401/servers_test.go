@@ -52,6 +52,10 @@ func TestAnswersOfServers(t *testing.T) {
 		{"Spring", withToken, says(401, `WWW-Authenticate: Bearer error="invalid_token", error_description="The iss claim is not valid"`), "does not trust the token's issuer", "Compare the token's iss"},
 		{"Hikvision", []string{"-u", "Ali", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Digest qop="auth", realm="DS-2CD", nonce="4e6a", stale="FALSE"`+"\nContent-Type: application/xml\n\n<userCheck><statusValue>401</statusValue><lockStatus>lock</lockStatus><unlockTime>1698</unlockTime></userCheck>"), "The account is locked", "Wait"},
 		{"API Gateway", withToken, says(500, "X-Amzn-Errortype: AuthorizerConfigurationException\nContent-Type: application/json\n\n"+`{"message":null}`), "own authorizer has failed", "Look into its log"},
+		{"Zabbix", withToken, json(200, `{"jsonrpc":"2.0","error":{"code":-32602,"message":"Invalid params.","data":"Not authorised."},"id":1}`), "says in a 200 that the caller is not let in", "Get a new token"},
+		{"Odoo", []string{"-H", "Cookie: session_id=" + cookie}, json(200, `{"jsonrpc":"2.0","id":null,"error":{"code":100,"message":"Odoo Session Expired","data":{"name":"odoo.http.SessionExpiredException"}}}`), "says in a 200 that the caller is not let in", "Get a new token"},
+		{"Snowflake", []string{"-X", "POST"}, json(200, `{"data":{"nextAction":"RETRY_LOGIN"},"code":"390100","message":"Incorrect username or password was specified.","success":false}`), "says in a 200 that the caller is not let in", "Send credentials"},
+		{"WeChat", nil, json(200, `{"errcode":40001,"errmsg":"invalid credential, access_token is invalid or not latest"}`), "says in a 200 that the caller is not let in", "Send credentials"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
@@ -63,5 +67,15 @@ func TestAnswersOfServers(t *testing.T) {
 			require.LessOrEqual(t, max(len([]rune(lines[0])), len([]rune(lines[1]))), 80)
 			noSecret(t, out)
 		})
+	}
+}
+
+// What looks like such an answer, and refuses nobody, is not taken for one.
+func TestAnswersThatRefuseNobody(t *testing.T) {
+	for _, body := range []string{`{"errcode":0,"errmsg":"ok","access_token":"x"}`, `{"success":true,"message":"Incorrect username or password is what we say to others"}`,
+		`{"success":false,"message":"no such article"}`, `{"message":"how the session expired"}`} {
+		w := newWorld(t, map[string]http.Handler{"api.example.com": says(200, "Content-Type: application/json\n\n"+body)})
+		out, status := w.run([]string{"-token-env", "TOKEN", "https://api.example.com/"}, "", true)
+		require.Equal(t, exitPassed, status, out)
 	}
 }
