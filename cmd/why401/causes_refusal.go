@@ -141,7 +141,7 @@ func (in *inquiry) wrongPassword() *cause {
 	if c := in.has("Digest"); c != nil && strings.EqualFold(c.Params.Get("stale"), "true") {
 		return nil
 	}
-	text := "The user name or the password is wrong. Or the user is locked or unknown; a server does not tell which."
+	text := "The user name or the password is wrong. Or the user is locked, unknown, or not one of those who are let in here; a server does not tell which."
 	if in.user.given && in.header.Get("Authorization") == "" {
 		text += " The user name was " + quoted(in.user.name) + "."
 	}
