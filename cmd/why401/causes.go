@@ -14,11 +14,11 @@ import (
 func (in *inquiry) causes() []cause {
 	list := in.find(
 		in.unlike, in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.spelling, in.wrongJWT, in.misnamed,
-		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
+		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused, in.proxyUnanswered,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
 		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.disguised, in.serverSays,
-		in.githubPermission, in.tooMany, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
-		in.shouldBe403, in.notASCII, in.headerLost, in.keyLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.severalServers, in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.underscored, in.tidied,
+		in.githubPermission, in.tooMany, in.underscored, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
+		in.shouldBe403, in.notASCII, in.headerLost, in.keyLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.severalServers, in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.tidied,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
 	for i := range list {

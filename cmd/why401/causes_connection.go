@@ -60,6 +60,9 @@ func (in *inquiry) noAnswer() *cause {
 	case in.proxyIsUnreachable(err):
 		return &cause{"proxy-unreachable", certain, "The proxy cannot be reached, so the server was not asked. The proxy is " + in.clean.host(in.proxyURL().Host) + ".",
 			"Check the proxy's host and port (-proxy, HTTP_PROXY, HTTPS_PROXY). Or go without one: set NO_PROXY for the host."}
+	case (errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial" && !isTimeout(err)) && len(in.requests()) > 1 && left(in.requests()):
+		return &cause{"redirect-unreachable", certain, "A redirect leads to where no server can be reached. It leads to " + net.JoinHostPort(host, port) + ": behind a proxy or a forwarded port, servers often do not know by what name and port they are asked.",
+			"Ask where it means to lead, by the host and port that were asked. Usually that is the same URL with a slash at its end; have the server told its own URL."}
 	case errors.As(err, &dns):
 		return &cause{"dns", certain, "The host's name is not known to the DNS that was asked. The name is " + host + ".", "Check the spelling, and whether it is seen from here (VPN?)."}
 	case isTimeout(err) && in.stage == handshaking:

@@ -63,11 +63,21 @@ func (in *inquiry) underscored() *cause {
 	}
 	for name := range in.header {
 		if strings.Contains(name, "_") {
+			if in.saysNoKey() {
+				return &cause{"header-underscore", likely, "The server has not seen the header, whose name has an underscore. nginx drops such headers unless underscores_in_headers is on, and so do others.",
+					"Try the name with a hyphen, such as api-key. Or have underscores_in_headers set on."}
+			}
 			return &cause{"header-underscore", possible, "The server may drop a header whose name has an underscore. That is what nginx does unless underscores_in_headers is on.",
 				"Try the name with a hyphen, such as api-key. Or have underscores_in_headers set on."}
 		}
 	}
 	return nil
+}
+
+// saysNoKey reports whether the server says that no key came.
+func (in *inquiry) saysNoKey() bool {
+	c := in.sign()
+	return c != nil && c.Name == "api-key-wanted" || in.saysNothingCame()
 }
 
 // refusedKey is for a header given with -H in place of what the challenge asks for.

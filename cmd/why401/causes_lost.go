@@ -37,7 +37,7 @@ const passOn = "Have the gateway pass Authorization on to the server. In Apache:
 
 // keyLost is for a server that says that nothing came, where a key was sent in a header of its own.
 func (in *inquiry) keyLost() *cause {
-	if !in.is401() && (in.resp == nil || in.resp.StatusCode != http.StatusForbidden) || in.last() != "" || !in.gaveKey() || len(in.report.Challenges) > 0 || in.sign() != nil || !in.saysNothingCame() {
+	if !in.is401() && (in.resp == nil || in.resp.StatusCode != http.StatusForbidden) || in.last() != "" || !in.gaveKey() || len(in.report.Challenges) > 0 || in.sign() != nil || !in.saysNothingCame() || in.underscored() != nil {
 		return nil
 	}
 	text := "The server saw no credentials: it does not read the header of -H."

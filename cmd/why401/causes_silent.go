@@ -37,6 +37,14 @@ func (in *inquiry) hidden() *cause {
 	if hops := in.requests(); (in.schemes != nil || in.ownKey()) && left(hops) {
 		return in.redirectedFrom(hops, "what was given was not sent there")
 	}
+	if names := in.asks(); names != "" {
+		fix := "Try with credentials, sent at once: -ahead with -u, or -token-env."
+		if in.user.given {
+			fix = "Run it again with -ahead, which sends Basic at once."
+		}
+		return &cause{"challenge-in-404", certain, "The server asks for " + in.clean.text(names, 30) + ", and says 404 where it should say 401. Nothing answers a challenge in a 404, so no credentials were sent. Usually, the page for the 401 is not there (error_page in nginx, ErrorDocument in Apache).",
+			fix + " Have the page for its 401 put right."}
+	}
 	const text = "The 404 may hide what exists from whom it does not know. Some servers answer so rather than 401 (RFC 9110 §15.5.5); GitHub does for private repositories."
 	if in.schemes != nil {
 		return &cause{"hidden", likely, text + " The user name and password given were not sent, because they wait for a challenge, which a 404 has not.",
@@ -100,7 +108,7 @@ var otherStatuses = map[int]cause{
 
 // otherStatus is for such a status.
 func (in *inquiry) otherStatus() *cause {
-	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed || in.methodChanged() != nil {
+	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed || in.methodChanged() != nil || in.proxyUnanswered() != nil {
 		return nil
 	}
 	c, ok := otherStatuses[in.resp.StatusCode]
@@ -117,10 +125,13 @@ func (in *inquiry) failed() bool {
 
 // serverError is for a server that has failed, perhaps on the credentials.
 func (in *inquiry) serverError() *cause {
-	if !in.failed() {
+	if !in.failed() || in.proxyUnanswered() != nil {
 		return nil
 	}
-	const look = "Look into the server's log."
+	look := "Look into the server's log."
+	if in.resp.StatusCode == http.StatusInternalServerError && in.says("<center>nginx", "<center>openresty") {
+		look = "Look into nginx's log; see what auth_request asks, if it has that. It makes a 500 of any answer to that but 2xx, 401 and 403."
+	}
 	bare := in.trials.bare
 	switch {
 	case bare != nil && bare.resp != nil && bare.resp.StatusCode < 500:

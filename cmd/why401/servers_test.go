@@ -56,6 +56,13 @@ func TestAnswersOfServers(t *testing.T) {
 		{"Odoo", []string{"-H", "Cookie: session_id=" + cookie}, json(200, `{"jsonrpc":"2.0","id":null,"error":{"code":100,"message":"Odoo Session Expired","data":{"name":"odoo.http.SessionExpiredException"}}}`), "says in a 200 that the caller is not let in", "Get a new token"},
 		{"Snowflake", []string{"-X", "POST"}, json(200, `{"data":{"nextAction":"RETRY_LOGIN"},"code":"390100","message":"Incorrect username or password was specified.","success":false}`), "says in a 200 that the caller is not let in", "Send credentials"},
 		{"WeChat", nil, json(200, `{"errcode":40001,"errmsg":"invalid credential, access_token is invalid or not latest"}`), "says in a 200 that the caller is not let in", "Send credentials"},
+		{"nginx that drops a header", []string{"-H", "api_key: " + apiKey}, json(401, `{"message":"No API key found in request"}`), "has not seen the header, whose name has an underscore", "Try the name with a hyphen"},
+		{"nginx that refuses a User-Agent", withToken, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.UserAgent(), "Go-http") {
+				nginx(403, "403 Forbidden", "403 Forbidden").ServeHTTP(w, r)
+			}
+		}), "refuses the User-Agent of Go programs", "Send a User-Agent of your own"},
+		{"Apache", withPassword[:4], page(403, "<h1>Forbidden</h1>\n<p>You don't have permission to access this resource.</p>"), "The web server forbids this, not the application", "Look into its error log"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
@@ -77,5 +84,32 @@ func TestAnswersThatRefuseNobody(t *testing.T) {
 		w := newWorld(t, map[string]http.Handler{"api.example.com": says(200, "Content-Type: application/json\n\n"+body)})
 		out, status := w.run([]string{"-token-env", "TOKEN", "https://api.example.com/"}, "", true)
 		require.Equal(t, exitPassed, status, out)
+	}
+}
+
+// Of these, the exit status is that of an answer which is no refusal.
+func TestAnswersThatAreNoRefusal(t *testing.T) {
+	lost := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://api.example.com:8444/v1/", http.StatusMovedPermanently) // where nothing listens
+	})
+	for _, c := range []struct {
+		name      string
+		server    http.Handler
+		cause, do string
+	}{
+		{"auth_request that fails", nginx(500, "500 Internal Server Error", "500 Internal Server Error"), "The server fails", "see what auth_request asks"},
+		{"error_page that is not there", says(404, "WWW-Authenticate: Basic realm=\"cave\""), "asks for Basic, and says 404 where it should say 401", "Run it again with -ahead"},
+		{"redirect to a port that is not open", lost, "A redirect leads to where no server can be reached.", "Ask where it means to lead"},
+	} {
+		w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
+		args := []string{"-u", "Ali", "-password-env", "WRONG", "https://api.example.com/v1"}
+		if strings.HasPrefix(c.name, "auth_request") {
+			args = append([]string{"-ahead"}, args...)
+		}
+		out, status := w.run(args, "", true)
+		require.NotEqual(t, exitRefused, status, out)
+		lines := strings.Split(out, "\n")
+		require.Contains(t, lines[0], c.cause, out)
+		require.Contains(t, lines[1], c.do, out)
 	}
 }

@@ -93,7 +93,7 @@ func allSigns() []sign { return slices.Concat(knownSigns, productSigns, saidSign
 
 // signs returns what the response's words mean.
 func (in *inquiry) signs() *cause {
-	if !in.refused() || in.disguise != nil {
+	if !in.refused() || in.disguise != nil || in.trials.agent || in.underscored() != nil && in.saysNoKey() {
 		return nil
 	}
 	return in.sign()
@@ -129,7 +129,7 @@ func (in *inquiry) saysSign(said string, words []string) bool {
 
 // forbidden is for a 403 that says no more.
 func (in *inquiry) forbidden() *cause {
-	if in.resp == nil || in.resp.StatusCode != 403 || in.report.Outcome == outcomeFailed || in.param("error") == "insufficient_scope" || in.sign() != nil || in.headerLost() != nil || in.keyLost() != nil {
+	if in.resp == nil || in.resp.StatusCode != 403 || in.report.Outcome == outcomeFailed || in.param("error") == "insufficient_scope" || in.sign() != nil && !in.trials.agent || in.headerLost() != nil || in.keyLost() != nil {
 		return nil
 	}
 	switch {

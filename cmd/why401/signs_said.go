@@ -185,7 +185,7 @@ var saidSigns = []sign{
 		"The server wants a CSRF token, besides the credentials.", csrfFix},
 	{"csrf", possible, []int{403}, "", nil, func(in *inquiry) bool { return !in.isSafe() && setsCookie(in.resp, "xsrf") },
 		"The server may want a CSRF token. It has just set a cookie for one.", csrfFix},
-	{"web-server", likely, []int{403}, "", []string{"<center>nginx", "<center><h1>403 forbidden</h1></center>"}, nil,
+	{"web-server", likely, []int{403}, "", []string{"<center>nginx", "<center><h1>403 forbidden</h1></center>", "<p>you don't have permission to access this resource.</p>"}, nil, // nginx, Apache
 		"The web server forbids this, not the application behind it.", "Look into its error log. It may be a deny rule, a rate limit, a missing index, or the rights of a file."},
 	{"headers-too-large", certain, []int{400, 431}, "", []string{"request header or cookie too large", "request header fields too large", "header field too large"}, nil,
 		"The request's headers are too large. It may be the token.", "Use a smaller token, with fewer groups or claims in it. Or raise the limit, as in nginx's large_client_header_buffers."},

@@ -132,7 +132,7 @@ func (a *attempt) isRefused() bool {
 // mayRefuseAgent reports whether a 403 may be for the User-Agent, and a request with another one does no harm: a password is not sent again.
 func (in *inquiry) mayRefuseAgent() bool {
 	return in.resp != nil && in.resp.StatusCode == http.StatusForbidden && len(in.report.Challenges) == 0 && in.header.Get("User-Agent") == "" && !sentPassword(in) &&
-		in.sign() == nil && in.trial == nil && in.shortMessage() == "" && !left(in.requests())
+		(in.sign() == nil || in.sign().Name == "web-server") && in.trial == nil && in.shortMessage() == "" && !left(in.requests())
 }
 
 func (in *inquiry) addTrial(a attempt) {
