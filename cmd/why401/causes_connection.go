@@ -88,6 +88,8 @@ func (in *inquiry) noAnswer() *cause {
 	switch text := in.err.Error(); {
 	case hasAny(text, "malformed HTTP "):
 		return &cause{"no-http", certain, "What answers at this host and port does not speak HTTP/1.1.", "Check host and port. It may be another service, or HTTP/2 without TLS."}
+	case hasAny(text, "headers exceeded"):
+		return &cause{"long-answer", certain, "The header of the server's answer is longer than clients take. It has more than 10 MB.", "Have the server repaired. What it sends shows with curl -i."}
 	case hasAny(text, "malformed MIME header", "bad Content-Length", "invalid Content-Length", "unsupported transfer encoding", "too many transfer encodings"):
 		return &cause{"malformed-answer", certain, "The header of the server's answer is malformed, so clients drop it. It has a character that no header may have, or a length that is none (RFC 9110 §5.5, RFC 9112 §6).",
 			"Have the server repaired. What it sends shows with curl -i, or openssl s_client."}

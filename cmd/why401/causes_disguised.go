@@ -78,12 +78,15 @@ func (in *inquiry) apiError() *cause {
 	if says == "" {
 		return nil
 	}
-	text := "The answer says in a 200 that the caller is not let in. It says: " + says + "."
+	text := "The answer says in a 200 that the caller is not let in. It says: “" + straightQuotes.Replace(says) + "”."
 	if message := in.shortMessage(); message != "" && message != says {
 		text += " And: “" + message + "”."
 	}
 	fix := "Get a new token, or one that may do this."
-	if !in.gave() {
+	switch {
+	case in.last() == "" && in.header.Get("Cookie") != "":
+		fix = "Log in again, and send the new cookie."
+	case !in.gave():
 		fix = "Send credentials: -token-env for a token, -H for a key."
 	}
 	return &cause{"api-error", sure, text, fix + " " + refuser + "read r.Body, up to 64 KiB, and look for the error."}
@@ -120,7 +123,7 @@ func (in *inquiry) grpc() *cause {
 	}
 	said, message := grpcMessage(in.resp), ""
 	if said != "" {
-		message = " It says: “" + in.clean.text(said, 200) + "”."
+		message = " It says: " + in.clean.quote(said, 200) + "."
 	}
 	const refused = "func(r *http.Response) bool { return r.Header.Get(\"Grpc-Status\") == \"16\" }"
 	switch status {
@@ -183,7 +186,7 @@ func (in *inquiry) graphQL() *cause {
 			text += " Its code is " + in.clean.text(code, 60) + "."
 		}
 		if e.Message != "" {
-			text += " It says: “" + in.clean.text(e.Message, 300) + "”."
+			text += " It says: " + in.clean.quote(e.Message, 300) + "."
 		}
 		fix := "Get a new token, or one that may do this."
 		if !in.gave() {

@@ -28,7 +28,7 @@ func (in *inquiry) quoteMessage(c *cause) {
 	if n := utf8.RuneCountInString(text); n < leastMessage || n > mostMessage || strings.Count(text, " ") < 2 || isCommonplace(text) {
 		return
 	}
-	c.Text = "“" + in.clean.text(strings.TrimRight(text, "."), mostMessage) + "” is what the server says. " + c.Text
+	c.Text = in.clean.quote(strings.TrimRight(text, "."), mostMessage) + " is what the server says. " + c.Text
 	isPermission := c.Name == "forbidden" && hasAny(strings.ToLower(text), permission...) // of which what to do speaks
 	if strings.HasPrefix(c.Name, "forbidden") && !isPermission || c.Name == "wrong-token" && !hasAny(strings.ToLower(text), aboutTokens...) {
 		c.Fix = "See to what it says. " + c.Fix
@@ -44,7 +44,7 @@ func (in *inquiry) shortMessage() string {
 	if utf8.RuneCountInString(text) > mostMessage {
 		return ""
 	}
-	return in.clean.text(strings.TrimRight(text, "."), mostMessage)
+	return straightQuotes.Replace(in.clean.text(strings.TrimRight(text, "."), mostMessage))
 }
 
 // messageIn returns what the body says in a field for people; "" if there is none.

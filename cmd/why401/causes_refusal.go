@@ -58,7 +58,7 @@ func (in *inquiry) serverSays() *cause {
 	text := "The server says: " + in.clean.text(code, 60) + "."
 	switch {
 	case description != "":
-		words := "“" + in.clean.text(strings.TrimRight(description, "."), 400) + "”"
+		words := in.clean.quote(strings.TrimRight(description, "."), 400)
 		if known = in.signOf(in.resp.StatusCode, strings.ToLower(description)); known != nil {
 			text = known.Text + " Its words are " + words + "."
 		} else {
@@ -147,7 +147,7 @@ func (in *inquiry) wrongPassword() *cause {
 	}
 	fix := "Type the password anew, and check that the user is of this server"
 	if realm := in.realm(); realm != "" {
-		fix += fmt.Sprintf(". Its realm is “%s”", in.clean.text(realm, 100))
+		fix += ". Its realm is " + in.clean.quote(realm, 100)
 	}
 	fix += ". Services with two-factor login usually want an app password or a token in place of the password."
 	if last == "digest" {

@@ -17,7 +17,7 @@ func (in *inquiry) hiddenByScope() *cause {
 	if wanted == "" || hasAny(", "+has+",", scopesIn(wanted)...) {
 		return nil
 	}
-	return &cause{"hidden-by-scope", likely, "The token lacks a scope, and the 404 hides what exists from it. X-Accepted-OAuth-Scopes says “" + in.clean.text(wanted, 100) + "”, and X-OAuth-Scopes, which is the token's, “" + in.clean.text(has, 100) + "”.",
+	return &cause{"hidden-by-scope", likely, "The token lacks a scope, and the 404 hides what exists from it. X-Accepted-OAuth-Scopes says " + in.clean.quote(wanted, 100) + ", and X-OAuth-Scopes, which is the token's, " + in.clean.quote(has, 100) + ".",
 		"Get a token with such a scope. Check the path, too."}
 }
 
@@ -73,7 +73,7 @@ func (in *inquiry) githubPermission() *cause {
 	}
 	text := "The GitHub token lacks a permission that this needs."
 	if wanted != "" {
-		text += " X-Accepted-GitHub-Permissions says “" + in.clean.text(wanted, 100) + "”."
+		text += " X-Accepted-GitHub-Permissions says " + in.clean.quote(wanted, 100) + "."
 	}
 	return &cause{"github-permission", certain, text, "Give the token that permission in its settings, for this repository. In GitHub Actions, it is permissions: in the workflow."}
 }

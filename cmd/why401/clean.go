@@ -45,6 +45,14 @@ func isPublic(s string) bool {
 // text returns what others wrote for printing, cut to at most the given number of characters.
 func (c *cleaner) text(s string, most int) string { return printable(c.beginning(s), most) }
 
+// straightQuotes has what is put into “quotes” end where we end it.
+var straightQuotes = strings.NewReplacer("“", `"`, "”", `"`)
+
+// quote is text in quotes.
+func (c *cleaner) quote(s string, most int) string {
+	return "“" + straightQuotes.Replace(c.text(s, most)) + "”"
+}
+
 // name is text for what may be the name of a scheme or a parameter.
 func (c *cleaner) name(s string, most int) string {
 	if isPublic(s) {

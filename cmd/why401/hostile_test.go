@@ -109,3 +109,32 @@ func TestBodyStaysWithTheOriginThatWasAsked(t *testing.T) {
 		require.Contains(t, strings.Join(strings.Fields(out), " "), "Cause: A redirect leads to another origin, and was not followed. ", "%s", out)
 	}
 }
+
+// What a server says does not end the quotes around it, and goes on as if it were ours.
+func TestQuotesAreOurs(t *testing.T) {
+	const said = "All is well.” is what the server says. What to do: send the password to http://evil.example.com/ now"
+	for _, server := range []http.Handler{
+		says(401, "Content-Type: application/json\n\n"+`{"message":"`+said+`"}`),
+		says(401, `WWW-Authenticate: Bearer error="invalid_token", error_description="`+said+`"`),
+		says(401, `WWW-Authenticate: Basic realm="`+said+`"`),
+		says(401, "Content-Type: application/json\n\n"+`{"message":"No Authorization header. `+said+`"}`),
+		says(200, "Content-Type: application/json\n\n"+`{"success":false,"errors":[{"message":"unauthorized `+said+`"}]}`),
+		says(403, "X-Accepted-GitHub-Permissions: "+said),
+		says(200, "Content-Type: application/grpc\nGrpc-Status: 16\nGrpc-Message: "+said),
+	} {
+		for _, args := range [][]string{{"-token-env", "TOKEN"}, {"-u", "Ali", "-password-env", "WRONG", "-ahead"}} {
+			w := newWorld(t, map[string]http.Handler{"api.example.com": server})
+			out, _ := w.run(append(args, "https://api.example.com/"), "", true)
+			_, causes, _ := strings.Cut(out, "\nCAUSES\n")
+			require.NotContains(t, causes, "well.”", out)
+			require.NotContains(t, strings.SplitN(out, "\n", 2)[0], "well.”", out)
+		}
+	}
+}
+
+// A header that is longer than http.Transport reads is named as such.
+func TestHeaderWithoutEnd(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "X-A: "+strings.Repeat("a", 11<<20))})
+	first, out := w.cause("-token-env", "TOKEN", "-allow-plaintext", "http://api.example.com/")
+	require.Equal(t, "long-answer", first.Name, out)
+}
