@@ -290,7 +290,31 @@ func isLoginPage(resp *http.Response, words string) bool {
 	if resp.StatusCode == http.StatusNonAuthoritativeInfo && strings.Contains(words, "sign in") { // Azure DevOps
 		return true
 	}
-	return form || resp.Request.Response != nil && isLoginPath(resp.Request.URL.Path)
+	return form || strings.Contains(words, `name="samlrequest"`) || resp.StatusCode < 300 && isLoginPath(leadsTo(words)) ||
+		resp.Request.Response != nil && isLoginPath(resp.Request.URL.Path)
+}
+
+// leadsTo returns where a page sends a browser at once, by a meta element or a script, without its host and its query; "" if it does not.
+func leadsTo(words string) string {
+	for _, mark := range []string{`http-equiv="refresh"`, "location.href", "location.replace", "window.location", "document.location"} {
+		_, after, ok := strings.Cut(words, mark)
+		if !ok {
+			continue
+		}
+		after = after[:min(len(after), 300)]
+		if _, to, ok := strings.Cut(after, "url="); ok && strings.HasPrefix(mark, "http-equiv") {
+			after = `"` + strings.TrimLeft(to, `'"`)
+		}
+		i := strings.IndexAny(after, `'"`)
+		if i < 0 || strings.ContainsAny(after[:i], "<;{") {
+			continue
+		}
+		to, _, _ := strings.Cut(after[i+1:], after[i:i+1])
+		if u, err := url.Parse(strings.TrimRight(to, `'">`)); err == nil {
+			return u.Path
+		}
+	}
+	return ""
 }
 
 func isLoginPath(path string) bool {
