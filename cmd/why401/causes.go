@@ -95,6 +95,9 @@ func (in *inquiry) sentOther() bool {
 	if in.trial.isBound() && strings.EqualFold(last, "DPoP") && in.has("Bearer") != nil {
 		return false
 	}
+	if strings.EqualFold(last, "Bearer") && (in.has("OAuth2") != nil || in.has("OAuth") != nil) { // which some call it
+		return false
+	}
 	return last != "" && last != unreadable && len(in.report.Challenges) > 0 && in.has(last) == nil
 }
 

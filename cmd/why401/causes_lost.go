@@ -11,7 +11,8 @@ import (
 // headerLost is for a server that has not seen what was sent to it.
 func (in *inquiry) headerLost() *cause {
 	isForbidden := in.resp != nil && in.resp.StatusCode == http.StatusForbidden && in.says("credentials were not provided")
-	if !in.is401() && !isForbidden || in.last() == "" || in.param("error") != "" || !in.saysNothingCame() {
+	code := in.param("error")
+	if !in.is401() && !isForbidden || in.last() == "" || code != "" && code != "unauthorized" || !in.saysNothingCame() { // which Spring says of none
 		return nil
 	}
 	first, fix := "The server has not seen the Authorization header that was sent.", passOn
@@ -56,6 +57,7 @@ var nothingCame = []string{
 	"authorization header required", "authorization header not found", // express-jwt, Flask-JWT
 	"missing authentication", "authentication required", "full authentication is required", // Spring Security
 	"not authenticated",                   // FastAPI
+	"missing 'authorization'",             // Hasura
 	"no session information", "no ticket", // Argo CD, Proxmox
 	`"rest_not_logged_in"`, `"rest_cannot_`, `"rest_forbidden`, // WordPress, of who is not logged in: to others, it says so with a 403
 	"no credentials found", // Kong

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"net/http"
@@ -66,7 +67,7 @@ func messageIn(resp *http.Response, body string) string {
 }
 
 // messageFields are where messages for people are, the most telling first: RFC 6749 §5.2, RFC 9457 §3.1, and what is usual.
-var messageFields = []string{"error_description", "errorMessage", "errorSummary", "detail", "details", "message", "error_message", "msg", "error", "errors", "reason", "title", "description"}
+var messageFields = []string{"error_description", "errorMessage", "errorSummary", "detail", "details", "message", "error_message", "msg", "error", "errors", "reason", "title", "description", "moreInformation"}
 
 func messageInJSON(v any, depth int) string {
 	const deepest = 3
@@ -83,11 +84,15 @@ func messageInJSON(v any, depth int) string {
 			return messageInJSON(v[0], depth+1)
 		}
 	case map[string]any:
+		first := ""
 		for _, name := range messageFields {
-			if text := messageInJSON(v[name], depth+1); text != "" {
+			text := messageInJSON(v[name], depth+1)
+			if strings.Count(strings.TrimSpace(text), " ") > 1 { // it is no code
 				return text
 			}
+			first = cmp.Or(first, text)
 		}
+		return first
 	}
 	return ""
 }

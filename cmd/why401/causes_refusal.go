@@ -47,7 +47,7 @@ func (in *inquiry) staleForEver() *cause {
 }
 
 func (in *inquiry) serverSays() *cause {
-	if !in.refused() {
+	if !in.refused() || in.headerLost() != nil {
 		return nil
 	}
 	code, description := in.param("error"), in.param("error_description")
@@ -104,7 +104,7 @@ func (in *inquiry) serverSays() *cause {
 var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "isn't authorized to", "insufficient", "privilege", "not entitled"}
 
 // noPermission are words of texts that speak of permission, and mean that the credentials are wrong, or that there were none.
-var noPermission = []string{"credentials that you supplied", "due to invalid credentials", "personal access token used has expired", // IIS, Azure DevOps
+var noPermission = []string{"view this directory or page", "due to invalid credentials", "personal access token used has expired", // IIS and Azure's App Service, Azure DevOps
 	"the user '' is", "must be sent", "must be provided"}
 
 func (in *inquiry) shouldBe403() *cause {

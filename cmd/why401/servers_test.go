@@ -63,6 +63,16 @@ func TestAnswersOfServers(t *testing.T) {
 			}
 		}), "refuses the User-Agent of Go programs", "Send a User-Agent of your own"},
 		{"Apache", withPassword[:4], page(403, "<h1>Forbidden</h1>\n<p>You don't have permission to access this resource.</p>"), "The web server forbids this, not the application", "Look into its error log"},
+		{"App Service of Azure", withToken, says(401, "WWW-Authenticate: Bearer realm=\"x\"\nContent-Type: text/html\n\nYou do not have permission to view this directory or page."), "The token is expired", "Get a new one"},
+		{"UAA", withToken, says(401, `WWW-Authenticate: Bearer realm="oauth", error="unauthorized", error_description="Full authentication is required to access this resource"`+"\nContent-Type: application/json\n\n"+`{"error":"unauthorized","error_description":"Full authentication is required to access this resource"}`), "has not seen the Authorization header", "Have the gateway pass Authorization on"},
+		{"HAProxy", withToken, page(403, "<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>"), "The web server forbids this", "Look into its error log"},
+		{"Azure Front Door", withToken, page(403, "<h2>The request is blocked.</h2>"), "Azure Front Door's firewall refused", "WAF log"},
+		{"WSO2", withToken, json(403, `{"code":"900908","message":"Resource forbidden ","description":"User is NOT authorized to access the Resource. API Subscription validation failed."}`), "“User is NOT authorized to access the Resource", ""},
+		{"WSO2, whose scheme is OAuth2", withToken, says(401, `WWW-Authenticate: OAuth2 realm="WSO2 API Manager", error="invalid_token", error_description="The access token expired"`), "The server says that the token or session has expired.", "Get a new one"},
+		{"IBM API Connect", withToken, json(401, `{"httpCode":"401","httpMessage":"Unauthorized","moreInformation":"Invalid client id or secret."}`), "“Invalid client id or secret” is what the server says", ""},
+		{"Google Cloud Storage", withToken, says(403, "Content-Type: application/xml\n\n<Error><Code>AccessDenied</Code><Message>Access denied.</Message><Details>ci@x.iam.gserviceaccount.com does not have storage.objects.get access to the Google Cloud Storage object.</Details></Error>"), "knows the caller, who lacks a permission", "Have a role with it granted"},
+		{"Azure's storage", withToken, says(403, "Content-Type: application/xml\n\n<Error><Code>AuthorizationFailure</Code><Message>This request is not authorized to perform this operation.\nRequestId:x</Message></Error>"), "The storage account's firewall or its roles refuse", "See its network rules first"},
+		{"Gemini", withToken, says(401, `WWW-Authenticate: Bearer realm="https://accounts.google.com/", error="invalid_token"`+"\nContent-Type: application/json\n\n"+`{"error":{"code":401,"message":"Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid authentication credential.","details":[{"reason":"ACCESS_TOKEN_TYPE_UNSUPPORTED"}]}}`), "Google wants an OAuth access token", "X-Goog-Api-Key"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})

@@ -81,11 +81,15 @@ var knownSigns = []sign{
 		"The presigned URL has expired.", "Have a new one made, that lasts longer. It is good no longer than the credentials that it was made with, either."},
 	{"aws-two-kinds", certain, []int{400}, "", []string{"only one auth mechanism allowed"}, nil,
 		"The request has two kinds of credentials. The URL is signed already.", "Leave out the Authorization header. A Transport with Origins leaves other hosts' URLs alone."},
+	{"google-storage", certain, []int{401, 403}, "", []string{"anonymous caller does not have storage."}, nil,
+		"Google Cloud Storage saw no credentials, and this wants some.", "Send an OAuth token: gcloud auth print-access-token. Or have allUsers let in, if that is meant."},
+	{"google-storage", certain, []int{403}, "", []string{"does not have storage."}, nil,
+		"Google Cloud Storage knows the caller, who lacks a permission.", "Have a role with it granted on the bucket. The answer names the caller and the permission."},
 	{"aws-denied", certain, []int{403}, "", []string{"<code>accessdenied</code>"}, func(in *inquiry) bool { return !in.pasted && !in.gave() && !in.isSigned() },
 		"Nothing signed was sent, and S3 does not let everybody do this.", "Sign the request with the AWS SDK, or have a presigned URL made. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
 	{"aws-denied", likely, []int{403}, "", []string{"<code>accessdenied</code>"}, func(in *inquiry) bool { return !in.pasted && strings.EqualFold(in.last(), "Bearer") },
 		"S3 looks for a signature of AWS, and was sent a token.", "Sign the request with the AWS SDK, or have a presigned URL made. It says so as it does to whoever sends nothing."},
-	{"aws-denied", certain, []int{403}, "", []string{"accessdeniedexception", "<code>accessdenied</code>", "is not authorized to perform"}, nil,
+	{"aws-denied", certain, []int{403}, "", []string{"accessdeniedexception", "<code>accessdenied</code>", "is not authorized to perform:"}, nil,
 		"An AWS policy does not allow this to this caller.", "Have the policy of the caller or the resource changed. Without credentials, the caller is anybody. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
 }
 

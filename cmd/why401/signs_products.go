@@ -30,6 +30,12 @@ var productSigns = []sign{
 		"RabbitMQ knows the user, who lacks the tag management.", "Have it set: rabbitmqctl set_user_tags USER management. Only such users may use the HTTP API."},
 	{"laravel", likely, []int{500}, "", []string{"route [login] not defined"}, nil,
 		"Laravel does not know the caller, and finds no login page.", "Send -H 'Accept: application/json' to see its 401. Then check the token, and the guard of the route (auth:sanctum, auth:api)."},
+	{"azure-storage", likely, []int{403}, "", []string{"this request is not authorized to perform this operation."}, nil,
+		"The storage account's firewall or its roles refuse the caller.", "See its network rules first, and then its roles. A role for blobs is Storage Blob Data Reader, say; Owner is none."},
+	{"google-kind", certain, []int{401}, "", []string{"access_token_type_unsupported"}, nil,
+		"Google wants an OAuth access token, and got something else.", "Put an API key into X-Goog-Api-Key, with -H. An ID token does not do, either: gcloud auth print-access-token."},
+	{"firewall", likely, []int{403}, "", []string{"<h1>the request is blocked.", "<h2>the request is blocked.", ">the request is blocked.<"}, nil,
+		"Azure Front Door's firewall refused; the server was not asked.", "Have its WAF log looked at, with the X-Azure-Ref of the answer. Other credentials hardly help."},
 	{"tenant", certain, []int{401}, "", []string{"no org id"}, nil, // Loki, Mimir, Cortex, Tempo
 		"The server wants the tenant's name, and has seen none.", "Send it with -H 'X-Scope-OrgID: TENANT'. Grafana's servers (Loki, Mimir, Tempo) want it besides credentials; have the gateway pass it on, or set it."},
 	{"cosmos", certain, []int{401}, "", []string{"the input authorization token can't serve the request"}, nil,

@@ -30,7 +30,7 @@ var saidSigns = []sign{
 	// Of people and their passwords.
 	{"captcha", certain, refusals, "X-Authentication-Denied-Reason: captcha", nil, nil, // Jira
 		"The server wants a CAPTCHA, after logins that failed.", "Log in once in a browser, as the same user. Then have the program stop trying a wrong password."},
-	{"account-locked", certain, moreStatus, "", []string{"account is locked", "account locked", "account has been locked", "<lockstatus>lock<", "user is locked", "is locked after", "locked out", "temporarily locked", "too many failed"}, nil,
+	{"account-locked", certain, moreStatus, "", []string{"account is locked", "account locked", "account has been locked", "<lockstatus>lock<", "user is locked", "is locked after", "locked out", "temporarily locked", "too many failed", "too many authentication failures", "too many login attempts"}, nil,
 		"The account is locked, or held up after failed logins.", "Wait, or have it unlocked. No password gets in until then, and each more may make it longer."},
 	{"password-expired", certain, moreStatus, "", []string{"password has expired", "password expired", "password is expired", "must change your password", "password must be changed"}, sentPassword,
 		"The password has expired.", "Log in by a browser, and choose a new one."},
@@ -83,7 +83,7 @@ var saidSigns = []sign{
 		"The server says that the clocks differ too much.", "Compare them, and set the one that is wrong. See timedatectl or chronyc tracking."},
 	{"bearer-wanted", likely, refusals, "", []string{"expected 'authorization: bearer", "missing 'bearer' type", "only valid bearer authentication supported", "must use the bearer", "must use bearer", "bearer authentication is required", "bearer authentication required"}, func(in *inquiry) bool { return in.last() != "" && !strings.EqualFold(in.last(), "Bearer") },
 		"The server wants a Bearer token, and was sent something else.", "Give it a token, with -token-env or -token-file."},
-	{"token-malformed", certain, moreStatus, "", []string{"jwt malformed", "malformed token", "token is malformed", "not enough segments", "invalid number of segments", "jwt is not in the form", "jwt is not well formed", "invalid token format", "token contains an invalid number of segments", "only valid bearer authentication supported"}, func(in *inquiry) bool { return sentToken(in) && !in.says("missing or malformed") },
+	{"token-malformed", certain, moreStatus, "", []string{"jwt malformed", "malformed token", "token is malformed", "not enough segments", "invalid number of segments", "jwt is not in the form", "jwt is not well formed", "cannot convert access token", "invalid number of parts", "invalid token format", "token contains an invalid number of segments", "only valid bearer authentication supported"}, func(in *inquiry) bool { return sentToken(in) && !in.says("missing or malformed") },
 		"The server cannot read the token.", "Copy it anew, all of it and nothing else. Or it is of another kind: the server wants a JWT."},
 	{"authorization-format", likely, refusals, "", []string{"malformed authorization header", "invalid format for authorization header", "authorization header is malformed", "invalid authorization header format", "authorization header format"}, sentAny,
 		"The server cannot read the Authorization header that was sent.", "Send it as the documentation has it. It is often Bearer and a token, or Basic; some want another word there, or a header of their own."},
@@ -185,7 +185,7 @@ var saidSigns = []sign{
 		"The server wants a CSRF token, besides the credentials.", csrfFix},
 	{"csrf", possible, []int{403}, "", nil, func(in *inquiry) bool { return !in.isSafe() && setsCookie(in.resp, "xsrf") },
 		"The server may want a CSRF token. It has just set a cookie for one.", csrfFix},
-	{"web-server", likely, []int{403}, "", []string{"<center>nginx", "<center><h1>403 forbidden</h1></center>", "<p>you don't have permission to access this resource.</p>"}, nil, // nginx, Apache
+	{"web-server", likely, []int{403}, "", []string{"<center>nginx", "<center><h1>403 forbidden</h1></center>", "<p>you don't have permission to access this resource.</p>", "request forbidden by administrative rules", "varnish cache server"}, nil, // nginx, Apache, HAProxy, Varnish
 		"The web server forbids this, not the application behind it.", "Look into its error log. It may be a deny rule, a rate limit, a missing index, or the rights of a file."},
 	{"headers-too-large", certain, []int{400, 431}, "", []string{"request header or cookie too large", "request header fields too large", "header field too large"}, nil,
 		"The request's headers are too large. It may be the token.", "Use a smaller token, with fewer groups or claims in it. Or raise the limit, as in nginx's large_client_header_buffers."},
