@@ -16,7 +16,7 @@ func (in *inquiry) causes() []cause {
 		in.unlike, in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.spelling, in.wrongJWT, in.misnamed,
 		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused, in.proxyUnanswered,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
-		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.disguised, in.serverSays,
+		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.invalidKey, in.disguised, in.oauthErrorIn401, in.serverSays,
 		in.githubPermission, in.tooMany, in.underscored, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
 		in.shouldBe403, in.notASCII, in.headerLost, in.keyLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.severalServers, in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.tidied,
 	)

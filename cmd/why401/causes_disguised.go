@@ -9,7 +9,7 @@ import (
 
 // isDisguised reports whether the response is a refusal that does not look like one, and notes why.
 func (in *inquiry) isDisguised() bool {
-	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.firewallPage, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
+	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.firewallPage, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.oauthError, in.badRequestName, in.badRequestTyping} {
 		if in.disguise = find(); in.disguise != nil {
 			return true
 		}

@@ -80,6 +80,19 @@ func (in *inquiry) saysNoKey() bool {
 	return c != nil && c.Name == "api-key-wanted" || in.saysNothingCame()
 }
 
+// invalidKey is for a server that says that the header is not valid which was given with -H.
+func (in *inquiry) invalidKey() *cause {
+	if !in.refused() || in.last() != "" || !in.gaveKey() || in.sign() != nil {
+		return nil
+	}
+	for name := range in.header {
+		if !harmless[name] && in.says("invalid "+strings.ToLower(name), strings.ToLower(name)+" is invalid", strings.ToLower(name)+" is not valid") {
+			return &cause{"key-invalid", certain, "The server says that the key is not valid. It names the header, " + printable(name, 40) + ".", "Check the key, all of it, and its environment. Where there is none of yours, get one."}
+		}
+	}
+	return nil
+}
+
 // refusedKey is for a header given with -H in place of what the challenge asks for.
 func (in *inquiry) refusedKey() *cause {
 	if !in.is401() || in.last() != "" || !in.gaveKey() || len(in.report.Challenges) == 0 || in.schemes != nil || in.misnamed() != nil {
