@@ -8,7 +8,7 @@ import (
 
 // oauthErrors are what token endpoints answer (RFC 6749 §5.2, RFC 8707 §2, RFC 9449 §5), besides those in saidSigns, and what to do.
 var oauthErrors = map[string]string{
-	"unauthorized_client":    "Have the client allowed this grant. Check its ID, too, and the tenant or realm in the URL.",
+	"unauthorized_client":    "Check the client's ID and secret, and that it may use this grant. Check the tenant or realm in the URL, too.",
 	"unsupported_grant_type": "Send a grant_type that the server has. Its metadata names them.",
 	"invalid_scope":          "Ask for scopes that this client may have. The documentation names them.",
 	"invalid_target":         "Check the resource or the audience. It must be one that the server knows.",
