@@ -33,6 +33,9 @@ func isNearlyAuthorization(name string) bool {
 // another case than it was sent; else "".
 func (in *inquiry) otherSpelling() string {
 	last := in.last()
+	if sentPassword(in) { // which is not sent again for that: a wrong one counts each time
+		return ""
+	}
 	words, known := schemeNamed(last)
 	if c := in.has(last); known && c != nil {
 		words.name = c.Scheme

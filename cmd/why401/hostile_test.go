@@ -132,6 +132,22 @@ func TestQuotesAreOurs(t *testing.T) {
 	}
 }
 
+// A password is sent no more often because a challenge is in upper case, as that of Nexus is: a wrong one counts each time.
+func TestPasswordIsSentOnce(t *testing.T) {
+	for _, args := range [][]string{{"-u", "Ali", "-password-env", "WRONG"}, {"-H", "Authorization: basic QWxpOmNsb3Nl"}} {
+		server := &collector{Handler: says(401, `WWW-Authenticate: BASIC realm="Sonatype Nexus Repository Manager"`)}
+		w := newWorld(t, map[string]http.Handler{"api.example.com": server})
+		w.run(append(args, "https://api.example.com/"), "", true)
+		sent := 0
+		for _, line := range server.sent {
+			if strings.Contains(strings.ToLower(line), " basic ") {
+				sent++
+			}
+		}
+		require.Equal(t, 1, sent, server.sent)
+	}
+}
+
 // A header that is longer than http.Transport reads is named as such.
 func TestHeaderWithoutEnd(t *testing.T) {
 	w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "X-A: "+strings.Repeat("a", 11<<20))})
