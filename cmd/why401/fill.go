@@ -61,7 +61,11 @@ func moreWords(resp *http.Response) []string {
 	if err != nil {
 		azure = ""
 	}
-	return []string{resp.Header.Get("X-Ms-Diagnostics"), azure, resp.Status}
+	phrase := resp.Status
+	if isCommonplace(phrase) || phrase == statusText(resp.StatusCode) {
+		phrase = ""
+	}
+	return []string{resp.Header.Get("X-Ms-Diagnostics"), azure, phrase}
 }
 
 // settle decides on the outcome.

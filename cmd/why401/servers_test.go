@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -126,5 +127,25 @@ func TestAnswersThatAreNoRefusal(t *testing.T) {
 		lines := strings.Split(out, "\n")
 		require.Contains(t, lines[0], c.cause, out)
 		require.Contains(t, lines[1], c.do, out)
+	}
+}
+
+// What is said in the status line counts, unless it says no more than the status does.
+func TestStatusLine(t *testing.T) {
+	for phrase, want := range map[string]string{
+		"No ticket":               "no credentials in a form that it knows", // Proxmox
+		"Authentication Required": "does not say what the server wants",
+		"Unauthorized":            "does not say what the server wants",
+	} {
+		server := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				io.WriteString(conn, "HTTP/1.1 401 "+phrase+"\r\nContent-Length: 0\r\n\r\n")
+				conn.Close()
+			}
+		})
+		w := newWorld(t, map[string]http.Handler{"api.example.com": server})
+		out, _ := w.run([]string{"-H", "Authorization: PVEAPIToken root@pam!mon=" + apiKey, "-allow-plaintext", "http://api.example.com/"}, "", true)
+		require.Contains(t, strings.Split(out, "\n")[0], want, out)
 	}
 }
