@@ -98,12 +98,19 @@ func (in *inquiry) invalidKey() *cause {
 
 // refusedKey is for a header given with -H in place of what the challenge asks for.
 func (in *inquiry) refusedKey() *cause {
-	if !in.is401() || in.last() != "" || !in.gaveKey() || len(in.report.Challenges) == 0 || in.schemes != nil || in.misnamed() != nil {
+	if !in.is401() || in.last() != "" || !in.gaveKey() || in.schemes != nil || in.misnamed() != nil {
 		return nil
 	}
 	what := "header"
 	if len(in.header) == 1 && in.header.Get("Cookie") != "" {
 		what = "cookie"
+	}
+	if len(in.report.Challenges) == 0 {
+		if in.sign() != nil || in.keyLost() != nil || in.invalidKey() != nil || in.underscored() != nil {
+			return nil
+		}
+		return &cause{"wrong-key", likely, "The " + what + " given with -H does not let in here. It may be wrong, expired, or of another environment; or the server does not look at it.",
+			"Get a new one, or check this: all of it, and the header's name."}
 	}
 	return &cause{"wrong-key", likely, "The " + what + " given with -H does not let in here. The key may be wrong, or the server does not look at it: it asks for " + in.asks() + ".",
 		"Check the key and the header's name. Or give what it asks for; see below for what each challenge needs."}

@@ -17,7 +17,7 @@ const (
 )
 
 // commonCauses are those that are only what usually is the matter.
-var commonCauses = []string{"wrong-password", "wrong-token", "no-challenge", "forbidden", "forbidden-key", "should-be-403", "clock-skew"}
+var commonCauses = []string{"wrong-password", "wrong-token", "no-challenge", "forbidden", "forbidden-key", "wrong-key", "should-be-403", "clock-skew"}
 
 // quoteMessage puts what the body says in one short message before what usually is the matter, if it is more than that the request
 // was refused.

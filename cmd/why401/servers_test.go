@@ -79,6 +79,7 @@ func TestAnswersOfServers(t *testing.T) {
 		{"Entra, of a tenant", append([]string{"-X", "POST"}, withPassword...), json(400, `{"error":"invalid_request","error_description":"AADSTS90002: Tenant 'x' not found."}`), "Cause: “AADSTS90002: Tenant 'x' not found”", "Look the number up at https://login.microsoftonline.com/error"},
 		{"Keycloak", append([]string{"-X", "POST"}, withPassword...), json(401, `{"error":"unauthorized_client","error_description":"Client not enabled to retrieve service account"}`), "Cause: “Client not enabled to retrieve service account”", "Check the client's ID and secret"},
 		{"token endpoint", append([]string{"-X", "POST"}, withPassword...), json(400, `{"error":"unsupported_grant_type"}`), "Cause: The authorization server refuses: its error is unsupported_grant_type.", "Send a grant_type"},
+		{"GitLab, with a key", []string{"-H", "Private-Token: " + apiKey}, json(401, `{"message":"401 Unauthorized"}`), "The header given with -H does not let in here.", "Get a new one, or check this"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
