@@ -80,6 +80,8 @@ func TestAnswersOfServers(t *testing.T) {
 		{"Keycloak", append([]string{"-X", "POST"}, withPassword...), json(401, `{"error":"unauthorized_client","error_description":"Client not enabled to retrieve service account"}`), "Cause: “Client not enabled to retrieve service account”", "Check the client's ID and secret"},
 		{"token endpoint", append([]string{"-X", "POST"}, withPassword...), json(400, `{"error":"unsupported_grant_type"}`), "Cause: The authorization server refuses: its error is unsupported_grant_type.", "Send a grant_type"},
 		{"GitLab, with a key", []string{"-H", "Private-Token: " + apiKey}, json(401, `{"message":"401 Unauthorized"}`), "The header given with -H does not let in here.", "Get a new one, or check this"},
+		{"user name with a space", []string{"-u", "Ali ", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Basic realm="x"`), "The user name begins or ends with a space.", "Remove it"},
+		{"no user name", []string{"-u", "", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Basic realm="x"`), "The user name is empty.", "Give it with -u."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
