@@ -342,6 +342,8 @@ func (in *inquiry) otherKind() *cause {
 		fix = "Give a user name and a password, with -u."
 	case in.has("Bearer") != nil:
 		fix = "Give a token, with -token-env or -token-file. A user name and a password are not accepted here, but the authorization server may give out a token for them."
+	case in.has("Keystone") != nil: // OpenStack
+		fix = "Send the token with -H 'X-Auth-Token: TOKEN'. Keystone gives one out at the uri of its challenge."
 	case in.has("Token") != nil || in.has("ApiKey") != nil:
 		fix = "Give the key with the scheme's name, as a header. For instance -H 'Authorization: " + in.asks() + " …', which other users of the machine can read."
 	case in.has("DPoP") != nil:

@@ -72,6 +72,9 @@ func (in *inquiry) noAnswer() *cause {
 		return &cause{"slow", certain, "The server took the request, and did not answer in time.", "Give it longer with -timeout. If it stays like this, look into the server's log."}
 	case isTimeout(err):
 		return &cause{"timeout", certain, "There was no answer in time.", "Check host, port, firewalls, and whether a proxy is needed. Or give it longer with -timeout."}
+	case errors.Is(err, errTooManyRedirects) && isLoginPath(in.asked().Path):
+		return &cause{"redirect-loop-login", certain, "Redirects lead to a login again and again, and the server lets nobody through. The last was to " + in.clean.url(in.asked()) + ".",
+			"Ask the API's own URL, with a token that it takes. Some servers redirect only those who do not ask for JSON: try -H 'Accept: application/json'."}
 	case errors.Is(err, errTooManyRedirects):
 		return &cause{"redirect-loop", certain, "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
 			"See below where the circle is, and ask its last URL directly."}

@@ -98,6 +98,8 @@ var otherStatuses = map[int]cause{
 		"Check the method and the path. Allow names the methods that it takes; credentials hardly help, unless a login page is in the way."},
 	http.StatusNotAcceptable: {"not-acceptable", certain, "The server has no answer of a kind that Accept allows (406).",
 		"Send the Accept of its documentation, with -H. Firewalls answer so, too, if they do not like the request or its User-Agent."},
+	http.StatusUnsupportedMediaType: {"media-type", certain, "The server does not take a body of this Content-Type (415).",
+		"Send that of its documentation, with -H. It is often -H 'Content-Type: application/json'; it is not about credentials."},
 	http.StatusMisdirectedRequest: {"misdirected", certain, "The server says that it is not the one for this host name (421).",
 		"Check the host name, and the Host header if -H has one. It must be one of those in the certificate (RFC 9110 §15.5.20)."},
 	http.StatusUpgradeRequired: {"upgrade", certain, "The server wants another protocol for this URL, such as WebSocket (426).",
@@ -110,6 +112,10 @@ var otherStatuses = map[int]cause{
 func (in *inquiry) otherStatus() *cause {
 	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed || in.methodChanged() != nil || in.proxyUnanswered() != nil {
 		return nil
+	}
+	if s := in.resp.StatusCode; s >= 520 && s <= 530 && strings.Contains(strings.ToLower(in.resp.Header.Get("Server")), "cloudflare") {
+		return &cause{"cloudflare-origin", certain, "Cloudflare does not reach the server behind it, and answers by itself (" + statusNumber(s) + "). It is not about credentials.",
+			"See whether that server runs, and Cloudflare's addresses may reach it. Its certificate has to be right, too."}
 	}
 	c, ok := otherStatuses[in.resp.StatusCode]
 	if !ok {
@@ -131,6 +137,9 @@ func (in *inquiry) serverError() *cause {
 	look := "Look into the server's log."
 	if in.resp.StatusCode == http.StatusInternalServerError && in.says("<center>nginx", "<center>openresty") {
 		look = "Look into nginx's log; see what auth_request asks, if it has that. It makes a 500 of any answer to that but 2xx, 401 and 403."
+	}
+	if in.resp.StatusCode == http.StatusBadGateway {
+		look = "See whether the server behind the gateway runs (502)."
 	}
 	bare := in.trials.bare
 	switch {

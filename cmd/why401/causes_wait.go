@@ -32,7 +32,8 @@ func (in *inquiry) sayHowLong(c *cause) {
 		return
 	}
 	wait, header := in.wait()
-	if wait <= 0 {
+	const longest = 31 * 24 * time.Hour // what is longer is hardly meant
+	if wait <= 0 || wait > longest {
 		return
 	}
 	_, rest, _ := strings.Cut(c.Fix, ". ")

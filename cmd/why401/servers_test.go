@@ -80,8 +80,10 @@ func TestAnswersOfServers(t *testing.T) {
 		{"Keycloak", append([]string{"-X", "POST"}, withPassword...), json(401, `{"error":"unauthorized_client","error_description":"Client not enabled to retrieve service account"}`), "Cause: “Client not enabled to retrieve service account”", "Check the client's ID and secret"},
 		{"token endpoint", append([]string{"-X", "POST"}, withPassword...), json(400, `{"error":"unsupported_grant_type"}`), "Cause: The authorization server refuses: its error is unsupported_grant_type.", "Send a grant_type"},
 		{"GitLab, with a key", []string{"-H", "Private-Token: " + apiKey}, json(401, `{"message":"401 Unauthorized"}`), "The header given with -H does not let in here.", "Get a new one, or check this"},
+		{"OpenStack", withToken, says(401, `WWW-Authenticate: Keystone uri="http://ks.example.com:5000"`), "of another kind than the server wants", "Send the token with -H 'X-Auth-Token: TOKEN'."},
 		{"user name with a space", []string{"-u", "Ali ", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Basic realm="x"`), "The user name begins or ends with a space.", "Remove it"},
 		{"no user name", []string{"-u", "", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Basic realm="x"`), "The user name is empty.", "Give it with -u."},
+		{"limit for ever", withToken, says(403, "X-RateLimit-Remaining: 0\nX-RateLimit-Reset: 9999999999"), "The limit of requests is used up.", "Wait until the time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
@@ -118,6 +120,10 @@ func TestAnswersThatAreNoRefusal(t *testing.T) {
 	}{
 		{"auth_request that fails", nginx(500, "500 Internal Server Error", "500 Internal Server Error"), "The server fails", "see what auth_request asks"},
 		{"error_page that is not there", says(404, "WWW-Authenticate: Basic realm=\"cave\""), "asks for Basic, and says 404 where it should say 401", "Run it again with -ahead"},
+		{"login that leads to itself", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusFound) }), "Redirects lead to a login again and again", "Ask the API's own URL"},
+		{"415", says(415, ""), "does not take a body of this Content-Type", "Send that of its documentation"},
+		{"521", says(521, "Server: cloudflare"), "Cloudflare does not reach the server behind it", "See whether that server runs"},
+		{"502", says(502, "Server: envoy"), "The server fail", "See whether the server behind the gateway runs"},
 		{"redirect to a port that is not open", lost, "A redirect leads to where no server can be reached.", "Ask where it means to lead"},
 	} {
 		w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
