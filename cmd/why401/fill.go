@@ -143,9 +143,11 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// matters are the response headers that help to understand a refusal.
+// matters are the response headers that help to understand a refusal, those among them that a cause goes by.
 var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Location", "Date", "Server", "Via",
-	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "X-Ms-Diagnostics", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "Upgrade", "X-Request-Id"}
+	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "X-Ms-Diagnostics", "X-Tfs-Serviceerror", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "X-Github-Sso", "X-Github-Otp",
+	"X-Accepted-Oauth-Scopes", "X-Oauth-Scopes", "X-Authentication-Denied-Reason", "X-You-Are-Authenticated-As", "X-Goog-Iap-Generated-Response", "X-Squid-Error", "X-Azure-Ref",
+	"X-Ratelimit-Remaining", "X-Ratelimit-Reset", "Allow", "Upgrade", "X-Request-Id"}
 
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean
