@@ -209,15 +209,21 @@ func (c *cleaner) encoded(s string) (spans []span) {
 	return spans
 }
 
-// decodesToSecret reports whether a word, or what follows its first characters, is code for a text with a secret.
+// decodesToSecret reports whether a word, or a part of it in one alphabet, is code for a text with a secret, from one of its first
+// characters on.
 func (c *cleaner) decodesToSecret(word string) bool {
-	decoders := []func(string) ([]byte, error){base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString}
-	for start := range min(4, len(word)) {
-		for _, decode := range decoders {
-			code := word[start:]
-			plain, err := decode(code)
-			if err != nil && len(code)%4 == 1 {
-				plain, err = decode(code[:len(code)-1])
+	isNoHex := func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) }
+	return c.decodes(strings.FieldsFunc(word, func(r rune) bool { return r == '-' || r == '_' }), base64.RawStdEncoding.DecodeString) ||
+		c.decodes(strings.FieldsFunc(word, func(r rune) bool { return r == '+' || r == '/' }), base64.RawURLEncoding.DecodeString) ||
+		c.decodes(strings.FieldsFunc(word, isNoHex), hex.DecodeString)
+}
+
+func (c *cleaner) decodes(codes []string, decode func(string) ([]byte, error)) bool {
+	for _, code := range codes {
+		for start := range min(4, len(code)) {
+			plain, err := decode(code[start:])
+			if err != nil { // there may be one character too many
+				plain, err = decode(code[start:max(start, len(code)-1)])
 			}
 			if err != nil {
 				continue

@@ -40,6 +40,8 @@ func TestEchoes(t *testing.T) {
 		"in base64 for URLs":    func(s string) string { return raw([]byte(s)) },
 		"in base64, with more":  func(s string) string { return std([]byte("X-Secret: " + s + "\r\n")) },
 		"in hex":                func(s string) string { return hex.EncodeToString([]byte(s)) },
+		"in hex, with more":     func(s string) string { return "expired+no-" + hex.EncodeToString([]byte(s)) + "f" },
+		"in base64, after more": func(s string) string { return "a-b_c/d+" + std([]byte(s)) },
 		"over two lines":        wrapped,
 		"cut short":             func(s string) string { return s[:12] + "…" },
 		"without its beginning": func(s string) string { return s[4:] },
