@@ -228,12 +228,25 @@ func (c *cleaner) decodes(codes []string, decode func(string) ([]byte, error)) b
 			if err != nil {
 				continue
 			}
-			text := folded(string(plain))
-			for _, secret := range c.secrets {
-				if len(secret) >= wordLength && strings.Contains(text, secret) {
-					return true
-				}
+			if c.hasSecret(folded(string(plain))) {
+				return true
 			}
+		}
+	}
+	return false
+}
+
+// hasSecret reports whether a folded text has a secret in it, or a piece of a long one.
+func (c *cleaner) hasSecret(text string) bool {
+	for _, secret := range c.secrets {
+		if len(secret) >= wordLength && strings.Contains(text, secret) {
+			return true
+		}
+	}
+	runes := []rune(text)
+	for i := 0; i+pieceLength <= len(runes); i++ {
+		if _, ok := c.pieces[string(runes[i:i+pieceLength])]; ok {
+			return true
 		}
 	}
 	return false

@@ -42,6 +42,8 @@ func TestEchoes(t *testing.T) {
 		"in hex":                func(s string) string { return hex.EncodeToString([]byte(s)) },
 		"in hex, with more":     func(s string) string { return "expired+no-" + hex.EncodeToString([]byte(s)) + "f" },
 		"in base64, after more": func(s string) string { return "a-b_c/d+" + std([]byte(s)) },
+		"in base64, cut short":  func(s string) string { return std([]byte(s))[:16] },
+		"in hex, cut short":     func(s string) string { return hex.EncodeToString([]byte(s))[:20] },
 		"over two lines":        wrapped,
 		"cut short":             func(s string) string { return s[:12] + "…" },
 		"without its beginning": func(s string) string { return s[4:] },
