@@ -42,12 +42,16 @@ func (in *inquiry) keyLost() *cause {
 		return nil
 	}
 	text := "The server saw no credentials: it does not read the header of -H."
+	fix := "Send the key in the header that its documentation names. See that no gateway in between takes it off."
+	switch {
+	case in.header.Get("Cookie") != "":
+		text = "The server knows no session of the cookie, or does not look at it."
+		fix = "Log in again, and send the new cookie. If it is refused, too, the server wants a token here."
+	case in.says("authorization", "bearer"):
+		fix = "Send it in Authorization: -token-env for a Bearer token. If its documentation has the header that was sent, a gateway in between may take that off."
+	}
 	if message := in.shortMessage(); message != "" {
 		text += " It says: “" + message + "”."
-	}
-	fix := "Send the key in the header that its documentation names. See that no gateway in between takes it off."
-	if in.says("authorization", "bearer") {
-		fix = "Send it in Authorization: -token-env for a Bearer token. If its documentation has the header that was sent, a gateway in between may take that off."
 	}
 	return &cause{"key-lost", likely, text, fix}
 }

@@ -84,6 +84,7 @@ func TestAnswersOfServers(t *testing.T) {
 		{"user name with a space", []string{"-u", "Ali ", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Basic realm="x"`), "The user name begins or ends with a space.", "Remove it"},
 		{"no user name", []string{"-u", "", "-password-env", "WRONG"}, says(401, `WWW-Authenticate: Basic realm="x"`), "The user name is empty.", "Give it with -u."},
 		{"limit for ever", withToken, says(403, "X-RateLimit-Remaining: 0\nX-RateLimit-Reset: 9999999999"), "The limit of requests is used up.", "Wait until the time"},
+		{"FastAPI, with a cookie", []string{"-H", "Cookie: sid=" + cookie}, json(403, `{"detail":"Not authenticated"}`), "The server knows no session of the cookie", "Log in again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server})
