@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/authretry/authretry"
+	names "github.com/authretry/authretry/internal/guarded"
 	"github.com/authretry/authretry/login"
 	"golang.org/x/oauth2"
 )
@@ -32,6 +33,21 @@ func (a *asker) dial(ctx context.Context, address string) (net.Conn, error) {
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", address)
+}
+
+// dialNamed returns what opens a connection to a server that another has named. Where its name leads is seen before anything is sent.
+func (in *inquiry) dialNamed(m manner) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, address string) (net.Conn, error) {
+		conn, err := in.asker.dial(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		if err := m.policy.CheckAddress(m.url.Hostname(), conn.RemoteAddr().String()); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	}
 }
 
 // mostBody is how much of the last response's body is looked at.
@@ -76,11 +92,13 @@ type manner struct {
 	clear2    bool // HTTP/2 without TLS
 	agent     bool // with the User-Agent of another program
 	noCookies bool
-	latin1    bool     // user name and password are sent in ISO 8859-1
-	url       *url.URL // another than was asked for
-	password  bool     // send Basic at once
-	token     string   // in place of what was given
-	bare      bool     // without credentials, and without headers given with -H that may be some
+	latin1    bool          // user name and password are sent in ISO 8859-1
+	url       *url.URL      // another than was asked for, which a server has named
+	policy    *names.Policy // which addresses may be dialled for it
+	password  bool          // send Basic at once
+	token     string        // in place of what was given
+	header    string        // Authorization, in place of what was given
+	bare      bool          // without credentials, and without headers given with -H that may be some
 }
 
 // otherAgent is a User-Agent that most servers let in.
@@ -157,6 +175,9 @@ func (in *inquiry) send(ctx context.Context, m manner) (at attempt) {
 func (in *inquiry) client(recorder http.RoundTripper, m manner) *http.Client {
 	in.schemes = in.schemesFor(m)
 	client := &http.Client{Transport: recorder, CheckRedirect: in.checkRedirect}
+	if m.url != nil { // package registry follows no redirects of a token service, either
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
 	if !m.noCookies {
 		client.Jar, _ = cookiejar.New(nil)
 	}
@@ -176,11 +197,14 @@ func (in *inquiry) headerFor(m manner) http.Header {
 			header.Del(name)
 		}
 	}
+	if m.header != "" {
+		header.Set("Authorization", m.header)
+	}
 	return header
 }
 
 func (in *inquiry) schemesFor(m manner) (list []authretry.Scheme) {
-	if m.bare {
+	if m.bare || m.header != "" {
 		return nil
 	}
 	bearer := func(token string) authretry.Scheme {
@@ -265,6 +289,9 @@ func (in *inquiry) transport(r *recorder, m manner) http.RoundTripper {
 	if m.clear2 {
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetUnencryptedHTTP2(true)
+	}
+	if m.policy != nil && in.proxyFor(m.url) == nil {
+		t.DialContext = in.dialNamed(m)
 	}
 	t.DisableCompression = true // readBody reads also what is not compressed as it says
 	t.TLSHandshakeTimeout = handshakeTime

@@ -66,6 +66,18 @@ func TestFirstTwoLines(t *testing.T) {
 		{"two headers", []string{"-H", "Authorization: Bearer " + token, "-H", "Authorization: Basic " + apiKey}, home, says(400, ""), 1, "2 Authorization headers", "Send one of them."},
 		{"Vault is sealed", withToken, home, says(503, "Content-Type: application/json\n\n"+`{"errors":["Vault is sealed"]}`), 1, "Vault is sealed", "vault operator unseal"},
 		{"token in the query", withToken, home, says(401, "Content-Type: application/json\n\n"+`{"error":"Missing access_token parameter"}`), 1, "in the URL: access_token=TOKEN", "Send it there"},
+		{"Retry-After of a 401", withToken, home, says(401, "Retry-After: 30\nWWW-Authenticate: Bearer"), 1, "Likely cause: The server limits how often", "Wait 30 seconds: Retry-After says so."},
+		{"Retry-After of a 403", withToken, home, says(403, "Retry-After: 60"), 1, "Likely cause: The server limits how often", "Wait 60 seconds: Retry-After says so."},
+		{"token that may not write", append([]string{"-X", "POST"}, withToken...), home, says(403, "Content-Type: application/json\n\n{\"error\":\"forbidden\"}"), 1, "Likely cause: The token may probably not write", "Ask with GET."},
+		{"405", []string{"-u", "Ali", "-password-env", "PASSWORD"}, home, says(405, "Allow: POST"), 0, "does not take this method", "Check the method and the path."},
+		{"406", withToken, home, says(406, ""), 0, "no answer of a kind that Accept allows", "Send the Accept"},
+		{"no tenant", withToken, home, says(401, "Content-Type: text/plain\n\nno org id\n"), 1, "Cause: The server wants the tenant's name", "X-Scope-OrgID"},
+		{"no session cookie", withToken, home, says(401, "Content-Type: application/json\n\n{\"error\":\"No session cookie\"}"), 1, "Likely cause: The server wants a session cookie", "Log in where it sets one"},
+		{"token in the URL that has expired", nil, home + "?access_token=" + apiKey, says(401, "Content-Type: application/json\n\n{\"error\":\"token has expired\"}"), 1, "Cause: The server says that the token or session has expired.", "Get a new one."},
+		{"bearer in lower case", withToken, home, spelled("bearer", "bearer"), 1, "Cause: The server wants the word bearer in this case, and got Bearer.", "-H 'Authorization: bearer TOKEN'"},
+		{"Bearer in upper case", []string{"-H", "Authorization: bearer " + token}, home, spelled("Bearer", "Bearer"), 1, "Cause: The server wants the word Bearer in this case, and got bearer.", "Write it so."},
+		{"Bearer in upper case, without a challenge", []string{"-H", "Authorization: bearer " + token}, home, spelled("Bearer", ""), 1, "Cause: The server wants the word Bearer in this case, and got bearer.", "Write it so."},
+		{"bearer in lower case, and refused", []string{"-H", "Authorization: bearer " + token}, home, says(401, "WWW-Authenticate: Bearer"), 1, "The token is expired", "Get a new one"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, map[string]http.Handler{"api.example.com": c.server, "api-stg.example.com": c.server})
@@ -78,6 +90,15 @@ func TestFirstTwoLines(t *testing.T) {
 			require.Contains(t, lines[1], c.do, first.Name)
 		})
 	}
+}
+
+// spelled returns a server that takes the word before a token in this case only, and its challenge.
+func spelled(word, challenge string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != word+" "+token {
+			says(401, "WWW-Authenticate: "+challenge)(w, r)
+		}
+	})
 }
 
 // TestAddressWithoutBrackets has an IPv6 address as people write it outside URLs.

@@ -13,12 +13,12 @@ import (
 // finders: what is known of the exchange, then what the server says, then what usually is the matter.
 func (in *inquiry) causes() []cause {
 	list := in.find(
-		in.unlike, in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.wrongJWT, in.misnamed,
-		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused,
+		in.unlike, in.brokenToken, in.mistyped, in.mistypedPassword, in.clocks, in.spelling, in.wrongJWT, in.misnamed,
+		in.notSent, in.noLogin, in.unlessMistyped(in.unsendable), in.noAnswer, in.brokenHTTP2, in.clientCertificate, in.proxyRefused, in.proxyUnanswered,
 		in.unlessMistyped(in.ownAuthorization), in.redirected,
-		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.disguised, in.serverSays,
-		in.githubPermission, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
-		in.shouldBe403, in.notASCII, in.headerLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.severalServers, in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.tooMany, in.underscored, in.tidied,
+		in.tokenTimes, in.proof, in.boundToken, in.unlessMistyped(in.wrongKind), in.insufficientScope, in.staleForEver, in.latin1, in.cookie, in.preflight, in.brokenDigest, in.misspelt, in.malformed, in.signs, in.invalidKey, in.disguised, in.oauthErrorIn401, in.serverSays,
+		in.githubPermission, in.tooMany, in.underscored, in.forbidden, in.tokenService, in.noneGiven, in.noMetadata, in.unlessMistyped(in.wrongScheme),
+		in.shouldBe403, in.notASCII, in.headerLost, in.keyLost, in.wantsOtherKind, in.unlessClocks(in.skewed), in.severalServers, in.unlessMistyped(in.wrongPassword), in.wrongToken, in.refusedKey, in.refusedOther, in.noChallenge, in.hidden, in.hiddenByScope, in.hiddenFromUser, in.serverError, in.methodChanged, in.otherStatus, in.tidied,
 	)
 	slices.SortStableFunc(list, func(a, b cause) int { return sureness(b) - sureness(a) })
 	for i := range list {
@@ -93,6 +93,9 @@ func (in *inquiry) last() string {
 func (in *inquiry) sentOther() bool {
 	last := in.last()
 	if in.trial.isBound() && strings.EqualFold(last, "DPoP") && in.has("Bearer") != nil {
+		return false
+	}
+	if strings.EqualFold(last, "Bearer") && (in.has("OAuth2") != nil || in.has("OAuth") != nil) { // which some call it
 		return false
 	}
 	return last != "" && last != unreadable && len(in.report.Challenges) > 0 && in.has(last) == nil
@@ -339,6 +342,8 @@ func (in *inquiry) otherKind() *cause {
 		fix = "Give a user name and a password, with -u."
 	case in.has("Bearer") != nil:
 		fix = "Give a token, with -token-env or -token-file. A user name and a password are not accepted here, but the authorization server may give out a token for them."
+	case in.has("Keystone") != nil: // OpenStack
+		fix = "Send the token with -H 'X-Auth-Token: TOKEN'. Keystone gives one out at the uri of its challenge."
 	case in.has("Token") != nil || in.has("ApiKey") != nil:
 		fix = "Give the key with the scheme's name, as a header. For instance -H 'Authorization: " + in.asks() + " …', which other users of the machine can read."
 	case in.has("DPoP") != nil:

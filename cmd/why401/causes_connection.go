@@ -60,6 +60,9 @@ func (in *inquiry) noAnswer() *cause {
 	case in.proxyIsUnreachable(err):
 		return &cause{"proxy-unreachable", certain, "The proxy cannot be reached, so the server was not asked. The proxy is " + in.clean.host(in.proxyURL().Host) + ".",
 			"Check the proxy's host and port (-proxy, HTTP_PROXY, HTTPS_PROXY). Or go without one: set NO_PROXY for the host."}
+	case (errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial" && !isTimeout(err)) && len(in.requests()) > 1 && left(in.requests()):
+		return &cause{"redirect-unreachable", certain, "A redirect leads to where no server can be reached. It leads to " + net.JoinHostPort(host, port) + ": behind a proxy or a forwarded port, servers often do not know by what name and port they are asked.",
+			"Ask where it means to lead, by the host and port that were asked. Usually that is the same URL with a slash at its end; have the server told its own URL."}
 	case errors.As(err, &dns):
 		return &cause{"dns", certain, "The host's name is not known to the DNS that was asked. The name is " + host + ".", "Check the spelling, and whether it is seen from here (VPN?)."}
 	case isTimeout(err) && in.stage == handshaking:
@@ -69,6 +72,9 @@ func (in *inquiry) noAnswer() *cause {
 		return &cause{"slow", certain, "The server took the request, and did not answer in time.", "Give it longer with -timeout. If it stays like this, look into the server's log."}
 	case isTimeout(err):
 		return &cause{"timeout", certain, "There was no answer in time.", "Check host, port, firewalls, and whether a proxy is needed. Or give it longer with -timeout."}
+	case errors.Is(err, errTooManyRedirects) && isLoginPath(in.asked().Path):
+		return &cause{"redirect-loop-login", certain, "Redirects lead to a login again and again, and the server lets nobody through. The last was to " + in.clean.url(in.asked()) + ".",
+			"Ask the API's own URL, with a token that it takes. Some servers redirect only those who do not ask for JSON: try -H 'Accept: application/json'."}
 	case errors.Is(err, errTooManyRedirects):
 		return &cause{"redirect-loop", certain, "Redirects go on and on. A server often redirects in a circle when it wants a login and does not get its cookie, or when http and https redirect to each other.",
 			"See below where the circle is, and ask its last URL directly."}
@@ -85,6 +91,8 @@ func (in *inquiry) noAnswer() *cause {
 	switch text := in.err.Error(); {
 	case hasAny(text, "malformed HTTP "):
 		return &cause{"no-http", certain, "What answers at this host and port does not speak HTTP/1.1.", "Check host and port. It may be another service, or HTTP/2 without TLS."}
+	case hasAny(text, "headers exceeded"):
+		return &cause{"long-answer", certain, "The header of the server's answer is longer than clients take. It has more than 10 MB.", "Have the server repaired. What it sends shows with curl -i."}
 	case hasAny(text, "malformed MIME header", "bad Content-Length", "invalid Content-Length", "unsupported transfer encoding", "too many transfer encodings"):
 		return &cause{"malformed-answer", certain, "The header of the server's answer is malformed, so clients drop it. It has a character that no header may have, or a length that is none (RFC 9110 §5.5, RFC 9112 §6).",
 			"Have the server repaired. What it sends shows with curl -i, or openssl s_client."}

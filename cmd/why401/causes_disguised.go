@@ -9,7 +9,7 @@ import (
 
 // isDisguised reports whether the response is a refusal that does not look like one, and notes why.
 func (in *inquiry) isDisguised() bool {
-	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.firewallPage, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.badRequestName, in.badRequestTyping} {
+	for _, find := range []func() *cause{in.badRequestToken, in.apiError, in.faultIn200, in.grpc, in.graphQL, in.failedEvent, in.firewallPage, in.cloudflareAccess, in.captivePortal, in.loginPage, in.badRequestSign, in.oauthError, in.badRequestName, in.badRequestTyping} {
 		if in.disguise = find(); in.disguise != nil {
 			return true
 		}
@@ -43,7 +43,7 @@ var apiErrors = map[string]bool{"not_authed": true, "invalid_auth": true, "token
 	"missing_scope": true, "not_allowed_token_type": true, "no_permission": true, "access_denied": true, "unauthorized": true}
 
 // apiError is for a refusal in the JSON of a 200: {"ok": false, "error": "invalid_auth"}, {"code": 401, "msg": …}, the error of JSON-RPC
-// and of Esri, {"error": {"code": 499, "message": …}}, or {"success": false, "errors": […]}.
+// and of Esri, {"error": {"code": 499, "message": …}}, {"success": false, "errors": […]}, or {"errcode": 40001, "errmsg": …}.
 func (in *inquiry) apiError() *cause {
 	var answer map[string]any
 	if in.resp.StatusCode >= 300 || json.Unmarshal([]byte(in.body), &answer) != nil {
@@ -66,25 +66,35 @@ func (in *inquiry) apiError() *cause {
 			says, sure = statusText(int(n)), certain
 		}
 	}
-	if message, _ := details["message"].(string); says == "" && hasAny(strings.ToLower(in.clean.redact(message)), refusing...) {
-		says, sure = in.clean.text(strings.TrimRight(message, "."), mostMessage), likely
+	messages := []any{details["message"], details["data"]}
+	if code, _ := answer["errcode"].(float64); isFailure || code != 0 {
+		messages = append(messages, answer["message"], answer["msg"], answer["errmsg"])
+	}
+	for _, v := range messages {
+		if message, _ := v.(string); says == "" && hasAny(strings.ToLower(in.clean.redact(message)), refusing...) {
+			says, sure = in.clean.text(strings.TrimRight(message, "."), mostMessage), likely
+		}
 	}
 	if says == "" {
 		return nil
 	}
-	text := "The answer says in a 200 that the caller is not let in. It says: " + says + "."
+	text := "The answer says in a 200 that the caller is not let in. It says: “" + straightQuotes.Replace(says) + "”."
 	if message := in.shortMessage(); message != "" && message != says {
 		text += " And: “" + message + "”."
 	}
 	fix := "Get a new token, or one that may do this."
-	if !in.gave() {
+	switch {
+	case in.last() == "" && in.header.Get("Cookie") != "":
+		fix = "Log in again, and send the new cookie."
+	case !in.gave():
 		fix = "Send credentials: -token-env for a token, -H for a key."
 	}
 	return &cause{"api-error", sure, text, fix + " " + refuser + "read r.Body, up to 64 KiB, and look for the error."}
 }
 
 // refusing are words of messages that refuse, in lower case.
-var refusing = []string{"unauthorized", "not authorized", "unauthenticated", "not authenticated", "authentication", "not logged in", "must be logged in", "invalid token", "jwt"}
+var refusing = []string{"unauthorized", "not authorized", "unauthenticated", "not authenticated", "authentication", "not logged in", "must be logged in", "invalid token", "jwt",
+	"not authorised", "session expired", "session has expired", "session terminated", "access_token", "invalid credential", "username or password", "user name or password"}
 
 // faultIn200 is for a fault of SOAP that refuses, under a status that does not.
 func (in *inquiry) faultIn200() *cause {
@@ -113,7 +123,7 @@ func (in *inquiry) grpc() *cause {
 	}
 	said, message := grpcMessage(in.resp), ""
 	if said != "" {
-		message = " It says: “" + in.clean.text(said, 200) + "”."
+		message = " It says: " + in.clean.quote(said, 200) + "."
 	}
 	const refused = "func(r *http.Response) bool { return r.Header.Get(\"Grpc-Status\") == \"16\" }"
 	switch status {
@@ -176,7 +186,7 @@ func (in *inquiry) graphQL() *cause {
 			text += " Its code is " + in.clean.text(code, 60) + "."
 		}
 		if e.Message != "" {
-			text += " It says: “" + in.clean.text(e.Message, 300) + "”."
+			text += " It says: " + in.clean.quote(e.Message, 300) + "."
 		}
 		fix := "Get a new token, or one that may do this."
 		if !in.gave() {
@@ -280,7 +290,31 @@ func isLoginPage(resp *http.Response, words string) bool {
 	if resp.StatusCode == http.StatusNonAuthoritativeInfo && strings.Contains(words, "sign in") { // Azure DevOps
 		return true
 	}
-	return form || resp.Request.Response != nil && isLoginPath(resp.Request.URL.Path)
+	return form || strings.Contains(words, `name="samlrequest"`) || resp.StatusCode < 300 && isLoginPath(leadsTo(words)) ||
+		resp.Request.Response != nil && isLoginPath(resp.Request.URL.Path)
+}
+
+// leadsTo returns where a page sends a browser at once, by a meta element or a script, without its host and its query; "" if it does not.
+func leadsTo(words string) string {
+	for _, mark := range []string{`http-equiv="refresh"`, "location.href", "location.replace", "window.location", "document.location"} {
+		_, after, ok := strings.Cut(words, mark)
+		if !ok {
+			continue
+		}
+		after = after[:min(len(after), 300)]
+		if _, to, ok := strings.Cut(after, "url="); ok && strings.HasPrefix(mark, "http-equiv") {
+			after = `"` + strings.TrimLeft(to, `'"`)
+		}
+		i := strings.IndexAny(after, `'"`)
+		if i < 0 || strings.ContainsAny(after[:i], "<;{") {
+			continue
+		}
+		to, _, _ := strings.Cut(after[i+1:], after[i:i+1])
+		if u, err := url.Parse(strings.TrimRight(to, `'">`)); err == nil {
+			return u.Path
+		}
+	}
+	return ""
 }
 
 func isLoginPath(path string) bool {

@@ -11,10 +11,18 @@ import (
 // headerLost is for a server that has not seen what was sent to it.
 func (in *inquiry) headerLost() *cause {
 	isForbidden := in.resp != nil && in.resp.StatusCode == http.StatusForbidden && in.says("credentials were not provided")
-	if !in.is401() && !isForbidden || in.last() == "" || in.param("error") != "" || !in.saysNothingCame() {
+	code := in.param("error")
+	if !in.is401() && !isForbidden || in.last() == "" || code != "" && code != "unauthorized" || !in.saysNothingCame() { // which Spring says of none
 		return nil
 	}
-	text := "The server has not seen the Authorization header that was sent. Its text says that there was none"
+	first, fix := "The server has not seen the Authorization header that was sent.", passOn
+	switch {
+	case in.says("authentication credentials were not provided") && strings.EqualFold(in.last(), "Bearer") && in.has("Bearer") == nil: // Django REST framework
+		first, fix = "The server saw no credentials, or wants another word than Bearer.", "Try -H 'Authorization: Token KEY'. Django REST framework often wants it so. If that is refused, too: "+strings.ToLower(passOn[:1])+passOn[1:]
+	case !slices.ContainsFunc([]string{"Basic", "Bearer", "Digest", "DPoP"}, func(s string) bool { return strings.EqualFold(s, in.last()) }):
+		first, fix = "The server has seen no credentials in a form that it knows.", "Compare the header with the documentation, each mark of it. If it is right: "+strings.ToLower(passOn[:1])+passOn[1:]
+	}
+	text := first + " Its text says that there was none"
 	if message := in.shortMessage(); message != "" {
 		text += ": “" + message + "”"
 	}
@@ -22,15 +30,40 @@ func (in *inquiry) headerLost() *cause {
 	if in.resp.ProtoMajor == 2 && in.repeat == 0 && in.isSafe() {
 		text += " It came over HTTP/2, where header names are in lower case: -repeat 3 shows whether HTTP/1.1 does better."
 	}
-	return &cause{"header-lost", likely, text,
-		"Have the gateway pass Authorization on to the server. In Apache: CGIPassAuth On, or SetEnvIf Authorization; in nginx: proxy_set_header Authorization $http_authorization; asking the server itself, behind the gateway, shows whose fault it is."}
+	return &cause{"header-lost", likely, text, fix}
+}
+
+// passOn is what to do where Authorization does not come to the server.
+const passOn = "Have the gateway pass Authorization on to the server. In Apache: CGIPassAuth On, or SetEnvIf Authorization; in nginx: proxy_set_header Authorization $http_authorization; asking the server itself, behind the gateway, shows whose fault it is."
+
+// keyLost is for a server that says that nothing came, where a key was sent in a header of its own.
+func (in *inquiry) keyLost() *cause {
+	if !in.is401() && (in.resp == nil || in.resp.StatusCode != http.StatusForbidden) || in.last() != "" || !in.gaveKey() || len(in.report.Challenges) > 0 || in.sign() != nil || !in.saysNothingCame() || in.underscored() != nil {
+		return nil
+	}
+	text := "The server saw no credentials: it does not read the header of -H."
+	fix := "Send the key in the header that its documentation names. See that no gateway in between takes it off."
+	switch {
+	case in.header.Get("Cookie") != "":
+		text = "The server knows no session of the cookie, or does not look at it."
+		fix = "Log in again, and send the new cookie. If it is refused, too, the server wants a token here."
+	case in.says("authorization", "bearer"):
+		fix = "Send it in Authorization: -token-env for a Bearer token. If its documentation has the header that was sent, a gateway in between may take that off."
+	}
+	if message := in.shortMessage(); message != "" {
+		text += " It says: “" + message + "”."
+	}
+	return &cause{"key-lost", likely, text, fix}
 }
 
 // nothingCame are what servers say if there are no credentials, besides what absent finds.
 var nothingCame = []string{
 	"authorization header required", "authorization header not found", // express-jwt, Flask-JWT
 	"missing authentication", "authentication required", "full authentication is required", // Spring Security
-	"not authenticated",    // FastAPI
+	"not authenticated",                   // FastAPI
+	"missing 'authorization'",             // Hasura
+	"no session information", "no ticket", // Argo CD, Proxmox
+	`"rest_not_logged_in"`, `"rest_cannot_`, `"rest_forbidden`, // WordPress, of who is not logged in: to others, it says so with a 403
 	"no credentials found", // Kong
 	"missing or malformed jwt", "missing or invalid authorization", "missing key in request header", "anonymous access",
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"net/http"
@@ -16,7 +17,7 @@ const (
 )
 
 // commonCauses are those that are only what usually is the matter.
-var commonCauses = []string{"wrong-password", "wrong-token", "no-challenge", "forbidden", "forbidden-key", "should-be-403", "clock-skew"}
+var commonCauses = []string{"wrong-password", "wrong-token", "no-challenge", "forbidden", "forbidden-key", "wrong-key", "should-be-403", "clock-skew"}
 
 // quoteMessage puts what the body says in one short message before what usually is the matter, if it is more than that the request
 // was refused.
@@ -28,14 +29,15 @@ func (in *inquiry) quoteMessage(c *cause) {
 	if n := utf8.RuneCountInString(text); n < leastMessage || n > mostMessage || strings.Count(text, " ") < 2 || isCommonplace(text) {
 		return
 	}
-	c.Text = "“" + in.clean.text(strings.TrimRight(text, "."), mostMessage) + "” is what the server says. " + c.Text
-	if strings.HasPrefix(c.Name, "forbidden") || c.Name == "wrong-token" && !hasAny(strings.ToLower(text), aboutTokens...) {
+	c.Text = in.clean.quote(strings.TrimRight(text, "."), mostMessage) + " is what the server says. " + c.Text
+	isPermission := c.Name == "forbidden" && hasAny(strings.ToLower(text), permission...) // of which what to do speaks
+	if strings.HasPrefix(c.Name, "forbidden") && !isPermission || c.Name == "wrong-token" && !hasAny(strings.ToLower(text), aboutTokens...) {
 		c.Fix = "See to what it says. " + c.Fix
 	}
 }
 
 // aboutTokens are words of messages to which a new token may be the answer.
-var aboutTokens = []string{"token", "jwt", "credential", "expire", "key", "auth", "bearer", "session", "signature", "audience", "issuer", "log in", "login", "user", "account"}
+var aboutTokens = []string{"token", "jwt", "credential", "expire", "key", "auth", "bearer", "session", "signature", "audience", "issuer", "log in", "login", "logged in", "sign in", "user", "account"}
 
 // shortMessage returns what the body says to people, if that is short.
 func (in *inquiry) shortMessage() string {
@@ -43,7 +45,7 @@ func (in *inquiry) shortMessage() string {
 	if utf8.RuneCountInString(text) > mostMessage {
 		return ""
 	}
-	return in.clean.text(strings.TrimRight(text, "."), mostMessage)
+	return straightQuotes.Replace(in.clean.text(strings.TrimRight(text, "."), mostMessage))
 }
 
 // messageIn returns what the body says in a field for people; "" if there is none.
@@ -65,7 +67,7 @@ func messageIn(resp *http.Response, body string) string {
 }
 
 // messageFields are where messages for people are, the most telling first: RFC 6749 §5.2, RFC 9457 §3.1, and what is usual.
-var messageFields = []string{"error_description", "errorMessage", "detail", "details", "message", "error_message", "msg", "error", "errors", "reason", "title", "description"}
+var messageFields = []string{"error_description", "errorMessage", "errorSummary", "detail", "details", "message", "error_message", "msg", "error", "errors", "reason", "title", "description", "moreInformation"}
 
 func messageInJSON(v any, depth int) string {
 	const deepest = 3
@@ -82,11 +84,15 @@ func messageInJSON(v any, depth int) string {
 			return messageInJSON(v[0], depth+1)
 		}
 	case map[string]any:
+		first := ""
 		for _, name := range messageFields {
-			if text := messageInJSON(v[name], depth+1); text != "" {
+			text := messageInJSON(v[name], depth+1)
+			if strings.Count(strings.TrimSpace(text), " ") > 1 { // it is no code
 				return text
 			}
+			first = cmp.Or(first, text)
 		}
+		return first
 	}
 	return ""
 }

@@ -34,6 +34,18 @@ func (in *inquiry) proxyRefused() *cause {
 		"Give it some with -proxy-user. In a program, use authretry.NewProxyTransport; Basic goes to a proxy with an http:// URL only if its AllowPlaintext is set."}
 }
 
+// proxyUnanswered is for a proxy that has had no answer of the server for a request over plain http, and says so, as Squid does.
+func (in *inquiry) proxyUnanswered() *cause {
+	if in.report.Outcome != outcomePassed || in.resp == nil || in.resp.StatusCode < 500 || in.resp.Header.Get("X-Squid-Error") == "" {
+		return nil
+	}
+	text := "The proxy had no answer from the server: this one is the proxy's own."
+	if code, _, _ := strings.Cut(in.resp.Header.Get("X-Squid-Error"), " "); code != "" {
+		text += " Its X-Squid-Error is " + in.clean.text(code, 40) + "."
+	}
+	return &cause{"proxy-unanswered", certain, text, "Check host and port, as seen from the proxy. Or set NO_PROXY for the host, if it can be reached from here without."}
+}
+
 // proxyWantsOther is for a proxy that takes neither Basic nor Digest.
 func (in *inquiry) proxyWantsOther() *cause {
 	sent := " Nothing was sent to it: a user name and a password are not enough."
@@ -79,11 +91,14 @@ func (q *question) readProxy(variable, raw string) {
 }
 
 // proxyURL returns the proxy for the URL that was asked last, or nil.
-func (in *inquiry) proxyURL() *url.URL {
+func (in *inquiry) proxyURL() *url.URL { return in.proxyFor(in.asked()) }
+
+// proxyFor returns the proxy for a URL, or nil.
+func (in *inquiry) proxyFor(u *url.URL) *url.URL {
 	if in.proxies == nil {
 		return nil
 	}
-	proxy, err := in.proxies(&http.Request{URL: in.asked()})
+	proxy, err := in.proxies(&http.Request{URL: u})
 	if err != nil {
 		return nil
 	}

@@ -70,7 +70,7 @@ func (in *inquiry) staleForEver() *cause {
 }
 
 func (in *inquiry) serverSays() *cause {
-	if !in.refused() {
+	if !in.refused() || in.headerLost() != nil {
 		return nil
 	}
 	code, description := in.param("error"), in.param("error_description")
@@ -81,7 +81,7 @@ func (in *inquiry) serverSays() *cause {
 	text := "The server says: " + in.clean.text(code, 60) + "."
 	switch {
 	case description != "":
-		words := "“" + in.clean.text(strings.TrimRight(description, "."), 400) + "”"
+		words := in.clean.quote(strings.TrimRight(description, "."), 400)
 		if known = in.signOf(in.resp.StatusCode, strings.ToLower(description)); known != nil {
 			text = known.Text + " Its words are " + words + "."
 		} else {
@@ -124,10 +124,14 @@ func (in *inquiry) serverSays() *cause {
 }
 
 // permission are words in a body that speak of permission rather than of identity.
-var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "insufficient", "privilege", "not entitled"}
+var permission = []string{"permission", "forbidden", "not allowed", "not permitted", "access denied", "not authorized to", "isn't authorized to", "insufficient", "privilege", "not entitled"}
+
+// noPermission are words of texts that speak of permission, and mean that the credentials are wrong, or that there were none.
+var noPermission = []string{"view this directory or page", "due to invalid credentials", "personal access token used has expired", // IIS and Azure's App Service, Azure DevOps
+	"the user '' is", "must be sent", "must be provided"}
 
 func (in *inquiry) shouldBe403() *cause {
-	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil || in.sign() != nil {
+	if !in.is401() || !in.gave() || in.headerLost() != nil || in.wantsOtherKind() != nil || in.sign() != nil || in.says(noPermission...) || isCommonplace(in.body) {
 		return nil
 	}
 	const fix = "Have the permission granted to the user or the token. Whoever runs the server should send 403, or clients will ask for passwords and refresh tokens in vain."
@@ -160,13 +164,13 @@ func (in *inquiry) wrongPassword() *cause {
 	if c := in.has("Digest"); c != nil && strings.EqualFold(c.Params.Get("stale"), "true") {
 		return nil
 	}
-	text := "The user name or the password is wrong. Or the user is locked or unknown; a server does not tell which."
+	text := "The user name or the password is wrong. Or the user is locked, unknown, or not one of those who are let in here; a server does not tell which."
 	if in.user.given && in.header.Get("Authorization") == "" {
 		text += " The user name was " + quoted(in.user.name) + "."
 	}
 	fix := "Type the password anew, and check that the user is of this server"
 	if realm := in.realm(); realm != "" {
-		fix += fmt.Sprintf(". Its realm is “%s”", in.clean.text(realm, 100))
+		fix += ". Its realm is " + in.clean.quote(realm, 100)
 	}
 	fix += ". Services with two-factor login usually want an app password or a token in place of the password."
 	if last == "digest" {
@@ -184,7 +188,7 @@ func (in *inquiry) realm() string {
 }
 
 func (in *inquiry) noChallenge() *cause {
-	if in.resp == nil {
+	if in.resp == nil || in.keyLost() != nil {
 		return nil
 	}
 	values := in.resp.Header.Values("WWW-Authenticate")

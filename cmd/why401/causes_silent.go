@@ -17,7 +17,7 @@ func (in *inquiry) hiddenByScope() *cause {
 	if wanted == "" || hasAny(", "+has+",", scopesIn(wanted)...) {
 		return nil
 	}
-	return &cause{"hidden-by-scope", likely, "The token lacks a scope, and the 404 hides what exists from it. X-Accepted-OAuth-Scopes says “" + in.clean.text(wanted, 100) + "”, and X-OAuth-Scopes, which is the token's, “" + in.clean.text(has, 100) + "”.",
+	return &cause{"hidden-by-scope", likely, "The token lacks a scope, and the 404 hides what exists from it. X-Accepted-OAuth-Scopes says " + in.clean.quote(wanted, 100) + ", and X-OAuth-Scopes, which is the token's, " + in.clean.quote(has, 100) + ".",
 		"Get a token with such a scope. Check the path, too."}
 }
 
@@ -36,6 +36,14 @@ func (in *inquiry) hidden() *cause {
 	}
 	if hops := in.requests(); (in.schemes != nil || in.ownKey()) && left(hops) {
 		return in.redirectedFrom(hops, "what was given was not sent there")
+	}
+	if names := in.asks(); names != "" {
+		fix := "Try with credentials, sent at once: -ahead with -u, or -token-env."
+		if in.user.given {
+			fix = "Run it again with -ahead, which sends Basic at once."
+		}
+		return &cause{"challenge-in-404", certain, "The server asks for " + in.clean.text(names, 30) + ", and says 404 where it should say 401. Nothing answers a challenge in a 404, so no credentials were sent. Usually, the page for the 401 is not there (error_page in nginx, ErrorDocument in Apache).",
+			fix + " Have the page for its 401 put right."}
 	}
 	const text = "The 404 may hide what exists from whom it does not know. Some servers answer so rather than 401 (RFC 9110 §15.5.5); GitHub does for private repositories."
 	if in.schemes != nil {
@@ -65,7 +73,7 @@ func (in *inquiry) githubPermission() *cause {
 	}
 	text := "The GitHub token lacks a permission that this needs."
 	if wanted != "" {
-		text += " X-Accepted-GitHub-Permissions says “" + in.clean.text(wanted, 100) + "”."
+		text += " X-Accepted-GitHub-Permissions says " + in.clean.quote(wanted, 100) + "."
 	}
 	return &cause{"github-permission", certain, text, "Give the token that permission in its settings, for this repository. In GitHub Actions, it is permissions: in the workflow."}
 }
@@ -86,6 +94,12 @@ func (in *inquiry) methodChanged() *cause {
 
 // otherStatuses are what statuses mean that are no refusal, and may be taken for one.
 var otherStatuses = map[int]cause{
+	http.StatusMethodNotAllowed: {"method", certain, "The server does not take this method for this URL (405).",
+		"Check the method and the path. Allow names the methods that it takes; credentials hardly help, unless a login page is in the way."},
+	http.StatusNotAcceptable: {"not-acceptable", certain, "The server has no answer of a kind that Accept allows (406).",
+		"Send the Accept of its documentation, with -H. Firewalls answer so, too, if they do not like the request or its User-Agent."},
+	http.StatusUnsupportedMediaType: {"media-type", certain, "The server does not take a body of this Content-Type (415).",
+		"Send that of its documentation, with -H. It is often -H 'Content-Type: application/json'; it is not about credentials."},
 	http.StatusMisdirectedRequest: {"misdirected", certain, "The server says that it is not the one for this host name (421).",
 		"Check the host name, and the Host header if -H has one. It must be one of those in the certificate (RFC 9110 §15.5.20)."},
 	http.StatusUpgradeRequired: {"upgrade", certain, "The server wants another protocol for this URL, such as WebSocket (426).",
@@ -96,8 +110,12 @@ var otherStatuses = map[int]cause{
 
 // otherStatus is for such a status.
 func (in *inquiry) otherStatus() *cause {
-	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed {
+	if in.resp == nil || in.disguise != nil || in.report.Outcome != outcomePassed || in.methodChanged() != nil || in.proxyUnanswered() != nil {
 		return nil
+	}
+	if s := in.resp.StatusCode; s >= 520 && s <= 530 && strings.Contains(strings.ToLower(in.resp.Header.Get("Server")), "cloudflare") {
+		return &cause{"cloudflare-origin", certain, "Cloudflare does not reach the server behind it, and answers by itself (" + statusNumber(s) + "). It is not about credentials.",
+			"See whether that server runs, and Cloudflare's addresses may reach it. Its certificate has to be right, too."}
 	}
 	c, ok := otherStatuses[in.resp.StatusCode]
 	if !ok {
@@ -113,10 +131,16 @@ func (in *inquiry) failed() bool {
 
 // serverError is for a server that has failed, perhaps on the credentials.
 func (in *inquiry) serverError() *cause {
-	if !in.failed() {
+	if !in.failed() || in.proxyUnanswered() != nil {
 		return nil
 	}
-	const look = "Look into the server's log."
+	look := "Look into the server's log."
+	if in.resp.StatusCode == http.StatusInternalServerError && in.says("<center>nginx", "<center>openresty") {
+		look = "Look into nginx's log; see what auth_request asks, if it has that. It makes a 500 of any answer to that but 2xx, 401 and 403."
+	}
+	if in.resp.StatusCode == http.StatusBadGateway {
+		look = "See whether the server behind the gateway runs (502)."
+	}
 	bare := in.trials.bare
 	switch {
 	case bare != nil && bare.resp != nil && bare.resp.StatusCode < 500:

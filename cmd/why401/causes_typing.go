@@ -292,6 +292,10 @@ func slipInName(name string) *cause {
 	switch {
 	case !utf8.ValidString(name):
 		return &cause{"user-encoding", likely, "The user name is not UTF-8, which servers expect (RFC 7617 §2.1).", "Give it in UTF-8. The terminal here may have another encoding."}
+	case name == "":
+		return &cause{"user-empty", likely, "The user name is empty.", "Give it with -u. If it comes of a variable, that is probably empty, or has another name."}
+	case strings.TrimSpace(name) != name:
+		return &cause{"user-space", likely, "The user name begins or ends with a space.", "Remove it, if it got there by accident. It was sent as it is."}
 	case isDecomposed(name):
 		return &cause{"user-decomposed", likely, "The user name has combining characters (NFD).", "Try it in NFC, with composed characters. Most keyboards write those, and RFC 8265 §3.3 has them; the two look alike, and are other bytes."}
 	}

@@ -20,6 +20,9 @@ func (in *inquiry) tooMany() *cause {
 	if after := in.resp.Header.Get("Retry-After"); after != "" {
 		text += " Retry-After says " + in.clean.text(after, 40) + "."
 	}
+	if in.resp.StatusCode != http.StatusTooManyRequests {
+		return &cause{"too-many", likely, text + " The status " + statusText(in.resp.StatusCode) + " does not say so.", "Wait. If it is refused after that, too, it is the credentials."}
+	}
 	return &cause{"too-many", certain, text, "Wait. After many wrong passwords, servers refuse the right one, too."}
 }
 
@@ -29,7 +32,8 @@ func (in *inquiry) sayHowLong(c *cause) {
 		return
 	}
 	wait, header := in.wait()
-	if wait <= 0 {
+	const longest = 31 * 24 * time.Hour // what is longer is hardly meant
+	if wait <= 0 || wait > longest {
 		return
 	}
 	_, rest, _ := strings.Cut(c.Fix, ". ")

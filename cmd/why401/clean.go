@@ -45,6 +45,14 @@ func isPublic(s string) bool {
 // text returns what others wrote for printing, cut to at most the given number of characters.
 func (c *cleaner) text(s string, most int) string { return printable(c.beginning(s), most) }
 
+// straightQuotes has what is put into “quotes” end where we end it.
+var straightQuotes = strings.NewReplacer("“", `"`, "”", `"`)
+
+// quote is text in quotes.
+func (c *cleaner) quote(s string, most int) string {
+	return "“" + straightQuotes.Replace(c.text(s, most)) + "”"
+}
+
 // name is text for what may be the name of a scheme or a parameter.
 func (c *cleaner) name(s string, most int) string {
 	if isPublic(s) {
@@ -201,25 +209,44 @@ func (c *cleaner) encoded(s string) (spans []span) {
 	return spans
 }
 
-// decodesToSecret reports whether a word, or what follows its first characters, is code for a text with a secret.
+// decodesToSecret reports whether a word, or a part of it in one alphabet, is code for a text with a secret, from one of its first
+// characters on.
 func (c *cleaner) decodesToSecret(word string) bool {
-	decoders := []func(string) ([]byte, error){base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString}
-	for start := range min(4, len(word)) {
-		for _, decode := range decoders {
-			code := word[start:]
-			plain, err := decode(code)
-			if err != nil && len(code)%4 == 1 {
-				plain, err = decode(code[:len(code)-1])
+	isNoHex := func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) }
+	return c.decodes(strings.FieldsFunc(word, func(r rune) bool { return r == '-' || r == '_' }), base64.RawStdEncoding.DecodeString) ||
+		c.decodes(strings.FieldsFunc(word, func(r rune) bool { return r == '+' || r == '/' }), base64.RawURLEncoding.DecodeString) ||
+		c.decodes(strings.FieldsFunc(word, isNoHex), hex.DecodeString)
+}
+
+func (c *cleaner) decodes(codes []string, decode func(string) ([]byte, error)) bool {
+	for _, code := range codes {
+		for start := range min(4, len(code)) {
+			plain, err := decode(code[start:])
+			if err != nil { // there may be one character too many
+				plain, err = decode(code[start:max(start, len(code)-1)])
 			}
 			if err != nil {
 				continue
 			}
-			text := folded(string(plain))
-			for _, secret := range c.secrets {
-				if len(secret) >= wordLength && strings.Contains(text, secret) {
-					return true
-				}
+			if c.hasSecret(folded(string(plain))) {
+				return true
 			}
+		}
+	}
+	return false
+}
+
+// hasSecret reports whether a folded text has a secret in it, or a piece of a long one.
+func (c *cleaner) hasSecret(text string) bool {
+	for _, secret := range c.secrets {
+		if len(secret) >= wordLength && strings.Contains(text, secret) {
+			return true
+		}
+	}
+	runes := []rune(text)
+	for i := 0; i+pieceLength <= len(runes); i++ {
+		if _, ok := c.pieces[string(runes[i:i+pieceLength])]; ok {
+			return true
 		}
 	}
 	return false

@@ -40,6 +40,10 @@ func TestEchoes(t *testing.T) {
 		"in base64 for URLs":    func(s string) string { return raw([]byte(s)) },
 		"in base64, with more":  func(s string) string { return std([]byte("X-Secret: " + s + "\r\n")) },
 		"in hex":                func(s string) string { return hex.EncodeToString([]byte(s)) },
+		"in hex, with more":     func(s string) string { return "expired+no-" + hex.EncodeToString([]byte(s)) + "f" },
+		"in base64, after more": func(s string) string { return "a-b_c/d+" + std([]byte(s)) },
+		"in base64, cut short":  func(s string) string { return std([]byte(s))[:16] },
+		"in hex, cut short":     func(s string) string { return hex.EncodeToString([]byte(s))[:20] },
 		"over two lines":        wrapped,
 		"cut short":             func(s string) string { return s[:12] + "…" },
 		"without its beginning": func(s string) string { return s[4:] },
@@ -243,4 +247,16 @@ func repeating(next http.HandlerFunc, word, secret string) http.Handler {
 		w.WriteHeader(recorded.Code)
 		io.WriteString(w, strings.ReplaceAll(recorded.Body.String(), word, secret))
 	})
+}
+
+// What a server says of a signature is legible, but for what is secret in it.
+func TestWordsOfSignature(t *testing.T) {
+	w := newWorld(t, map[string]http.Handler{"api.example.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		says(401, "Content-Type: application/json\n\n"+`{"message":"HMAC signature of date cannot be verified"}`)(w, r)
+		io.WriteString(w, r.Header.Get("Authorization"))
+	})})
+	out, _ := w.run([]string{"-H", `Authorization: hmac username="` + cookie + `", algorithm="hmac-sha256", headers="date", signature="` + apiKey + `"`, "https://api.example.com/"}, "", true)
+	require.Contains(t, out, "HMAC signature of date cannot be verified")
+	require.Contains(t, out, "with hmac credentials")
+	noSecret(t, out)
 }

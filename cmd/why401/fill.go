@@ -21,9 +21,9 @@ func (in *inquiry) fill(ctx context.Context) {
 	for _, h := range in.hops {
 		clean.hideExchange(h)
 	}
-	in.words = strings.ToLower(clean.long().redactSent(in.body))
+	in.words = strings.ReplaceAll(strings.ToLower(clean.long().redactSent(in.body)), `\"`, `"`)
 	if in.resp != nil {
-		in.words += strings.ToLower(clean.long().redactSent(in.resp.Header.Get("X-Ms-Diagnostics"))) // where SharePoint and Exchange say more
+		in.words += " " + strings.ToLower(clean.long().redactSent(strings.Join(moreWords(in.resp), " ")))
 	}
 	if n := len(in.hops); n > 0 && in.hops[n-1].resp != nil {
 		resp := in.hops[n-1].resp // also if it was not passed on, because credentials must not be sent
@@ -53,6 +53,19 @@ func (in *inquiry) fill(ctx context.Context) {
 		r.Reason, r.Explanation = in.rejected.Reason.String(), clean.rejection(*in.rejected)
 	}
 	r.Causes, r.Notes = orEmpty(in.allCauses()), orEmpty(in.notes())
+}
+
+// moreWords returns what servers say outside the body: SharePoint and Exchange, Azure DevOps, and those that put it into the status line.
+func moreWords(resp *http.Response) []string {
+	azure, err := url.QueryUnescape(resp.Header.Get("X-Tfs-Serviceerror"))
+	if err != nil {
+		azure = ""
+	}
+	phrase := resp.Status
+	if isCommonplace(phrase) || phrase == statusText(resp.StatusCode) {
+		phrase = ""
+	}
+	return []string{resp.Header.Get("X-Ms-Diagnostics"), azure, phrase}
 }
 
 // settle decides on the outcome.
@@ -130,9 +143,11 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// matters are the response headers that help to understand a refusal.
+// matters are the response headers that help to understand a refusal, those among them that a cause goes by.
 var matters = []string{"WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Location", "Date", "Server", "Via",
-	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "X-Ms-Diagnostics", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "Upgrade", "X-Request-Id"}
+	"Retry-After", "Content-Type", "Content-Encoding", "DPoP-Nonce", "Grpc-Status", "Grpc-Message", "X-Csrf-Token", "X-Amzn-Errortype", "X-Ms-Diagnostics", "X-Tfs-Serviceerror", "Cf-Mitigated", "Cf-Ray", "X-Accepted-Github-Permissions", "X-Github-Sso", "X-Github-Otp",
+	"X-Accepted-Oauth-Scopes", "X-Oauth-Scopes", "X-Authentication-Denied-Reason", "X-You-Are-Authenticated-As", "X-Goog-Iap-Generated-Response", "X-Squid-Error", "X-Azure-Ref",
+	"X-Ratelimit-Remaining", "X-Ratelimit-Reset", "Allow", "Upgrade", "X-Request-Id"}
 
 func (in *inquiry) exchange(h hop) exchange {
 	clean := &in.clean

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/authretry/authretry"
 )
 
 // hide adds secrets. They are hidden in whatever case and code they come back.
@@ -51,6 +53,9 @@ func (c *cleaner) hideHeader(value string) {
 		c.hideAWS(rest)
 		return
 	}
+	if c.hideParams(value) {
+		return
+	}
 	c.hide(value)
 	if ok {
 		c.hide(strings.TrimSpace(rest))
@@ -75,6 +80,34 @@ func (c *cleaner) hideHeader(value string) {
 			}
 		}
 	}
+}
+
+// openParams are the parameters of a signature that say how it is made, in words that servers speak of.
+var openParams = []string{"algorithm", "headers", "realm", "qop", "version", "oauth_version", "oauth_signature_method"}
+
+// hideParams adds what may be secret in credentials that are a scheme with several parameters, and reports whether these are such. The
+// names of the parameters are not: servers speak of a signature, a date and an algorithm.
+func (c *cleaner) hideParams(value string) bool {
+	parsed, err := authretry.ParseChallenges([]string{value})
+	if err != nil || len(parsed) != 1 || len(parsed[0].Params) < 2 {
+		return false
+	}
+	for _, p := range parsed[0].Params {
+		if !isName(p.Name) || strings.ContainsAny(p.Name, "0123456789") { // it may be a part of a secret
+			return false
+		}
+	}
+	for _, p := range parsed[0].Params {
+		if slices.Contains(openParams, strings.ToLower(p.Name)) {
+			continue
+		}
+		for _, part := range append(strings.Split(p.Value, ":"), p.Value) {
+			if utf8.RuneCountInString(part) >= wordLength && !isPublic(part) {
+				c.hide(part)
+			}
+		}
+	}
+	return true
 }
 
 // hideAWS adds what may be secret in a signature of AWS: not the region, the service and the names of headers, which its errors

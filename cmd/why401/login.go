@@ -233,7 +233,7 @@ func (in *inquiry) noLogin() *cause {
 	case is(login.ErrExpired) || is(context.DeadlineExceeded):
 		return &cause{"login-expired", certain, "Nobody has logged in in time.", "Try again; -timeout gives more time."}
 	case refused != nil:
-		return &cause{"login-error", certain, "The authorization server says: “" + in.clean.text(refused.Code, 60) + "”.", "Look that up in its documentation (RFC 6749 §4.1.2.1). Check -client-id and its redirect URI, http://127.0.0.1/callback."}
+		return &cause{"login-error", certain, "The authorization server says: " + in.clean.quote(refused.Code, 60) + ".", "Look that up in its documentation (RFC 6749 §4.1.2.1). Check -client-id and its redirect URI, http://127.0.0.1/callback."}
 	case in.trial.hasFailed():
 		return &cause{"login-failed", certain, "The login has failed on the way to a token. See below what the authorization server has done.",
 			"Have whoever runs the authorization server look at it. Or get a token as its documentation says."}

@@ -56,12 +56,13 @@
 //
 // # Trials
 //
-// Where one answer does not tell the cause, and the method is GET, HEAD or OPTIONS, the question is asked again, once, and shown as
-// such: over HTTP/1.1, if the answer over HTTP/2 cannot be read; over HTTP/2 without TLS, if the connection breaks over HTTP/1.1; with user
-// name and password in Latin-1, if both were refused in UTF-8; with another User-Agent, if a 403 says no more, which is shown only if that
-// is not a 403; without cookies, if it has passed with some that the server had set; and without credentials, if the server has failed (500), or
-// broken the connection, with them. Where the server's certificate is not trusted, a handshake in which nothing is sent shows whether it wants
-// a client certificate as well. With -repeat, the same is asked again, as often as it says, and once over HTTP/1.1.
+// Where one answer does not tell the cause, and the method is GET, HEAD or OPTIONS, the question is asked again, once, and shown as such:
+// over HTTP/1.1, if the answer over HTTP/2 cannot be read; over HTTP/2 without TLS, if the connection breaks over HTTP/1.1; with user name
+// and password in Latin-1, if both were refused in UTF-8; with the scheme's name in the case that the challenge has, if it was sent in
+// another; with another User-Agent, if a 403 says no more, which is shown only if that is not a 403; without cookies, if it has passed with
+// some that the server had set; and without credentials, if the server has failed (500), or broken the connection, with them. Where the
+// server's certificate is not trusted, a handshake in which nothing is sent shows whether it wants a client certificate as well. With
+// -repeat, the same is asked again, as often as it says, and once over HTTP/1.1.
 //
 // Who gives out the tokens that a challenge asks for is asked, too, if no token was sent: the metadata that it names is read, as -login does,
 // and the token service of a container registry is asked for a token. That gets the user name and the password if it is of the origin that

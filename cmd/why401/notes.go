@@ -39,11 +39,11 @@ func (in *inquiry) notes() []cause {
 		list = append(list, cause{"not-needed", "", "The server answered without credentials: none were asked for, and none were sent.", ""})
 	}
 	if in.unread != "" {
-		list = append(list, cause{"compressed-body", "", "The answer's body is compressed in a way that cannot be undone here (Content-Encoding “" + in.clean.text(in.unread, 40) + "”). So what it says was not looked at.",
+		list = append(list, cause{"compressed-body", "", "The answer's body is compressed in a way that cannot be undone here (Content-Encoding " + in.clean.quote(in.unread, 40) + "). So what it says was not looked at.",
 			"Run it again with -H 'Accept-Encoding: identity'."})
 	}
 	if in.odd != "" {
-		list = append(list, cause{"odd-encoding", "", "The answer's body is not in the Content-Encoding that its header gives (“" + in.clean.text(in.odd, 40) + "”). It was read nevertheless; most clients cannot.",
+		list = append(list, cause{"odd-encoding", "", "The answer's body is not in the Content-Encoding that its header gives (" + in.clean.quote(in.odd, 40) + "). It was read nevertheless; most clients cannot.",
 			"Have the server, or the proxy that compresses, repaired."})
 	}
 	if in.isPreflight() && in.gave() {

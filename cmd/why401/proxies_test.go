@@ -107,3 +107,13 @@ func TestProxyFindsNoHost(t *testing.T) {
 	first, out := w.cause("-proxy", "http://proxy.example.com:3128", "https://nowhere.example.com/")
 	require.Equal(t, "proxy-dns", first.Name, out)
 }
+
+// TestProxyThatHadNoAnswer has Squid say, of a request over plain http, that it does not reach the server.
+func TestProxyThatHadNoAnswer(t *testing.T) {
+	for _, status := range []int{502, 503, 504} {
+		w := newWorld(t, map[string]http.Handler{"proxy.example.com": says(status, "X-Squid-Error: ERR_CONNECT_FAIL 111")})
+		first, out := w.cause("-proxy", "http://proxy.example.com:3128", "http://api.example.com/")
+		require.Equal(t, "proxy-unanswered", first.Name, out)
+		require.NotContains(t, out, "server failed")
+	}
+}

@@ -45,9 +45,11 @@ var knownSigns = []sign{
 	{"cloudflare-access", certain, []int{403}, "", []string{"cloudflare access"}, nil,
 		"Cloudflare Access refused: it wants a service token of its own.", "Send CF-Access-Client-Id and CF-Access-Client-Secret, with -H. They come besides the credentials of the server."},
 
+	{"csrf", certain, []int{400}, "", []string{"kbn-xsrf header"}, nil,
+		"Kibana wants the header kbn-xsrf with each request that writes.", "Send it with -H 'kbn-xsrf: true'. Any value does; it comes besides the credentials."},
 	{"csrf", certain, []int{403}, "", []string{"csrf verification failed", "csrf failed:", "csrf token missing"}, nil, // Django
 		"Django wants a CSRF token, besides the credentials. It does so for sessions, that is, if there is a session cookie.", csrfFix},
-	{"csrf", certain, []int{403, 419, 422}, "", []string{"csrf token", "csrf-token", "csrftoken", "invalidauthenticitytoken", "authenticity token", "no valid crumb", "invalid csrf", "xsrf"}, nil, // Spring, Laravel, Rails, Jenkins, Tornado
+	{"csrf", certain, []int{400, 403, 419, 422}, "", []string{"csrf token", "csrf-token", "csrftoken", "invalidauthenticitytoken", "authenticity token", "no valid crumb", "invalid csrf", "xsrf"}, nil, // Spring, Laravel, Rails, Jenkins, Tornado, Flask
 		"The server wants a CSRF token, besides the credentials.", csrfFix},
 	{"csrf", certain, []int{403}, "X-Csrf-Token: required", nil, nil, // SAP
 		"The server wants a CSRF token, besides the credentials. Its X-CSRF-Token header says so.",
@@ -68,6 +70,10 @@ var knownSigns = []sign{
 		"The AWS session token or signature has expired.", "Get new credentials (aws sso login, sts), and check the clock."},
 	{"aws-clock", certain, []int{403}, "", []string{"requesttimetooskewed"}, nil,
 		"The clock here and that of AWS differ by more than 15 minutes.", "Set the clock (timedatectl, chronyc tracking)."},
+	{"aws-authorizer", certain, []int{500}, "", []string{"authorizerconfigurationexception", "authorizerfailureexception"}, nil,
+		"API Gateway's own authorizer has failed, or may not be called.", "Look into its log: its time limit, and what it returns. API Gateway must be allowed to invoke it."},
+	{"aws-authorizer-denied", certain, []int{403}, "", []string{"user is not authorized to access this resource"}, nil,
+		"API Gateway's own authorizer refuses this caller.", "Look into the authorizer's log. If it is a Lambda function, a policy that it returned for another path may be cached, and deny this one."},
 	{"aws-api-key", likely, []int{403}, "X-Amzn-Errortype: forbiddenexception", nil, nil,
 		"API Gateway wants a valid x-api-key, or its policy forbids this. It says “Forbidden” of a key that is wrong, missing, or in no usage plan for this stage, of a host name that is not its own, and where AWS WAF or a resource policy refuses.",
 		"Check the key, its usage plan with this stage, and the WAF. Send it with -H 'X-Api-Key: …'"},
@@ -75,11 +81,15 @@ var knownSigns = []sign{
 		"The presigned URL has expired.", "Have a new one made, that lasts longer. It is good no longer than the credentials that it was made with, either."},
 	{"aws-two-kinds", certain, []int{400}, "", []string{"only one auth mechanism allowed"}, nil,
 		"The request has two kinds of credentials. The URL is signed already.", "Leave out the Authorization header. A Transport with Origins leaves other hosts' URLs alone."},
+	{"google-storage", certain, []int{401, 403}, "", []string{"anonymous caller does not have storage."}, nil,
+		"Google Cloud Storage saw no credentials, and this wants some.", "Send an OAuth token: gcloud auth print-access-token. Or have allUsers let in, if that is meant."},
+	{"google-storage", certain, []int{403}, "", []string{"does not have storage."}, nil,
+		"Google Cloud Storage knows the caller, who lacks a permission.", "Have a role with it granted on the bucket. The answer names the caller and the permission."},
 	{"aws-denied", certain, []int{403}, "", []string{"<code>accessdenied</code>"}, func(in *inquiry) bool { return !in.pasted && !in.gave() && !in.isSigned() },
 		"Nothing signed was sent, and S3 does not let everybody do this.", "Sign the request with the AWS SDK, or have a presigned URL made. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
 	{"aws-denied", likely, []int{403}, "", []string{"<code>accessdenied</code>"}, func(in *inquiry) bool { return !in.pasted && strings.EqualFold(in.last(), "Bearer") },
 		"S3 looks for a signature of AWS, and was sent a token.", "Sign the request with the AWS SDK, or have a presigned URL made. It says so as it does to whoever sends nothing."},
-	{"aws-denied", certain, []int{403}, "", []string{"accessdeniedexception", "<code>accessdenied</code>", "is not authorized to perform"}, nil,
+	{"aws-denied", certain, []int{403}, "", []string{"accessdeniedexception", "<code>accessdenied</code>", "is not authorized to perform:"}, nil,
 		"An AWS policy does not allow this to this caller.", "Have the policy of the caller or the resource changed. Without credentials, the caller is anybody. S3 says this also of an object that is not there, if listing the bucket is not allowed."},
 }
 
@@ -87,7 +97,7 @@ func allSigns() []sign { return slices.Concat(knownSigns, productSigns, saidSign
 
 // signs returns what the response's words mean.
 func (in *inquiry) signs() *cause {
-	if !in.refused() || in.disguise != nil {
+	if !in.refused() || in.disguise != nil || in.trials.agent || in.underscored() != nil && in.saysNoKey() {
 		return nil
 	}
 	return in.sign()
@@ -123,7 +133,7 @@ func (in *inquiry) saysSign(said string, words []string) bool {
 
 // forbidden is for a 403 that says no more.
 func (in *inquiry) forbidden() *cause {
-	if in.resp == nil || in.resp.StatusCode != 403 || in.report.Outcome == outcomeFailed || in.param("error") == "insufficient_scope" || in.sign() != nil || in.headerLost() != nil {
+	if in.resp == nil || in.resp.StatusCode != 403 || in.report.Outcome == outcomeFailed || in.param("error") == "insufficient_scope" || in.sign() != nil && !in.trials.agent || in.headerLost() != nil || in.keyLost() != nil {
 		return nil
 	}
 	switch {
@@ -139,6 +149,10 @@ func (in *inquiry) forbidden() *cause {
 	case in.gaveKey():
 		return &cause{"forbidden-key", likely, "The key may be wrong: many services answer 403 to that. Or it is right, and may not do this; the status alone does not tell.",
 			"Check the key, the header's name and the environment. Then whether the key may do this: other keys have other rights."}
+	}
+	if !in.isSafe() && !sentPassword(in) && in.sentToken() != "" {
+		return &cause{"forbidden", likely, "The token may probably not write: the server forbids this " + printable(in.method, 10) + ". That is what 403 means (RFC 9110 §15.5.4), and a token that may only read is common; but some servers say it of an expired token, too.",
+			"Ask with GET. If that is allowed, get a token that may write; if not, the permission to do anything here is missing, or the token is no good."}
 	}
 	return &cause{"forbidden", likely, "The server probably knows who this is, and does not allow it. That is what 403 means (RFC 9110 §15.5.4); but some servers say it of a wrong or expired " + in.kind() + ", too.",
 		"Have the permission granted to the user or the token. If the server says 403 for expired tokens, Transport.Refused tells a program so."}

@@ -20,15 +20,17 @@ func sentPassword(in *inquiry) bool {
 	return strings.EqualFold(in.last(), "Basic") || strings.EqualFold(in.last(), "Digest")
 }
 
-// sentToken reports whether something else than a password was sent.
-func sentToken(in *inquiry) bool { return in.gave() && !sentPassword(in) }
+// sentToken reports whether something else than a password was sent, be it in the URL.
+func sentToken(in *inquiry) bool {
+	return in.gave() && !sentPassword(in) || !in.gave() && in.url != nil && in.keyInQuery() != ""
+}
 
 // saidSigns are what servers say in so many words, looked through in order after knownSigns.
 var saidSigns = []sign{
 	// Of people and their passwords.
 	{"captcha", certain, refusals, "X-Authentication-Denied-Reason: captcha", nil, nil, // Jira
 		"The server wants a CAPTCHA, after logins that failed.", "Log in once in a browser, as the same user. Then have the program stop trying a wrong password."},
-	{"account-locked", certain, moreStatus, "", []string{"account is locked", "account locked", "account has been locked", "user is locked", "is locked after", "locked out", "temporarily locked", "too many failed"}, nil,
+	{"account-locked", certain, moreStatus, "", []string{"account is locked", "account locked", "account has been locked", "<lockstatus>lock<", "user is locked", "is locked after", "locked out", "temporarily locked", "too many failed", "too many authentication failures", "too many login attempts"}, nil,
 		"The account is locked, or held up after failed logins.", "Wait, or have it unlocked. No password gets in until then, and each more may make it longer."},
 	{"password-expired", certain, moreStatus, "", []string{"password has expired", "password expired", "password is expired", "must change your password", "password must be changed"}, sentPassword,
 		"The password has expired.", "Log in by a browser, and choose a new one."},
@@ -61,25 +63,27 @@ var saidSigns = []sign{
 		"Azure API Management has seen no good subscription key.", "Send it with -H 'Ocp-Apim-Subscription-Key: KEY'. The challenge may name another header. In a program: &authretry.APIKey{Header: \"Ocp-Apim-Subscription-Key\", Key: os.Getenv(\"KEY\")}"},
 	{"api-key-wanted", certain, refusals, "", []string{"no api key found", "no api key provided", "no api key was provided", "no api key in", "api key not provided", "api key was not provided", "didn't provide an api key", "did not provide an api key", "missing a valid api key", "missing api key", "missing api_key", "api key is missing", "api key required", "api key is required", "method doesn't allow unregistered callers"}, nil,
 		"The server wants an API key, and has seen none.", "Send it in the header that its documentation names, with -H. Kong's is apikey, Google's X-Goog-Api-Key."},
-	{"token-expired-said", certain, moreStatus, "", []string{"jwt expired", "jwt is expired", "token expired", "token has expired", "token is expired", "expired token", "expired_token", "expired_access_token", "token_expired", `:"expired"`, `: "expired"`, "session expired", "session has expired", "session is expired"}, sentToken,
+	{"token-expired-said", certain, moreStatus, "", []string{"jwt expired", "jwt is expired", "token expired", "token has expired", "token is expired", "expired token", "expired_token", "expired_access_token", "token_expired", `:"expired"`, `: "expired"`, "session expired", "session has expired", "session is expired", `"exp" claim timestamp check failed`, "signature has expired", "token used has expired", "session has timed out", "session timed out", "session timeout", "session_timeout"}, func(in *inquiry) bool { return sentToken(in) || sentPassword(in) && in.says("token") }, // tokens stand in for passwords, too
 		"The server says that the token or session has expired.", "Get a new one. In a program, give authretry.Bearer a TokenSource: it refreshes in time."},
 	{"token-revoked", certain, moreStatus, "", []string{"token has been revoked", "token was revoked", "token revoked", "token is revoked", "token_revoked", "session has been revoked", "session was revoked", "session revoked", "blacklisted", "token has been invalidated", "token is no longer valid"}, sentToken,
 		"The server says that the token was revoked.", "Log in again. The refresh token is probably revoked, too."},
-	{"token-audience", certain, moreStatus, "", []string{"invalid audience", "audience invalid", "audience is invalid", "audience doesn't match", "audience does not match", "incorrect audience", "wrong audience", "audiences in jwt are not allowed"}, sentToken,
+	{"token-audience", certain, moreStatus, "", []string{"invalid audience", "audience invalid", "audience is invalid", "audience doesn't match", "audience does not match", "incorrect audience", "wrong audience", "audiences in jwt are not allowed", "bad audience", "the aud claim is not valid", `unexpected "aud" claim`, "jwt audience invalid", "invalid aud claim"}, sentToken,
 		"The server says that the token is for another audience.", "Get one for this server. Compare its aud with what the server expects."},
-	{"token-issuer", certain, moreStatus, "", []string{"invalid issuer", "issuer invalid", "issuer is invalid", "issuer is not configured", "unknown issuer", "untrusted issuer", "issuer mismatch", "credentials found for given 'iss'"}, sentToken,
+	{"token-issuer", certain, moreStatus, "", []string{"invalid issuer", "issuer invalid", "issuer is invalid", "issuer is not configured", "unknown issuer", "untrusted issuer", "issuer mismatch", "the iss claim is not valid", `unexpected "iss" claim`, "invalid iss claim", "jwt issuer invalid", "credentials found for given 'iss'"}, sentToken,
 		"The server says that it does not trust the token's issuer.", "Compare the token's iss with what the server is configured for."},
 	{"issuer-keys", certain, moreStatus, "", []string{"jwks remote fetch", "fetch jwks", "fetching jwks", "fetch the jwks", "retrieve jwks", "retrieving jwks", "jwks endpoint", "remote jwk set"}, nil, // Envoy, Spring
 		"The server cannot get the keys of the token's issuer. The token may be good.", "Have its owner see whether it reaches the issuer's jwks_uri."},
 	{"token-algorithm", certain, moreStatus, "", []string{"invalid algorithm", "algorithm not allowed", "algorithm is not allowed", "alg value is not allowed", "unexpected signing method"}, sentToken,
 		"The server does not take the algorithm of the token's signature.", "Compare its alg with what the server is configured for."},
-	{"token-signature", certain, moreStatus, "", []string{"invalid signature", "signature verification failed", "signature is invalid", "invalid token signature", "doesn't have key to match kid", "signature key was not found", "signing key not found", "find a signing key", "find signing key", "unable to verify the signature", "jwt verification fails", "contains invalid signature", "no matching key(s) found"}, sentToken,
+	{"token-signature", certain, moreStatus, "", []string{"invalid signature", "signature verification failed", "signature is invalid", "invalid token signature", "jwsinvalidsignature", "doesn't have key to match kid", "signature key was not found", "signing key not found", "find a signing key", "find signing key", "unable to verify the signature", "jwt verification fails", "contains invalid signature", "no matching key(s) found"}, sentToken,
 		"The server says that it cannot verify the token's signature.", "Compare the token's iss and kid with the keys of the server. Another environment has other keys."},
 	{"token-not-yet", certain, moreStatus, "", []string{"jwt not active", "token not yet valid", "token is not yet valid", "jwt not yet valid", "jwt is not yet valid", "token used before issued"}, sentToken,
 		"The server says that the token is not valid yet.", "Compare the clocks of the server and of the token's issuer."},
 	{"clock-skew-said", certain, moreStatus, "", []string{"clock skew too great", "clock skew", "request timestamp is too"}, nil,
 		"The server says that the clocks differ too much.", "Compare them, and set the one that is wrong. See timedatectl or chronyc tracking."},
-	{"token-malformed", certain, moreStatus, "", []string{"jwt malformed", "malformed token", "token is malformed", "not enough segments", "invalid number of segments", "jwt is not in the form", "invalid token format", "token contains an invalid number of segments"}, func(in *inquiry) bool { return sentToken(in) && !in.says("missing or malformed") },
+	{"bearer-wanted", likely, refusals, "", []string{"expected 'authorization: bearer", "missing 'bearer' type", "only valid bearer authentication supported", "must use the bearer", "must use bearer", "bearer authentication is required", "bearer authentication required"}, func(in *inquiry) bool { return in.last() != "" && !strings.EqualFold(in.last(), "Bearer") },
+		"The server wants a Bearer token, and was sent something else.", "Give it a token, with -token-env or -token-file."},
+	{"token-malformed", certain, moreStatus, "", []string{"jwt malformed", "malformed token", "token is malformed", "not enough segments", "invalid number of segments", "jwt is not in the form", "jwt is not well formed", "cannot convert access token", "invalid number of parts", "invalid token format", "token contains an invalid number of segments", "only valid bearer authentication supported"}, func(in *inquiry) bool { return sentToken(in) && !in.says("missing or malformed") },
 		"The server cannot read the token.", "Copy it anew, all of it and nothing else. Or it is of another kind: the server wants a JWT."},
 	{"authorization-format", likely, refusals, "", []string{"malformed authorization header", "invalid format for authorization header", "authorization header is malformed", "invalid authorization header format", "authorization header format"}, sentAny,
 		"The server cannot read the Authorization header that was sent.", "Send it as the documentation has it. It is often Bearer and a token, or Basic; some want another word there, or a header of their own."},
@@ -93,11 +97,13 @@ var saidSigns = []sign{
 		"Vault has seen no token.", "Send it with -H 'X-Vault-Token: …', or as a Bearer."},
 	{"token-invalid-said", likely, []int{403}, "", []string{"invalid access token", "invalid token", "token is invalid", "invalid authentication token", "invalid bearer token"}, sentToken,
 		"The server says that the token is not valid.", "Get a new token, for this server. It says so with a 403, where a 401 is due: Transport.Refused tells a program."},
-	{"password-wrong-said", likely, []int{400, 403}, "", []string{"authentication failed", "invalid username or password", "invalid user name or password", "incorrect username or password", "password is incorrect", "wrong password",
+	{"password-wrong-said", likely, []int{400, 403}, "", []string{"authentication failed", "invalid authentication credentials", "invalid username or password", "invalid user name or password", "incorrect username or password", "password is incorrect", "wrong password",
 		"invalid or non-existent authentication information", "login failed"}, sentPassword, // ClickHouse, PyPI
 		"The server says that the user name or the password is wrong.", "Type the password anew, and check that the user is of this server. It says so with another status than 401: Transport.Refused tells a program."},
 	{"scope-said", certain, moreStatus, "", []string{"insufficient_scope", "insufficient scope", "missing_scope", "missing required scope", "missing scope", "insufficient authentication scopes", "access_token_scope_insufficient"}, sentAny,
 		"The token is good, but its scope does not allow this.", "Get a token with the scope that is wanted. The answer or the documentation names it. Refreshing it does not help."},
+	{"client-secret-id", certain, refusals, "", []string{"aadsts7000215"}, nil, // Microsoft Entra
+		"The secret is wrong, or it is the secret's ID, not its value.", "Take the column Value of the secret, not Secret ID. If the value is not known any more, make a new secret."},
 	{"client-secret-expired", certain, refusals, "", []string{"aadsts7000222", "client secret has expired", "client secret is expired", "client secret expired"}, nil, // Microsoft Entra
 		"The client's secret has expired.", "Make a new one, and put it where the program reads it. Note when that ends, too."},
 	{"client-wrong", certain, refusals, "", []string{"invalid_client"}, nil, // RFC 6749 §5.2
@@ -108,6 +114,8 @@ var saidSigns = []sign{
 		"The server says by its status 498 that the token is not valid.", "Get a new token, for this server."},
 	{"token-wanted-status", certain, []int{499}, "", nil, nil,
 		"The server says by its status 499 that it wants a token.", "Send a token, with -token-env. Esri's servers take it in the query, or in X-Esri-Authorization, too."},
+	{"cookie-wanted", likely, []int{401, 403}, "", []string{"no auth cookie", "no session cookie", "missing session cookie", "session cookie is missing", "session cookie not found", "session cookie is required"}, func(in *inquiry) bool { return in.header.Get("Cookie") == "" },
+		"The server wants a session cookie, and has seen none.", "Log in where it sets one, and send that in Cookie, with -H. If it has an API for programs, that takes tokens."},
 	{"session-expired-status", certain, []int{440}, "", nil, nil, // IIS
 		"The server says by its status 440 that the session has expired.", "Log in again, and send the new cookie or token."},
 	{"quota", certain, []int{402, 403, 429}, "", []string{"insufficient_quota", "plan and billing", "billing_hard_limit", "billing hard limit", "billing is not active", "billing_not_active", "credit balance is too low", "insufficient credits", "insufficient_credits", "insufficient balance"}, nil, // OpenAI, Anthropic and others
@@ -177,7 +185,7 @@ var saidSigns = []sign{
 		"The server wants a CSRF token, besides the credentials.", csrfFix},
 	{"csrf", possible, []int{403}, "", nil, func(in *inquiry) bool { return !in.isSafe() && setsCookie(in.resp, "xsrf") },
 		"The server may want a CSRF token. It has just set a cookie for one.", csrfFix},
-	{"web-server", likely, []int{403}, "", []string{"<center>nginx", "<center><h1>403 forbidden</h1></center>"}, nil,
+	{"web-server", likely, []int{403}, "", []string{"<center>nginx", "<center><h1>403 forbidden</h1></center>", "<p>you don't have permission to access this resource.</p>", "request forbidden by administrative rules", "varnish cache server"}, nil, // nginx, Apache, HAProxy, Varnish
 		"The web server forbids this, not the application behind it.", "Look into its error log. It may be a deny rule, a rate limit, a missing index, or the rights of a file."},
 	{"headers-too-large", certain, []int{400, 431}, "", []string{"request header or cookie too large", "request header fields too large", "header field too large"}, nil,
 		"The request's headers are too large. It may be the token.", "Use a smaller token, with fewer groups or claims in it. Or raise the limit, as in nginx's large_client_header_buffers."},

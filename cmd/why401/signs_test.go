@@ -51,6 +51,15 @@ func TestEverySignIsFound(t *testing.T) {
 	}
 }
 
+// A header by which a sign is found is shown, so that a person sees it, too.
+func TestHeadersOfSignsAreShown(t *testing.T) {
+	for _, s := range allSigns() {
+		if name, _, _ := strings.Cut(s.header, ": "); name != "" {
+			require.Contains(t, matters, http.CanonicalHeaderKey(name), s.name)
+		}
+	}
+}
+
 // What the body says is found where APIs put it.
 func TestMessageInBody(t *testing.T) {
 	for _, c := range []struct{ kind, body, want string }{
@@ -122,7 +131,7 @@ func TestForbiddenWhereNothingCame(t *testing.T) {
 	})})
 	out, status := w.run([]string{"-token-env", "TOKEN", "https://api.example.com/"}, "", true)
 	require.Equal(t, 1, status, out)
-	require.Contains(t, strings.Split(out, "\n")[0], "has not seen the Authorization header")
+	require.Contains(t, strings.Split(out, "\n")[0], "saw no credentials, or wants another word than Bearer")
 	require.NotContains(t, out, "knows who this is")
 }
 

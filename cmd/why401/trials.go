@@ -27,6 +27,7 @@ type trials struct {
 	sentPassword  bool     // it was sent the user name and the password
 	registry      *attempt // what the registry has answered to the token that it has made; nil: that was not tried
 	repeats       repeats
+	spelling      string   // the scheme's name as the server wants it, with which it has let in; empty: that was not tried, or is no different
 	bare          *attempt // what the server has answered without credentials, with which it has failed; nil: that was not tried
 }
 
@@ -98,6 +99,11 @@ func (in *inquiry) tryAgain(ctx context.Context) {
 		again := in.send(ctx, manner{trial: "with user name and password in Latin-1", latin1: true})
 		in.addTrial(again)
 		in.trials.latin1 = again.resp != nil && again.resp.StatusCode < 300
+	case in.is401() && in.otherSpelling() != "" && !left(in.requests()):
+		spelling, credentials := in.otherSpelling(), in.hops[len(in.hops)-1].req.Header.Get("Authorization")[len(in.last()):]
+		if again := in.sendAgain(ctx, manner{trial: "with " + printable(spelling, 20) + " written so", header: spelling + credentials}); again.resp != nil && again.resp.StatusCode < 400 {
+			in.trials.spelling = printable(spelling, 20)
+		}
 	case in.failed() && in.gave():
 		again := in.sendAgain(ctx, manner{trial: "without credentials", bare: true})
 		in.trials.bare = &again
@@ -126,7 +132,7 @@ func (a *attempt) isRefused() bool {
 // mayRefuseAgent reports whether a 403 may be for the User-Agent, and a request with another one does no harm: a password is not sent again.
 func (in *inquiry) mayRefuseAgent() bool {
 	return in.resp != nil && in.resp.StatusCode == http.StatusForbidden && len(in.report.Challenges) == 0 && in.header.Get("User-Agent") == "" && !sentPassword(in) &&
-		in.sign() == nil && in.trial == nil && in.shortMessage() == "" && !left(in.requests())
+		(in.sign() == nil || in.sign().Name == "web-server") && in.trial == nil && in.shortMessage() == "" && !left(in.requests())
 }
 
 func (in *inquiry) addTrial(a attempt) {

@@ -136,8 +136,11 @@ func (in *inquiry) severalServers() *cause {
 	for _, name := range serverNames[:len(serverNames)-2] {
 		var names []string
 		for _, h := range in.hops {
-			if h.resp != nil && !h.connect && h.resp.Header.Get(name) != "" && !slices.Contains(names, h.resp.Header.Get(name)) {
-				names = append(names, h.resp.Header.Get(name))
+			if h.resp == nil || h.connect {
+				continue
+			}
+			if value := straightQuotes.Replace(h.resp.Header.Get(name)); value != "" && !slices.Contains(names, value) {
+				names = append(names, value)
 			}
 		}
 		if len(names) > 1 && strings.EqualFold(in.last(), "Digest") {

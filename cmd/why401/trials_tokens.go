@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -117,10 +118,17 @@ func (in *inquiry) askTokenService(ctx context.Context) {
 		query.Set("scope", scope)
 	}
 	realm.RawQuery = query.Encode()
+	policy := in.policy()
+	if in.proxyFor(realm) != nil && policy.CheckHost(ctx, realm.Hostname()) != nil {
+		return
+	}
 	isOwn := in.user.given && sameOrigin(realm, in.asked()) && !left(in.requests()) && (realm.Scheme == "https" || isLoopback(realm.Hostname()) || in.allowPlaintext)
 	schemes := in.schemes
-	again := in.send(ctx, manner{trial: "at the token service", url: realm, bare: !isOwn, password: isOwn})
+	again := in.send(ctx, manner{trial: "at the token service", url: realm, policy: policy, bare: !isOwn, password: isOwn})
 	in.schemes = schemes
+	if _, refused := errors.AsType[*names.RefusedError](again.err); refused {
+		return
+	}
 	in.trials.hops = append(in.trials.hops, again.hops...) // the server has named the values of the query, which are no secrets
 	in.trials.tokenService, in.trials.sentPassword = &again, isOwn
 	if isOwn && again.resp != nil && again.resp.StatusCode == http.StatusOK {
@@ -151,6 +159,15 @@ func (in *inquiry) mayAsk(realm *url.URL) bool {
 	at := in.asked()
 	addr, ok := names.ReadHost(realm.Hostname())
 	return ok && !addr.IsValid() || sameOrigin(realm, at) || isLoopback(at.Hostname()) && isLoopback(realm.Hostname())
+}
+
+// policy says which addresses may be asked that the server has named.
+func (in *inquiry) policy() *names.Policy {
+	p := &names.Policy{Home: in.asked(), Named: func(host string) bool { return lowerASCII(host) == lowerASCII(in.url.Hostname()) }}
+	if at, err := netip.ParseAddrPort(in.remote); err == nil && in.proxyURL() == nil {
+		p.HomeAddr = at.Addr()
+	}
+	return p
 }
 
 // tokenService says what came of asking for a token.

@@ -194,6 +194,17 @@ func TestPasswordTypingErrors(t *testing.T) {
 	}
 }
 
+// TestUserNameOfMacOS gives a user name with combining characters, as file names there have them.
+func TestUserNameOfMacOS(t *testing.T) {
+	for name, want := range map[string]string{"Mu\u0301sa": "user-decomposed", "M\u00fasa": "not-ascii"} {
+		for _, challenge := range []string{`Basic realm="cave"`, `Digest realm="cave", nonce="5ccc", qop="auth"`} {
+			w := newWorld(t, map[string]http.Handler{"api.example.com": says(401, "WWW-Authenticate: "+challenge)})
+			first, out := w.cause("-u", name, "-password-env", "PASSWORD", "https://api.example.com/")
+			require.Equal(t, want, first.Name, out)
+		}
+	}
+}
+
 // TestHeaderNames gives credentials in headers that the server does not look at.
 func TestHeaderNames(t *testing.T) {
 	for header, want := range map[string]string{

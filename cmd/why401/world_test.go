@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -42,6 +43,7 @@ type world struct {
 	hosts  map[string]http.Handler
 	env    map[string]string // besides the secrets of the tests
 	at     map[string]string // addresses of hosts that have a server of their own
+	seen   map[string]string // addresses at which hosts seem to be
 	plain  *httptest.Server
 	secure *httptest.Server
 	proxy  *url.URL // of the environment
@@ -70,7 +72,24 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.hosts[host].ServeHTTP(rw, r)
 }
 
+// A placed connection seems to lead to another address.
+type placed struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (p placed) RemoteAddr() net.Addr { return p.addr }
+
 func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := w.dialHost(ctx, network, address)
+	host, _, _ := net.SplitHostPort(address)
+	if seen := w.seen[host]; seen != "" && err == nil {
+		conn = placed{conn, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(seen))}
+	}
+	return conn, err
+}
+
+func (w *world) dialHost(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, _ := net.SplitHostPort(address)
 	var d net.Dialer
 	switch {

@@ -145,7 +145,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		MaxResponseHeaderBytes: 64 << 10, TLSClientConfig: g.TLS.Clone()}
 	if proxy == nil {
 		dialer := &net.Dialer{Resolver: g.Resolver, ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
-			return g.judge(req.URL.Hostname(), address)
+			return g.CheckAddress(req.URL.Hostname(), address)
 		}}
 		base.Proxy, base.DialContext = nil, dialer.DialContext
 	}
@@ -166,8 +166,8 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// judge returns an error if an address must not be dialled for a host.
-func (p *Policy) judge(host, address string) error {
+// CheckAddress returns a *RefusedError if an address, with its port, must not be dialled for a host.
+func (p *Policy) CheckAddress(host, address string) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil || !p.mayReach(host, at.Addr()) {
 		return &RefusedError{host, "it leads to an address that only those inside can reach"}
@@ -191,7 +191,7 @@ func (p *Policy) judgeName(ctx context.Context, host string) error {
 		addrs, _ = resolver.LookupNetIP(ctx, "ip", host)
 	}
 	for _, addr := range addrs {
-		if err := p.judge(host, netip.AddrPortFrom(addr, 443).String()); err != nil {
+		if err := p.CheckAddress(host, netip.AddrPortFrom(addr, 443).String()); err != nil {
 			return err
 		}
 	}
