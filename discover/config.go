@@ -21,8 +21,8 @@ import (
 // authretry.TokenSource needs: Fetch, Login and Revoke.
 //
 // It is for one resource: a token that was obtained for it goes to the resource's origin only, and no server at another origin can have
-// it replaced. Several TokenSources may share it,
-// one for each account. It is safe for concurrent use. It must not be copied, nor its fields changed, after its first use.
+// it replaced. Several TokenSources may share it, one for each account. It is safe for concurrent use. It must not be copied, nor its
+// fields changed, after its first use.
 type Config struct {
 	// Resource is the identifier of the resource (RFC 9728 §1.2), an https URL without query and fragment. If it is empty, it is
 	// what the resource calls itself, which must be the URL that was asked, without its query, or its origin. If it is set, the

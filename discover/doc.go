@@ -59,12 +59,11 @@
 // Servers name URLs here, and whoever runs one must not have us send requests, or a person's browser, to what only we can
 // reach. A URL must be https, or http to this machine, without user name and fragment. Its address is judged when it is
 // dialled, after DNS: one on a private network or this machine is asked only if the server that named it is there itself, or if
-// Config.Issuers names its host; link-local addresses, metadata services of clouds, multicast and the like never. Where the
-// resource is says the connection by which it refused; if a proxy is in between, or a DialContext of yours
-// leads to another port, it counts as outside. What a
-// browser is sent to, an authorization endpoint or the page of a device login, is judged by all addresses of its name. Redirects are not followed, an answer may have
-// 1 MiB. Metadata and a registration may take 10 seconds, a request of a login 30, and other token requests as long as
-// TokenSource.FetchTimeout. With a proxy in the environment, that resolves names: they are judged here besides. What a browser or
+// Config.Issuers names its host; link-local addresses, metadata services of clouds, multicast and the like never. The connection
+// by which the resource refused says where it is. If a proxy is in between, or a DialContext of yours leads to another port, it
+// counts as outside. What a browser is sent to, an authorization endpoint or the page of a device login, is judged by all addresses
+// of its name. Redirects are not followed, an answer may have 1 MiB. Metadata and a registration may take 10 seconds, a request of a
+// login 30, and other token requests as long as TokenSource.FetchTimeout. With a proxy in the environment, that resolves names: they are judged here besides. What a browser or
 // a proxy is to dial is judged as these read it: app.localhost, or 127.0.0.1 with a dot behind it, is this machine; and what they
 // may take for an address in another form (127.1, 0x7f000001), or what is not ASCII, is refused unless Config.Issuers names it.
 // Config.HTTPClient takes the place of all this.

@@ -23,9 +23,9 @@
 //   - At an address that the registry might reach as well. It is judged when it is about to be dialled, after DNS. Private networks
 //     (RFC 1918, RFC 4193, RFC 6598) are for registries that are in one themselves, and this machine is for registries that are
 //     here; link-local addresses, metadata services, multicast and the like are for nobody. Addresses in other addresses
-//     (IPv4-mapped, NAT64, 6to4, Teredo) count as what they lead to. Where the registry is says the connection by which its
-//     challenge came. If it came by a proxy, or by a DialContext of yours to another port, the registry counts as outside; then Scheme.Realms is the way to have a token server in
-//     a private network, unless it is the registry itself.
+//     (IPv4-mapped, NAT64, 6to4, Teredo) count as what they lead to. The connection by which the challenge came says where the
+//     registry is. If it came by a proxy, or by a DialContext of yours to another port, the registry counts as outside; then
+//     Scheme.Realms is the way to have a token server in a private network, unless it is the registry itself.
 //
 // Redirects of a token server are not followed, its answer may have 1 MiB and take 10 seconds.
 //
