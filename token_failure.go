@@ -23,7 +23,7 @@ type failure struct {
 	until time.Time     // no refresh is started before
 	delay time.Duration // that until was made from; grows
 
-	final   *tokenError   // the last permanent error; nil if there was none
+	final   *tokenError   // the last permanent error, or with which the token endpoint has asked to be left alone; nil if there was none
 	finalTo time.Time     // Fetch is not called before with the grant that final is for
 	wait    time.Duration // between looks into the Store for a better one; grows
 }
@@ -50,6 +50,10 @@ func (f *failure) finalFor(previous *oauth2.Token, now time.Time) error {
 func (f failure) next(err error, current *knownToken, s *TokenSource, now time.Time) failure {
 	f.err = err
 	e, _ := err.(*tokenError)
+	if e != nil && e == f.final && e.retryAfter > 0 { // the Store had nothing new, and the token endpoint is to be left alone still
+		f.until = f.nextLook(s, now)
+		return f
+	}
 	if !e.isPermanent() && (e == nil || !e.client) {
 		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
 		if err == error(errRefusedWhileFresh) {
@@ -64,6 +68,10 @@ func (f failure) next(err error, current *knownToken, s *TokenSource, now time.T
 			wait = max(wait, e.retryAfter)
 		}
 		f.until = now.Add(wait)
+		if e != nil && e.retryAfter > 0 && s.Store != nil { // others may be asked to wait less, and save what they get
+			f.final, f.finalTo, f.wait = e, f.until, 0
+			f.until = f.nextLook(s, now)
+		}
 		return f
 	}
 	switch {
@@ -74,21 +82,31 @@ func (f failure) next(err error, current *knownToken, s *TokenSource, now time.T
 		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
 		f.final, f.finalTo = e, now.Add(s.jittered(f.delay))
 	}
-	f.until = f.finalTo
+	f.until = f.nextLook(s, now)
+	return f
+}
+
+// nextLook returns when it is time for another refresh, which may only look into the Store.
+func (f *failure) nextLook(s *TokenSource, now time.Time) time.Time {
 	if s.Store != nil {
 		f.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
-		if look := now.Add(s.jittered(f.wait)); look.Before(f.until) {
-			f.until = look
+		if look := now.Add(s.jittered(f.wait)); look.Before(f.finalTo) {
+			return look
 		}
 	}
-	return f
+	return f.finalTo
 }
 
 // remembered returns the error for who comes too early for another refresh.
 func (f *failure) remembered(now time.Time) error {
 	left := f.until.Sub(now)
 	e, ok := f.err.(*tokenError)
-	if !ok || e.grant != "" && e == f.final || left < time.Second || left > maxRefusedWait+maxRefusedWait/5 {
+	if ok && e == f.final && e.retryAfter > 0 {
+		left = f.finalTo.Sub(now)
+	} else if ok && e.grant != "" && e == f.final {
+		return f.err
+	}
+	if !ok || left < time.Second || left > maxRefusedWait+maxRefusedWait/5 {
 		return f.err
 	}
 	later := *e

@@ -347,3 +347,46 @@ func (s countedLoads) Load(ctx context.Context) (*Record, error) {
 	s.n.Add(1)
 	return s.sharedStore.Load(ctx)
 }
+
+// A limit for each address, say, concerns one process of many. What another one has obtained is in the Store.
+func TestRetryAfterDoesNotKeepFromWhatOthersHaveSaved(t *testing.T) {
+	for name, grant := range map[string]string{"refresh token": "r-0", "none": ""} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fail := refusal(http.StatusTooManyRequests, "")
+				fail.Response.Header.Set("Retry-After", "240")
+				store := newSharedStore(&oauth2.Token{AccessToken: "a-0", RefreshToken: grant, Expiry: time.Now().Add(-time.Minute)})
+				calls, loads := 0, atomic.Int32{}
+				src := &TokenSource{Store: countedLoads{store, &loads}, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+					calls++
+					return nil, fail
+				}}
+				start := time.Now()
+				try := func(until time.Duration) (got *oauth2.Token, err error) {
+					for time.Since(start) < until && got == nil {
+						got, err = src.Token()
+						time.Sleep(100 * time.Millisecond)
+					}
+					return got, err
+				}
+				_, err := try(time.Minute)
+				require.ErrorContains(t, err, "the next one is in 3m0s")
+				require.Less(t, int(loads.Load()), 15)
+				_, err = try(239 * time.Second)
+				require.ErrorContains(t, err, "429")
+				require.Equal(t, 1, calls)
+				_, err = try(245 * time.Second)
+				require.Error(t, err)
+				require.Equal(t, 2, calls, "when it is over, the token endpoint is asked again, and no later")
+
+				_, err = try(260 * time.Second)
+				require.Error(t, err)
+				store.put(&oauth2.Token{AccessToken: "a-1", RefreshToken: "r-1", Expiry: time.Now().Add(time.Hour)})
+				got, err := try(300 * time.Second)
+				require.NoError(t, err)
+				require.Equal(t, "a-1", got.AccessToken)
+				require.Equal(t, 2, calls)
+			})
+		})
+	}
+}

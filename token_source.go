@@ -28,7 +28,7 @@ import (
 // longer or shorter, but for that of Retry-After.
 //
 // Where nothing but a new login can help, Set is seen at once. A login that somebody else has saved in the Store is looked for
-// by the next caller after a time that grows from 1 s to 30 s.
+// by the next caller after a time that grows from 1 s to 30 s; and so is a token, while Retry-After keeps this process from asking for one.
 //
 // Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
