@@ -76,9 +76,9 @@ func (f failure) next(err error, current *knownToken, s *TokenSource, now time.T
 	}
 	switch {
 	case e == f.final: // as before: the Store had nothing new
-	case e.grant != "" && !e.client: // RFC 6749 §5.2: the refresh token is of no use any more
+	case e.grant != "" && !e.client && !e.person: // RFC 6749 §5.2: the refresh token is of no use any more
 		f.final, f.finalTo = e, now.Add(forever)
-	default: // the client's own credentials, which somebody may put right
+	default: // the client's own credentials, which somebody may put right, as they may what a person has to do
 		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
 		f.final, f.finalTo = e, now.Add(s.jittered(f.delay))
 	}
@@ -134,6 +134,7 @@ type tokenError struct {
 	causes     []error
 	grant      string        // the refresh token that was tried
 	client     bool          // it is the client's credentials that were refused
+	person     bool          // a person has to do something; the refresh token is tried again nevertheless
 	retryAfter time.Duration // the server's wish
 }
 
@@ -231,8 +232,8 @@ func failed(err error, previous *oauth2.Token) *tokenError {
 	if isRefusal {
 		e.retryAfter = retryAfter(r.Response)
 		switch {
-		case isGrantRefused(r):
-			permanent = true
+		case isGrantRefused(r), isPersonNeeded(r):
+			permanent, e.person = true, isPersonNeeded(r)
 			e.causes = []error{ErrLoginRequired, err}
 		case isClientsFault(r):
 			e.client = true
@@ -288,6 +289,13 @@ func sourceFailed(err error) error {
 // its own). Anything else that it, or somebody in front of it, says may pass.
 func isGrantRefused(r *oauth2.RetrieveError) bool {
 	return r.ErrorCode == "invalid_grant" || r.ErrorCode == "bad_refresh_token"
+}
+
+// isPersonNeeded reports whether the token endpoint wants a person to log in, or to agree to something (the codes are those of OpenID Connect
+// Core §3.1.2.6). Microsoft Entra says so in answer to a refresh token that is as good as before: where another factor is demanded from
+// where the program is now, for instance.
+func isPersonNeeded(r *oauth2.RetrieveError) bool {
+	return r.ErrorCode == "interaction_required" || r.ErrorCode == "login_required" || r.ErrorCode == "consent_required"
 }
 
 // isClientsFault reports whether the token endpoint has refused the client, which only somebody can put right.

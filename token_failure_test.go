@@ -390,3 +390,55 @@ func TestRetryAfterDoesNotKeepFromWhatOthersHaveSaved(t *testing.T) {
 		})
 	}
 }
+
+// Microsoft Entra refuses a good refresh token where a person has to do more first: another factor, from this network, for instance. Then
+// the person is asked; and if nobody can be, the refresh token is tried again, but seldom.
+func TestPersonThatTheTokenEndpointWantsIsAsked(t *testing.T) {
+	for _, code := range []string{"interaction_required", "login_required", "consent_required"} {
+		t.Run(code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := &issuer{}
+				i.failWith(refusal(http.StatusBadRequest, code))
+				src := &TokenSource{Fetch: i.fetch, Initial: old()}
+				for range 24 {
+					_, err := src.Refresh(t.Context(), old())
+					require.ErrorIs(t, err, ErrLoginRequired)
+					require.ErrorContains(t, err, code)
+					time.Sleep(time.Second)
+				}
+				require.EqualValues(t, 1, i.calls.Load())
+				require.True(t, src.isOnlyCopy(), "the refresh token may be good yet")
+				i.failWith(nil)
+				time.Sleep(10 * time.Minute)
+				got, err := src.Refresh(t.Context(), old())
+				require.NoError(t, err)
+				require.Equal(t, []string{"access-2", "refresh-0"}, []string{got.AccessToken, i.previous[1]})
+
+				i.failWith(refusal(http.StatusBadRequest, code))
+				src = &TokenSource{Fetch: i.fetch, Initial: old(), Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+					return &oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}, nil
+				}}
+				got, err = src.Refresh(t.Context(), old())
+				require.NoError(t, err)
+				require.Equal(t, "login", got.AccessToken)
+			})
+		})
+	}
+}
+
+// So it is where an API wants claims (continuous access evaluation), and no refresh brings them.
+func TestPersonIsAskedForClaimsThatNoRefreshBrings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		i.failWith(refusal(http.StatusBadRequest, "interaction_required"))
+		var asked []string
+		src := &TokenSource{Fetch: i.fetch, Initial: old(), Login: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+			asked = append(asked, r.Claims)
+			return &oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}, nil
+		}}
+		got, err := src.Obtain(t.Context(), TokenRequest{Claims: `{"access_token":{"acrs":{"value":"c1"}}}`})
+		require.NoError(t, err)
+		require.Equal(t, "login", got.AccessToken)
+		require.Equal(t, []string{`{"access_token":{"acrs":{"value":"c1"}}}`}, asked)
+	})
+}
