@@ -279,7 +279,7 @@ func withoutLogin(cause string) string {
 // sourceFailed is the error for a Bearer.Source, other than a TokenSource, that failed.
 func sourceFailed(err error) error {
 	e := &tokenError{text: "Bearer.Source has no token: " + describeCause(err), causes: []error{err}}
-	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && isGrantRefused(r) {
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && (isGrantRefused(r) || isPersonNeeded(r)) {
 		e.causes = []error{ErrLoginRequired, err}
 	}
 	return e
