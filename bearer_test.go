@@ -246,11 +246,13 @@ func TestBearerForeignSource(t *testing.T) {
 		require.EqualValues(t, 1, i.calls.Load())
 	})
 	t.Run("that fails", func(t *testing.T) {
-		b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) { return nil, refusal(400, "invalid_grant") })}
-		for _, ctx := range []context.Context{context.Background(), t.Context()} {
-			err := (*bearerSession)(b).Authorize(newRequest().WithContext(ctx))
-			require.ErrorIs(t, err, ErrLoginRequired)
-			require.EqualError(t, err, `authretry: Bearer.Source has no token: the token endpoint answered 400 "invalid_grant"`)
+		for _, code := range []string{"invalid_grant", "interaction_required"} {
+			b := &Bearer{Source: foreignSource(func() (*oauth2.Token, error) { return nil, refusal(400, code) })}
+			for _, ctx := range []context.Context{context.Background(), t.Context()} {
+				err := (*bearerSession)(b).Authorize(newRequest().WithContext(ctx))
+				require.ErrorIs(t, err, ErrLoginRequired)
+				require.EqualError(t, err, `authretry: Bearer.Source has no token: the token endpoint answered 400 "`+code+`"`)
+			}
 		}
 	})
 	for want, source := range map[string]foreignSource{

@@ -1,6 +1,7 @@
 package authretry
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,7 +17,7 @@ import (
 )
 
 // A tokenAnswer is what a token endpoint has answered (RFC 6749 §5). It is read as package oauth2 reads it, so that whoever is
-// content with that is content with us.
+// content with that is content with us, but for a JSON object, which is taken for one whatever the server calls it.
 type tokenAnswer struct {
 	resp    *http.Response
 	body    []byte
@@ -62,6 +63,8 @@ var (
 func readTokenAnswer(resp *http.Response, body []byte) *tokenAnswer {
 	a := &tokenAnswer{resp: resp, body: body}
 	switch kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); {
+	case bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")): // Tyk and Kanidm have sent it as text/plain
+		a.readJSON(body)
 	case kind == "application/x-www-form-urlencoded", kind == "text/plain":
 		a.readForm(body)
 	default:

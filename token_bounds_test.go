@@ -314,3 +314,28 @@ func TestOnlyCopyOfALogin(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+// "Never" is also written as the latest time that there is, in whose year a count of microseconds runs over.
+func TestExpiryInTheFarFutureIsNoneInThePast(t *testing.T) {
+	for name, expiry := range map[string]time.Time{
+		"the latest time":         time.Unix(1<<63-62135596801, 999999999),
+		"the latest millisecond":  time.UnixMilli(1<<63 - 1),
+		"more than a Duration":    time.Now().AddDate(1000, 0, 0),
+		"the last year for JSON":  time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		"as much as there can be": time.Now().AddDate(200, 0, 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			src := &TokenSource{Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+				calls++
+				return &oauth2.Token{AccessToken: fmt.Sprint("a-", calls), Expiry: expiry}, nil
+			}}
+			for range 3 {
+				got, err := src.Obtain(t.Context(), TokenRequest{Previous: &oauth2.Token{AccessToken: "refused"}})
+				require.NoError(t, err)
+				require.Equal(t, "a-1", got.AccessToken)
+			}
+			require.Equal(t, 1, calls)
+		})
+	}
+}

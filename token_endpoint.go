@@ -33,7 +33,7 @@ import (
 // the server asks for a longer wait (Retry-After) than two; each time with new proofs and assertions. An authorization code
 // and a device code are sent once, and once more with a nonce that the server asks for (RFC 9449 §8): whoever sends a code again may end
 // the login that it has brought (RFC 6749 §4.1.2), and a device must not ask too often. Redirects are not followed. At most 1 MiB of an answer is read, in JSON or form-encoded, as
-// package oauth2 does. Errors of the server are *oauth2.RetrieveError.
+// package oauth2 does; but a JSON object is taken for one whatever its Content-Type. Errors of the server are *oauth2.RetrieveError.
 //
 // It is safe for concurrent use. It must not be changed after its first use.
 type TokenEndpoint struct {

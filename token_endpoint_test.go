@@ -593,3 +593,33 @@ func TestValidateTokenEndpoint(t *testing.T) {
 	}
 	require.ErrorContains(t, (*TokenSource)(nil).Validate(), "is nil")
 }
+
+// A server that calls JSON text, or a gateway in front of it, must not cost the refresh token that is in there, nor hide that the old one is
+// good for nothing any more.
+func TestTokenAnswersInJSONAreReadWhateverTheyAreCalled(t *testing.T) {
+	for _, kind := range []string{"text/plain; charset=utf-8", "application/x-www-form-urlencoded", "text/html"} {
+		answers := []string{
+			" {\"access_token\":\"a-1\",\"token_type\":\"bearer\",\"refresh_token\":\"r-1\",\"expires_in\":3600,\"scope\":\"read\"}\n",
+			`{"error":"invalid_grant"}`,
+		}
+		e := newTokenEndpoint(t, func(n int, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			if n > 1 {
+				w.WriteHeader(http.StatusBadRequest)
+			}
+			io.WriteString(w, answers[min(n, 2)-1])
+		})
+		src := &TokenSource{Fetch: RefreshGrant(e.config()), Initial: refreshRequest.Previous}
+		got, err := src.Refresh(t.Context(), refreshRequest.Previous)
+		require.NoError(t, err, kind)
+		require.Equal(t, []string{"a-1", "r-1"}, []string{got.AccessToken, got.RefreshToken})
+		require.Equal(t, "read", got.Extra("scope"))
+		require.WithinDuration(t, time.Now().Add(time.Hour), got.Expiry, time.Minute)
+
+		for range 2 {
+			_, err = src.Refresh(t.Context(), nil)
+			require.ErrorIs(t, err, ErrLoginRequired, kind)
+		}
+		require.Len(t, e.forms(), 2, "what was refused is not sent again")
+	}
+}

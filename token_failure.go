@@ -23,7 +23,7 @@ type failure struct {
 	until time.Time     // no refresh is started before
 	delay time.Duration // that until was made from; grows
 
-	final   *tokenError   // the last permanent error; nil if there was none
+	final   *tokenError   // the last permanent error, or with which the token endpoint has asked to be left alone; nil if there was none
 	finalTo time.Time     // Fetch is not called before with the grant that final is for
 	wait    time.Duration // between looks into the Store for a better one; grows
 }
@@ -50,6 +50,10 @@ func (f *failure) finalFor(previous *oauth2.Token, now time.Time) error {
 func (f failure) next(err error, current *knownToken, s *TokenSource, now time.Time) failure {
 	f.err = err
 	e, _ := err.(*tokenError)
+	if e != nil && e == f.final && e.retryAfter > 0 { // the Store had nothing new, and the token endpoint is to be left alone still
+		f.until = f.nextLook(s, now)
+		return f
+	}
 	if !e.isPermanent() && (e == nil || !e.client) {
 		f.delay = min(max(2*f.delay, minRetryDelay), maxRetryDelay)
 		if err == error(errRefusedWhileFresh) {
@@ -64,31 +68,45 @@ func (f failure) next(err error, current *knownToken, s *TokenSource, now time.T
 			wait = max(wait, e.retryAfter)
 		}
 		f.until = now.Add(wait)
+		if e != nil && e.retryAfter > 0 && s.Store != nil { // others may be asked to wait less, and save what they get
+			f.final, f.finalTo, f.wait = e, f.until, 0
+			f.until = f.nextLook(s, now)
+		}
 		return f
 	}
 	switch {
 	case e == f.final: // as before: the Store had nothing new
-	case e.grant != "" && !e.client: // RFC 6749 §5.2: the refresh token is of no use any more
+	case e.grant != "" && !e.client && !e.person: // RFC 6749 §5.2: the refresh token is of no use any more
 		f.final, f.finalTo = e, now.Add(forever)
-	default: // the client's own credentials, which somebody may put right
+	default: // the client's own credentials, which somebody may put right, as they may what a person has to do
 		f.delay = min(max(2*f.delay, minRefusedWait), maxRefusedWait)
 		f.final, f.finalTo = e, now.Add(s.jittered(f.delay))
 	}
-	f.until = f.finalTo
+	f.until = f.nextLook(s, now)
+	return f
+}
+
+// nextLook returns when it is time for another refresh, which may only look into the Store.
+func (f *failure) nextLook(s *TokenSource, now time.Time) time.Time {
 	if s.Store != nil {
 		f.wait = min(max(2*f.wait, minStoreWait), maxStoreWait)
-		if look := now.Add(s.jittered(f.wait)); look.Before(f.until) {
-			f.until = look
+		if look := now.Add(s.jittered(f.wait)); look.Before(f.finalTo) {
+			return look
 		}
 	}
-	return f
+	return f.finalTo
 }
 
 // remembered returns the error for who comes too early for another refresh.
 func (f *failure) remembered(now time.Time) error {
 	left := f.until.Sub(now)
 	e, ok := f.err.(*tokenError)
-	if !ok || e.grant != "" && e == f.final || left < time.Second || left > maxRefusedWait+maxRefusedWait/5 {
+	if ok && e == f.final && e.retryAfter > 0 {
+		left = f.finalTo.Sub(now)
+	} else if ok && e.grant != "" && e == f.final {
+		return f.err
+	}
+	if !ok || left < time.Second || left > maxRefusedWait+maxRefusedWait/5 {
 		return f.err
 	}
 	later := *e
@@ -116,6 +134,7 @@ type tokenError struct {
 	causes     []error
 	grant      string        // the refresh token that was tried
 	client     bool          // it is the client's credentials that were refused
+	person     bool          // a person has to do something; the refresh token is tried again nevertheless
 	retryAfter time.Duration // the server's wish
 }
 
@@ -213,8 +232,8 @@ func failed(err error, previous *oauth2.Token) *tokenError {
 	if isRefusal {
 		e.retryAfter = retryAfter(r.Response)
 		switch {
-		case isGrantRefused(r):
-			permanent = true
+		case isGrantRefused(r), isPersonNeeded(r):
+			permanent, e.person = true, isPersonNeeded(r)
 			e.causes = []error{ErrLoginRequired, err}
 		case isClientsFault(r):
 			e.client = true
@@ -260,7 +279,7 @@ func withoutLogin(cause string) string {
 // sourceFailed is the error for a Bearer.Source, other than a TokenSource, that failed.
 func sourceFailed(err error) error {
 	e := &tokenError{text: "Bearer.Source has no token: " + describeCause(err), causes: []error{err}}
-	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && isGrantRefused(r) {
+	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && (isGrantRefused(r) || isPersonNeeded(r)) {
 		e.causes = []error{ErrLoginRequired, err}
 	}
 	return e
@@ -270,6 +289,13 @@ func sourceFailed(err error) error {
 // its own). Anything else that it, or somebody in front of it, says may pass.
 func isGrantRefused(r *oauth2.RetrieveError) bool {
 	return r.ErrorCode == "invalid_grant" || r.ErrorCode == "bad_refresh_token"
+}
+
+// isPersonNeeded reports whether the token endpoint wants a person to log in, or to agree to something (the codes are those of OpenID Connect
+// Core §3.1.2.6). Microsoft Entra says so in answer to a refresh token that is as good as before: where another factor is demanded from
+// where the program is now, for instance.
+func isPersonNeeded(r *oauth2.RetrieveError) bool {
+	return r.ErrorCode == "interaction_required" || r.ErrorCode == "login_required" || r.ErrorCode == "consent_required"
 }
 
 // isClientsFault reports whether the token endpoint has refused the client, which only somebody can put right.

@@ -347,3 +347,98 @@ func (s countedLoads) Load(ctx context.Context) (*Record, error) {
 	s.n.Add(1)
 	return s.sharedStore.Load(ctx)
 }
+
+// A limit for each address, say, concerns one process of many. What another one has obtained is in the Store.
+func TestRetryAfterDoesNotKeepFromWhatOthersHaveSaved(t *testing.T) {
+	for name, grant := range map[string]string{"refresh token": "r-0", "none": ""} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fail := refusal(http.StatusTooManyRequests, "")
+				fail.Response.Header.Set("Retry-After", "240")
+				store := newSharedStore(&oauth2.Token{AccessToken: "a-0", RefreshToken: grant, Expiry: time.Now().Add(-time.Minute)})
+				calls, loads := 0, atomic.Int32{}
+				src := &TokenSource{Store: countedLoads{store, &loads}, Fetch: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+					calls++
+					return nil, fail
+				}}
+				start := time.Now()
+				try := func(until time.Duration) (got *oauth2.Token, err error) {
+					for time.Since(start) < until && got == nil {
+						got, err = src.Token()
+						time.Sleep(100 * time.Millisecond)
+					}
+					return got, err
+				}
+				_, err := try(time.Minute)
+				require.ErrorContains(t, err, "the next one is in 3m0s")
+				require.Less(t, int(loads.Load()), 15)
+				_, err = try(239 * time.Second)
+				require.ErrorContains(t, err, "429")
+				require.Equal(t, 1, calls)
+				_, err = try(245 * time.Second)
+				require.Error(t, err)
+				require.Equal(t, 2, calls, "when it is over, the token endpoint is asked again, and no later")
+
+				_, err = try(260 * time.Second)
+				require.Error(t, err)
+				store.put(&oauth2.Token{AccessToken: "a-1", RefreshToken: "r-1", Expiry: time.Now().Add(time.Hour)})
+				got, err := try(300 * time.Second)
+				require.NoError(t, err)
+				require.Equal(t, "a-1", got.AccessToken)
+				require.Equal(t, 2, calls)
+			})
+		})
+	}
+}
+
+// Microsoft Entra refuses a good refresh token where a person has to do more first: another factor, from this network, for instance. Then
+// the person is asked; and if nobody can be, the refresh token is tried again, but seldom.
+func TestPersonThatTheTokenEndpointWantsIsAsked(t *testing.T) {
+	for _, code := range []string{"interaction_required", "login_required", "consent_required"} {
+		t.Run(code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := &issuer{}
+				i.failWith(refusal(http.StatusBadRequest, code))
+				src := &TokenSource{Fetch: i.fetch, Initial: old()}
+				for range 24 {
+					_, err := src.Refresh(t.Context(), old())
+					require.ErrorIs(t, err, ErrLoginRequired)
+					require.ErrorContains(t, err, code)
+					time.Sleep(time.Second)
+				}
+				require.EqualValues(t, 1, i.calls.Load())
+				require.True(t, src.isOnlyCopy(), "the refresh token may be good yet")
+				i.failWith(nil)
+				time.Sleep(10 * time.Minute)
+				got, err := src.Refresh(t.Context(), old())
+				require.NoError(t, err)
+				require.Equal(t, []string{"access-2", "refresh-0"}, []string{got.AccessToken, i.previous[1]})
+
+				i.failWith(refusal(http.StatusBadRequest, code))
+				src = &TokenSource{Fetch: i.fetch, Initial: old(), Login: func(context.Context, TokenRequest) (*oauth2.Token, error) {
+					return &oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}, nil
+				}}
+				got, err = src.Refresh(t.Context(), old())
+				require.NoError(t, err)
+				require.Equal(t, "login", got.AccessToken)
+			})
+		})
+	}
+}
+
+// So it is where an API wants claims (continuous access evaluation), and no refresh brings them.
+func TestPersonIsAskedForClaimsThatNoRefreshBrings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{}
+		i.failWith(refusal(http.StatusBadRequest, "interaction_required"))
+		var asked []string
+		src := &TokenSource{Fetch: i.fetch, Initial: old(), Login: func(_ context.Context, r TokenRequest) (*oauth2.Token, error) {
+			asked = append(asked, r.Claims)
+			return &oauth2.Token{AccessToken: "login", RefreshToken: "refresh-login"}, nil
+		}}
+		got, err := src.Obtain(t.Context(), TokenRequest{Claims: `{"access_token":{"acrs":{"value":"c1"}}}`})
+		require.NoError(t, err)
+		require.Equal(t, "login", got.AccessToken)
+		require.Equal(t, []string{`{"access_token":{"acrs":{"value":"c1"}}}`}, asked)
+	})
+}

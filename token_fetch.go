@@ -59,7 +59,7 @@ func (s *TokenSource) fetch(ctx context.Context, run *refreshRun, previous *oaut
 		if !rotated {
 			s.refuse(&r, e)
 		} else if e.isPermanent() { // but there is something to go on with
-			e = &tokenError{text: e.text, retryAfter: e.retryAfter}
+			e = &tokenError{text: e.text, grant: grantOf(t), retryAfter: e.retryAfter}
 		}
 		useless = e
 	} else if useless = checkToken(t); useless == nil && run.isSame(t) {

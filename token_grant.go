@@ -113,18 +113,33 @@ func (e *TokenEndpoint) isStranger(t *oauth2.Token) error {
 }
 
 // ClientCredentials returns a FetchFunc that uses the client's own credentials (RFC 6749 §4.4). It asks for the scopes, for
-// what the TokenRequest wants besides, and for its claims.
+// what the TokenRequest wants besides, and for its claims. A renewal also asks for what was granted without having been asked for; if
+// the server does not take that (invalid_scope), as Microsoft Entra does not beside a scope that ends in /.default, for the scopes alone.
 func (e *TokenEndpoint) ClientCredentials(scopes ...string) FetchFunc {
 	return e.clientCredentials(scopes, nil)
 }
 
 func (e *TokenEndpoint) clientCredentials(scopes []string, params url.Values) FetchFunc {
-	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	return renewing(func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
 		grant := url.Values{"grant_type": {"client_credentials"}}
 		for name, values := range params {
 			grant[name] = values
 		}
 		return e.fetchWider(ctx, grant, scopes, &r)
+	})
+}
+
+// renewing returns fetch for a server that does not let scopes be asked for that it has granted by itself: if nobody wants more than there
+// was, they are left out of another request, for which the parties' tokens and assertions are made anew.
+func renewing(fetch FetchFunc) FetchFunc {
+	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+		t, err := fetch(ctx, r)
+		refused, ok := errors.AsType[*oauth2.RetrieveError](err)
+		if !ok || refused.ErrorCode != "invalid_scope" || r.wider || len(r.Scopes) == 0 {
+			return t, err
+		}
+		r.Scopes = nil
+		return fetch(ctx, r)
 	}
 }
 
@@ -147,9 +162,10 @@ func (e *TokenEndpoint) fetchWider(ctx context.Context, grant url.Values, scopes
 }
 
 // JWTBearer returns a FetchFunc that presents a JWT of somebody whom the server trusts (RFC 7523 §2.1). assertion is called for
-// each token; what it says of the scopes and claims that the TokenRequest wants is its own to judge.
+// each token; what it says of the scopes and claims that the TokenRequest wants is its own to judge. Which scopes are asked for is as for
+// ClientCredentials.
 func (e *TokenEndpoint) JWTBearer(assertion func(ctx context.Context, r TokenRequest) (string, error), scopes ...string) FetchFunc {
-	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	return renewing(func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
 		if assertion == nil {
 			return nil, errors.New("authretry: TokenEndpoint.JWTBearer was called with nil")
 		}
@@ -162,7 +178,7 @@ func (e *TokenEndpoint) JWTBearer(assertion func(ctx context.Context, r TokenReq
 		}
 		grant := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {jwt}}
 		return e.fetchWider(ctx, grant, scopes, &r)
-	}
+	})
 }
 
 // A TokenExchange says which token is exchanged for which (RFC 8693 §2.1).
@@ -177,7 +193,7 @@ type TokenExchange struct {
 	// Audience and Resource say where the new token is to be used.
 	Audience, Resource []string
 
-	// Scopes are what is asked for; besides, what a TokenRequest wants.
+	// Scopes are what is asked for; besides, what a TokenRequest wants, as for TokenEndpoint.ClientCredentials.
 	Scopes []string
 
 	// RequestedType is the type of the new token. If empty, the server decides.
@@ -191,7 +207,7 @@ type TokenExchange struct {
 // TokenExchange returns a FetchFunc that exchanges a token for another one (RFC 8693). The answer seldom has a refresh token;
 // another exchange takes the place of a refresh.
 func (e *TokenEndpoint) TokenExchange(x TokenExchange) FetchFunc {
-	return func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
+	return renewing(func(ctx context.Context, r TokenRequest) (*oauth2.Token, error) {
 		grant := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}}
 		if x.Subject == nil {
 			return nil, errors.New("authretry: TokenExchange.Subject is nil")
@@ -220,7 +236,7 @@ func (e *TokenEndpoint) TokenExchange(x TokenExchange) FetchFunc {
 			t.TokenType = x.SendAs
 		}
 		return t, err
-	}
+	})
 }
 
 // AuthorizationCode returns a FetchFunc that redeems an authorization code (RFC 6749 §4.1.3), with the PKCE verifier (RFC 7636)

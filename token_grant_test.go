@@ -2,6 +2,7 @@ package authretry
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -319,4 +320,55 @@ func TestGrantsDoNotUsePlainHTTP(t *testing.T) {
 		Fetch: RefreshGrant(&oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: "http://localhost:1/token"}})}
 	_, err = source.Token()
 	require.ErrorContains(t, err, "is on plain http")
+}
+
+// As Microsoft Entra does where a service asks for ".default" on behalf of a user: the answer names what that stands for, which must not
+// be asked for beside it.
+func TestScopesThatTheServerGrantsByItselfAreNotInsistedOn(t *testing.T) {
+	answer := func(_ int, w http.ResponseWriter, r *http.Request) {
+		if r.PostForm.Get("scope") != "https://graph.example/.default" {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"error":"invalid_scope","error_description":".default can't be combined with resource-specific scopes"}`)
+			return
+		}
+		fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600,"scope":"email https://graph.example/User.Read"}`, rand.Text())
+	}
+	for name, grant := range map[string]func(e *TokenEndpoint, party func() (string, error)) FetchFunc{
+		"client credentials": func(e *TokenEndpoint, _ func() (string, error)) FetchFunc {
+			return e.ClientCredentials("https://graph.example/.default")
+		},
+		"JWT bearer": func(e *TokenEndpoint, party func() (string, error)) FetchFunc {
+			return e.JWTBearer(func(context.Context, TokenRequest) (string, error) { return party() }, "https://graph.example/.default")
+		},
+		"token exchange": func(e *TokenEndpoint, party func() (string, error)) FetchFunc {
+			subject := func(context.Context) (string, string, error) {
+				token, err := party()
+				return token, "urn:ietf:params:oauth:token-type:jwt", err
+			}
+			return e.TokenExchange(TokenExchange{Subject: subject, Scopes: []string{"https://graph.example/.default"}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newTokenEndpoint(t, answer)
+			parties := 0
+			fetch := grant(&TokenEndpoint{URL: e.URL, ClientID: "id"}, func() (string, error) {
+				parties++
+				return fmt.Sprint("party-", parties), nil
+			})
+			src := &TokenSource{Fetch: fetch}
+			first, err := src.Token()
+			require.NoError(t, err)
+			second, err := src.Refresh(context.Background(), first)
+			require.NoError(t, err)
+			require.NotEqual(t, first.AccessToken, second.AccessToken)
+			require.Len(t, e.forms(), 3)
+			if parties > 0 {
+				require.Equal(t, 3, parties, "an assertion may be good for one request only")
+			}
+
+			_, err = src.Obtain(context.Background(), TokenRequest{Scopes: []string{"more"}})
+			require.ErrorContains(t, err, "invalid_scope", "who wants more is told that it is not granted")
+			require.Len(t, e.forms(), 4)
+		})
+	}
 }

@@ -159,8 +159,10 @@ func (s *TokenSource) newKnownToken(t *oauth2.Token) *knownToken {
 	k := &knownToken{token: &own, number: lastKnown.Add(1), received: time.Now(), lifetime: forever, expiry: math.MaxInt64, scopes: grantedScopes(t)}
 	if !t.Expiry.IsZero() {
 		// By both clocks: the monotonic one does not count the time that the machine sleeps, and the wall clock may be set back.
-		k.lifetime = max(0, t.Expiry.Sub(k.received))
-		k.expiry = t.Expiry.UnixMicro()
+		// What is so far off that a Duration cannot hold it is as good as never; nor may microseconds hold it then.
+		if k.lifetime = max(0, t.Expiry.Sub(k.received)); k.lifetime < forever {
+			k.expiry = t.Expiry.UnixMicro()
+		}
 	}
 	if t.AccessToken == "" {
 		k.lifetime = 0

@@ -18,7 +18,8 @@ import (
 //
 // An error that wraps [ErrLoginRequired] is permanent for r.Previous's refresh token. So is an *oauth2.RetrieveError that
 // says invalid_grant, or bad_refresh_token as GitHub does. Without a refresh token, it is tried again after 30 s to 5 min, as is
-// one that says invalid_client or unauthorized_client, which concerns the client. All other errors are transient. An error
+// one that says invalid_client or unauthorized_client, which concerns the client, and, also with a refresh token, one that wants a person to
+// log in or to agree: interaction_required, login_required or consent_required. All other errors are transient. An error
 // in answer to a request that wants something besides what there was (Scopes, Claims, ACRValues, MaxAge) goes to those who
 // wanted it, and concerns nobody else; but for one that says that the token endpoint is out of order: an *oauth2.RetrieveError with
 // status 429 or 5xx, a net.Error, as a *url.Error is, or the end of its context.

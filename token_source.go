@@ -24,11 +24,12 @@ import (
 // grows from 100 ms to 30 s (sooner where the token is about to expire), or for what Retry-After says, 5 min at most, during
 // which callers without a usable token get the same error. A refresh token that the token endpoint has refused is not sent
 // again: the error wraps [ErrLoginRequired] until Set or the Store has another token, unless Login helps. Client credentials
-// that it has refused are tried again after a time that grows from 30 s to 5 min. All these times are made up to a fifth
+// that it has refused are tried again after a time that grows from 30 s to 5 min; and so is a refresh token for which it wants a person to
+// do something first (interaction_required, login_required or consent_required, as Microsoft Entra has it), with that error meanwhile. All these times are made up to a fifth
 // longer or shorter, but for that of Retry-After.
 //
 // Where nothing but a new login can help, Set is seen at once. A login that somebody else has saved in the Store is looked for
-// by the next caller after a time that grows from 1 s to 30 s.
+// by the next caller after a time that grows from 1 s to 30 s; and so is a token, while Retry-After keeps this process from asking for one.
 //
 // Do not wrap a TokenSource in oauth2.ReuseTokenSource, as oauth2.NewClient does, too. It keeps a token that has been
 // refreshed or refused, and it writes into tokens that others use. A Bearer with such a wrapper works until the token
@@ -562,7 +563,7 @@ func (s *TokenSource) isOnlyCopy() bool {
 	if k != nil {
 		t = k.token
 	}
-	return grantOf(t) != "" && (ended == nil || ended.grant != grantOf(t))
+	return grantOf(t) != "" && (ended == nil || ended.person || ended.grant != grantOf(t))
 }
 
 // A turn is a lock that may be held for long: whoever waits for it waits in a way that package testing/synctest

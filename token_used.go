@@ -127,7 +127,7 @@ func (u *usedGrants) cameAfter(k *knownToken, stored *Record) bool {
 // whatever comes into use meanwhile. What is said of it in answer to a request for more concerns nobody else.
 func (s *TokenSource) refuse(r *TokenRequest, e *tokenError) {
 	more := r.wider || r.Claims != "" || len(r.ACRValues) > 0 || r.HasMaxAge
-	if e.grant == "" || e.client || more || !e.isPermanent() {
+	if e.grant == "" || e.client || e.person || more || !e.isPermanent() {
 		return
 	}
 	s.mu.Lock()

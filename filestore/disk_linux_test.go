@@ -234,6 +234,32 @@ func TestFileOfAnotherUser(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnsafe)
 }
 
+// A command that is run by sudo once must not leave a lock file to which the user whose login it is has no access ever after.
+func TestNoLockFileIsMadeBesideAFileOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a file can be given to another user by root only")
+	}
+	s := New(path(t))
+	data, err := record("a").Encode() // as another program has kept it, without a lock file
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Dir(s.path), 0o700))
+	require.NoError(t, os.WriteFile(s.path, data, 0o600))
+	require.NoError(t, os.Chown(s.path, 65534, 65534))
+	_, err = update(s, t.Context(), nil)
+	require.ErrorIs(t, err, ErrUnsafe)
+	_, err = s.LockLogin(t.Context())
+	require.ErrorIs(t, err, ErrUnsafe)
+	entries, err := os.ReadDir(filepath.Dir(s.path))
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+
+	require.NoError(t, os.Chown(s.path, os.Geteuid(), -1))
+	unlock, err := s.LockLogin(t.Context())
+	require.NoError(t, err)
+	unlock()
+	set(t, s, record("b").Token)
+}
+
 // Two hundred processes find one expired token: there is one token request.
 func TestTwoHundredProcessesRefreshOnce(t *testing.T) {
 	t.Parallel()

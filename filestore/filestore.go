@@ -33,7 +33,8 @@
 // # Security
 //
 // The token is stored as it is, in a file of mode 0600. A file that others may read, or that belongs to another user, is
-// refused rather than used, by root too. So is a symbolic link, and what is no regular file. The folder must be one in
+// refused rather than used, by root too, who then leaves no lock file either that its owner could not open. So is a symbolic link, and what
+// is no regular file. The folder must be one in
 // which nobody else can write, which is not checked; it is made, with mode 0700, if there is none. On Windows the folder's
 // access rights are what protects the file. Network file systems whose locks do not work between machines are no place
 // for it, and neither is a file that is mounted alone into a container, because it cannot be replaced: mount its folder.

@@ -2,6 +2,7 @@ package filestore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -40,8 +41,13 @@ func (s *Store) lock(ctx context.Context, suffix string, enough func() bool) (*f
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() { // a pipe would take forever to open
+	switch info, err := os.Lstat(path); {
+	case err == nil && !info.Mode().IsRegular(): // a pipe would take forever to open
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, path)
+	case errors.Is(err, fs.ErrNotExist): // root's lock file would lock out whose login it is
+		if there, err := os.Lstat(s.path); err == nil && !isOwn(there) {
+			return nil, s.check(there)
+		}
 	}
 	lock := flock.New(path, flock.SetPermissions(0o600))
 	for began := time.Now(); ; {
