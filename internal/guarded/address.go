@@ -19,10 +19,14 @@ var networks = []struct {
 	kind   kind
 }{
 	{netip.MustParsePrefix("100.100.100.200/32"), special}, // Alibaba's metadata
-	{netip.MustParsePrefix("168.63.129.16/32"), special},   // Azure's
-	{netip.MustParsePrefix("192.0.0.192/32"), special},     // Oracle's
-	{netip.MustParsePrefix("fd00:ec2::/32"), special},      // AWS's
-	{netip.MustParsePrefix("fd20:ce::254/128"), special},   // Google's
+	{netip.MustParsePrefix("fd00:100::100:200/128"), special},
+	{netip.MustParsePrefix("168.63.129.16/32"), special}, // Azure's
+	{netip.MustParsePrefix("192.0.0.192/32"), special},   // Oracle's
+	{netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), special},
+	{netip.MustParsePrefix("fd00:ec2::/32"), special},         // AWS's
+	{netip.MustParsePrefix("fd20:ce::254/128"), special},      // Google's
+	{netip.MustParsePrefix("fd00:a9fe:a9fe::1/128"), special}, // Akamai's
+	{netip.MustParsePrefix("fd00:42::42/128"), special},       // Scaleway's
 
 	{netip.MustParsePrefix("127.0.0.0/8"), loopback},
 	{netip.MustParsePrefix("::1/128"), loopback},
