@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/discover"
@@ -69,8 +70,10 @@ func use(ctx context.Context, out io.Writer, session *mcp.ClientSession, tool, a
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // Ctrl-C ends a login, and frees its port and lock
+	// Ctrl-C, or kill, ends a login, and frees its port and lock. What is being saved is waited for; the second time it ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop)
 	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil {
 		log.Fatal(err)
 	}
