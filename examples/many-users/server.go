@@ -76,6 +76,8 @@ func (s *server) tokenFile(user string) string {
 
 var errNoPassword = errors.New("the user has given us no password for the files")
 
+var errRedirect = errors.New("the files API redirects")
+
 // passwordOf goes by r.Account, since what it returns is used for all requests of that account. A user who has no password
 // gets none, rather than one that is somebody else's.
 func (s *server) passwordOf(_ context.Context, r authretry.CredentialsRequest) (username, password string, err error) {
@@ -104,12 +106,13 @@ func (s *server) mailProxy() *httputil.ReverseProxy {
 	}
 }
 
-// showFile calls the files API itself. Its client has no Jar, since a Jar is one user's.
+// showFile calls the files API itself. Its client has no Jar, since a Jar is one user's, and follows no redirects: they may lead to what
+// only we can reach, and the user would see it.
 func (s *server) showFile(w http.ResponseWriter, r *http.Request) {
 	req, err := http.NewRequestWithContext(r.Context(), "GET", s.filesAPI.String()+r.URL.EscapedPath(), nil)
 	var resp *http.Response
 	if err == nil {
-		resp, err = (&http.Client{Transport: s.files}).Do(req)
+		resp, err = (&http.Client{Transport: s.files, CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirect }}).Do(req)
 	}
 	if err == nil {
 		defer resp.Body.Close()

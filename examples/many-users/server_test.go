@@ -97,6 +97,32 @@ func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 	}
 }
 
+// Where an API redirects to, we do not go for the user: it may be what only we can reach.
+func TestRedirectsOfTheFilesAPI(t *testing.T) {
+	asked := 0
+	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		fmt.Fprint(w, "of ours")
+	}))
+	defer inside.Close()
+	files := httptest.NewServer(http.RedirectHandler(inside.URL, http.StatusFound))
+	defer files.Close()
+	s := &server{mailAPI: parse(inside.URL), filesAPI: parse(files.URL), tokens: t.TempDir()}
+	srv := httptest.NewUnstartedServer(s.handler())
+	srv.TLS = quicktls.Config()
+	srv.StartTLS()
+	defer srv.Close()
+	s.sessions.users = map[string]string{"a": "alice"}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/files/1", nil)
+	require.NoError(t, err)
+	req.AddCookie(&http.Cookie{Name: "session", Value: "a"})
+	resp, err := srv.Client().Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusBadGateway, resp.StatusCode)
+	require.Zero(t, asked)
+}
+
 // checkMail checks what the mail API has recorded of a user.
 func checkMail(t *testing.T, mail *mailAPI, i int) {
 	calls, grants := mail.records()
