@@ -35,6 +35,9 @@ func readCache(name string, known *login) (*login, error) {
 	if known != nil && known.file != nil && os.SameFile(known.file, file) && known.file.ModTime().Equal(file.ModTime()) && known.file.Size() == file.Size() {
 		return known, nil
 	}
+	if !file.Mode().IsRegular() { // of which a pipe would hold us up
+		return nil, notACache(path)
+	}
 	l, err := loadCache(path)
 	switch {
 	case err != nil && known != nil && (l == nil || l.owner == known.owner):
@@ -81,7 +84,7 @@ func loadCache(path string) (l *login, err error) {
 	b = slices.Clip(b) // or else what is beyond its end is read for zeros
 	var cache credentials.CCache
 	if len(b) > maxCache || contained(func() error { return cache.Unmarshal(b) }) != nil {
-		return nil, fmt.Errorf("negotiate: the credential cache %s cannot be read: it is damaged, or no such file", path)
+		return nil, notACache(path)
 	}
 	realm := cache.DefaultPrincipal.Realm
 	l = newLogin(nil)
@@ -106,6 +109,10 @@ func loadCache(path string) (l *login, err error) {
 		return l, loginRequired("negotiate: the credential cache %s has no ticket-granting ticket: run kinit", path)
 	}
 	return l, nil
+}
+
+func notACache(path string) error {
+	return fmt.Errorf("negotiate: the credential cache %s cannot be read: it is damaged, or no such file", path)
 }
 
 // A loginError says that somebody has to log in.
