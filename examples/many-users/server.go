@@ -99,7 +99,8 @@ func (s *server) mailProxy() *httputil.ReverseProxy {
 			r.Out.Header.Del("Cookie")
 		},
 		ModifyResponse: func(resp *http.Response) error {
-			resp.Header.Del("Set-Cookie")  // the browser would take it for ours, and could lose its session
+			resp.Header.Del("Set-Cookie") // the browser would take it for ours, and could lose its session
+			sandbox(resp.Header)
 			return authretry.Explain(resp) // for a 401 of the API's it would ask for a password, and send it to us
 		},
 		ErrorHandler: fail,
@@ -123,8 +124,15 @@ func (s *server) showFile(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+	sandbox(w.Header())
 	w.WriteHeader(resp.StatusCode)
 	io.Copy(w, resp.Body)
+}
+
+// sandbox keeps scripts in what an API has sent from running as if they were ours: whoever can send the user a letter could read the others.
+func sandbox(h http.Header) {
+	h.Set("Content-Security-Policy", "sandbox")
+	h.Set("X-Content-Type-Options", "nosniff")
 }
 
 // fail tells the user what to do, and us the rest. There is no secret in an error of authretry's.

@@ -259,6 +259,10 @@ func (u *testUser) get(path string, status int, text string) {
 	resp, err := u.client.Do(req)
 	if assert.NoError(u.t, err) {
 		assert.Equal(u.t, fmt.Sprint(status, " ", text), shown(resp), path)
+		if status == http.StatusOK { // what the API has sent runs no script as if it were ours
+			assert.Equal(u.t, []string{"sandbox"}, resp.Header["Content-Security-Policy"], path)
+			assert.Equal(u.t, []string{"nosniff"}, resp.Header["X-Content-Type-Options"], path)
+		}
 	}
 }
 
