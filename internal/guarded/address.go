@@ -87,7 +87,8 @@ func embedded(addr netip.Addr) []netip.Addr {
 			return nil
 		}
 		return []netip.Addr{v4(12)}
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr): // NAT64 (RFC 6052)
+	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr), // NAT64 (RFC 6052)
+		netip.MustParsePrefix("::ffff:0:0:0/96").Contains(addr): // IPv4-translated (RFC 2765 §2.1)
 		return []netip.Addr{v4(12)}
 	case netip.MustParsePrefix("64:ff9b:1::/48").Contains(addr): // of somebody's own (RFC 8215), of any length (RFC 6052 §2.2)
 		addrs := []netip.Addr{v4(12)}
