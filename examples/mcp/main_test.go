@@ -161,7 +161,7 @@ func TestInterruptedWhileRefreshing(t *testing.T) {
 
 	oauth.ExpireNow()
 	srv.Reset()
-	srv.Inject("/oauth/token", 1, authtest.Delay(500*time.Millisecond))
+	srv.Inject("/oauth/token", 1, authtest.Delay(2*time.Second))
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	go func() {
