@@ -22,8 +22,8 @@ import (
 //	srv := authtest.NewServer(oauth)
 //	flow := &login.Browser{Open: authtest.Approve}
 //
-// It is strict: PKCE by S256, a client that is registered or named here, a redirect URI that was registered, or to this machine with
-// any port (RFC 8252 §7.3), a code and a refresh token once, by the client that they are for, and as a resource, if one is named,
+// It is strict: PKCE by S256 with a verifier of 43 characters at least, a client that is registered or named here, a redirect URI that
+// was registered, or to this machine with any port (RFC 8252 §7.3), what was pushed and a code for a minute, a code and a refresh token once, by the client that they are for, and as a resource, if one is named,
 // an absolute URL (which need not be that of this OAuth: its tokens are good here nevertheless). Each answer to a browser has iss (RFC 9207).
 //
 // A program that does not read the metadata needs the endpoints below [Server.URL]: /oauth/authorize, where a person logs in;
@@ -55,7 +55,7 @@ type OAuth struct {
 	server  *Server
 	clients map[string]*oauthClient
 	pending map[string]*oauthRequest // authorization requests on which nobody has decided, by ticket
-	pushed  map[string]url.Values    // by request_uri
+	pushed  map[string]pushedRequest // by request_uri
 	codes   map[string]*oauthRequest // that were issued, by code
 	devices map[string]*deviceLogin  // by device code
 	logins  int

@@ -8,6 +8,7 @@ import (
 	"html"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -24,8 +25,16 @@ type oauthRequest struct {
 	login       *family // what came of it
 }
 
-// codeLifetime is how long a code is good.
-const codeLifetime = time.Minute
+const (
+	codeLifetime = time.Minute // how long a code is good
+	pushLifetime = time.Minute // how long a pushed request is
+)
+
+// A pushedRequest is an authorization request that was pushed.
+type pushedRequest struct {
+	url.Values
+	ends time.Time
+}
 
 // servePush takes an authorization request ahead (RFC 9126).
 func (o *OAuth) servePush(x *exchange) {
@@ -42,11 +51,11 @@ func (o *OAuth) servePush(x *exchange) {
 	uri := "urn:ietf:params:oauth:request_uri:" + rand.Text()
 	o.mu.Lock()
 	if o.pushed == nil {
-		o.pushed = map[string]url.Values{}
+		o.pushed = map[string]pushedRequest{}
 	}
-	o.pushed[uri] = form
+	o.pushed[uri] = pushedRequest{form, time.Now().Add(pushLifetime)}
 	o.mu.Unlock()
-	x.writeJSON(http.StatusCreated, map[string]any{"request_uri": uri, "expires_in": 60})
+	x.writeJSON(http.StatusCreated, map[string]any{"request_uri": uri, "expires_in": int64(pushLifetime / time.Second)})
 }
 
 // readRequest reads an authorization request (RFC 6749 §4.1.1). If it has a client and a redirect URI that may be answered, it is
@@ -87,11 +96,11 @@ func (o *OAuth) serveAuthorize(x *exchange) {
 		pushed, ok := o.pushed[uri]
 		delete(o.pushed, uri)
 		o.mu.Unlock()
-		if !ok || pushed.Get("client_id") != q.Get("client_id") {
-			x.page(http.StatusBadRequest, "the request_uri is unknown")
+		if !ok || pushed.Get("client_id") != q.Get("client_id") || !time.Now().Before(pushed.ends) {
+			x.page(http.StatusBadRequest, "the request_uri is unknown, or has ended")
 			return
 		}
-		q = pushed
+		q = pushed.Values
 	} else if o.RequirePushed {
 		x.page(http.StatusBadRequest, "authorization requests must be pushed (RFC 9126)")
 		return
@@ -193,11 +202,18 @@ func (o *OAuth) redeem(client *oauthClient, values url.Values) (login *family, p
 		return nil, "the code is another client's"
 	case r.redirectURI != values.Get("redirect_uri"):
 		return nil, "the redirect_uri is another one"
+	case !isVerifier(values.Get("code_verifier")):
+		return nil, "the code_verifier is not 43 to 128 letters, digits and -._~ (RFC 7636 §4.1)"
 	case base64.RawURLEncoding.EncodeToString(sum[:]) != r.challenge:
 		return nil, "the code_verifier is another one (RFC 7636 §4.6)"
 	}
 	r.login = &family{scope: r.scope, client: client.id}
 	return r.login, ""
+}
+
+// isVerifier reports whether s is a code_verifier (RFC 7636 §4.1).
+func isVerifier(s string) bool {
+	return len(s) >= 43 && len(s) <= 128 && isB64Token(s) && !strings.ContainsAny(s, "+/=")
 }
 
 // page answers a person.

@@ -143,6 +143,43 @@ func TestOAuthRefusesCodes(t *testing.T) {
 	require.Equal(t, "access_denied", (<-c.at).Get("error"))
 }
 
+// As real servers do, it refuses a code_verifier that is too short, or has other characters, although its challenge fits (RFC 7636 §4.1).
+func TestOAuthRefusesBadVerifiers(t *testing.T) {
+	srv := NewServer(&OAuth{ClientID: "me"})
+	defer srv.Close()
+	c := newLoginClient(t, srv)
+	for v, want := range map[string]int{
+		strings.Repeat("a", 42): 400, strings.Repeat("a", 43): 200, strings.Repeat("~", 128): 200, strings.Repeat("a", 129): 400,
+		strings.Repeat("a", 42) + "=": 400, strings.Repeat("a", 42) + "+": 400,
+	} {
+		sum := sha256.Sum256([]byte(v))
+		code := c.answer(url.Values{"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}}).Get("code")
+		status, said := c.token(c.redeeming(code, url.Values{"code_verifier": {v}}))
+		require.Equal(t, want, status, "%s: %v", v, said)
+	}
+}
+
+// What was pushed is good for as long as the answer says, and once.
+func TestOAuthPushedRequestEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := NewPipeServer(&OAuth{ClientID: "me", RequirePushed: true})
+		defer srv.Close()
+		sum := sha256.Sum256([]byte(verifier))
+		open := func(after time.Duration) int {
+			status, said := post(t, srv, oauthPush, url.Values{"response_type": {"code"}, "client_id": {"me"}, "redirect_uri": {"http://127.0.0.1/"},
+				"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}})
+			require.Equal(t, 201, status)
+			require.EqualValues(t, 60, said["expires_in"])
+			time.Sleep(after)
+			q := url.Values{"client_id": {"me"}, "request_uri": {said["request_uri"].(string)}}
+			resp := send(t, srv, "GET", oauthAuthorize+"?"+q.Encode(), "", nil)
+			return resp.StatusCode
+		}
+		require.Equal(t, 200, open(59*time.Second))
+		require.Equal(t, 400, open(60*time.Second))
+	})
+}
+
 func TestOAuthRegistration(t *testing.T) {
 	oauth := &OAuth{RegisterSecrets: true}
 	srv := NewServer(oauth)

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"testing"
 
 	"github.com/authretry/authretry/internal/thorough"
@@ -42,4 +43,22 @@ func TestOutput(t *testing.T) {
 			require.Equal(t, string(want), changing.ReplaceAllString(string(got), "$1..."))
 		})
 	}
+}
+
+// TestTemporaryFiles has a link where the example that writes a password could be expected to do so, by its process ID: it must not go there.
+func TestTemporaryFiles(t *testing.T) {
+	if runtime.GOOS == "windows" || runtime.GOOS == "js" {
+		t.Skip("there is no shell")
+	}
+	dir := t.TempDir()
+	program, theirs := filepath.Join(dir, "registry"), filepath.Join(dir, "theirs")
+	require.NoError(t, exec.Command("go", "build", "-o", program, "./registry").Run())
+	temp := t.TempDir()
+	cmd := exec.Command("sh", "-c", `ln -s "$2" "$TMPDIR/config-$$.json" && exec "$1"`, "sh", program, theirs)
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+	require.NoError(t, cmd.Run())
+	require.NoFileExists(t, theirs)
+	left, err := filepath.Glob(filepath.Join(temp, "*"))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(left), 1, "besides the link, which is not ours")
 }

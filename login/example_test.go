@@ -23,6 +23,7 @@ func Example() {
 		Login: ask.LoginFunc(login.Auto(os.Stderr)),
 		Store: filestore.New(os.ExpandEnv("$HOME/.config/my-cli/login.json")),
 	}
+	defer tokens.Wait(context.WithoutCancel(ctx)) // a refresh may be under way, whose token has to be saved
 	client := &http.Client{Transport: authretry.New(&authretry.Bearer{Source: tokens})}
 	req, err := http.NewRequestWithContext(ctx, "GET", "https://api.example.com/me", nil)
 	if err != nil {

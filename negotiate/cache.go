@@ -19,7 +19,7 @@ import (
 const maxCache = 4 << 20 // bytes of a credential cache
 
 // readCache returns the login in a credential cache, which is the known one if the cache has not been changed, or has the
-// same ticket-granting ticket. A cache that is being written is the one that it was.
+// same ticket-granting ticket. A cache that is being written is the one that it was, unless it says already that it is another user's.
 func readCache(name string, known *login) (*login, error) {
 	path, err := cachePath(name)
 	if err != nil {
@@ -35,9 +35,12 @@ func readCache(name string, known *login) (*login, error) {
 	if known != nil && known.file != nil && os.SameFile(known.file, file) && known.file.ModTime().Equal(file.ModTime()) && known.file.Size() == file.Size() {
 		return known, nil
 	}
+	if !file.Mode().IsRegular() { // of which a pipe would hold us up
+		return nil, notACache(path)
+	}
 	l, err := loadCache(path)
 	switch {
-	case err != nil && known != nil:
+	case err != nil && known != nil && (l == nil || l.owner == known.owner):
 		return known, nil
 	case err != nil:
 		return nil, err
@@ -67,7 +70,7 @@ func cachePath(name string) (string, error) {
 		"log in by kinit -c FILE:/some/path, and set %s to that; or use a keytab", name, from, kind, from)
 }
 
-// loadCache reads a cache.
+// loadCache reads a cache. With an error, it returns a login if the cache says whose it is.
 func loadCache(path string) (l *login, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -81,11 +84,11 @@ func loadCache(path string) (l *login, err error) {
 	b = slices.Clip(b) // or else what is beyond its end is read for zeros
 	var cache credentials.CCache
 	if len(b) > maxCache || contained(func() error { return cache.Unmarshal(b) }) != nil {
-		return nil, fmt.Errorf("negotiate: the credential cache %s cannot be read: it is damaged, or no such file", path)
+		return nil, notACache(path)
 	}
 	realm := cache.DefaultPrincipal.Realm
 	l = newLogin(nil)
-	l.path, l.stored = path, make(map[string]*ticket)
+	l.path, l.owner, l.stored = path, cache.DefaultPrincipal.PrincipalName.PrincipalNameString()+"@"+realm, make(map[string]*ticket)
 	for _, entry := range cache.GetEntries() {
 		t := &ticket{key: entry.Key, cname: cache.DefaultPrincipal.PrincipalName, crealm: realm, got: time.Now(), end: entry.EndTime}
 		isOwn := entry.Client.Realm == realm && entry.Client.PrincipalName.Equal(cache.DefaultPrincipal.PrincipalName)
@@ -103,9 +106,13 @@ func loadCache(path string) (l *login, err error) {
 		}
 	}
 	if l.tgt == nil {
-		return nil, loginRequired("negotiate: the credential cache %s has no ticket-granting ticket: run kinit", path)
+		return l, loginRequired("negotiate: the credential cache %s has no ticket-granting ticket: run kinit", path)
 	}
 	return l, nil
+}
+
+func notACache(path string) error {
+	return fmt.Errorf("negotiate: the credential cache %s cannot be read: it is damaged, or no such file", path)
 }
 
 // A loginError says that somebody has to log in.

@@ -116,6 +116,62 @@ func TestCacheIsReadAgain(t *testing.T) {
 	require.ErrorContains(t, err, "there is no credential cache "+path+": run kinit")
 }
 
+// When another user's cache takes the place of one, that one's tickets are not used any more, also if the other's has no ticket-granting
+// ticket: kinit -S gets a ticket for one service alone. While it begins with the same user, it may be one that is being written.
+func TestCacheOfAnotherUserWithoutTicketGrantingTicket(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	path := filepath.Join(t.TempDir(), "cc")
+	c := &Client{Cache: path, Config: k.config("x"), dial: k.dial}
+	begin := func(user string) (cache testCache) {
+		cache = append(cache, 5, 4, 0, 0)
+		cache.principal(user, k.realm)
+		return cache
+	}
+	put(t, path, cacheOf(t, k, "alice"))
+	_, err := c.Token(t.Context(), testSPN)
+	require.NoError(t, err)
+	put(t, path, begin("alice"))
+	_, err = c.Token(t.Context(), testSPN)
+	require.NoError(t, err)
+
+	bobs := begin("bob")
+	for range 2 {
+		put(t, path, bobs)
+		_, err = c.Token(t.Context(), testSPN)
+		require.ErrorContains(t, err, "has no ticket-granting ticket: run kinit")
+		require.ErrorIs(t, err, authretry.ErrLoginRequired)
+		of, err := k.client("bob").ticket(t.Context(), testSPN)
+		require.NoError(t, err)
+		bobs.entry(t, "bob", testSPN, testRealm, of)
+	}
+	put(t, path, bobs[:len(bobs)-9]) // while it is being written, it does not become alice's again
+	_, err = c.Token(t.Context(), testSPN)
+	require.ErrorContains(t, err, "it is damaged")
+}
+
+// Who has logged out is not logged in again by a cache that cannot be read.
+func TestCacheThatComesBackDamaged(t *testing.T) {
+	k := newTestKDC(t, testSPN)
+	path := filepath.Join(t.TempDir(), "cc")
+	c := &Client{Cache: path, Config: k.config("x"), dial: k.dial}
+	alices := cacheOf(t, k, "alice")
+	put(t, path, alices)
+	token, err := c.Token(t.Context(), testSPN)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(path))
+	_, err = c.Token(t.Context(), testSPN)
+	require.ErrorContains(t, err, "there is no credential cache")
+	put(t, path, alices[:len(alices)/2])
+	_, err = c.Token(t.Context(), testSPN)
+	require.ErrorContains(t, err, "it is damaged")
+	put(t, path, cacheOf(t, k, "bob"))
+	_, err = c.Token(t.Context(), testSPN)
+	require.NoError(t, err)
+	_, reply, ok := newTestService(k).accept(token)
+	require.True(t, ok)
+	require.NoError(t, c.Verify(testSPN, token, reply), "of what was out by then")
+}
+
 // What a cache has of somebody else than its principal is not sent.
 func TestCacheWithTicketsOfOthers(t *testing.T) {
 	k := newTestKDC(t, testSPN)

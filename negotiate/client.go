@@ -59,8 +59,8 @@ type Client struct {
 
 	reading sync.Mutex // held while a cache is looked at; taken before mu
 
-	mu       sync.Mutex // guards what follows
-	login    *login
+	mu       sync.Mutex        // guards what follows
+	login    *login            // nil: none yet, or none any more
 	previous *login            // whose tokens may be out yet
 	lastTime int64             // of an authenticator, in microseconds
 	good     map[string]string // by realm, the KDC that has answered last
@@ -272,15 +272,18 @@ func (c *Client) current() (*login, error) {
 	known := c.login
 	c.mu.Unlock()
 	now, err := readCache(c.Cache, known)
-	if err != nil {
+	if _, isOver := errors.AsType[loginError](err); err != nil && !isOver {
 		return nil, err
 	}
-	if now != known {
+	if now != known { // nil: its user has logged out, or another one is logging in
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.login, c.previous = now, known
+		c.login = now
+		if known != nil {
+			c.previous = known
+		}
 	}
-	return now, nil
+	return now, err
 }
 
 // newToken makes a token with a ticket.

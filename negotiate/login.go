@@ -15,10 +15,11 @@ const (
 	renewAfter  = time.Minute // a ticket that was got so lately is not replaced because a service refuses it
 )
 
-// A login is what one user has got since logging in. It is guarded by Client.mu, but for path and turn, which do not change, and for the
-// tgt of one that has a path.
+// A login is what one user has got since logging in. It is guarded by Client.mu, but for path, owner and turn, which do not change, and for
+// the tgt of one that has a path.
 type login struct {
 	path     string             // of the cache that it comes from; "": none
+	owner    string             // of that cache
 	file     os.FileInfo        // of that cache, as it was; guarded by Client.reading
 	stored   map[string]*ticket // from that cache, by service
 	tgt      *ticket

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,47 @@ func TestIdleConnectionThatTheServerHasClosed(t *testing.T) {
 		l.CloseClientConnections()
 		require.Eventually(t, func() bool { _, conns := scheme.Pools(); return conns == 0 }, 30*time.Second, time.Millisecond)
 	}
+}
+
+// A request that meets a connection that was dead already is sent by a new one, and not by the next of those that are as old.
+func TestConnectionsThatAreAllDead(t *testing.T) {
+	const conns = 3
+	var mu sync.Mutex
+	dead := map[string]bool{} // by the client's address
+	var isOver bool
+	together := make(chan struct{}, conns)
+	l := newLab(t, func(l *lab) {
+		l.after = func(w http.ResponseWriter, r *http.Request) bool {
+			mu.Lock()
+			if !isOver {
+				dead[r.RemoteAddr] = true
+				all := len(dead) == conns
+				mu.Unlock()
+				if all {
+					close(together)
+				}
+				<-together // so that there are as many connections
+				return false
+			}
+			isDead := dead[r.RemoteAddr]
+			mu.Unlock()
+			if isDead { // as a gateway has forgotten those that were idle, and closes them when something comes
+				conn, _, _ := w.(http.Hijacker).Hijack()
+				conn.Close()
+			}
+			return isDead
+		}
+	})
+	client := newClient(t, nil, nil)
+	var all sync.WaitGroup
+	for range conns {
+		all.Go(func() { getOK(t, client, l.URL) })
+	}
+	all.Wait()
+	mu.Lock()
+	isOver = true
+	mu.Unlock()
+	getOK(t, client, l.URL)
 }
 
 // The end of a request's context ends it in each phase, and its connection with it.

@@ -262,9 +262,9 @@ func (c *carrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			<-c.slots
 		}
 	}()
-	resp, err := c.try(req, body, isFirst)
+	resp, err := c.try(req, body, isFirst, false)
 	if isGone(err) && req.Context().Err() == nil && body.renew() {
-		resp, err = c.try(req, body, isFirst)
+		resp, err = c.try(req, body, isFirst, true)
 	}
 	if err != nil {
 		return nil, c.explain(err)
@@ -281,9 +281,9 @@ func (p *pool) mayCarry(req *http.Request) error {
 	return nil
 }
 
-// try sends the request once. With an error, the connection is closed. Where the server does not ask for a login, the request goes
-// as others do, by Base.
-func (c *carrier) try(req *http.Request, body *heldBody, isFirst bool) (*http.Response, error) {
+// try sends the request once, by a new connection if isAgain: where one that was idle was dead, the others may be, too. With an error,
+// the connection is closed. Where the server does not ask for a login, the request goes as others do, by Base.
+func (c *carrier) try(req *http.Request, body *heldBody, isFirst, isAgain bool) (*http.Response, error) {
 	proxy, err := c.proxyFor(req)
 	if err != nil {
 		return nil, err
@@ -292,8 +292,10 @@ func (c *carrier) try(req *http.Request, body *heldBody, isFirst bool) (*http.Re
 	if proxy != nil {
 		key = proxy.String()
 	}
-	if conn := c.takeIdle(key); conn != nil {
-		return conn.send(req, body, "")
+	if !isAgain {
+		if conn := c.takeIdle(key); conn != nil {
+			return conn.send(req, body, "")
+		}
 	}
 	conn, err := c.open(req.Context(), proxy)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/filestore"
@@ -67,8 +68,10 @@ func (c *cli) run(ctx context.Context, command string) (err error) {
 var errUsage = errors.New("usage: CLI_SERVER=URL cli login | whoami | logout; or cli serve, which says what the URL is")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // Ctrl-C ends a login, and frees its port and lock
+	// Ctrl-C, or kill, ends a login, and frees its port and lock. What is being saved is waited for; the second time it ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop)
 	var err error
 	switch {
 	case len(os.Args) < 2:

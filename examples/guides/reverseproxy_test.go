@@ -29,6 +29,8 @@ func newGateway(target *url.URL, base http.RoundTripper, schemes ...authretry.Sc
 			r.Out.Header.Del("Cookie")
 		},
 		ModifyResponse: func(resp *http.Response) error {
+			// A session that the API begins is of the gateway's login: who has its cookie could use the API without the gateway.
+			resp.Header.Del("Set-Cookie")
 			return authretry.Explain(resp) // the gateway was refused: a 401 would have the browser ask its user for a password
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -48,6 +50,7 @@ func Example_reverseProxy() {
 	srv := authtest.NewServer(bearer)
 	defer srv.Close()
 	srv.Handle("/king", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "session", Value: "of-the-gateway"})
 		fmt.Fprintf(w, "Mufasa, %d cookies", len(r.Cookies()))
 	}))
 	target, err := url.Parse(srv.URL)
@@ -67,10 +70,10 @@ func Example_reverseProxy() {
 		var text [100]byte
 		n, _ := resp.Body.Read(text[:])
 		resp.Body.Close()
-		fmt.Println(resp.Status, string(text[:n]))
+		fmt.Println(resp.Status, string(text[:n])+",", len(resp.Cookies()), "of the API's")
 		bearer.ExpireNow() // the API no longer wants the token
 	}
 	// Output:
-	// 200 OK Mufasa, 0 cookies
-	// 200 OK Mufasa, 0 cookies
+	// 200 OK Mufasa, 0 cookies, 0 of the API's
+	// 200 OK Mufasa, 0 cookies, 0 of the API's
 }

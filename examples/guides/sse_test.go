@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
+	"testing"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
@@ -33,18 +37,43 @@ func follow(ctx context.Context, client *http.Client, url string, handle func(da
 			resp.Body.Close()
 			return errors.Join(authretry.Explain(resp), errors.New(resp.Status))
 		}
-		for lines := bufio.NewScanner(resp.Body); err == nil && lines.Scan(); {
-			if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
-				last = id
-			} else if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-				err = handle(data)
-			}
-		}
+		last, err = readEvents(resp.Body, last, handle)
 		resp.Body.Close()
 		if err != nil {
 			return err
 		}
 	}
+}
+
+const maxLine = 1 << 20 // bytes
+
+// readEvents calls handle for each event, and returns the ID of the last. An event counts when the empty line at its end is there: one that is
+// cut off comes again by the next response.
+func readEvents(body io.Reader, last string, handle func(data string) error) (string, error) {
+	id, data := last, []string(nil)
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		field, value, _ := strings.Cut(lines.Text(), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case field == "id":
+			id = value
+		case field == "data":
+			data = append(data, value)
+		case lines.Text() == "":
+			if data != nil {
+				if err := handle(strings.Join(data, "\n")); err != nil {
+					return last, err
+				}
+			}
+			last, data = id, nil
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) { // it would be so again; of other errors, the next request is to say more
+		return last, lines.Err()
+	}
+	return last, nil
 }
 
 // Events come by a response that does not end. When it does end, because the token has expired for instance, the next request gets a new one.
@@ -79,4 +108,35 @@ func Example_serverSentEvents() {
 	// event 3
 	// event 4
 	// true requests: 3 refused: 1
+}
+
+// What a connection takes with it that breaks in the middle of an event comes again, and an event that is too large is an error, and not asked
+// for without end.
+func TestFollow(t *testing.T) {
+	big := strings.Repeat("x", maxLine)
+	answers := []string{
+		"id: 1\ndata:one\ndata: more\n\nid: 2\n", // the event is cut off
+		"id: 2\ndata: two\n\n: nothing\n\nid: 3\ndata: th",
+		"id: 3\ndata: " + big[:1<<17] + "\n\n",
+		"data: " + big + "\n\n",
+	}
+	var asked []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Header.Get("Last-Event-ID"))
+		fmt.Fprint(w, answers[min(len(asked), len(answers))-1])
+	}))
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var events []string
+	err := follow(ctx, srv.Client(), srv.URL, func(data string) error {
+		events = append(events, data[:min(len(data), 10)])
+		return nil
+	})
+	if !errors.Is(err, bufio.ErrTooLong) {
+		t.Error(err)
+	}
+	if got := fmt.Sprintf("%q %q", events, asked); got != `["one\nmore" "two" "xxxxxxxxxx"] ["" "1" "2" "3"]` {
+		t.Error(got)
+	}
 }

@@ -76,6 +76,8 @@ func (s *server) tokenFile(user string) string {
 
 var errNoPassword = errors.New("the user has given us no password for the files")
 
+var errRedirect = errors.New("the files API redirects")
+
 // passwordOf goes by r.Account, since what it returns is used for all requests of that account. A user who has no password
 // gets none, rather than one that is somebody else's.
 func (s *server) passwordOf(_ context.Context, r authretry.CredentialsRequest) (username, password string, err error) {
@@ -97,19 +99,21 @@ func (s *server) mailProxy() *httputil.ReverseProxy {
 			r.Out.Header.Del("Cookie")
 		},
 		ModifyResponse: func(resp *http.Response) error {
-			resp.Header.Del("Set-Cookie")  // the browser would take it for ours, and could lose its session
+			resp.Header.Del("Set-Cookie") // the browser would take it for ours, and could lose its session
+			sandbox(resp.Header)
 			return authretry.Explain(resp) // for a 401 of the API's it would ask for a password, and send it to us
 		},
 		ErrorHandler: fail,
 	}
 }
 
-// showFile calls the files API itself. Its client has no Jar, since a Jar is one user's.
+// showFile calls the files API itself. Its client has no Jar, since a Jar is one user's, and follows no redirects: they may lead to what
+// only we can reach, and the user would see it.
 func (s *server) showFile(w http.ResponseWriter, r *http.Request) {
 	req, err := http.NewRequestWithContext(r.Context(), "GET", s.filesAPI.String()+r.URL.EscapedPath(), nil)
 	var resp *http.Response
 	if err == nil {
-		resp, err = (&http.Client{Transport: s.files}).Do(req)
+		resp, err = (&http.Client{Transport: s.files, CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirect }}).Do(req)
 	}
 	if err == nil {
 		defer resp.Body.Close()
@@ -120,8 +124,15 @@ func (s *server) showFile(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+	sandbox(w.Header())
 	w.WriteHeader(resp.StatusCode)
 	io.Copy(w, resp.Body)
+}
+
+// sandbox keeps scripts in what an API has sent from running as if they were ours: whoever can send the user a letter could read the others.
+func sandbox(h http.Header) {
+	h.Set("Content-Security-Policy", "sandbox")
+	h.Set("X-Content-Type-Options", "nosniff")
 }
 
 // fail tells the user what to do, and us the rest. There is no secret in an error of authretry's.

@@ -97,6 +97,32 @@ func TestNobodyGetsTheCredentialsOfAnother(t *testing.T) {
 	}
 }
 
+// Where an API redirects to, we do not go for the user: it may be what only we can reach.
+func TestRedirectsOfTheFilesAPI(t *testing.T) {
+	asked := 0
+	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		fmt.Fprint(w, "of ours")
+	}))
+	defer inside.Close()
+	files := httptest.NewServer(http.RedirectHandler(inside.URL, http.StatusFound))
+	defer files.Close()
+	s := &server{mailAPI: parse(inside.URL), filesAPI: parse(files.URL), tokens: t.TempDir()}
+	srv := httptest.NewUnstartedServer(s.handler())
+	srv.TLS = quicktls.Config()
+	srv.StartTLS()
+	defer srv.Close()
+	s.sessions.users = map[string]string{"a": "alice"}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/files/1", nil)
+	require.NoError(t, err)
+	req.AddCookie(&http.Cookie{Name: "session", Value: "a"})
+	resp, err := srv.Client().Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusBadGateway, resp.StatusCode)
+	require.Zero(t, asked)
+}
+
 // checkMail checks what the mail API has recorded of a user.
 func checkMail(t *testing.T, mail *mailAPI, i int) {
 	calls, grants := mail.records()
@@ -233,6 +259,10 @@ func (u *testUser) get(path string, status int, text string) {
 	resp, err := u.client.Do(req)
 	if assert.NoError(u.t, err) {
 		assert.Equal(u.t, fmt.Sprint(status, " ", text), shown(resp), path)
+		if status == http.StatusOK { // what the API has sent runs no script as if it were ours
+			assert.Equal(u.t, []string{"sandbox"}, resp.Header["Content-Security-Policy"], path)
+			assert.Equal(u.t, []string{"nosniff"}, resp.Header["X-Content-Type-Options"], path)
+		}
 	}
 }
 

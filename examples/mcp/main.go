@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/discover"
@@ -26,12 +27,15 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// connect begins a session with a server. The login is in a file, for later processes too.
-func connect(ctx context.Context, server, file string, flow login.Flow) (*mcp.ClientSession, error) {
+// newTokens returns the source of the tokens for a server. The login is in a file, for later processes too.
+func newTokens(file string, flow login.Flow) *authretry.TokenSource {
 	d := &discover.Config{Flow: flow, Registration: map[string]any{"client_name": "authretry's example"}}
-	tokens := &authretry.TokenSource{Fetch: d.Fetch, Login: d.Login, Revoke: d.Revoke, Store: filestore.New(file)}
-	transport := authretry.New(&authretry.Bearer{Source: tokens, StepUp: true})
+	return &authretry.TokenSource{Fetch: d.Fetch, Login: d.Login, Revoke: d.Revoke, Store: filestore.New(file)}
+}
 
+// connect begins a session with a server.
+func connect(ctx context.Context, server string, tokens *authretry.TokenSource) (*mcp.ClientSession, error) {
+	transport := authretry.New(&authretry.Bearer{Source: tokens, StepUp: true})
 	client := mcp.NewClient(&mcp.Implementation{Name: "authretry-example", Version: "1"}, nil)
 	return client.Connect(ctx, &mcp.StreamableClientTransport{
 		Endpoint:   server,
@@ -66,14 +70,16 @@ func use(ctx context.Context, out io.Writer, session *mcp.ClientSession, tool, a
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // Ctrl-C ends a login, and frees its port and lock
+	// Ctrl-C, or kill, ends a login, and frees its port and lock. What is being saved is waited for; the second time it ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop)
 	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, args []string) error {
+func run(ctx context.Context, out io.Writer, args []string) (err error) {
 	if len(args) == 0 {
 		return demonstrate(ctx, out)
 	}
@@ -83,7 +89,11 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	session, err := connect(ctx, given[0], file, login.Auto(os.Stderr))
+	tokens := newTokens(file, login.Auto(os.Stderr))
+	defer func() { // a refresh may be under way, whose token has to be saved
+		err = errors.Join(err, tokens.Wait(context.WithoutCancel(ctx)))
+	}()
+	session, err := connect(ctx, given[0], tokens)
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/authretry/authretry"
 	"github.com/authretry/authretry/authtest"
+	"github.com/authretry/authretry/filestore"
 	"github.com/authretry/authretry/login"
 )
 
@@ -40,7 +42,7 @@ func TestDeclined(t *testing.T) {
 		return authtest.Decline(ctx, url)
 	}
 	flow := &login.Browser{Open: decline, Out: io.Discard}
-	_, err := connect(t.Context(), srv.URL+"/mcp", filepath.Join(t.TempDir(), "login.json"), flow)
+	_, err := connect(t.Context(), srv.URL+"/mcp", newTokens(filepath.Join(t.TempDir(), "login.json"), flow))
 	if !errors.Is(err, authretry.ErrLoginRequired) || !errors.Is(err, login.ErrDeclined) {
 		t.Errorf("the error is %v", err)
 	}
@@ -55,7 +57,7 @@ func TestRefused(t *testing.T) {
 	defer srv.Close()
 	srv.Inject("/mcp", 100, authtest.Refuse())
 	flow := &login.Browser{Open: authtest.Approve, Out: io.Discard}
-	_, err := connect(t.Context(), srv.URL+"/mcp", filepath.Join(t.TempDir(), "login.json"), flow)
+	_, err := connect(t.Context(), srv.URL+"/mcp", newTokens(filepath.Join(t.TempDir(), "login.json"), flow))
 	var rejection *authretry.Rejection
 	if !errors.As(err, &rejection) || rejection.Reason != authretry.ReasonFreshTokenRefused {
 		t.Errorf("the error is %v", err)
@@ -75,13 +77,13 @@ func TestInterrupted(t *testing.T) {
 		close(ended)
 		return nil
 	}
-	_, err := connect(ctx, srv.URL+"/mcp", file, &login.Browser{Open: leave, Out: io.Discard})
+	_, err := connect(ctx, srv.URL+"/mcp", newTokens(file, &login.Browser{Open: leave, Out: io.Discard}))
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v", err)
 	}
 	<-ended
 
-	session, err := connect(t.Context(), srv.URL+"/mcp", file, &login.Browser{Open: authtest.Approve, Out: io.Discard})
+	session, err := connect(t.Context(), srv.URL+"/mcp", newTokens(file, &login.Browser{Open: authtest.Approve, Out: io.Discard}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +108,7 @@ func TestArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := connect(t.Context(), server, file, &login.Browser{Open: authtest.Approve, Out: io.Discard})
+	session, err := connect(t.Context(), server, newTokens(file, &login.Browser{Open: authtest.Approve, Out: io.Discard}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,5 +131,53 @@ func TestArguments(t *testing.T) {
 	}
 	if n := oauth.Logins(); n != 1 {
 		t.Errorf("%d logins", n)
+	}
+}
+
+// Ctrl-C while a token is being refreshed does not lose the login: the refresh token is used up, and the next one has to be saved.
+func TestInterruptedWhileRefreshing(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("HOME", dir)
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	t.Setenv("AppData", dir)
+	srv, oauth := newServer()
+	defer srv.Close()
+	server := srv.URL + "/mcp"
+	file, err := loginFile(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := connect(t.Context(), server, newTokens(file, &login.Browser{Open: authtest.Approve, Out: io.Discard}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first, err := filestore.New(file).Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	oauth.ExpireNow()
+	srv.Reset()
+	srv.Inject("/oauth/token", 1, authtest.Delay(2*time.Second))
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	go func() {
+		for srv.Counts().TokenRequests == 0 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		interrupt()
+	}()
+	if err := run(ctx, io.Discard, []string{server}); !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+	next, err := filestore.New(file).Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next.Token.RefreshToken == first.Token.RefreshToken {
+		t.Error("the process ends, and its login with it")
 	}
 }

@@ -45,11 +45,12 @@ func demonstrate(ctx context.Context, out io.Writer) error {
 
 	for _, tool := range []string{"", "greet"} {
 		fmt.Fprintln(out, strings.TrimSpace("$ mcp URL "+tool))
-		session, err := connect(ctx, srv.URL+"/mcp", filepath.Join(dir, "login.json"), flow)
+		tokens := newTokens(filepath.Join(dir, "login.json"), flow)
+		session, err := connect(ctx, srv.URL+"/mcp", tokens)
 		if err != nil {
 			return err
 		}
-		err = errors.Join(use(ctx, out, session, tool, `{"name": "Mufasa"}`), session.Close())
+		err = errors.Join(use(ctx, out, session, tool, `{"name": "Mufasa"}`), session.Close(), tokens.Wait(ctx))
 		if err != nil {
 			return err
 		}

@@ -40,14 +40,14 @@ var client *http.Client
 func main() {
 	srv := authtest.NewServer(&authtest.Registry{Username: "Aladdin", Password: "open sesame"})
 	srv.Handle("/v2/", &store{content: map[string][]byte{}})
-	config := filepath.Join(os.TempDir(), fmt.Sprintf("config-%d.json", os.Getpid())) // yours is at ""
-	defer os.Remove(config)
+	dir, err := os.MkdirTemp("", "registry") // which nobody else can have made, and read
+	check(err)
+	defer os.RemoveAll(dir)
+	config := filepath.Join(dir, "config.json") // yours is at ""
 	check(os.WriteFile(config, []byte(`{"auths":{"`+strings.TrimPrefix(srv.URL, "http://")+`":{"auth":"QWxhZGRpbjpvcGVuIHNlc2FtZQ=="}}}`), 0o600))
-
 	credentials := registry.DockerConfig(config)
 	client = &http.Client{Transport: authretry.New(&registry.Scheme{Credentials: credentials}, &authretry.Basic{Credentials: credentials})}
 	app := srv.URL + "/v2/lab/app"
-
 	m := manifest{SchemaVersion: 2, MediaType: manifestType,
 		Config: push(app, "application/vnd.oci.image.config.v1+json", []byte("{}")),
 		Layers: []descriptor{push(app, "application/vnd.oci.image.layer.v1.tar", []byte("a layer"))}}

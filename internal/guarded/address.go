@@ -19,10 +19,14 @@ var networks = []struct {
 	kind   kind
 }{
 	{netip.MustParsePrefix("100.100.100.200/32"), special}, // Alibaba's metadata
-	{netip.MustParsePrefix("168.63.129.16/32"), special},   // Azure's
-	{netip.MustParsePrefix("192.0.0.192/32"), special},     // Oracle's
-	{netip.MustParsePrefix("fd00:ec2::/32"), special},      // AWS's
-	{netip.MustParsePrefix("fd20:ce::254/128"), special},   // Google's
+	{netip.MustParsePrefix("fd00:100::100:200/128"), special},
+	{netip.MustParsePrefix("168.63.129.16/32"), special}, // Azure's
+	{netip.MustParsePrefix("192.0.0.192/32"), special},   // Oracle's
+	{netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), special},
+	{netip.MustParsePrefix("fd00:ec2::/32"), special},         // AWS's
+	{netip.MustParsePrefix("fd20:ce::254/128"), special},      // Google's
+	{netip.MustParsePrefix("fd00:a9fe:a9fe::1/128"), special}, // Akamai's
+	{netip.MustParsePrefix("fd00:42::42/128"), special},       // Scaleway's
 
 	{netip.MustParsePrefix("127.0.0.0/8"), loopback},
 	{netip.MustParsePrefix("::1/128"), loopback},
@@ -83,7 +87,8 @@ func embedded(addr netip.Addr) []netip.Addr {
 			return nil
 		}
 		return []netip.Addr{v4(12)}
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr): // NAT64 (RFC 6052)
+	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr), // NAT64 (RFC 6052)
+		netip.MustParsePrefix("::ffff:0:0:0/96").Contains(addr): // IPv4-translated (RFC 2765 §2.1)
 		return []netip.Addr{v4(12)}
 	case netip.MustParsePrefix("64:ff9b:1::/48").Contains(addr): // of somebody's own (RFC 8215), of any length (RFC 6052 §2.2)
 		addrs := []netip.Addr{v4(12)}
