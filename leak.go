@@ -141,7 +141,11 @@ func secretsOf(sent, callers *http.Request) (list []string) {
 	for name, values := range sent.Header {
 		switch canonical := http.CanonicalHeaderKey(name); {
 		case canonical == "Expect":
-		case canonical == "Authorization", canonical == "Proxy-Authorization", canonical == "Cookie", !slices.Equal(values, callers.Header[name]):
+		case canonical == "Cookie":
+			for _, line := range values {
+				list = append(list, cookiesIn(line)...)
+			}
+		case canonical == "Authorization", canonical == "Proxy-Authorization", !slices.Equal(values, callers.Header[name]):
 			for _, v := range values {
 				list = append(list, secretsIn(v)...)
 			}
@@ -149,8 +153,20 @@ func secretsOf(sent, callers *http.Request) (list []string) {
 	}
 	if sent.URL != nil && sent.URL.User != nil {
 		if password, ok := sent.URL.User.Password(); ok {
-			list = append(list, password)
+			list = append(list, password, url.UserPassword("", password).String()[1:]) // and as a text of the URL has it
 		}
+	}
+	return list
+}
+
+// cookiesIn returns what is secret of a line of Cookie: the values. One that is so short that it may be in any text counts only with its name.
+func cookiesIn(line string) (list []string) {
+	for text := range strings.SplitSeq(line, ";") {
+		text = strings.TrimSpace(text)
+		if _, value, _ := strings.Cut(text, "="); len(value) >= 2*leastSecret {
+			text = value
+		}
+		list = append(list, text)
 	}
 	return list
 }
