@@ -135,6 +135,27 @@ func (x *exchange) withoutRepeated(challenges []Challenge) []Challenge {
 	return challenges
 }
 
+// withoutRepeatedIn returns why a Scheme has no answer to a refusal, or an error in its place if that quotes what the server repeats of
+// the credentials that it was sent.
+func (x *exchange) withoutRepeatedIn(err error, refusal *http.Response) error {
+	if u, ok := err.(*unanswered); ok {
+		for _, said := range []*error{&u.refused, &u.unsupported} {
+			if *said != nil {
+				*said = x.withoutRepeatedIn(*said, refusal)
+			}
+		}
+		return u
+	}
+	if !x.repeats(err.Error()) {
+		return err
+	}
+	asked := readChallenges(refusal.Header[x.challenge])
+	if cleaned := x.withoutRepeated(readChallenges(refusal.Header[x.challenge])); reflect.DeepEqual(asked, cleaned) {
+		return err // in which a short password is a word like others
+	}
+	return withoutSecrets(err, x.secrets)
+}
+
 // secretsOf returns what is secret of a request that was sent: its credentials, whoever has set them, and what else is not
 // in the caller's request. What Digest sends proves a secret without showing it.
 func secretsOf(sent, callers *http.Request) (list []string) {

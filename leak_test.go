@@ -333,3 +333,64 @@ func TestChallengesThatRepeatCredentials(t *testing.T) {
 		})
 	}
 }
+
+// What a Scheme says of a challenge may quote that, and so what a server repeats there of what it was sent. A short password is no more than
+// a word, unless a challenge repeats it.
+func TestErrorsOfSchemesDoNotQuoteWhatAServerRepeats(t *testing.T) {
+	t.Parallel()
+	algorithm := `Digest realm="x", nonce="n", algorithm="%s"`
+	for name, c := range map[string]struct {
+		scheme          Scheme
+		format, secret  string
+		wrapped         error
+		isShown, failed bool
+	}{
+		"algorithm":     {&Digest{Username: "u", Password: "p"}, algorithm, longSecret, ErrUnsupportedChallenge, false, false},
+		"qop":           {&Digest{Username: "u", Password: "p"}, `Digest realm="x", nonce="n", qop="%s"`, longSecret, ErrUnsupportedChallenge, false, false},
+		"a short one":   {&Digest{Username: "u", Password: "p"}, algorithm, "hunter-22", ErrUnsupportedChallenge, false, false},
+		"another's":     {&Digest{Username: "u", Password: "p"}, `Digest realm="x", nonce="n", algorithm="x-hash"`, "authretry", ErrUnsupportedChallenge, true, false},
+		"a stranger's":  {quoting(nil), `X realm="%s"`, longSecret, ErrCredentialsRefused, false, false},
+		"one that ends": {quoting(io.ErrUnexpectedEOF), `X realm="%s"`, longSecret, io.ErrUnexpectedEOF, false, true},
+	} {
+		transport := &Transport{Schemes: []Scheme{c.scheme}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{
+				"Www-Authenticate": {strings.ReplaceAll(c.format, "%s", c.secret)}}}, nil
+		})}
+		req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+		req.Header.Set("Cookie", "session="+c.secret)
+		resp, err := transport.RoundTrip(req)
+		require.Equal(t, c.failed, err != nil, name)
+		if err == nil {
+			err = Explain(resp)
+		}
+		require.ErrorIs(t, err, c.wrapped, name)
+		if c.isShown {
+			require.ErrorContains(t, err, `"x-hash" is unknown`)
+			continue
+		}
+		for _, text := range everyText(err) {
+			require.NotContains(t, text, c.secret[:len(c.secret)-2], name)
+		}
+	}
+}
+
+// quoting is a Scheme that quotes the realm: if cause is nil in what it learns from the second refusal, and else in an error of Answer.
+func quoting(cause error) Scheme {
+	return &puppet{name: "X", answer: func(_ context.Context, c *Challenge, _ *http.Response) (Session, error) {
+		if cause != nil {
+			return nil, fmt.Errorf("at %s: %w", c.Params.Get("realm"), cause)
+		}
+		return quotingSession{c.Params.Get("realm")}, nil
+	}}
+}
+
+type quotingSession struct{ realm string }
+
+func (quotingSession) Authorize(req *http.Request) error {
+	req.Header.Set("Authorization", "X y")
+	return nil
+}
+
+func (s quotingSession) Learn(_ *http.Response, refused bool) (keep bool, err error) {
+	return false, fmt.Errorf("at %s: %w", s.realm, ErrCredentialsRefused)
+}
