@@ -394,3 +394,29 @@ func (quotingSession) Authorize(req *http.Request) error {
 func (s quotingSession) Learn(_ *http.Response, refused bool) (keep bool, err error) {
 	return false, fmt.Errorf("at %s: %w", s.realm, ErrCredentialsRefused)
 }
+
+// The realm of a Digest challenge is in what is said of a proof that is missing, also with later requests, which have not sent what it
+// repeats.
+func TestRealmThatRepeatsCredentialsIsNotShown(t *testing.T) {
+	t.Parallel()
+	for _, mutual := range []bool{false, true} {
+		var shown strings.Builder
+		log := LogEvents(slog.New(slog.NewTextHandler(&shown, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		transport := &Transport{OnEvent: func(ctx context.Context, e Event) { fmt.Fprintf(&shown, "%+v\n", e); log(ctx, e) },
+			Schemes: []Scheme{&Digest{Username: "u", Password: "p", RequireMutualAuth: mutual}, &Basic{Username: "u", Password: longSecret, Ahead: true}},
+			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+				if _, password, ok := req.BasicAuth(); ok {
+					resp.StatusCode, resp.Header = 401, http.Header{"Www-Authenticate": {`Digest realm="` + password + `", nonce="n", qop="auth"`}}
+				}
+				return resp, nil
+			})}
+		for range 2 {
+			_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+			require.Equal(t, mutual, errors.Is(err, ErrMutualAuth))
+			fmt.Fprintf(&shown, "%v\n", err)
+		}
+		require.Equal(t, 2, strings.Count(shown.String(), "Kind:unverified"))
+		requireNoPart(t, longSecret, shown.String(), "realm")
+	}
+}

@@ -231,10 +231,10 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 // noted in u.
 func (x *exchange) ask(u *unanswered, scheme int32, c *Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
 	isSender := refused.Session != nil && refused.space.scheme == scheme
-	realm := refused.realm()
+	realm, hidden := refused.realm(), false
 	if c != nil {
 		if realm = c.Params.Get("realm"); x.repeats(cut(realm)) {
-			realm = "" // events have it
+			realm, hidden = "", true // events have it
 		}
 	}
 	refusal := x.shownResponse(resp, sent, isSender)
@@ -249,6 +249,9 @@ func (x *exchange) ask(u *unanswered, scheme int32, c *Challenge, resp *http.Res
 	case err != nil:
 		return lease{}, err
 	default:
+		if s, ok := session.(interface{ hideRealm() }); ok && hidden {
+			s.hideRealm()
+		}
 		return lease{held{Session: session}, &protectionSpace{scheme: scheme, realm: realm, started: isSender && refused.space.started}}, nil
 	}
 	if isSender && (c == nil || u.refused != nil) {
