@@ -13,8 +13,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -418,5 +420,35 @@ func TestRealmThatRepeatsCredentialsIsNotShown(t *testing.T) {
 		}
 		require.Equal(t, 2, strings.Count(shown.String(), "Kind:unverified"))
 		requireNoPart(t, longSecret, shown.String(), "realm")
+	}
+}
+
+// What was sent is looked through once for all challenges, and not for each: a server may have given megabytes of cookies.
+func TestManyChallengesThatMayRepeatCredentials(t *testing.T) {
+	const last = "the-last-of-a-cookie-that-is-long"
+	cookie := strings.Repeat("0123456789", 10_000) + last
+	took := func(challenge string, challenges int) (least time.Duration) {
+		transport := &Transport{Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}, OnEvent: func(context.Context, Event) {}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{
+				"Www-Authenticate": slices.Repeat([]string{challenge}, challenges)}}, nil
+		})}
+		req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+		req.Header.Set("Cookie", "session="+cookie)
+		for range 3 {
+			begin := time.Now()
+			_, err := transport.RoundTrip(req)
+			require.NoError(t, err)
+			if took := time.Since(begin); least == 0 || took < least {
+				least = took
+			}
+		}
+		return least
+	}
+	for _, challenge := range []string{
+		`Digest realm="the realm of those who have been asked", nonce="n", algorithm=y`,
+		last + ` realm="the realm of those who have been asked"`,
+	} {
+		one, all := took(challenge, 1), took(challenge, maxChallenges)
+		require.Less(t, all, 5*one, challenge)
 	}
 }
