@@ -54,7 +54,7 @@ func (s *digestSession) unverified(resp *http.Response, rspauth string, listen f
 	if resp.Request != nil && resp.Request.URL != nil {
 		origin = originOf(resp.Request.URL).String()
 	}
-	realm := cut(s.realm())
+	realm := cut(s.shownRealm())
 	origin = cutTo(maxOriginText, origin)
 	err := fmt.Errorf("%w: the rspauth of %s, realm %q, is wrong", ErrMutualAuth, origin, realm)
 	if rspauth == "" {

@@ -27,6 +27,7 @@ type digestSession struct {
 	sess       bool
 	userhash   bool
 	mutual     bool   // Digest.RequireMutualAuth
+	hidden     bool   // see hideRealm
 	forgotten  bool   // see refusedHint
 	noPassword bool   // see refusedHint
 	who        uint32 // a hash of the credentials, not 0
@@ -97,6 +98,17 @@ const beforeNonce = `", nonce="`
 // realm returns the realm as it was before it was quoted.
 func (s *digestSession) realm() string {
 	return unescape(strings.TrimSuffix(s.head[s.realmAt:], beforeNonce))
+}
+
+// hideRealm says that the server repeats in the realm what is secret, so that nobody else gets to see that.
+func (s *digestSession) hideRealm() { s.hidden = true }
+
+// shownRealm returns the realm as others may see it.
+func (s *digestSession) shownRealm() string {
+	if s.hidden {
+		return ""
+	}
+	return s.realm()
 }
 
 // setNonce begins to use a nonce, of which it keeps a copy; with that cnonce, unless the nonce has one already.
@@ -238,7 +250,7 @@ func (s *digestSession) Covers(u *url.URL) bool { return s.space == nil || s.spa
 
 // Format writes s without its keys, whatever the verb.
 func (s digestSession) Format(f fmt.State, verb rune) {
-	formatShown(f, "authretry.digestSession", shown("realm", s.realm()), shown("nc", int(s.nc)))
+	formatShown(f, "authretry.digestSession", shown("realm", s.shownRealm()), shown("nc", int(s.nc)))
 }
 
 // digestURI returns the request-target as the origin sees it (RFC 7616 §3.4.6), which through a forward proxy is path

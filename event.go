@@ -136,10 +136,18 @@ func (x *exchange) reportChallenges(status int, challenges []Challenge) {
 	}
 	e := Event{Kind: EventChallenged, Attempt: int(x.attempts), Status: status}
 	var names []string
+	long := 0 // names that were looked at for what they may repeat
 	for i := range challenges {
-		if name := cut(challenges[i].Scheme); !slices.Contains(names, name) && len(names) < 4 && (len(name) < secretPart || !x.repeats(name)) {
-			names = append(names, name)
+		name := cut(challenges[i].Scheme)
+		if len(names) == 4 || slices.Contains(names, name) {
+			continue
 		}
+		if len(name) >= secretPart {
+			if long++; long > 4 || x.repeats(name) {
+				continue
+			}
+		}
+		names = append(names, name)
 	}
 	e.Scheme = strings.Join(names, ", ")
 	if len(challenges) > 0 {

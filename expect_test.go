@@ -405,3 +405,14 @@ func (s *slowSession) Authorize(req *http.Request) error {
 	req.Header.Set("Authorization", "Slow "+strconv.Itoa(s.requests))
 	return nil
 }
+
+// A clock that is set back while a body waits for the server does not have it wait for as long.
+func TestWaitForTheServerWhenTheClockIsSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{open: make(chan struct{}), over: make(chan struct{})}
+		g.asked.Store(time.Now().Add(time.Hour).UnixNano())
+		begin := time.Now()
+		require.True(t, g.wait(g.over))
+		require.Equal(t, expectTimeout, time.Since(begin))
+	})
+}

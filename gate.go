@@ -137,7 +137,7 @@ func (g *gate) wait(gone <-chan struct{}) bool {
 	}
 	left := expectTimeout
 	if asked := g.asked.Load(); asked != 0 {
-		left -= time.Since(time.Unix(0, asked))
+		left -= max(0, time.Since(time.Unix(0, asked))) // less than nothing if the clock was set back
 	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()

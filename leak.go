@@ -135,13 +135,38 @@ func (x *exchange) withoutRepeated(challenges []Challenge) []Challenge {
 	return challenges
 }
 
+// withoutRepeatedIn returns why a Scheme has no answer to a refusal, or an error in its place if that quotes what the server repeats of
+// the credentials that it was sent.
+func (x *exchange) withoutRepeatedIn(err error, refusal *http.Response) error {
+	if u, ok := err.(*unanswered); ok {
+		for _, said := range []*error{&u.refused, &u.unsupported} {
+			if *said != nil {
+				*said = x.withoutRepeatedIn(*said, refusal)
+			}
+		}
+		return u
+	}
+	if !x.repeats(err.Error()) {
+		return err
+	}
+	asked := readChallenges(refusal.Header[x.challenge])
+	if cleaned := x.withoutRepeated(readChallenges(refusal.Header[x.challenge])); reflect.DeepEqual(asked, cleaned) {
+		return err // in which a short password is a word like others
+	}
+	return withoutSecrets(err, x.secrets)
+}
+
 // secretsOf returns what is secret of a request that was sent: its credentials, whoever has set them, and what else is not
 // in the caller's request. What Digest sends proves a secret without showing it.
 func secretsOf(sent, callers *http.Request) (list []string) {
 	for name, values := range sent.Header {
 		switch canonical := http.CanonicalHeaderKey(name); {
 		case canonical == "Expect":
-		case canonical == "Authorization", canonical == "Proxy-Authorization", canonical == "Cookie", !slices.Equal(values, callers.Header[name]):
+		case canonical == "Cookie":
+			for _, line := range values {
+				list = append(list, cookiesIn(line)...)
+			}
+		case canonical == "Authorization", canonical == "Proxy-Authorization", !slices.Equal(values, callers.Header[name]):
 			for _, v := range values {
 				list = append(list, secretsIn(v)...)
 			}
@@ -149,8 +174,20 @@ func secretsOf(sent, callers *http.Request) (list []string) {
 	}
 	if sent.URL != nil && sent.URL.User != nil {
 		if password, ok := sent.URL.User.Password(); ok {
-			list = append(list, password)
+			list = append(list, password, url.UserPassword("", password).String()[1:]) // and as a text of the URL has it
 		}
+	}
+	return list
+}
+
+// cookiesIn returns what is secret of a line of Cookie: the values. One that is so short that it may be in any text counts only with its name.
+func cookiesIn(line string) (list []string) {
+	for text := range strings.SplitSeq(line, ";") {
+		text = strings.TrimSpace(text)
+		if _, value, _ := strings.Cut(text, "="); len(value) >= 2*leastSecret {
+			text = value
+		}
+		list = append(list, text)
 	}
 	return list
 }

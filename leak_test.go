@@ -13,8 +13,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -241,6 +243,14 @@ func TestErrorsOfABaseShowWhatIsNoSecretAndNothingElse(t *testing.T) {
 			func(sent *http.Request) string { p, _ := sent.URL.User.Password(); return "sent " + p }, longSecret},
 		"the caller's cookie": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Cookie", "session="+longSecret) },
 			func(sent *http.Request) string { return "sent " + sent.Header.Get("Cookie") }, longSecret},
+		"the first of several cookies": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Cookie", "session="+longSecret+"; theme=dark") },
+			func(*http.Request) string { return "sent " + longSecret[4:] }, longSecret[4:]},
+		"one of several short cookies": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Cookie", "id="+short+"; theme=dark") },
+			func(*http.Request) string { return "sent id=" + short }, short},
+		"the name of a cookie": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Cookie", "the-name-of-the-session="+longSecret) },
+			func(*http.Request) string { return "no the-name-of-the-session" }, ""},
+		"a password as the URL has it": {&APIKey{Key: "k"}, func(req *http.Request) { req.URL.User = url.UserPassword("u", "p/ss:w?rd@h#me/sec") },
+			func(sent *http.Request) string { return "sent " + sent.URL.String() }, "p%2Fss%3Aw%3Frd%40h%23me"},
 		"the caller's credentials for a proxy": {&APIKey{Key: "k"}, func(req *http.Request) { req.Header.Set("Proxy-Authorization", "Bearer "+longSecret) },
 			func(sent *http.Request) string { return "sent " + sent.Header.Get("Proxy-Authorization") }, longSecret},
 		"what Digest sends": {&puppet{name: "x", start: func(context.Context, *http.Request) (Session, error) {
@@ -323,5 +333,122 @@ func TestChallengesThatRepeatCredentials(t *testing.T) {
 			requireNoPart(t, longSecret, shown.String(), name)
 			requireNoPart(t, base64.StdEncoding.EncodeToString([]byte("u:"+longSecret)), shown.String(), name)
 		})
+	}
+}
+
+// What a Scheme says of a challenge may quote that, and so what a server repeats there of what it was sent. A short password is no more than
+// a word, unless a challenge repeats it.
+func TestErrorsOfSchemesDoNotQuoteWhatAServerRepeats(t *testing.T) {
+	t.Parallel()
+	algorithm := `Digest realm="x", nonce="n", algorithm="%s"`
+	for name, c := range map[string]struct {
+		scheme          Scheme
+		format, secret  string
+		wrapped         error
+		isShown, failed bool
+	}{
+		"algorithm":     {&Digest{Username: "u", Password: "p"}, algorithm, longSecret, ErrUnsupportedChallenge, false, false},
+		"qop":           {&Digest{Username: "u", Password: "p"}, `Digest realm="x", nonce="n", qop="%s"`, longSecret, ErrUnsupportedChallenge, false, false},
+		"a short one":   {&Digest{Username: "u", Password: "p"}, algorithm, "hunter-22", ErrUnsupportedChallenge, false, false},
+		"another's":     {&Digest{Username: "u", Password: "p"}, `Digest realm="x", nonce="n", algorithm="x-hash"`, "authretry", ErrUnsupportedChallenge, true, false},
+		"a stranger's":  {quoting(nil), `X realm="%s"`, longSecret, ErrCredentialsRefused, false, false},
+		"one that ends": {quoting(io.ErrUnexpectedEOF), `X realm="%s"`, longSecret, io.ErrUnexpectedEOF, false, true},
+	} {
+		transport := &Transport{Schemes: []Scheme{c.scheme}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{
+				"Www-Authenticate": {strings.ReplaceAll(c.format, "%s", c.secret)}}}, nil
+		})}
+		req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+		req.Header.Set("Cookie", "session="+c.secret)
+		resp, err := transport.RoundTrip(req)
+		require.Equal(t, c.failed, err != nil, name)
+		if err == nil {
+			err = Explain(resp)
+		}
+		require.ErrorIs(t, err, c.wrapped, name)
+		if c.isShown {
+			require.ErrorContains(t, err, `"x-hash" is unknown`)
+			continue
+		}
+		for _, text := range everyText(err) {
+			require.NotContains(t, text, c.secret[:len(c.secret)-2], name)
+		}
+	}
+}
+
+// quoting is a Scheme that quotes the realm: if cause is nil in what it learns from the second refusal, and else in an error of Answer.
+func quoting(cause error) Scheme {
+	return &puppet{name: "X", answer: func(_ context.Context, c *Challenge, _ *http.Response) (Session, error) {
+		if cause != nil {
+			return nil, fmt.Errorf("at %s: %w", c.Params.Get("realm"), cause)
+		}
+		return quotingSession{c.Params.Get("realm")}, nil
+	}}
+}
+
+type quotingSession struct{ realm string }
+
+func (quotingSession) Authorize(req *http.Request) error {
+	req.Header.Set("Authorization", "X y")
+	return nil
+}
+
+func (s quotingSession) Learn(_ *http.Response, refused bool) (keep bool, err error) {
+	return false, fmt.Errorf("at %s: %w", s.realm, ErrCredentialsRefused)
+}
+
+// The realm of a Digest challenge is in what is said of a proof that is missing, also with later requests, which have not sent what it
+// repeats.
+func TestRealmThatRepeatsCredentialsIsNotShown(t *testing.T) {
+	t.Parallel()
+	for _, mutual := range []bool{false, true} {
+		var shown strings.Builder
+		log := LogEvents(slog.New(slog.NewTextHandler(&shown, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		transport := &Transport{OnEvent: func(ctx context.Context, e Event) { fmt.Fprintf(&shown, "%+v\n", e); log(ctx, e) },
+			Schemes: []Scheme{&Digest{Username: "u", Password: "p", RequireMutualAuth: mutual}, &Basic{Username: "u", Password: longSecret, Ahead: true}},
+			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				resp := &http.Response{StatusCode: 200, Body: http.NoBody, Request: req, Header: http.Header{}}
+				if _, password, ok := req.BasicAuth(); ok {
+					resp.StatusCode, resp.Header = 401, http.Header{"Www-Authenticate": {`Digest realm="` + password + `", nonce="n", qop="auth"`}}
+				}
+				return resp, nil
+			})}
+		for range 2 {
+			_, err := transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+			require.Equal(t, mutual, errors.Is(err, ErrMutualAuth))
+			fmt.Fprintf(&shown, "%v\n", err)
+		}
+		require.Equal(t, 2, strings.Count(shown.String(), "Kind:unverified"))
+		requireNoPart(t, longSecret, shown.String(), "realm")
+	}
+}
+
+// What was sent is looked through once for all challenges, and not for each: a server may have given megabytes of cookies.
+func TestManyChallengesThatMayRepeatCredentials(t *testing.T) {
+	const last = "the-last-of-a-cookie-that-is-long"
+	cookie := strings.Repeat("0123456789", 10_000) + last
+	took := func(challenge string, challenges int) (least time.Duration) {
+		transport := &Transport{Schemes: []Scheme{&Digest{Username: "u", Password: "p"}}, OnEvent: func(context.Context, Event) {}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Body: http.NoBody, Request: req, Header: http.Header{
+				"Www-Authenticate": slices.Repeat([]string{challenge}, challenges)}}, nil
+		})}
+		req := httptest.NewRequest("GET", "https://api.example.com/", nil)
+		req.Header.Set("Cookie", "session="+cookie)
+		for range 3 {
+			begin := time.Now()
+			_, err := transport.RoundTrip(req)
+			require.NoError(t, err)
+			if took := time.Since(begin); least == 0 || took < least {
+				least = took
+			}
+		}
+		return least
+	}
+	for _, challenge := range []string{
+		`Digest realm="the realm of those who have been asked", nonce="n", algorithm=y`,
+		last + ` realm="the realm of those who have been asked"`,
+	} {
+		one, all := took(challenge, 1), took(challenge, maxChallenges)
+		require.Less(t, all, 5*one, challenge)
 	}
 }

@@ -231,12 +231,6 @@ func (x *exchange) choose(challenges []Challenge, resp *http.Response, sent *htt
 // noted in u.
 func (x *exchange) ask(u *unanswered, scheme int32, c *Challenge, resp *http.Response, sent *http.Request, refused *lease) (lease, error) {
 	isSender := refused.Session != nil && refused.space.scheme == scheme
-	realm := refused.realm()
-	if c != nil {
-		if realm = c.Params.Get("realm"); x.repeats(cut(realm)) {
-			realm = "" // events have it
-		}
-	}
 	refusal := x.shownResponse(resp, sent, isSender)
 	refusal.Request = refusal.Request.WithContext((*callContext)(x))
 	session, err := x.schemes[scheme].Answer((*callContext)(x), c, refusal)
@@ -249,6 +243,15 @@ func (x *exchange) ask(u *unanswered, scheme int32, c *Challenge, resp *http.Res
 	case err != nil:
 		return lease{}, err
 	default:
+		realm := refused.realm()
+		if c != nil {
+			if realm = c.Params.Get("realm"); x.repeats(cut(realm)) { // looked at only now: what was sent may be much, and challenges many
+				realm = "" // events have it
+				if s, ok := session.(interface{ hideRealm() }); ok {
+					s.hideRealm()
+				}
+			}
+		}
 		return lease{held{Session: session}, &protectionSpace{scheme: scheme, realm: realm, started: isSender && refused.space.started}}, nil
 	}
 	if isSender && (c == nil || u.refused != nil) {

@@ -121,7 +121,7 @@ func (x *exchange) learnRefusal(resp *http.Response, sent *http.Request) *unansw
 	x.noteRefusal()
 	keep, err := x.learn(resp, sent, answer, true)
 	if errors.Is(err, ErrCredentialsRefused) {
-		u.refused = err
+		u.refused = x.withoutRepeatedIn(err, resp)
 	}
 	if hint := hintOf(answer); hint != nil {
 		u.refused = hint

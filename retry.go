@@ -344,9 +344,10 @@ func (x *exchange) answerTo(resp *http.Response, sent *http.Request, l *lease) (
 		x.visit.crowded()
 	}
 	answer, err := x.choose(challenges, resp, sent, l)
-	if err == nil {
-		err = x.carry(&answer)
+	if err != nil {
+		return lease{}, x.withoutRepeatedIn(err, resp)
 	}
+	err = x.carry(&answer)
 	return answer, err
 }
 
