@@ -17,7 +17,8 @@ import (
 // at or below the last slash of the path that was challenged. Basic is safe for concurrent use.
 type Basic struct {
 	// Username must not have a colon, and neither may have control characters (RFC 7617 §2); a request that needs them fails
-	// otherwise.
+	// otherwise. A Username of 12 bytes or more without a Password may be a key, as some APIs have it, and is shown no more than a
+	// Password.
 	Username, Password string
 
 	// Ahead sends the credentials without waiting for a challenge, wherever no other Scheme comes first (see [Starter]).
@@ -118,8 +119,12 @@ func (b Basic) MarshalJSON() ([]byte, error) {
 }
 
 func (b Basic) shown() []shownField {
+	user := shown("Username", b.Username)
+	if isKey(b.Username, b.Password) {
+		user = redacted("Username", b.Username)
+	}
 	return []shownField{
-		shown("Username", b.Username),
+		user,
 		redacted("Password", b.Password),
 		shown("Ahead", b.Ahead),
 	}

@@ -173,12 +173,17 @@ func secretsOf(sent, callers *http.Request) (list []string) {
 		}
 	}
 	if sent.URL != nil && sent.URL.User != nil {
-		if password, ok := sent.URL.User.Password(); ok {
+		if password, _ := sent.URL.User.Password(); isKey(sent.URL.User.Username(), password) {
+			list = append(list, sent.URL.User.Username(), sent.URL.User.String())
+		} else if password != "" {
 			list = append(list, password, url.UserPassword("", password).String()[1:]) // and as a text of the URL has it
 		}
 	}
 	return list
 }
+
+// isKey reports whether a user name without a password may be a key, which many APIs take in its place. A short one is a name.
+func isKey(user, password string) bool { return password == "" && len(user) >= secretPart }
 
 // cookiesIn returns what is secret of a line of Cookie: the values. One that is so short that it may be in any text counts only with its name.
 func cookiesIn(line string) (list []string) {
@@ -202,7 +207,9 @@ func secretsIn(value string) []string {
 		return nil
 	case equalFoldASCII(word, "Basic"):
 		decoded, _ := base64.StdEncoding.DecodeString(rest)
-		if _, password, ok := strings.Cut(string(decoded), ":"); ok {
+		if user, password, ok := strings.Cut(string(decoded), ":"); ok && isKey(user, password) {
+			return []string{rest, user}
+		} else if ok {
 			return []string{rest, password}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +73,7 @@ func TestErrorsDoNotQuoteWhatAServerSendsBack(t *testing.T) {
 		for name, scheme := range map[string]Scheme{
 			"Basic":        &Basic{Username: "u", Password: longSecret},
 			"Basic, ahead": &Basic{Username: "u", Password: longSecret, Ahead: true},
+			"Basic, key":   &Basic{Username: longSecret, Ahead: true},
 			"Bearer":       &Bearer{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: longSecret})},
 			"APIKey":       &APIKey{Header: "X-API-Key", Key: longSecret},
 			"caller's":     &Digest{Username: "u", Password: "p"},
@@ -167,6 +169,29 @@ func TestErrorsOfABaseDoNotShowCredentials(t *testing.T) {
 	transport.Base, transport = nil, &Transport{Schemes: transport.Schemes, Base: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, plain })}
 	_, err = transport.RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
 	require.Equal(t, plain, err)
+}
+
+// Many APIs take a key for a user name, and no password.
+func TestKeyInPlaceOfAUserNameIsNotShown(t *testing.T) {
+	t.Parallel()
+	for user, isShown := range map[string]bool{longSecret: false, "admin": true} {
+		basic := &Basic{Username: user, Ahead: true}
+		data, err := json.Marshal(basic)
+		require.NoError(t, err)
+		for _, text := range []string{fmt.Sprintf("%+v", basic), fmt.Sprintf("%#v", *basic), string(data)} {
+			require.Equal(t, isShown, strings.Contains(text, user), text)
+		}
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			name, _, _ := req.BasicAuth()
+			return nil, fmt.Errorf("not sent for %s to %v", name, req.URL)
+		})
+		_, err = (&Transport{Base: base, Schemes: []Scheme{basic}}).RoundTrip(httptest.NewRequest("GET", "https://api.example.com/", nil))
+		require.Equal(t, isShown, strings.Contains(err.Error(), user), err.Error())
+		_, err = (&Transport{Base: base, Schemes: []Scheme{&Basic{Username: "u", Password: "p"}}}).
+			RoundTrip(httptest.NewRequest("GET", "https://"+user+"@api.example.com/", nil))
+		require.Equal(t, isShown, strings.Contains(err.Error(), user), err.Error())
+	}
+	require.Contains(t, fmt.Sprint(&Basic{Username: longSecret, Password: "p"}), longSecret, "it is a name")
 }
 
 // A query may be confidential, but the caller knows it: it is kept out of events.
