@@ -93,31 +93,27 @@ const keepRequests = 1 << 17
 // challenges of all, in order. Without guards every path is open; [Server.Protect] protects some.
 func NewServer(guards ...Guard) *Server {
 	s := newServer(guards)
-	s.http = httptest.NewServer(s)
-	return s.started()
+	s.http = httptest.NewUnstartedServer(s)
+	return s.start("http", s.http.Start)
 }
 
 // NewTLSServer is like [NewServer] for HTTP/1.1 over TLS. [Server.Client] trusts its certificate, and so must whatever sends token
 // requests: set TokenSource.HTTPClient, TokenEndpoint.HTTPClient, discover.Config.HTTPClient or registry.Scheme.HTTPClient to it.
 func NewTLSServer(guards ...Guard) *Server {
-	s := newServer(guards)
-	s.startTLS(false)
-	return s.started()
+	return newServer(guards).startTLS(false)
 }
 
 // NewHTTP2Server is like [NewServer] for HTTP/2 and HTTP/1.1 over TLS; [Server.Client] chooses HTTP/2.
 func NewHTTP2Server(guards ...Guard) *Server {
-	s := newServer(guards)
-	s.startTLS(true)
-	return s.started()
+	return newServer(guards).startTLS(true)
 }
 
 // startTLS has a certificate of its own, since httptest's, of RSA, takes much of the time of tests with many connections.
-func (s *Server) startTLS(http2 bool) {
+func (s *Server) startTLS(http2 bool) *Server {
 	s.http = httptest.NewUnstartedServer(s)
 	s.http.EnableHTTP2 = http2
 	s.http.TLS = &tls.Config{Certificates: []tls.Certificate{quicktls.Certificate()}}
-	s.http.StartTLS()
+	return s.start("https", s.http.StartTLS)
 }
 
 // NewPipeServer is like [NewServer] without a socket: its connections are pipes in memory, which only
@@ -127,12 +123,11 @@ func NewPipeServer(guards ...Guard) *Server {
 	s := newServer(guards)
 	l := newPipeListener()
 	s.http = &httptest.Server{Listener: l, Config: &http.Server{Handler: s}}
-	s.http.Start()
 	s.client = &http.Client{Transport: &http.Transport{
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return l.dial(ctx) },
 		MaxIdleConnsPerHost: 1000, // so that many requests at once do not make a pipe each
 	}}
-	return s.started()
+	return s.start("http", s.http.Start)
 }
 
 func newServer(guards []Guard) *Server {
@@ -141,8 +136,10 @@ func newServer(guards []Guard) *Server {
 	return s
 }
 
-func (s *Server) started() *Server {
-	s.URL = s.http.URL
+// start starts s.http. A request may come at once, if only from a program that has known the port as another's, so the URL is there before.
+func (s *Server) start(scheme string, start func()) *Server {
+	s.URL = scheme + "://" + s.http.Listener.Addr().String()
+	start()
 	if s.client == nil {
 		s.client = s.http.Client()
 	}
