@@ -103,7 +103,7 @@ func (h held) size() int {
 // A lease is a Session in the hands of one request.
 type lease struct {
 	held
-	space *protectionSpace // of the Session; nil: there is none
+	space *protectionSpace // of the Session, or of one to wait for; nil: there is neither
 }
 
 // scheme returns the index of the lease's scheme in Transport.Schemes.

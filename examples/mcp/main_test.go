@@ -95,14 +95,15 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// With a URL, the program finds the login that is in its file, and asks nobody.
-func TestArguments(t *testing.T) {
+// loggedIn returns a server at which a person has logged in, and where the login is.
+func loggedIn(t *testing.T) (srv *authtest.Server, oauth *authtest.OAuth, file string) {
+	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
 	t.Setenv("XDG_CONFIG_HOME", dir)
 	t.Setenv("AppData", dir)
-	srv, oauth := newServer()
-	defer srv.Close()
+	srv, oauth = newServer()
+	t.Cleanup(srv.Close)
 	server := srv.URL + "/mcp"
 	file, err := loginFile(server)
 	if err != nil {
@@ -115,6 +116,13 @@ func TestArguments(t *testing.T) {
 	if err := session.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return srv, oauth, file
+}
+
+// With a URL, the program finds the login that is in its file, and asks nobody.
+func TestArguments(t *testing.T) {
+	srv, oauth, _ := loggedIn(t)
+	server := srv.URL + "/mcp"
 
 	var out strings.Builder
 	for _, args := range [][]string{{server}, {server, "greet", `{"name": "Mufasa"}`}} {
@@ -136,24 +144,8 @@ func TestArguments(t *testing.T) {
 
 // Ctrl-C while a token is being refreshed does not lose the login: the refresh token is used up, and the next one has to be saved.
 func TestInterruptedWhileRefreshing(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("HOME", dir)
-	t.Setenv("XDG_CONFIG_HOME", dir)
-	t.Setenv("AppData", dir)
-	srv, oauth := newServer()
-	defer srv.Close()
+	srv, oauth, file := loggedIn(t)
 	server := srv.URL + "/mcp"
-	file, err := loginFile(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	session, err := connect(t.Context(), server, newTokens(file, &login.Browser{Open: authtest.Approve, Out: io.Discard}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := session.Close(); err != nil {
-		t.Fatal(err)
-	}
 	first, err := filestore.New(file).Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
